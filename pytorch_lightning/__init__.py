@@ -1,0 +1,39 @@
+"""Train PyTorch models: subclass ``LightningModule``, call ``Trainer().fit(model)``.
+
+The public names are imported when they are first used, so that ``import pytorch_lightning`` costs little
+more than ``import torch``.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytorch_lightning.root_module.decorators import data_loader
+    from pytorch_lightning.root_module.root_module import LightningModule
+    from pytorch_lightning.seeding import seed_everything
+    from pytorch_lightning.trainer.arguments import add_default_args
+    from pytorch_lightning.trainer.trainer import Trainer
+
+__all__ = ["LightningModule", "Trainer", "add_default_args", "data_loader", "seed_everything"]
+__version__ = "0.1.0"
+
+_HOMES = {
+    "LightningModule": "pytorch_lightning.root_module.root_module",
+    "Trainer": "pytorch_lightning.trainer.trainer",
+    "add_default_args": "pytorch_lightning.trainer.arguments",
+    "data_loader": "pytorch_lightning.root_module.decorators",
+    "seed_everything": "pytorch_lightning.seeding",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pytorch_lightning' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

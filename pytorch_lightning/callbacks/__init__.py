@@ -1,0 +1,6 @@
+"""What watches a fit: give them to ``Trainer(callbacks=[...])``."""
+
+from pytorch_lightning.callbacks.callback import Callback as Callback
+from pytorch_lightning.callbacks.early_stopping import EarlyStopping as EarlyStopping
+from pytorch_lightning.callbacks.model_checkpoint import ModelCheckpoint as ModelCheckpoint
+from pytorch_lightning.callbacks.progress_bar import ProgressBar as ProgressBar

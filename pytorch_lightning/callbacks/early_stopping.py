@@ -1,0 +1,62 @@
+"""Stop when a metric no longer gets better."""
+
+from typing import Any
+
+from pytorch_lightning.callbacks.callback import Callback, Run
+from pytorch_lightning.callbacks.monitor import direction, is_better, worst
+
+
+class EarlyStopping(Callback):
+    """Stops training after ``patience`` checks in a row in which ``monitor`` didn't get better.
+
+    A check is a validation where ``monitor`` is one of its metrics, the end of an epoch where it is a value of
+    training (``tng_loss``, or an entry of ``prog``). 0 is as 1: the first check without a gain stops.
+
+    ``min_delta``: the least change that counts as a gain. ``mode``: 'min', 'max', or 'auto' (max where the name
+    holds 'acc'). ``verbose``: 1 prints a line when it stops. The trainer's ``min_nb_epochs`` come first.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        min_delta: float = 0.0,
+        patience: int = 0,
+        verbose: int = 0,
+        mode: str = "auto",
+    ) -> None:
+        self.monitor, self.min_delta, self.patience = monitor, abs(min_delta), patience
+        self.verbose, self.mode = verbose, direction(monitor, mode)
+        self.best = worst(self.mode)
+        self.wait = 0
+        self.stopped_epoch: int | None = None
+
+    def on_validation_end(self, run: Run, metrics: dict[str, float | int]) -> None:
+        if self.monitor in metrics:
+            self._check(run, metrics[self.monitor])
+
+    def on_epoch_end(self, run: Run) -> None:
+        if self.monitor not in run.metrics.validation:
+            values = run.metrics.of_training()
+            if self.monitor in values:
+                self._check(run, values[self.monitor])
+
+    def _check(self, run: Run, value: float) -> None:
+        if is_better(value, self.best, self.mode, self.min_delta):
+            self.best, self.wait = value, 0
+            return
+        self.wait += 1
+        if self.wait >= self.patience and run.nb_epochs_completed >= run.min_nb_epochs:
+            self.stopped_epoch = run.progress.epoch
+            reason = f"{self.monitor} didn't get better than {self.best:g} in {self.wait} checks"
+            if self.verbose:
+                print(f"early stopping in epoch {run.progress.epoch + 1}: {reason}", flush=True)
+            run.stop(f"early stopping: {reason}")
+
+    def needed_metric(self) -> str | None:
+        return self.monitor
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "wait": self.wait, "stopped_epoch": self.stopped_epoch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.wait, self.stopped_epoch = state["best"], state["wait"], state["stopped_epoch"]

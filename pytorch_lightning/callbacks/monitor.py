@@ -1,0 +1,28 @@
+"""Which of two values of a metric is the better one."""
+
+import math
+
+from pytorch_lightning.errors import MisconfigurationException
+
+
+def direction(monitor: str, mode: str) -> str:
+    """'min' or 'max': ``mode`` itself, or for 'auto' max where the name holds 'acc' or begins with 'fmeasure'.
+
+    >>> direction("val_acc", "auto"), direction("val_loss", "auto")
+    ('max', 'min')
+    """
+    if mode not in ("auto", "min", "max"):
+        raise MisconfigurationException(f"mode must be 'auto', 'min' or 'max'; received {mode!r}.")
+    if mode != "auto":
+        return mode
+    return "max" if "acc" in monitor or monitor.startswith("fmeasure") else "min"
+
+
+def worst(mode: str) -> float:
+    """The value that any other one is better than."""
+    return -math.inf if mode == "max" else math.inf
+
+
+def is_better(value: float, than: float, mode: str, min_delta: float = 0.0) -> bool:
+    """Whether ``value`` beats ``than`` by more than ``min_delta``. NaN never does."""
+    return value > than + min_delta if mode == "max" else value < than - min_delta

@@ -1,0 +1,138 @@
+"""The bar: one line, drawn by the clock."""
+
+import sys
+import time
+from typing import Any
+
+from pytorch_lightning.callbacks.callback import Callback, Run
+
+DRAW_SECONDS = 0.1
+LINE_SECONDS = 5.0
+
+
+class ProgressBar(Callback):
+    """A tqdm bar over the batches of an epoch, with its validations nested below.
+
+    Drawn at most 10 times a second; numbers are read from the device only then. On something that isn't a
+    terminal one plain line is printed every 5 seconds, and one at each epoch's end. ``process_position`` is the
+    line that the bar takes, counted from 0, for several runs in one terminal. ``gpu_name`` is shown where it
+    isn't 0.
+    """
+
+    def __init__(self, process_position: int = 0, gpu_name: Any = 0) -> None:
+        self.process_position, self.gpu_name = process_position, gpu_name
+        self._bar: Any = None
+        self._nested: Any = None
+        self._drawn = self._began = 0.0
+        self._first_batch = 0
+        self._plain = False
+
+    def on_fit_start(self, run: Run) -> None:
+        self._plain = not _can_draw()
+
+    def on_epoch_start(self, run: Run) -> None:
+        self._open(run)
+
+    def _open(self, run: Run) -> None:
+        self._began, self._first_batch = time.monotonic(), run.progress.batch_nb
+        self._drawn = self._began
+        if not self._plain:
+            self._bar = _tqdm()(
+                total=run.nb_tng_batches,
+                initial=run.progress.batch_nb,
+                desc=f"epoch {run.progress.epoch + 1}",
+                position=2 * self.process_position,
+                unit="batch",
+                dynamic_ncols=True,
+                leave=True,
+                file=sys.stderr,
+            )
+
+    def on_batch_end(self, run: Run) -> None:
+        now = time.monotonic()
+        if not self._began:  # a fit that goes on in the middle of an epoch
+            self._open(run)
+        if now - self._drawn >= (LINE_SECONDS if self._plain else DRAW_SECONDS):
+            self._drawn = now
+            self._draw(run, run.progress.batch_nb + 1)
+
+    def on_epoch_end(self, run: Run) -> None:
+        self._draw(run, run.progress.batch_nb)
+        self._close()
+
+    def on_fit_end(self, run: Run) -> None:
+        if self._bar is not None and run.progress.batch_nb:
+            self._draw(run, run.progress.batch_nb)
+        self._close()
+
+    def on_evaluation_start(self, run: Run, stage: str, nb_batches: int | None) -> None:
+        self._plain = not _can_draw()
+        if self._bar is not None:
+            self._draw(run, run.progress.batch_nb)
+        if not self._plain:
+            self._nested = _tqdm()(
+                total=nb_batches,
+                desc=f"  {stage}",
+                position=2 * self.process_position + (self._bar is not None),
+                unit="batch",
+                dynamic_ncols=True,
+                leave=False,
+                file=sys.stderr,
+            )
+
+    def on_evaluation_batch_end(self, run: Run, stage: str, batch_nb: int) -> None:
+        if self._nested is not None:
+            now = time.monotonic()
+            self._nested.n = batch_nb + 1
+            if now - self._drawn >= DRAW_SECONDS:
+                self._drawn = now
+                self._nested.refresh()
+
+    def on_evaluation_end(self, run: Run, stage: str) -> None:
+        if self._nested is not None:
+            self._nested.close()
+            self._nested = None
+
+    def _draw(self, run: Run, nb_done: int) -> None:
+        values = {**self._fixed(run), **run.metrics.shown()}
+        if self._bar is not None:
+            self._bar.n = nb_done
+            self._bar.set_postfix({k: _short(v) for k, v in values.items()}, refresh=False)
+            self._bar.refresh()
+        elif self._plain:
+            total = "" if run.nb_tng_batches is None else f"/{run.nb_tng_batches}"
+            rate = (nb_done - self._first_batch) / max(time.monotonic() - self._began, 1e-9)
+            left = (
+                "" if run.nb_tng_batches is None else f", {(run.nb_tng_batches - nb_done) / max(rate, 1e-9):.0f} s left"
+            )
+            numbers = " ".join(f"{k}={_short(v)}" for k, v in values.items())
+            print(
+                f"epoch {run.progress.epoch + 1}: {nb_done}{total} batches, {rate:.1f} batch/s{left}  {numbers}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def _fixed(self, run: Run) -> dict[str, Any]:
+        version = {} if run.version is None else {"v_nb": str(run.version)}
+        return {**version, **({"gpu": str(self.gpu_name)} if self.gpu_name not in (0, None) else {})}
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        self._began = 0.0
+
+
+def _tqdm() -> Any:
+    from tqdm.auto import tqdm
+
+    return tqdm
+
+
+def _can_draw() -> bool:
+    """Whether stderr is a terminal, or this is a notebook (where tqdm draws a widget)."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,2 @@
+from pytorch_lightning.callbacks import EarlyStopping as EarlyStopping
+from pytorch_lightning.callbacks import ModelCheckpoint as ModelCheckpoint

@@ -1,0 +1,142 @@
+"""A checkpoint is the dict of named parts, as plain data."""
+
+import dataclasses
+import enum
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any, Protocol
+
+import torch
+
+from pytorch_lightning import __version__
+from pytorch_lightning.errors import CheckpointError, Notices, describe
+
+FORMAT = 1
+"""The number of this layout. A change of layout raises it and adds a function that upgrades the one before."""
+
+TRAINER_KEYS = ("epoch", "global_step", "optimizer_states", "lr_schedulers", "hparams", "format", "library", "parts")
+"""The top level keys that are the trainer's own; ``get_save_dict`` and hooks may use any other."""
+
+LEAVES = (str, bytes, int, float, complex, bool, type(None), torch.Tensor, torch.Size, torch.dtype, torch.device)
+
+
+class Part(Protocol):
+    """Something with state."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any:
+        """Put it back."""
+
+
+def to_plain(value: Any, path: str = "") -> Any:
+    """``value`` as data that ``torch.load(..., weights_only=True)`` accepts.
+
+    numpy arrays and scalars, Namespaces, dataclasses, enums, paths, sets and mappings are converted. Raises
+    ``CheckpointError``, naming the key path, for anything else.
+    """
+    if type(value) in LEAVES or isinstance(value, torch.Tensor):
+        return value
+    if isinstance(value, enum.Enum):
+        return to_plain(value.value, path)
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, Mapping):
+        plain = {_key(key, path): to_plain(item, f"{path}[{key!r}]") for key, item in value.items()}
+        metadata = getattr(value, "_metadata", None)  # what nn.Module.state_dict() adds, for upgrades of old layers
+        if metadata is None:
+            return plain
+        from collections import OrderedDict
+
+        kept = OrderedDict(plain)
+        kept._metadata = to_plain(metadata, path)  # type: ignore[attr-defined]
+        return kept
+    if isinstance(value, (list, tuple, set, frozenset)):
+        plain_items = [to_plain(item, f"{path}[{i}]") for i, item in enumerate(value)]
+        return tuple(plain_items) if isinstance(value, tuple) else plain_items
+    if isinstance(value, Namespace):
+        return to_plain(vars(value), path)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name), f"{path}.{f.name}") for f in dataclasses.fields(value)}
+    if type(value).__module__ == "numpy":
+        return _from_numpy(value, path)
+    for base in (str, bool, int, float):  # subclasses of plain types
+        if isinstance(value, base):
+            return base(value)
+    raise CheckpointError(
+        f"{path or 'the value'} can't be saved: {describe(value)} isn't plain data. Save its numbers, text or tensors"
+        " (its state_dict(), say), or leave it out."
+    )
+
+
+def _key(key: Any, path: str) -> Any:
+    return key if isinstance(key, (str, int, float, bool, tuple, type(None))) else str(to_plain(key, f"{path} key"))
+
+
+def _from_numpy(value: Any, path: str) -> Any:
+    if value.ndim == 0:
+        return to_plain(value.item(), path)
+    if value.dtype.kind in "biufc":
+        return torch.from_numpy(value.copy())
+    return to_plain(value.tolist(), path)
+
+
+def plain_hparams(hparams: Any, notices: Notices | None = None) -> dict[str, Any]:
+    """``hparams`` (a Namespace, dict, dataclass, or any object with attributes) as a plain dict.
+
+    Functions are left out silently (test-tube adds some); anything else that isn't plain is left out with a line.
+    """
+    if hparams is None:
+        return {}
+    if not isinstance(hparams, Mapping):
+        if dataclasses.is_dataclass(hparams) and not isinstance(hparams, type):
+            hparams = {f.name: getattr(hparams, f.name) for f in dataclasses.fields(hparams)}
+        else:
+            hparams = getattr(hparams, "__dict__", {})
+    plain: dict[str, Any] = {}
+    left_out = []
+    for key, value in hparams.items():
+        if callable(value) and not isinstance(value, type):
+            continue
+        try:
+            plain[str(key)] = to_plain(value)
+        except CheckpointError:
+            left_out.append(str(key))
+    if left_out and notices is not None:
+        notices.say("hparams-left-out", f"hparams that aren't plain data aren't saved: {', '.join(left_out)}")
+    return plain
+
+
+def module_part(module: Any) -> dict[str, Any]:
+    """What ``get_save_dict`` returns, as plain data.
+
+    Raises ``CheckpointError`` where it isn't a dict, isn't plain, or uses a key of the trainer's.
+    """
+    saved = module.get_save_dict()
+    name = f"get_save_dict of {type(module).__name__}"
+    if not isinstance(saved, Mapping):
+        raise CheckpointError(
+            f"{name} returned {describe(saved)}; expected a dict. Return {{'state_dict': self.state_dict()}}."
+        )
+    taken = sorted(set(saved) & set(TRAINER_KEYS))
+    if taken:
+        raise CheckpointError(f"{name} returned the keys {taken}, which are the trainer's own. Rename them.")
+    return {str(key): to_plain(value, f"{name}[{key!r}]") for key, value in saved.items()}
+
+
+def upgrade(checkpoint: dict[str, Any], path: Any) -> dict[str, Any]:
+    """``checkpoint`` in today's layout. Raises ``CheckpointError`` where it is newer, or not one of ours."""
+    written = checkpoint.get("format")
+    if not isinstance(written, int) or "parts" not in checkpoint:
+        raise CheckpointError(
+            f"{path} doesn't hold all that a resume needs: the keys 'format' and 'parts' of a Trainer's checkpoint are"
+            f" missing (it has {sorted(map(str, checkpoint))[:8]}). For weights alone use load_from_checkpoint."
+        )
+    if written > FORMAT:
+        raise CheckpointError(
+            f"{path} has format {written} and this version ({__version__}) reads up to {FORMAT}."
+            " Upgrade pytorch-lightning-classic."
+        )
+    return checkpoint

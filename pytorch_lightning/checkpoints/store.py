@@ -1,0 +1,82 @@
+"""Checkpoint files: written whole or not at all, and verified before they are trusted."""
+
+import contextlib
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pytorch_lightning.errors import CheckpointError
+
+
+def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> Path:
+    """Write ``checkpoint`` to ``path``: to a temporary file beside it, flushed to the disk, then renamed.
+
+    A kill at any moment leaves the old file or the new one. Raises ``CheckpointError`` where it can't be written;
+    the old file is then untouched.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(checkpoint, temporary)  # to a path: torch then writes without holding the GIL
+        _sync(temporary)
+        os.replace(temporary, target)
+        _sync(target.parent)
+    except (OSError, RuntimeError) as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        # torch reports a full disk as RuntimeError "unexpected pos"
+        full = " The disk is full." if "unexpected pos" in str(error) or getattr(error, "errno", None) == 28 else ""
+        raise CheckpointError(
+            f"{target} can't be written: {error}.{full} An older file of that name is untouched."
+            " Free some space or choose another folder."
+        ) from error
+    return target
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """The dict in the file at ``path``, with tensors on ``map_location``.
+
+    Raises ``CheckpointError`` where the file is missing, damaged (its checksums are compared), holds code, or
+    isn't a dict. Code in a file is never run.
+    """
+    if not os.path.isfile(path):
+        folder = Path(path).parent
+        there = sorted(p.name for p in folder.glob("*.ckpt"))[-5:] if folder.is_dir() else []
+        raise CheckpointError(
+            f"there is no checkpoint at {str(path)!r}."
+            + (f" {folder} holds {', '.join(there)}." if there else f" {folder} holds no *.ckpt file.")
+        )
+    if zipfile.is_zipfile(path):
+        # torch.load accepts flipped bits silently; the zip's checksums find them
+        try:
+            with zipfile.ZipFile(path) as archive:
+                bad = archive.testzip()
+        except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
+            bad = str(error)
+        if bad is not None:
+            raise CheckpointError(f"{path} is damaged (in {bad}). Use an older checkpoint.")
+    try:
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} holds more than plain data, or is no checkpoint; it isn't loaded, since loading it could run code"
+            f" that it brings along. ({str(error).splitlines()[0]}) Save it anew as plain tensors, numbers and text."
+        ) from error
+    except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
+        raise CheckpointError(f"{path} is damaged or no checkpoint: {error}. Use an older checkpoint.") from error
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(f"{path} holds a {type(checkpoint).__name__}, not the dict of a checkpoint.")
+    return checkpoint

@@ -1,0 +1,160 @@
+"""The order of an epoch as a function of (seed, epoch): which indices make which batch."""
+
+import zlib
+from array import array
+from collections.abc import Callable, Iterator
+from itertools import chain, islice
+from typing import Any
+
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
+from torch.utils.data.distributed import DistributedSampler
+
+from pytorch_lightning import seeding
+from pytorch_lightning.data.seeded_view import BatchKey, find_generators
+
+MOST_AHEAD = 10_000  # batches: loader workers fetch ahead of the training step by far fewer
+# These draw from the global streams once, when their first index is asked for.
+DRAW_ONCE = (RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler, DistributedSampler)
+
+
+def crc_of(indices: Any, before: int = 0) -> int:
+    """The CRC-32 of ``indices``, a list of ints or whatever a sampler gives, continued from ``before``."""
+    try:
+        return zlib.crc32(array("q", indices), before)
+    except TypeError:
+        return zlib.crc32(repr(indices).encode(), before)
+
+
+class IndexPlan(Sampler[tuple[BatchKey, Any]]):
+    """Gives (key, what the user's sampler gave) for each batch from ``start`` on, ``limit`` batches in all.
+
+    ``sampler`` is the user's batch sampler, or the plain sampler of a loader with ``batch_size=None``;
+    ``generator`` is the loader's own. Call ``begin_epoch`` before each
+    iteration. ``crc_at(n)`` is the CRC of the indices of the first n batches.
+    """
+
+    def __init__(
+        self,
+        sampler: Any,
+        seed: int,
+        loader_id: int,
+        *,
+        generator: torch.Generator | None = None,
+        same_each_epoch: bool = False,
+    ) -> None:
+        self.sampler, self.seed, self.loader_id = sampler, seed, loader_id
+        self.generator, self.same_each_epoch = generator, same_each_epoch
+        self.epoch = self.start = 0
+        self.limit: int | None = None
+        self.expected: int | None = None
+        """The CRC that the batches before ``start`` must have; compared once."""
+        self.on_other_order: Callable[[], None] = lambda: None
+        self._crcs: dict[int, int] = {0: 0}
+        self._generators = find_generators([generator, sampler])
+        self._chosen = seeding.initial_seeds(self._generators)
+        inner = sampler.sampler if type(sampler) is BatchSampler else sampler
+        self._draws_once = type(inner) in DRAW_ONCE
+
+    def begin_epoch(self, epoch: int, start: int, limit: int | None) -> None:
+        """The next iteration gives the batches ``start`` to ``limit`` of ``epoch``."""
+        self.epoch, self.start, self.limit = epoch, start, limit
+        self._crcs = {0: 0}
+
+    def crc_at(self, nb_batches: int) -> int | None:
+        """The CRC of the indices of this epoch's first ``nb_batches`` batches; None where not yet drawn."""
+        return self._crcs.get(nb_batches)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[tuple[BatchKey, Any]]:
+        states = [_state_of(generator) for generator in self._generators]
+        seed, epoch, loader_id, start, limit = self.seed, self.epoch, self.loader_id, self.start, self.limit
+        crcs, crc, batch_nb = self._crcs, 0, -1
+        try:
+            for batch_nb, indices in enumerate(islice(self._drawn(), limit)):
+                if batch_nb == start:
+                    self._compare(crc)
+                crc = crc_of(indices, crc)
+                if batch_nb >= start - 1:
+                    crcs[batch_nb + 1] = crc
+                    crcs.pop(batch_nb - MOST_AHEAD, None)
+                if batch_nb >= start:
+                    yield BatchKey(seed, epoch, loader_id, batch_nb, crc), indices
+            if batch_nb < start:  # all of them dropped, or there are fewer now
+                self._compare(crc)
+        finally:
+            for generator, state in zip(self._generators, states, strict=True):
+                _set_state_of(generator, state)
+
+    def _compare(self, crc: int) -> None:
+        expected, self.expected = self.expected, None
+        if expected is not None and crc != expected:
+            self.on_other_order()
+
+    def _drawn(self) -> Iterator[Any]:
+        """What the user's sampler gives in this epoch, drawn inside streams of its own."""
+        order_epoch = 0 if self.same_each_epoch else self.epoch
+        outer = seeding.get_generator_states()
+        seeding.seed_order(self.seed, order_epoch, self.loader_id, self._generators, self._chosen)
+        # iter(DataLoader) draws a base seed before its sampler draws: so the order is that of list(loader)
+        torch.empty((), dtype=torch.int64).random_(generator=self.generator)
+        set_epoch(self.sampler, order_epoch)
+        iterator = iter(self.sampler)
+        first = list(islice(iterator, 1))
+        inner = seeding.get_generator_states()
+        seeding.set_generator_states(outer)
+        return chain(first, iterator if self._draws_once else _in_streams(iterator, inner))
+
+
+def _in_streams(iterator: Iterator[Any], inner: dict[str, Any]) -> Iterator[Any]:
+    """``iterator``, each draw of it made in streams that go on from ``inner``."""
+    while True:
+        outer = seeding.get_generator_states()
+        seeding.set_generator_states(inner)
+        try:
+            indices = next(iterator)
+        except StopIteration:
+            return
+        finally:
+            inner = seeding.get_generator_states()
+            seeding.set_generator_states(outer)
+        yield indices
+
+
+def set_epoch(sampler: Any, epoch: int) -> None:
+    """Tell the epoch to every sampler in the chain that has a ``set_epoch``."""
+    for _ in range(8):
+        if callable(getattr(sampler, "set_epoch", None)):
+            sampler.set_epoch(epoch)
+        inner = getattr(sampler, "sampler", None)
+        if inner is None or inner is sampler:
+            return
+        sampler = inner
+
+
+def _state_of(generator: Any) -> Any:
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    if hasattr(generator, "getstate"):
+        return generator.getstate()
+    return generator.bit_generator.state if hasattr(generator, "bit_generator") else generator.get_state(legacy=False)
+
+
+def _set_state_of(generator: Any, state: Any) -> None:
+    if isinstance(generator, torch.Generator):
+        generator.set_state(state)
+    elif hasattr(generator, "setstate"):
+        generator.setstate(state)
+    elif hasattr(generator, "bit_generator"):
+        generator.bit_generator.state = state
+    else:
+        generator.set_state(state)

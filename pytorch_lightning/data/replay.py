@@ -1,0 +1,179 @@
+"""A user's loader as a function: the batches of any epoch, from any batch on.
+
+``replayable(loader, ...)`` never changes the user's loader. A ``DataLoader`` over a map-style dataset is built a
+second time around an index plan; a list is indexed; anything else (an ``IterableDataset``, a generator, a loader
+with an ``__iter__`` of its own) is run again from the epoch's start and the batches before the cut are dropped.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence, Sized
+from itertools import islice
+from typing import Any, cast
+
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    SequentialSampler,
+    TensorDataset,
+    default_collate,
+)
+
+from pytorch_lightning import seeding
+from pytorch_lightning.data.index_plan import IndexPlan, set_epoch
+from pytorch_lightning.data.seeded_view import KeyedDataset, SeededDataset, SeededIterable
+from pytorch_lightning.errors import FitError, MisconfigurationException
+
+
+class ReplayableLoader(ABC):
+    """The batches of a loader as a function of (seed, epoch, batch number)."""
+
+    @abstractmethod
+    def batches(self, epoch: int, start: int = 0, limit: int | None = None) -> Iterator[Any]:
+        """The batches ``start`` to ``limit`` of ``epoch``."""
+
+    def crc_at(self, nb_batches: int) -> int | None:
+        """The CRC of the indices of the first ``nb_batches`` batches of the epoch; None where there are none."""
+        return None
+
+    def expect(self, crc: int, on_other_order: Callable[[], None]) -> None:
+        """Call ``on_other_order`` where the batches dropped by the next ``batches`` don't have this CRC."""
+        del crc, on_other_order  # without indices there is nothing to compare
+
+
+class IndexedLoader(ReplayableLoader):
+    """A DataLoader over a map-style dataset, built again around an ``IndexPlan``."""
+
+    def __init__(self, loader: DataLoader[Any], seed: int, loader_id: int, in_order: bool) -> None:
+        batched = loader.batch_sampler is not None
+        sampler: Any = loader.batch_sampler if batched else loader.sampler
+        if in_order and batched and loader.batch_size is not None:
+            sampler = BatchSampler(
+                SequentialSampler(cast("Sized", loader.dataset)), loader.batch_size, loader.drop_last
+            )
+        self._plan = IndexPlan(sampler, seed, loader_id, generator=loader.generator, same_each_epoch=in_order)
+        # a TensorDataset only indexes its tensors: nothing is drawn, so nothing is seeded
+        draws_nothing = type(loader.dataset) is TensorDataset and loader.collate_fn is default_collate
+        view = (KeyedDataset if draws_nothing else SeededDataset)(loader.dataset)
+        place = {"batch_sampler": self._plan} if batched else {"batch_size": None, "sampler": self._plan}
+        self._loader: DataLoader[Any] = DataLoader(view, **place, **_options_of(loader))
+
+    def batches(self, epoch: int, start: int = 0, limit: int | None = None) -> Iterator[Any]:
+        self._plan.begin_epoch(epoch, start, limit)
+        set_epoch(getattr(self._loader.dataset, "_dataset", None), epoch)
+        return iter(self._loader)
+
+    def crc_at(self, nb_batches: int) -> int | None:
+        return self._plan.crc_at(nb_batches)
+
+    def expect(self, crc: int, on_other_order: Callable[[], None]) -> None:
+        self._plan.expected, self._plan.on_other_order = crc, on_other_order
+
+
+class SequenceLoader(ReplayableLoader):
+    """A list or tuple of ready batches."""
+
+    def __init__(self, batches: Sequence[Any]) -> None:
+        self._batches = batches
+
+    def batches(self, epoch: int, start: int = 0, limit: int | None = None) -> Iterator[Any]:
+        return islice(iter(self._batches), start, limit)
+
+
+class StreamLoader(ReplayableLoader):
+    """Anything with ``__iter__``: each batch is made after the streams were seeded for it."""
+
+    def __init__(self, loader: Any, seed: int, loader_id: int) -> None:
+        self._seed, self._loader_id = seed, loader_id
+        self._view: SeededIterable | None = None
+        self._loader = loader
+        if isinstance(loader, DataLoader) and type(loader).__iter__ is DataLoader.__iter__:
+            self._view = SeededIterable(loader.dataset, seed, loader_id)
+            self._loader = DataLoader(
+                self._view, batch_size=loader.batch_size, drop_last=loader.drop_last, **_options_of(loader)
+            )
+        self._used_up = False
+
+    def batches(self, epoch: int, start: int = 0, limit: int | None = None) -> Iterator[Any]:
+        if self._used_up:
+            raise FitError(
+                "the loader gave its batches in an earlier epoch and can't start again; received an iterator, not an"
+                " iterable. Return a DataLoader, a list, or an object whose __iter__ starts anew."
+            )
+        seed, loader_id = self._seed, self._loader_id
+        if self._view is not None:
+            self._view.begin_epoch(epoch)
+        for chained in (self._loader, getattr(self._loader, "dataset", None), getattr(self._loader, "sampler", None)):
+            set_epoch(chained, epoch)
+        seeding.seed_order(seed, epoch, loader_id, (), ())
+        iterator = iter(self._loader)
+        self._used_up = iterator is self._loader
+        return islice(self._seeded(iterator, epoch), start, limit)
+
+    def _seeded(self, iterator: Iterator[Any], epoch: int) -> Iterator[Any]:
+        seed, loader_id, batch_nb = self._seed, self._loader_id, 0
+        while True:
+            seeding.seed_streams(seed, seeding.DATA, epoch, batch_nb, loader_id)
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                if not batch_nb:
+                    raise FitError("a loader gave no batch at all. Check its dataset and its length.") from None
+                return
+            yield batch
+            batch_nb += 1
+
+
+def _options_of(loader: DataLoader[Any]) -> dict[str, Any]:
+    """What a private loader takes over from the user's."""
+    options: dict[str, Any] = {
+        "num_workers": loader.num_workers,
+        "collate_fn": loader.collate_fn,
+        # pinning without an accelerator only warns
+        "pin_memory": loader.pin_memory and torch.accelerator.is_available(),
+        "timeout": loader.timeout,
+        "worker_init_fn": loader.worker_init_fn,
+        "multiprocessing_context": loader.multiprocessing_context,
+        "persistent_workers": loader.persistent_workers,
+        "in_order": True,
+        # iter() draws a base seed from this generator, so that it draws nothing from the global stream
+        "generator": torch.Generator().manual_seed(0),
+    }
+    if loader.num_workers:
+        options["prefetch_factor"] = loader.prefetch_factor
+    return options
+
+
+def replayable(loader: Any, seed: int, loader_id: int, *, in_order: bool = False) -> ReplayableLoader:
+    """``loader`` as a ``ReplayableLoader``.
+
+    ``loader_id`` keeps the streams of a run's loaders apart. ``in_order`` gives the same batches in each epoch,
+    unshuffled where the loader makes its own batches. Raises ``MisconfigurationException`` for what has no
+    ``__iter__``.
+    """
+    if isinstance(loader, DataLoader) and type(loader).__iter__ is DataLoader.__iter__:
+        if isinstance(loader.dataset, IterableDataset):
+            return StreamLoader(loader, seed, loader_id)
+        return IndexedLoader(loader, seed, loader_id, in_order)
+    if type(loader) in (list, tuple):
+        return SequenceLoader(loader)
+    if not hasattr(loader, "__iter__"):
+        raise MisconfigurationException(f"a loader must have __iter__; received {loader!r}. Return a DataLoader.")
+    return StreamLoader(loader, seed, loader_id)
+
+
+def length_of(loader: Any) -> int | None:
+    """How many batches ``loader`` has; None where it can't say."""
+    try:
+        return len(loader)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def shuffles(loader: Any) -> bool:
+    """Whether the order isn't known to be the dataset's own."""
+    sampler = batches = getattr(loader, "batch_sampler", None)
+    if batches is None or type(batches) is BatchSampler:
+        sampler = getattr(loader if batches is None else batches, "sampler", None)
+    return not isinstance(sampler, SequentialSampler)

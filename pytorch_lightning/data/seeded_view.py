@@ -1,0 +1,133 @@
+"""Views of a user's dataset that seed every generator from the batch's key before the batch is fetched."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+
+from pytorch_lightning import seeding
+
+
+class BatchKey(NamedTuple):
+    """Which batch: the run's seed, the epoch, the loader, the number of the batch in its epoch, and the CRC of
+    all indices up to and with it."""
+
+    seed: int
+    epoch: int
+    loader_id: int
+    batch_nb: int
+    crc: int
+
+
+def find_generators(root: object, depth: int = 6, limit: int = 5000) -> list[Any]:
+    """The generator objects reachable from ``root`` through attributes, lists, tuples and dicts.
+
+    Looks ``depth`` levels deep and at ``limit`` objects at most; containers of over 256 entries are data.
+    """
+    found: list[Any] = []
+    seen: set[int] = set()
+    stack: list[tuple[Any, int]] = [(root, 0)]
+    while stack and len(seen) < limit:
+        value, level = stack.pop()
+        if id(value) in seen or level > depth or isinstance(value, (torch.Tensor, np.ndarray, str, bytes, type)):
+            continue
+        seen.add(id(value))
+        if isinstance(value, seeding.GENERATOR_TYPES):
+            found.append(value)
+            continue
+        if isinstance(value, dict):
+            children = list(value.values()) if len(value) <= 256 else []
+        elif isinstance(value, (list, tuple)):
+            children = list(value) if len(value) <= 256 else []
+        else:
+            children = [child for _, child in sorted(getattr(value, "__dict__", {}).items(), key=lambda kv: kv[0])]
+        stack.extend((child, level + 1) for child in reversed(children))
+    return found
+
+
+class _View:
+    """Forwards every attribute to the dataset behind it, and pickles (for spawned workers)."""
+
+    _own: tuple[str, ...] = ("_dataset", "_generators")
+
+    def __init__(self, dataset: Any) -> None:
+        self.__dict__.update(_dataset=dataset, _generators=None)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in type(self)._own:  # while it is being unpickled
+            raise AttributeError(name)
+        return getattr(self._dataset, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._dataset, name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_generators": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def _own_generators(self) -> list[Any]:
+        if self._generators is None:  # in the process that fetches: a worker has copies of its own
+            self.__dict__["_generators"] = find_generators(self._dataset)
+        return self.__dict__["_generators"]  # type: ignore[no-any-return]
+
+
+class KeyedDataset(_View, Dataset[Any]):
+    """A map-style dataset whose indices arrive as (key, index or list of indices). It is known to draw nothing."""
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitems__(self, item: tuple[BatchKey, list[Any]]) -> list[Any]:
+        dataset = self._dataset
+        fetch_all = getattr(dataset, "__getitems__", None)
+        if fetch_all is not None:
+            return fetch_all(item[1])  # type: ignore[no-any-return]
+        return [dataset[index] for index in item[1]]
+
+    def __getitem__(self, item: tuple[BatchKey, Any]) -> Any:
+        return self._dataset[item[1]]
+
+
+class SeededDataset(KeyedDataset):
+    """The same for any other: every generator is seeded from the key before the batch is fetched."""
+
+    def _seed(self, key: BatchKey) -> None:
+        word = seeding.seed_streams(key.seed, seeding.DATA, key.epoch, key.batch_nb, key.loader_id)
+        generators = self._own_generators()
+        if generators:
+            seeding.reseed_generators(generators, word)
+
+    def __getitems__(self, item: tuple[BatchKey, list[Any]]) -> list[Any]:
+        self._seed(item[0])
+        return super().__getitems__(item)
+
+    def __getitem__(self, item: tuple[BatchKey, Any]) -> Any:
+        self._seed(item[0])
+        return super().__getitem__(item)
+
+
+class SeededIterable(_View, IterableDataset[Any]):
+    """An iterable dataset that is seeded once per (epoch, worker), when its iteration starts."""
+
+    _own = ("_dataset", "_generators", "_key")
+
+    def __init__(self, dataset: Any, seed: int, loader_id: int) -> None:
+        super().__init__(dataset)
+        # shared memory, so that persistent workers see the epoch change
+        self.__dict__["_key"] = torch.tensor([seed, loader_id, 0], dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+
+    def begin_epoch(self, epoch: int) -> None:
+        self._key[2] = epoch
+
+    def __iter__(self) -> Iterator[Any]:
+        worker = get_worker_info()
+        if worker is not None:
+            seed, loader_id, epoch = self._key.tolist()
+            word = seeding.derive(seed, seeding.WORKER, epoch, loader_id, worker.id)
+            seeding.seed_streams(word, seeding.WORKER)
+            seeding.reseed_generators(self._own_generators(), word)
+        return iter(self._dataset)

@@ -1,0 +1,5 @@
+"""Where rows go: give one to ``Trainer(experiment=...)``."""
+
+from pytorch_lightning.loggers.csv_logger import CSVLogger as CSVLogger
+from pytorch_lightning.loggers.logger import Logger as Logger
+from pytorch_lightning.loggers.test_tube_logger import TestTubeLogger as TestTubeLogger

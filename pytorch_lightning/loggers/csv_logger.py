@@ -1,0 +1,60 @@
+"""Rows to a folder of their own, without test-tube."""
+
+import datetime
+import os
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.loggers.metrics_file import MetricsFile, write_tags
+
+
+class CSVLogger(Logger):
+    """Writes ``{save_dir}/{name}/version_{n}/metrics.csv`` and ``meta_tags.csv`` in test-tube's layout.
+
+    ``version=None`` takes the next free number. The folder is made at once; an ``OSError`` says that it can't be.
+    """
+
+    def __init__(self, save_dir: str | Path, name: str = "default", version: int | str | None = None) -> None:
+        self.save_dir, self.name = Path(save_dir), name
+        self._version: int | str = _make_folder(self.save_dir / name) if version is None else version
+        self._folder = self.save_dir / name / f"version_{self._version}"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._rows: list[dict[str, Any]] = []
+        self._file = MetricsFile(self._folder / "metrics.csv")
+
+    @property
+    def folder(self) -> Path | None:
+        return self._folder
+
+    @property
+    def version(self) -> int | str | None:
+        return self._version
+
+    def log_hyperparams(self, hparams: dict[str, Any]) -> None:
+        write_tags(self._folder / "meta_tags.csv", hparams)
+
+    def log_metrics(self, metrics: dict[str, float | int], step: int) -> None:
+        now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+        self._rows.append({**metrics, "created_at": str(now)})
+
+    def save(self) -> None:
+        self._file.append(self._rows)
+        self._rows = []
+
+    def close(self) -> None:
+        self.save()
+
+
+def _make_folder(parent: Path) -> int:
+    """Make the next free ``version_{n}`` in ``parent`` and return n. Two processes never get the same."""
+    parent.mkdir(parents=True, exist_ok=True)
+    numbers = [int(p.name[8:]) for p in parent.glob("version_*") if p.name[8:].isdigit()]
+    number = max(numbers, default=-1) + 1
+    while True:
+        try:
+            os.mkdir(parent / f"version_{number}")
+        except FileExistsError:
+            number += 1
+        else:
+            return number

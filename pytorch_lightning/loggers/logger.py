@@ -1,0 +1,84 @@
+"""Where rows of numbers go: the interface, and a group that never stops training."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.errors import Notices
+
+
+class Logger(ABC):
+    """Takes hyperparameters once and rows of numbers."""
+
+    @property
+    @abstractmethod
+    def folder(self) -> Path | None:
+        """The run's folder; None where nothing is written to a disk."""
+
+    @property
+    @abstractmethod
+    def version(self) -> int | str | None:
+        """The number of the run among those of its name."""
+
+    @abstractmethod
+    def log_hyperparams(self, hparams: dict[str, Any]) -> None:
+        """Keep the run's hyperparameters: plain data by name."""
+
+    @abstractmethod
+    def log_metrics(self, metrics: dict[str, float | int], step: int) -> None:
+        """Keep one row. ``step`` is the trainer's ``global_step``."""
+
+    @abstractmethod
+    def save(self) -> None:
+        """Bring to the disk what isn't there yet."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Save, and let go of what is held. Rows may still be logged afterwards."""
+
+
+class LoggerGroup:
+    """All loggers of a run. One that fails gives one notice; its rows are kept and tried again."""
+
+    def __init__(self, loggers: Sequence[Logger], notices: Notices) -> None:
+        self.loggers = list(loggers)
+        self._notices = notices
+        self._waiting: list[list[tuple[dict[str, Any], int]]] = [[] for _ in self.loggers]
+
+    def log_hyperparams(self, hparams: dict[str, Any]) -> None:
+        """Pass ``hparams`` on."""
+        for logger in self.loggers:
+            self._try(logger, logger.log_hyperparams, hparams)
+
+    def log_metrics(self, metrics: dict[str, float | int], step: int) -> None:
+        """Pass a row on, after those that a logger didn't take before."""
+        for logger, waiting in zip(self.loggers, self._waiting, strict=True):
+            waiting.append((metrics, step))
+            while waiting and self._try(logger, logger.log_metrics, *waiting[0]):
+                waiting.pop(0)
+
+    def save(self) -> None:
+        """Bring every logger's rows to the disk."""
+        for logger, waiting in zip(self.loggers, self._waiting, strict=True):
+            while waiting and self._try(logger, logger.log_metrics, *waiting[0]):
+                waiting.pop(0)
+            self._try(logger, logger.save)
+
+    def close(self) -> None:
+        """Save and close every logger."""
+        self.save()
+        for logger in self.loggers:
+            self._try(logger, logger.close)
+
+    def _try(self, logger: Logger, call: Any, *arguments: Any) -> bool:
+        try:
+            call(*arguments)
+        except Exception as error:  # whatever a logger does, training goes on
+            self._notices.say(
+                f"logger-failed-{type(logger).__name__}",
+                f"{type(logger).__name__} failed and training goes on; its rows are kept and tried again:"
+                f" {type(error).__name__}: {error}",
+            )
+            return False
+        return True

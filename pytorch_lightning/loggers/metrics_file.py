@@ -1,0 +1,80 @@
+"""metrics.csv: rows appended at a flat cost, in the layout that pandas reads."""
+
+import csv
+import io
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def cell(value: Any) -> str:
+    """A value as text: '' for None and NaN, the shortest exact form of a float.
+
+    >>> cell(0.1), cell(3), cell(None), cell(float("nan"))
+    ('0.1', '3', '', '')
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def lines(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """``rows`` as the lines of a csv file, cells in the order of ``columns``."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows([cell(row.get(column)) for column in columns] for row in rows)
+    return buffer.getvalue()
+
+
+def read_columns(path: Path) -> list[str]:
+    """The columns of a csv file; an empty list where there is none."""
+    try:
+        with open(path, newline="") as file:
+            return next(csv.reader(file), [])
+    except FileNotFoundError:
+        return []
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` by a rename, so that a reader sees the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+class MetricsFile:
+    """A csv file that grows by rows, and by columns when a row brings a new one.
+
+    Appending costs the same at row 50,000 as at row 100. A new column means that the file is written anew.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.columns: list[str] = read_columns(path)
+
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write ``rows`` at the file's end."""
+        if not rows:
+            return
+        new = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in self.columns]
+        if new:
+            columns = self.columns + new
+            replace_file(
+                self.path, lines([dict(zip(columns, columns, strict=True))], columns) + self._old_rows(columns)
+            )
+            self.columns = columns
+        with open(self.path, "a") as file:
+            file.write(lines(rows, self.columns))
+
+    def _old_rows(self, columns: Sequence[str]) -> str:
+        if not self.columns or not self.path.exists():
+            return ""
+        with open(self.path, newline="") as file:
+            return lines(list(csv.DictReader(file)), columns)
+
+
+def write_tags(path: Path, tags: Mapping[str, Any]) -> None:
+    """Write meta_tags.csv: a row (key, value) for each tag."""
+    rows = [{"key": key, "value": str(value)} for key, value in tags.items()]
+    replace_file(path, "key,value\n" + lines(rows, ["key", "value"]))

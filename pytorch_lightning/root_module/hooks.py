@@ -1,0 +1,67 @@
+"""The hooks that a module may override; each does nothing by default."""
+
+from typing import Any
+
+from torch.optim import Optimizer
+
+
+class ModelHooks:
+    """Called by the trainer at fixed places, in the order in which they stand here."""
+
+    def on_fit_start(self) -> None:
+        """Before anything else; the module is on its device and its optimizers exist."""
+
+    def on_sanity_check_start(self) -> None:
+        """Before the few validation batches that are run ahead of training."""
+
+    def on_epoch_start(self) -> None:
+        """Before the first batch of an epoch."""
+
+    def on_batch_start(self, data_batch: Any) -> int | None:
+        """Before each training step, with the batch as the loader gave it. Return -1 to end the epoch here."""
+
+    def on_after_backward(self) -> None:
+        """Once per window, when its gradients are complete and unscaled: after backward, before clipping."""
+
+    def optimizer_step(self, epoch_nb: int, batch_nb: int, optimizer: Optimizer, optimizer_i: int) -> None:
+        """Step ``optimizer`` (the ``optimizer_i``-th). Override to step less often or to warm up a rate.
+
+        ``optimizer.step()`` goes through the gradient scaler in 16 bit. Gradients are cleared afterwards if it was
+        called, and kept if it wasn't.
+        """
+        optimizer.step()
+
+    def on_before_zero_grad(self, optimizer: Optimizer) -> None:
+        """After ``optimizer`` stepped, before its gradients are cleared."""
+
+    def on_tng_metrics(self, metrics: dict[str, Any]) -> None:
+        """Before a row is logged: change ``metrics`` in place. Runs before ``update_tng_log_metrics``."""
+
+    def update_tng_log_metrics(self, logs: dict[str, Any]) -> dict[str, Any]:
+        """Before a row is logged: return the row to log.
+
+        >>> ModelHooks().update_tng_log_metrics({"tng_loss": 0.5})
+        {'tng_loss': 0.5}
+        """
+        return logs
+
+    def on_batch_end(self) -> None:
+        """After each batch, and after the optimizers stepped where the batch closed its window."""
+
+    def on_pre_performance_check(self) -> None:
+        """Before each validation, in training mode."""
+
+    def on_post_performance_check(self) -> None:
+        """After each validation, back in training mode."""
+
+    def on_epoch_end(self) -> None:
+        """After the last batch and the last validation of an epoch."""
+
+    def on_fit_end(self) -> None:
+        """After everything else, also where the fit was interrupted."""
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Before a checkpoint is written: add to it in place."""
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """After a checkpoint was read, before the module is restored from it."""

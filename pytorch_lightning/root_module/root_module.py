@@ -1,0 +1,269 @@
+"""``LightningModule``: the contract between a model and the trainer."""
+
+from argparse import ArgumentParser
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn, Self
+
+import torch
+from torch import Tensor, nn
+
+from pytorch_lightning.errors import MisconfigurationException
+from pytorch_lightning.root_module.hooks import ModelHooks
+
+REQUIRED = {
+    "training_step": "def training_step(self, data_batch, batch_nb):\n    return {'loss': loss}",
+    "validation_step": "def validation_step(self, data_batch, batch_nb):\n    return {'val_loss': loss}",
+    "validation_end": "def validation_end(self, outputs):\n    return {'val_loss': mean}",
+    "configure_optimizers": "def configure_optimizers(self):\n    return [torch.optim.Adam(self.parameters())]",
+    "tng_dataloader": "@property\ndef tng_dataloader(self):\n    return DataLoader(...)",
+    "val_dataloader": "@property\ndef val_dataloader(self):\n    return DataLoader(...)",
+    "test_dataloader": "@property\ndef test_dataloader(self):\n    return DataLoader(...)",
+    "test_step": "def test_step(self, data_batch, batch_nb):\n    return {'test_loss': loss}",
+    "test_end": "def test_end(self, outputs):\n    return {'test_loss': mean}",
+}
+"""Hooks without a default, each with the stub to write."""
+
+
+class Standin:
+    """What ``self.experiment`` is where there is none: ``log`` reaches the loggers, other calls do nothing."""
+
+    def __init__(self, log: Any = None) -> None:
+        self._log = log
+
+    def log(self, metrics_dict: Mapping[str, Any], global_step: int | None = None, **_: Any) -> None:
+        if self._log is not None:
+            self._log(dict(metrics_dict), global_step)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *args, **kwargs: None
+
+
+class LightningModule(ModelHooks, nn.Module):
+    """An ``nn.Module`` that says how it is trained.
+
+    Every fit needs ``training_step``, ``configure_optimizers`` and ``tng_dataloader``. ``validation_step``,
+    ``validation_end`` and ``val_dataloader`` come together or not at all. ``test_dataloader`` is for
+    ``Trainer.test``. ``get_save_dict`` and ``load_model_specific`` have defaults.
+
+    ``hparams`` may be anything; a Namespace, usually. It is a plain attribute.
+    """
+
+    def __init__(self, hparams: Any = None) -> None:
+        super().__init__()
+        self.hparams = hparams
+        self.example_input_array: Any = None
+        self._tng_dataloader: Any = None
+        self._val_dataloader: Any = None
+        self._test_dataloader: Any = None
+
+    # ------------------------------------------------------------------ what a user writes
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the model computes; called by your steps as ``self.forward(x)`` or ``self(x)``."""
+        self._missing("forward", "def forward(self, x):\n    return self.layers(x)")
+
+    def training_step(self, data_batch: Any, batch_nb: int) -> dict[str, Any] | Tensor:
+        """The loss of one batch.
+
+        Returns a dict with ``loss`` (a tensor of one element), optionally ``prog`` (a dict of tensors of one
+        element or numbers, for the bar and the log) and ``loss_count`` (the number of items that the loss is a
+        mean over); or the loss alone. With a third argument, ``optimizer_i``, it is called once per optimizer.
+        """
+        self._missing("training_step")
+
+    def validation_step(self, data_batch: Any, batch_nb: int) -> Any:
+        """What ``validation_end`` needs of one batch. Runs in eval mode, without gradients.
+
+        With several loaders there is a third argument, ``dataloader_i``.
+        """
+        self._missing("validation_step")
+
+    def validation_end(self, outputs: list[Any]) -> dict[str, Any] | None:
+        """Numbers of the whole validation set, from one entry of ``outputs`` per batch (a list of lists with
+        several loaders). What it returns goes to the bar, the log and the callbacks."""
+        self._missing("validation_end")
+
+    def test_step(self, data_batch: Any, batch_nb: int) -> Any:
+        """``validation_step`` for the test set; where it isn't overridden, ``validation_step`` itself is run."""
+        self._missing("test_step")
+
+    def test_end(self, outputs: list[Any]) -> dict[str, Any] | None:
+        """``validation_end`` for the test set; where it isn't overridden, ``validation_end`` itself is run."""
+        self._missing("test_end")
+
+    def predict_step(self, data_batch: Any, batch_nb: int) -> Any:
+        """What ``Trainer.predict`` keeps of one batch. Default: ``forward`` of the batch, or of its first entry
+        where it is a list or tuple (inputs and labels)."""
+        return self.forward(data_batch[0] if isinstance(data_batch, (list, tuple)) else data_batch)
+
+    def configure_optimizers(self) -> Any:
+        """The optimizers: a list, or one, or (optimizers, schedulers).
+
+        A scheduler steps once an epoch; ``{'scheduler': s, 'interval': 'step', 'monitor': 'val_loss'}`` says
+        otherwise.
+        """
+        self._missing("configure_optimizers")
+
+    @property
+    def tng_dataloader(self) -> Any:
+        """The training batches: anything with ``__iter__``, a DataLoader usually."""
+        self._missing("tng_dataloader")
+
+    @property
+    def val_dataloader(self) -> Any:
+        """The validation batches: a loader or a list of loaders."""
+        self._missing("val_dataloader")
+
+    @property
+    def test_dataloader(self) -> Any:
+        """The test batches: a loader or a list of loaders."""
+        self._missing("test_dataloader")
+
+    def get_save_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds of this model, beside what the trainer saves itself."""
+        return {"state_dict": self.state_dict()}
+
+    def load_model_specific(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the model from the keys that ``get_save_dict`` gave."""
+        self.load_state_dict(checkpoint["state_dict"])
+
+    @staticmethod
+    def add_model_specific_args(parent_parser: ArgumentParser, root_dir: str) -> ArgumentParser:
+        """Add the model's own command line options; returns the parser to go on with."""
+        return parent_parser
+
+    def _missing(self, name: str, stub: str | None = None) -> NoReturn:
+        raise MisconfigurationException(
+            f"{type(self).__name__} doesn't define {name}, and it is needed here. Write:\n{stub or REQUIRED[name]}"
+        )
+
+    # ------------------------------------------------------------------ what a user reads
+    @property
+    def trainer(self) -> Any:
+        """The trainer of the last fit or test; None before. Not part of a copied or pickled module."""
+        return self.__dict__.get("_trainer")
+
+    @trainer.setter
+    def trainer(self, trainer: Any) -> None:
+        self.__dict__["_trainer"] = trainer
+
+    @property
+    def experiment(self) -> Any:
+        """The user's test-tube Experiment; without one a stand-in whose ``log(dict)`` reaches the loggers."""
+        return Standin() if self.trainer is None else self.trainer.experiment
+
+    @property
+    def current_epoch(self) -> int:
+        """The epoch, counted from 0; 0 before a fit."""
+        return 0 if self.trainer is None else int(self.trainer.current_epoch)
+
+    @property
+    def global_step(self) -> int:
+        """Training batches finished, over all epochs; 0 before a fit."""
+        return 0 if self.trainer is None else int(self.trainer.global_step)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the module's parameters are on an accelerator."""
+        parameter = next(self.parameters(), None)
+        return parameter is not None and parameter.device.type not in ("cpu", "meta")
+
+    @property
+    def gradient_clip(self) -> float:
+        """The trainer's ``gradient_clip``; 0 before a fit."""
+        return 0.0 if self.trainer is None else float(self.trainer.gradient_clip)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the first floating parameter; torch's default dtype where there is none."""
+        return next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.get_default_dtype())
+
+    def freeze(self) -> None:
+        """Turn gradients off for every parameter. Call ``eval()`` too for inference."""
+        for parameter in self.parameters():
+            parameter.requires_grad = False
+
+    def unfreeze(self) -> None:
+        """Turn gradients on for every parameter."""
+        for parameter in self.parameters():
+            parameter.requires_grad = True
+
+    def summarize(self) -> str:
+        """Print and return a table of the children; with sizes where ``example_input_array`` is set."""
+        from pytorch_lightning.root_module.summary import summarize
+
+        table = summarize(self, self.example_input_array)
+        print(table, flush=True)
+        return table
+
+    def grad_norm(self, norm_type: float) -> dict[str, float]:
+        """The ``norm_type``-norm of each gradient and of all together.
+
+        Keys are ``grad_{p}_norm_{i}``, i counting the parameters from 0, and ``grad_{p}_norm_total``.
+        Parameters without a gradient are left out.
+        """
+        grads = {i: p.grad.detach() for i, p in enumerate(self.parameters()) if p.grad is not None}
+        norms = {i: torch.linalg.vector_norm(grad, norm_type) for i, grad in grads.items()}
+        result = {f"grad_{norm_type:g}_norm_{i}": float(norm) for i, norm in norms.items()}
+        total = torch.linalg.vector_norm(torch.stack(list(norms.values())), norm_type) if norms else 0.0
+        result[f"grad_{norm_type:g}_norm_total"] = float(total)
+        return result
+
+    @staticmethod
+    def get_process_position(gpus: Any) -> int:
+        """Which line a bar takes when several runs share a terminal: the place of the process in its pool."""
+        import multiprocessing
+
+        identity = multiprocessing.current_process()._identity
+        return identity[0] - 1 if identity else 0
+
+    # ------------------------------------------------------------------ loading
+    @classmethod
+    def load_from_metrics(
+        cls, weights_path: str | Path, tags_csv: str | Path, on_gpu: Any = False, map_location: Any = None
+    ) -> Self:
+        """A model from a checkpoint and the ``meta_tags.csv`` of its run; its ``hparams`` are the tags.
+
+        ``map_location`` says where tensors go (default: the GPU if ``on_gpu``, the CPU otherwise). Raises
+        ``CheckpointError`` where a file is missing, damaged, or holds code.
+        """
+        from pytorch_lightning.root_module.loading import load_from_metrics
+
+        return load_from_metrics(cls, weights_path, tags_csv, on_gpu, map_location)
+
+    @classmethod
+    def load_from_checkpoint(cls, path: str | Path, hparams: Any = None, map_location: Any = None) -> Self:
+        """A model from a checkpoint, with the ``hparams`` that the checkpoint holds or those given.
+
+        Raises ``CheckpointError`` where the file is missing, damaged, or holds code.
+        """
+        from pytorch_lightning.root_module.loading import load_from_checkpoint
+
+        return load_from_checkpoint(cls, path, hparams, map_location)
+
+    # ------------------------------------------------------------------ nn.Module's ways
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in ("tng_dataloader", "val_dataloader", "test_dataloader"):
+            if isinstance(cls.__dict__.get(name), property):
+                setattr(cls, name, _showing_its_error(cls.__dict__[name], f"{cls.__name__}.{name}"))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_trainer" and not k.startswith("_lazy_")}
+
+
+def _showing_its_error(loader: property, where: str) -> property:
+    """``loader``, with an AttributeError in it raised as a RuntimeError: nn.Module would report the former as
+    "no attribute 'tng_dataloader'" and hide its cause."""
+    get = loader.fget
+    assert get is not None
+
+    def get_loader(module: Any) -> Any:
+        try:
+            return get(module)
+        except AttributeError as cause:
+            raise RuntimeError(f"{where} raised AttributeError: {cause}") from cause
+
+    return property(get_loader, loader.fset, loader.fdel, loader.__doc__)

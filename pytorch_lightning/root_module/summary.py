@@ -1,0 +1,69 @@
+"""What a module consists of, as a table."""
+
+from typing import Any
+
+from torch import nn
+
+
+def shape_of(value: Any) -> str:
+    """The shape of a tensor, or of each tensor in a list or tuple; '?' for anything else."""
+    if isinstance(value, (list, tuple)):
+        return "(" + ", ".join(map(shape_of, value)) + ")"
+    return str(list(value.shape)) if hasattr(value, "shape") else "?"
+
+
+def summarize(module: nn.Module, example: Any = None) -> str:
+    """A table of the direct children of ``module``: name, type, parameters, and, where an ``example`` batch for
+    ``forward`` is given, the shapes that go in and come out.
+
+    Runs ``forward`` once on ``example`` in eval mode, without gradients; modes are put back.
+    """
+    children = list(module.named_children()) or [("(itself)", module)]
+    sizes = _sizes(module, dict(children), example) if example is not None else {}
+    header = ["Name", "Type", "Params"] + (["In", "Out"] if sizes else [])
+    rows = [
+        [name, type(child).__name__, f"{sum(p.numel() for p in child.parameters()):,}", *sizes.get(name, ())]
+        for name, child in children
+    ]
+    own = sum(p.numel() for p in module.parameters(recurse=False))
+    if own and children[0][0] != "(itself)":
+        rows.append(["(itself)", "Parameter", f"{own:,}"])
+    rows = [row + [""] * (len(header) - len(row)) for row in rows]
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in [header, *rows]
+    ]
+    lines.insert(1, "-" * max(map(len, lines)))
+    total = sum(p.numel() for p in module.parameters())
+    trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    lines.append(f"{total:,} parameters, {trained:,} of them trained")
+    return "\n".join(lines)
+
+
+def _sizes(module: nn.Module, children: dict[str, nn.Module], example: Any) -> dict[str, tuple[str, str]]:
+    import torch
+
+    sizes: dict[str, tuple[str, str]] = {}
+    modes = [(m, m.training) for m in module.modules()]
+
+    def watch(name: str) -> Any:
+        def hook(_: nn.Module, inputs: Any, output: Any) -> None:
+            sizes[name] = (shape_of(inputs[0] if len(inputs) == 1 else inputs), shape_of(output))
+
+        return hook
+
+    handles = [child.register_forward_hook(watch(name)) for name, child in children.items()]
+    try:
+        module.eval()
+        parameter = next(module.parameters(), None)
+        if parameter is not None:
+            example = example.to(parameter.device) if hasattr(example, "to") else example
+        with torch.no_grad():
+            module(*example) if isinstance(example, (list, tuple)) else module(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for submodule, training in modes:
+            submodule.training = training
+    return sizes

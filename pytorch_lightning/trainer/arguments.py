@@ -1,0 +1,166 @@
+"""Options on the command line, derived from the Trainer's signature."""
+
+import argparse
+import os
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+NOT_ON_THE_COMMAND_LINE = ("experiment", "early_stop_callback", "checkpoint_callback", "callbacks", "cluster")
+
+
+def boolean(text: str) -> bool:
+    """A word of the command line as a bool.
+
+    >>> boolean("true"), boolean("0")
+    (True, False)
+    """
+    word = text.lower()
+    if word in ("true", "1", "yes", "on"):
+        return True
+    if word in ("false", "0", "no", "off"):
+        return False
+    raise argparse.ArgumentTypeError(f"expected true or false, received {text!r}")
+
+
+def number(text: str) -> int | float:
+    """A whole number where the text is one, otherwise a float."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+def optional(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """``kind``, or None for the words 'none' and ''."""
+
+    def read(text: str) -> Any:
+        return None if text.lower() in ("none", "") else kind(text)
+
+    read.__name__ = f"{kind.__name__} or none"
+    return read
+
+
+def windows(text: str) -> int | dict[int, int]:
+    """A number, or '1:2,5:8' for {1: 2, 5: 8}.
+
+    >>> windows("4"), windows("1:2,5:8")
+    (4, {1: 2, 5: 8})
+    """
+    if ":" not in text:
+        return int(text)
+    return {int(epoch): int(size) for epoch, size in (pair.split(":") for pair in text.split(","))}
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Words between commas."""
+    return tuple(word for word in text.split(",") if word)
+
+
+KINDS: dict[str, Callable[[str], Any]] = {
+    "gpus": optional(str),
+    "distributed_backend": optional(str),
+    "precision": optional(str),
+    "max_nb_steps": optional(int),
+    "max_time": optional(float),
+    "seed": optional(int),
+    "resume": optional(str),
+    "save_every_nb_batches": optional(int),
+    "virtual_ranks": optional(int),
+    "lr_scheduler_milestones": optional(str),
+    "accumulate_grad_batches": windows,
+    "current_gpu_name": str,
+    "silence": words,
+    "val_check_interval": number,
+    "track_grad_norm": number,
+    "gradient_clip": number,
+}
+"""How a word becomes the value of an option, where its default doesn't say."""
+
+RUN_OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
+    ("early_stop_metric", "val_acc", str, "the metric that early stopping watches"),
+    ("early_stop_mode", "auto", str, "min, max or auto"),
+    ("early_stop_patience", 3, int, "checks without a gain"),
+    ("model_save_path", "{root}/model_weights", str, "the folder for checkpoints"),
+    ("model_save_monitor_value", "val_acc", str, "the metric that decides what the best checkpoint is"),
+    ("model_save_monitor_mode", "auto", str, "min, max or auto"),
+    ("model_load_weights_path", None, optional(str), "a checkpoint to start from"),
+    ("tt_name", "default", str, "the name of the test-tube experiment"),
+    ("tt_description", "", str, "its description"),
+    ("tt_save_path", "{root}/test_tube_logs", str, "the folder for its files"),
+    ("single_run", False, boolean, "run once, without a search"),
+    ("single_run_gpu", False, boolean, "run once, on a GPU"),
+    ("nb_hopt_trials", 1, int, "trials of a hyperparameter search"),
+    ("log_stdout", False, boolean, "keep what is printed"),
+    ("default_tensor_type", "torch.FloatTensor", str, "accepted for programs that read it"),
+    ("per_experiment_nb_gpus", 1, int, "GPUs of one trial"),
+    ("on_cluster", False, boolean, "run on a cluster"),
+    ("eval_test_set", False, boolean, "test after training"),
+    ("interactive", False, boolean, "run here, in one process"),
+    ("debug", False, boolean, "keep nothing of the experiment"),
+    ("local", False, boolean, "run on this machine"),
+)
+"""What programs of 2019 read from the command line beside the Trainer's own options."""
+
+
+def kind_of(name: str, default: Any) -> Callable[[str], Any]:
+    """How the words of option ``name`` are read."""
+    if name in KINDS:
+        return KINDS[name]
+    if isinstance(default, bool):
+        return boolean
+    return type(default) if isinstance(default, (int, float)) else str
+
+
+def add_default_args(
+    parser: ArgumentParser,
+    root_dir: str,
+    rand_seed: int | None = None,
+    possible_model_names: Sequence[str] | None = None,
+) -> None:
+    """Add every option of the Trainer, with its default, and what programs of 2019 read beside them.
+
+    ``root_dir`` is the folder under which a run keeps its files. ``rand_seed`` becomes the default of ``--seed``
+    and ``--random_seed``; ``possible_model_names`` the choices of ``--model_name``. A bool may stand alone
+    (``--fast_dev_run``) or with a value (``--progress_bar false``). An option that the parser has already stays as
+    it is. A parser made from this one may add options of the same names, which then win.
+    """
+    from pytorch_lightning.trainer.trainer import option_defaults
+
+    parser.conflict_handler = "resolve"
+    for name, default in option_defaults().items():
+        if name not in NOT_ON_THE_COMMAND_LINE:
+            _add(
+                parser, name, rand_seed if name == "seed" and rand_seed is not None else default, kind_of(name, default)
+            )
+    for name, default, kind, text in RUN_OPTIONS:
+        value = default.format(root=str(root_dir).rstrip(os.sep)) if isinstance(default, str) else default
+        aliases = {"tt_name": ("-en",), "tt_description": ("-td",)}.get(name, ())
+        _add(parser, name, value, kind, *aliases, text=text)
+    _add(parser, "disable_early_stop", True, None, text="train on", action="store_false", dest="enable_early_stop")
+    _add(parser, "enable_single_run", False, None, text="run once", action="store_true", dest="single_run")
+    if possible_model_names:
+        _add(parser, "model_name", "", str, text=f"one of {', '.join(possible_model_names)}")
+    if rand_seed is not None:
+        _add(parser, "random_seed", rand_seed, int, text="the seed")
+
+
+def _add(
+    parser: ArgumentParser, name: str, default: Any, kind: Any, *aliases: str, text: str = "", **more: Any
+) -> None:
+    flag = f"--{name}"
+    if any(flag in action.option_strings for action in parser._actions):
+        return
+    if "action" not in more:
+        more["type"] = kind
+        if kind is boolean:
+            more.update(nargs="?", const=True)
+    parser.add_argument(*aliases, flag, default=default, help=text or None, **more)
+
+
+def options_from(hparams: Namespace | Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of ``hparams`` that are options of the Trainer."""
+    from pytorch_lightning.trainer.trainer import option_defaults
+
+    values = hparams if isinstance(hparams, Mapping) else vars(hparams)
+    return {name: values[name] for name in option_defaults() if name in values and name not in NOT_ON_THE_COMMAND_LINE}

@@ -1,0 +1,129 @@
+"""What users read on a trainer."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytorch_lightning.root_module.root_module import LightningModule
+    from pytorch_lightning.trainer.config import Config
+    from pytorch_lightning.trainer.plan import FitPlan
+    from pytorch_lightning.trainer.run import FitRun
+
+
+class ReadAttributes:
+    """Read-only views of the last fit; before one they are 0, empty or None."""
+
+    config: "Config"
+    module: "LightningModule | None"
+    _plan: "FitPlan | None"
+    _run: "FitRun | None"
+
+    # one process on one device
+    use_dp = use_ddp = False
+    proc_rank = node_rank = 0
+    world_size = 1
+    data_parallel_device_ids: Any = None
+
+    @property
+    def model(self) -> Any:
+        """The module of the last fit or test."""
+        return self.module
+
+    @property
+    def progress(self) -> Any:
+        """The ``Progress`` of the last fit; None before."""
+        return None if self._run is None else self._run.progress
+
+    @property
+    def current_epoch(self) -> int:
+        """The epoch, counted from 0."""
+        return 0 if self._run is None else self._run.progress.epoch
+
+    @property
+    def global_step(self) -> int:
+        """Training batches finished, over all epochs."""
+        return 0 if self._run is None else self._run.progress.global_step
+
+    @property
+    def batch_nb(self) -> int:
+        """The batch in its epoch, counted from 0."""
+        return 0 if self._run is None else self._run.progress.batch_nb
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of the last fit; before it the option."""
+        return self.config.seed if self._plan is None else self._plan.seed
+
+    @property
+    def optimizers(self) -> list[Any]:
+        """What ``configure_optimizers`` gave."""
+        return [] if self._plan is None else list(self._plan.optimizers)
+
+    @property
+    def lr_schedulers(self) -> list[Any]:
+        """The schedulers of the last fit."""
+        return [] if self._plan is None else [schedule.scheduler for schedule in self._plan.schedules]
+
+    @property
+    def avg_loss(self) -> float:
+        """The mean loss of the last 100 training batches; 0 before the first."""
+        return float(self.tqdm_metrics.get("tng_loss", 0.0))
+
+    @property
+    def tqdm_metrics(self) -> dict[str, Any]:
+        """What the bar shows: training's numbers, then those of the last validation."""
+        return {} if self._run is None else self._run.metrics.shown()
+
+    @property
+    def tng_tqdm_dic(self) -> dict[str, Any]:
+        """``tqdm_metrics`` by its older name."""
+        return self.tqdm_metrics
+
+    @property
+    def nb_tng_batches(self) -> int | None:
+        """Training batches in an epoch; None where the loader has no length."""
+        return 0 if self._run is None else self._run.nb_tng_batches
+
+    @property
+    def nb_val_batches(self) -> int | None:
+        """Validation batches; 0 without validation, None where a loader has no length."""
+        return 0 if self._run is None else self._run.nb_val_batches
+
+    @property
+    def max_nb_epochs(self) -> int:
+        """The option."""
+        return self.config.max_nb_epochs
+
+    @property
+    def min_nb_epochs(self) -> int:
+        """The option."""
+        return self.config.min_nb_epochs
+
+    @property
+    def add_log_row_interval(self) -> int:
+        """The option."""
+        return self.config.add_log_row_interval
+
+    @property
+    def gradient_clip(self) -> float:
+        """The option; 0 is off."""
+        return self.config.gradient_clip
+
+    @property
+    def fast_dev_run(self) -> bool:
+        """The option."""
+        return self.config.fast_dev_run
+
+    @property
+    def checkpoint_callback(self) -> Any:
+        """The option."""
+        return self.config.checkpoint_callback
+
+    @property
+    def early_stop_callback(self) -> Any:
+        """The option; None with ``enable_early_stop=False``."""
+        return self.config.early_stop_callback
+
+    @property
+    def use_amp(self) -> bool:
+        """Whether precision is '16'."""
+        return self.config.precision == "16"

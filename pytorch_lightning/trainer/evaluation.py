@@ -1,0 +1,174 @@
+"""A pass over a data set: what is run on it, and what becomes of the outputs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pytorch_lightning.data.replay import ReplayableLoader, length_of, replayable
+from pytorch_lightning.data.transfer import build_transfer
+from pytorch_lightning.errors import FitError, MisconfigurationException, describe
+from pytorch_lightning.precision.precision import Precision
+from pytorch_lightning.root_module.root_module import LightningModule
+from pytorch_lightning.strategies.strategy import Strategy
+from pytorch_lightning.trainer.hooks import Hooks, is_overridden, nb_arguments
+from pytorch_lightning.trainer.metrics import numbers_of
+from pytorch_lightning.trainer.progress import nb_checked
+
+FIRST_LOADER_ID = {"validation": 16, "sanity": 16, "test": 4096, "predict": 8192}
+"""Keeps the random streams of a run's loaders apart; training's is 0. Released numbers never change."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationPlan:
+    """What ``run_evaluation`` reads."""
+
+    stage: str
+    module: LightningModule
+    step: Callable[..., Any]
+    end: Callable[[list[list[Any]]], Any]
+    keep: Callable[[Any], Any]
+    """What becomes of one output before it is put aside."""
+    loaders: Sequence[tuple[ReplayableLoader, int | None, tuple[int, ...]]]
+    """Each loader, how many of its batches, and what the step gets as further arguments."""
+    nb_batches: int | None
+    to_device: Callable[[Any], Any]
+    seed: int
+    on_device: bool
+    hooks: Hooks
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """Call everybody who overrides the hook ``name``."""
+        for hook in self.hooks[name]:
+            hook(*arguments)
+
+
+def plan_evaluation(
+    stage: str,
+    module: LightningModule,
+    loaders: Any,
+    *,
+    strategy: Strategy,
+    precision: Precision,
+    seed: int,
+    hooks: Hooks,
+    limit: int | None = None,
+    percent: float = 1.0,
+    outputs_to: Callable[[Any], None] | None = None,
+    to_cpu: bool = False,
+) -> EvaluationPlan:
+    """A plan for one pass over ``loaders`` (one, or a list of several).
+
+    ``limit`` is the number of batches of each loader, ``percent`` the share of them. ``to_cpu`` brings the outputs
+    to the CPU; ``outputs_to`` takes each instead of a list. Raises ``MisconfigurationException`` for loaders that
+    don't fit.
+    """
+    step_name, end_name = names_of(module, stage)
+    method = getattr(module, step_name)
+    takes_loader = nb_arguments(method) >= 3
+    several = is_several(loaders, takes_loader)
+    each = list(loaders) if several else [loaders]
+    if len(each) > 1 and not takes_loader:
+        raise MisconfigurationException(
+            f"{stage} has {len(each)} loaders, so {type(module).__name__}.{step_name} gets a third argument."
+            f" Write def {step_name}(self, data_batch, batch_nb, dataloader_i)."
+        )
+    planned = []
+    for i, loader in enumerate(each):
+        nb = _nb_of(loader, stage, percent, limit)
+        planned.append((replayable(loader, seed, FIRST_LOADER_ID[stage] + i), nb, (i,) if takes_loader else ()))
+    counts = [nb for _, nb, _ in planned]
+    nested = several and takes_loader
+    return EvaluationPlan(
+        stage=stage,
+        module=module,
+        step=precision.forward(strategy.step_function(module, step_name)),
+        end=_build_end(module, end_name, nested),
+        keep=_to_cpu(outputs_to) if to_cpu else detached,
+        loaders=planned,
+        nb_batches=None if None in counts else sum(nb for nb in counts if nb is not None),
+        to_device=strategy.transfer(precision.dtype),
+        seed=seed,
+        on_device=strategy.device.type != "cpu",
+        hooks=hooks,
+    )
+
+
+def names_of(module: LightningModule, stage: str) -> tuple[str, str | None]:
+    """The step and the end that ``stage`` runs: a test without ``test_step`` and ``test_end`` is a validation."""
+    if stage == "predict":
+        return "predict_step", None
+    if stage != "test":
+        return "validation_step", "validation_end"
+    return (
+        "test_step" if is_overridden(module, "test_step") else "validation_step",
+        "test_end" if is_overridden(module, "test_end") else "validation_end",
+    )
+
+
+def is_several(loaders: Any, takes_loader: bool) -> bool:
+    """Whether ``loaders`` is a list of loaders, not one loader that is a list of batches.
+
+    A list of things that know their ``dataset`` is; of a list of other things the step decides, by its third
+    argument.
+    """
+    if not isinstance(loaders, (list, tuple)) or not loaders:
+        return False
+    return all(hasattr(loader, "dataset") for loader in loaders) or (
+        takes_loader and all(hasattr(loader, "__iter__") and not isinstance(loader, Tensor) for loader in loaders)
+    )
+
+
+def _nb_of(loader: Any, stage: str, percent: float, limit: int | None) -> int | None:
+    length = length_of(loader)
+    if length == 0:
+        raise MisconfigurationException(f"the {stage} loader is empty. Check its dataset.")
+    if length is None and percent < 1.0 and limit is None:
+        raise MisconfigurationException(
+            f"the {stage} loader has no length, so a share of {percent} of it can't be taken. Give it a __len__."
+        )
+    nb = nb_checked(length, percent)
+    return nb if limit is None else (limit if nb is None else min(nb, limit))
+
+
+def _build_end(module: LightningModule, name: str | None, nested: bool) -> Callable[[list[list[Any]]], Any]:
+    if name is None:
+        return lambda outputs: outputs if nested else outputs[0]
+    end = getattr(module, name)
+    where = f"{name} of {type(module).__name__}"
+
+    def summarize(outputs: list[list[Any]]) -> dict[str, float | int]:
+        result = end(outputs if nested else outputs[0])
+        if result is None:
+            return {}
+        if not isinstance(result, Mapping):
+            raise FitError(
+                f"{where} returned {describe(result)}; expected a dict of numbers, or nothing."
+                " Return {'val_loss': mean}."
+            )
+        return numbers_of(result, where)
+
+    return summarize
+
+
+def detached(value: Any) -> Any:
+    """``value`` with every tensor in it detached; only copied where one has a graph."""
+    if isinstance(value, Tensor):
+        return value.detach() if value.requires_grad else value
+    if isinstance(value, dict):
+        return type(value)((k, detached(v)) for k, v in value.items())
+    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+        return type(value)(map(detached, value))
+    return value
+
+
+def _to_cpu(outputs_to: Callable[[Any], None] | None) -> Callable[[Any], Any]:
+    transfer = build_transfer(torch.device("cpu"), None, from_device=True)
+
+    def keep(output: Any) -> Any:
+        output = transfer(detached(output))
+        return output if outputs_to is None else outputs_to(output)
+
+    return keep

@@ -1,0 +1,110 @@
+"""What happens in a fit and in an evaluation, in order."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from pytorch_lightning.seeding import EVALUATION, seed_device, seed_streams
+from pytorch_lightning.trainer.evaluation import EvaluationPlan
+from pytorch_lightning.trainer.plan import FitPlan
+from pytorch_lightning.trainer.progress import NEVER, accumulation_at, next_due
+
+
+def run_fit(plan: FitPlan) -> None:
+    """Train until something says stop. Starts from ``plan.progress``, wherever that is."""
+    plan.module.train()
+    plan.call("on_fit_start")
+    if plan.sanity is not None:
+        plan.call("on_sanity_check_start")
+        plan.learn_names(run_evaluation(plan.sanity, NEVER))
+
+    while not plan.is_complete():
+        run_epoch(plan)
+
+
+def run_epoch(plan: FitPlan) -> None:
+    """Train on the rest of an epoch, window by window, validating where that is due."""
+    progress, run, train_window = plan.progress, plan.run, plan.train_window
+    last = NEVER if plan.nb_batches is None else plan.nb_batches
+    accumulate = accumulation_at(progress.epoch, plan.config.accumulate_grad_batches)
+    checks = plan.validation_batches(progress.epoch)
+    next_check = next_due(checks, progress.validated_batch)
+
+    if not progress.epoch_started:
+        progress.epoch_started = True
+        plan.call("on_epoch_start")
+    batches = plan.loader.batches(progress.epoch, progress.batch_nb, plan.nb_batches)
+
+    while True:
+        # also where a validation fell due before the checkpoint that this fit continues
+        if progress.batch_nb >= next_check or (progress.epoch_over and plan.ended_unchecked()):
+            run_validation(plan)
+            next_check = next_due(checks, progress.validated_batch)
+        if progress.epoch_over or progress.batch_nb >= last:
+            break
+        if progress.stop_reason:
+            return
+        train_window(batches, min(accumulate, last - progress.batch_nb), accumulate)
+        if run.asked or progress.nb_optimizer_steps >= plan.most_steps:
+            plan.at_save_point()
+
+    plan.step_epoch_schedules()
+    plan.call("on_epoch_end")
+    progress.next_epoch()
+    plan.at_save_point()
+
+
+def run_validation(plan: FitPlan) -> None:
+    """Validate, and tell everybody."""
+    assert plan.validation is not None
+    progress = plan.progress
+    plan.call("on_pre_performance_check")
+    metrics = run_evaluation(plan.validation, progress.nb_validations)
+    plan.call("on_post_performance_check")
+
+    progress.validated_batch, progress.nb_validations = progress.batch_nb, progress.nb_validations + 1
+    plan.take_validation(metrics)
+    plan.call("on_validation_end", metrics)
+    plan.at_save_point()
+
+
+def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
+    """Run a step over every batch of every loader; returns what the plan's ``end`` makes of the outputs.
+
+    ``counter`` tells one pass from the next: random numbers are a function of it.
+    """
+    step, to_device, seed = plan.step, plan.to_device, plan.seed
+    outputs: list[list[Any]] = []
+    plan.call("on_evaluation_start", plan.stage, plan.nb_batches)
+    try:
+        with evaluation_mode(plan.module):
+            nb_done = 0
+            for loader_i, (loader, limit, extra) in enumerate(plan.loaders):
+                outputs.append([])
+                for batch_nb, batch in enumerate(loader.batches(counter, 0, limit)):
+                    if batch is None:
+                        continue
+                    word = seed_streams(seed, EVALUATION, counter, batch_nb, loader_i)
+                    if plan.on_device:
+                        seed_device(word)
+                    outputs[-1].append(plan.keep(step(to_device(batch), batch_nb, *extra)))
+                    plan.call("on_evaluation_batch_end", plan.stage, nb_done)
+                    nb_done += 1
+            return plan.end(outputs)
+    finally:
+        plan.call("on_evaluation_end", plan.stage)
+
+
+@contextlib.contextmanager
+def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
+    """A scope without gradients and with ``module`` in eval mode; each submodule's own mode is put back."""
+    modes = [(submodule, submodule.training) for submodule in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for submodule, training in modes:
+            submodule.training = training

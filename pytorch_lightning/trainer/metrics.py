@@ -1,0 +1,175 @@
+"""What steps return, as numbers."""
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from pytorch_lightning.errors import FitError, describe
+
+RUNNING = 100
+"""``tng_loss`` is the mean over this many batches."""
+
+
+class Place(Protocol):
+    """Where a fit is, for messages."""
+
+    epoch: int
+    batch_nb: int
+
+
+def to_number(value: Any) -> float | int | None:
+    """A number, a bool, a numpy scalar or a tensor of one element as a python number; None for anything else.
+
+    >>> to_number(torch.tensor([2.5])), to_number("x"), to_number(True)
+    (2.5, None, 1)
+    """
+    if isinstance(value, (bool, int, float)):
+        return float(value) if isinstance(value, float) else int(value)
+    if isinstance(value, Tensor):
+        return value.item() if value.numel() == 1 and not value.is_complex() else None
+    if getattr(value, "size", None) == 1 and hasattr(value, "item"):  # numpy, without importing it
+        item = value.item()
+        return item if isinstance(item, (int, float)) else None
+    return None
+
+
+def numbers_of(values: Mapping[str, Any], where: str) -> dict[str, float | int]:
+    """``values`` as numbers, strings left out.
+
+    Raises ``FitError``, naming the key, for what is neither a number nor a string.
+    """
+    result: dict[str, float | int] = {}
+    for key, value in values.items():
+        number = to_number(value)
+        if number is not None:
+            result[str(key)] = number
+        elif not isinstance(value, str) and value is not None:
+            raise FitError(
+                f"{where} gave {describe(value)} under {key!r}; expected a number or a tensor of one element."
+                f" Return its mean, or leave it out."
+            )
+    return result
+
+
+def read_output(output: Any, name: str, place: Place) -> tuple[Tensor, Mapping[str, Any] | None, float | None]:
+    """The loss, ``prog`` and ``loss_count`` of what a training step returned.
+
+    Raises ``FitError`` where there is no loss of one element.
+    """
+    if isinstance(output, Tensor):
+        return output, None, None
+    try:
+        loss = output["loss"]
+        if isinstance(loss, Tensor):
+            prog = output.get("prog")
+            count = output.get("loss_count")
+            return loss, output.get("tqdm_metrics") if prog is None else prog, None if count is None else float(count)
+        received = f"'loss': {describe(loss)}"
+    except (TypeError, KeyError, IndexError, AttributeError):
+        received = f"a dict with the keys {list(output)}" if isinstance(output, Mapping) else describe(output)
+    raise FitError(
+        f"{name} returned {received}; expected a dict with the key 'loss' holding a tensor of one element,"
+        f" or that tensor itself. Return {{'loss': loss}}. {at(place)}"
+    )
+
+
+def check_loss(loss: Tensor, name: str, place: Place) -> None:
+    """Raises ``FitError`` where ``loss`` isn't one element with a graph."""
+    if loss.numel() != 1:
+        raise FitError(
+            f"{name} returned a loss of shape {tuple(loss.shape)}; expected one element."
+            f" Return loss.mean(). {at(place)}"
+        )
+    if not loss.requires_grad:
+        raise FitError(
+            f"{name} returned a loss without a graph (it doesn't require gradients), so nothing could be learned from"
+            " it. Don't detach it or take its .item(), and don't compute it under torch.no_grad();"
+            f" check that some parameter requires gradients. {at(place)}"
+        )
+
+
+def at(place: Place) -> str:
+    """The place in a fit, for the end of a message."""
+    return f"(epoch {place.epoch}, batch_nb {place.batch_nb})"
+
+
+class Metrics:
+    """The numbers of a run: those of training, read only when somebody asks, and those of the last validation."""
+
+    def __init__(self) -> None:
+        self.validation: dict[str, float | int] = {}
+        """What ``validation_end`` returned last."""
+        self.grad_norms: dict[str, float] = {}
+        """Gradient norms of the last window, if ``track_grad_norm`` is on."""
+        self.nb_nonfinite = 0
+        """Losses that weren't finite, where training goes on after one."""
+        self._losses: deque[Tensor | float] = deque(maxlen=RUNNING)
+        self._unread = 0
+        self._prog: dict[str, Any] = {}
+
+    def record(self, loss: Tensor | float, prog: Mapping[str, Any] | None) -> None:
+        """Keep the loss and ``prog`` of one batch, unread. ``prog`` replaces that of the batch before."""
+        self._losses.append(loss)
+        self._unread += 1
+        if prog:
+            self._prog = {k: v.detach() if isinstance(v, Tensor) else v for k, v in prog.items()}
+
+    def read_losses(self) -> list[float]:
+        """The losses of the last 100 batches; waits for the device where they aren't numbers yet."""
+        waiting = [loss for loss in self._losses if isinstance(loss, Tensor)]
+        if waiting:
+            numbers = iter(torch.stack([loss.reshape(()) for loss in waiting]).double().tolist())
+            read = [next(numbers) if isinstance(loss, Tensor) else loss for loss in self._losses]
+            self._losses = deque(read, maxlen=RUNNING)
+        return list(self._losses)  # type: ignore[arg-type]
+
+    def nonfinite_since_read(self) -> int:
+        """How many losses since the last call aren't finite. Called at least every 100 batches, it misses none."""
+        new, self._unread = self._unread, 0
+        return sum(not math.isfinite(loss) for loss in self.read_losses()[-new:]) if new else 0
+
+    @property
+    def must_be_read(self) -> bool:
+        """Whether a further loss would push out one that nobody looked at."""
+        return self._unread >= RUNNING
+
+    @property
+    def tng_loss(self) -> float:
+        """The mean loss of the last 100 batches; NaN before the first."""
+        losses = self.read_losses()
+        return sum(losses) / len(losses) if losses else math.nan
+
+    def of_training(self) -> dict[str, float | int]:
+        """``tng_loss``, and what the last batch gave as ``prog``, which wins."""
+        values: dict[str, float | int] = {"tng_loss": self.tng_loss} if self._losses else {}
+        return {**values, **numbers_of(self._prog, "prog of training_step")}
+
+    def shown(self) -> dict[str, Any]:
+        """What a bar shows: training's numbers and strings, then validation's."""
+        text = {str(k): v for k, v in self._prog.items() if isinstance(v, str)}
+        return {**self.of_training(), **text, **self.validation}
+
+    def all(self) -> dict[str, float | int]:
+        """Every number by name; validation's win."""
+        return {**self.of_training(), **self.validation}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The running losses and the last values, as plain data."""
+        prog = {k: to_number(v) for k, v in self._prog.items()}
+        return {
+            "losses": self.read_losses(),
+            "prog": {k: v for k, v in prog.items() if v is not None},
+            "validation": dict(self.validation),
+            "nb_nonfinite": self.nb_nonfinite,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what ``state_dict`` gave."""
+        self._losses = deque(state["losses"], maxlen=RUNNING)
+        self._prog = dict(state["prog"])
+        self.validation = dict(state["validation"])
+        self.nb_nonfinite = state["nb_nonfinite"]

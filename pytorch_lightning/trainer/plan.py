@@ -1,0 +1,314 @@
+"""Every choice of a fit, made once: options and a module become a ``FitPlan``."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from pytorch_lightning.callbacks import Callback, ProgressBar
+from pytorch_lightning.checkpoints.checkpoint import Part
+from pytorch_lightning.data.replay import ReplayableLoader, length_of, replayable
+from pytorch_lightning.errors import Notices, Problem, raise_together
+from pytorch_lightning.loggers.logger import LoggerGroup
+from pytorch_lightning.precision.precision import Precision, build_precision
+from pytorch_lightning.root_module.root_module import LightningModule
+from pytorch_lightning.strategies.single_device import SingleDevice, choose_device
+from pytorch_lightning.strategies.strategy import Strategy
+from pytorch_lightning.trainer import checks, files
+from pytorch_lightning.trainer.config import Config
+from pytorch_lightning.trainer.evaluation import EvaluationPlan, plan_evaluation
+from pytorch_lightning.trainer.hooks import Hooks, hook_table, is_overridden, say_near_misses, takes_one_more
+from pytorch_lightning.trainer.metrics import at
+from pytorch_lightning.trainer.optimizers import Schedule, gradients_of, read_optimizers
+from pytorch_lightning.trainer.progress import NEVER, Progress, nb_checked, validation_batches
+from pytorch_lightning.trainer.rows import Rows
+from pytorch_lightning.trainer.run import FitRun
+from pytorch_lightning.trainer.saving import CallbacksPart, DataPart, RandomPart, Saver, read_for_resume, restore_module
+from pytorch_lightning.trainer.schedules import EpochSchedules, build_step_schedule
+from pytorch_lightning.trainer.step import StepParts, TrainWindow, build_train_window
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitPlan:
+    """What the loop reads. Nothing in it is decided while training runs."""
+
+    config: Config
+    module: LightningModule
+    run: FitRun
+    hooks: Hooks
+    loader: ReplayableLoader
+    nb_batches: int | None
+    train_window: TrainWindow
+    validation: EvaluationPlan | None
+    sanity: EvaluationPlan | None
+    epoch_schedules: EpochSchedules
+    rows: Rows
+    loggers: LoggerGroup
+    saver: Saver
+    seed: int
+    optimizers: Sequence[Optimizer]
+    schedules: Sequence[Schedule]
+    device: torch.device
+    progress: Progress = field(init=False)
+    most_steps: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "progress", self.run.progress)
+        object.__setattr__(self, "most_steps", self.config.max_nb_steps or NEVER)
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """Call everybody who overrides the hook ``name``."""
+        for hook in self.hooks[name]:
+            hook(*arguments)
+
+    def is_complete(self) -> bool:
+        """Whether training is to end here, between two epochs."""
+        if self.progress.epoch >= self.config.max_nb_epochs:
+            self.run.stop("max_nb_epochs reached")
+        return bool(self.progress.stop_reason)
+
+    def validates(self, epoch: int) -> bool:
+        """Whether ``epoch`` has validations."""
+        return self.validation is not None and (epoch + 1) % self.config.check_val_every_n_epoch == 0
+
+    def validation_batches(self, epoch: int) -> Sequence[int]:
+        """The values of ``batch_nb`` after which to validate in ``epoch``."""
+        if not self.validates(epoch):
+            return ()
+        if self.config.fast_dev_run:
+            return (1,)
+        return validation_batches(self.nb_batches, self.config.val_check_interval)
+
+    def ended_unchecked(self) -> bool:
+        """Whether an epoch that ended early, or whose length wasn't known, still has its validation to come."""
+        return self.progress.batch_nb > self.progress.validated_batch and self.validates(self.progress.epoch)
+
+    def learn_names(self, metrics: dict[str, float | int]) -> None:
+        """Take note of what a sanity validation gave; its numbers aren't kept."""
+        self.rows.validation_names = tuple(metrics)
+
+    def take_validation(self, metrics: dict[str, float | int]) -> None:
+        """Keep the numbers of a validation, log them, and step the schedules that watch them."""
+        self.run.metrics.validation = metrics
+        self.rows.write_validation(metrics)
+        self.epoch_schedules.note_validation()
+
+    def step_epoch_schedules(self) -> None:
+        """Step the schedules that count epochs."""
+        self.epoch_schedules.step(self.run.metrics)
+
+    def at_save_point(self) -> None:
+        """State is whole here: write what was asked for, and see whether a limit is reached."""
+        self.run.asked = False
+        if self.progress.nb_optimizer_steps >= self.most_steps:
+            self.run.stop(f"max_nb_steps reached ({self.most_steps})")
+        if self.run.requests:
+            self.rows.check_losses()
+            self.saver.save_requested()
+
+
+def plan_fit(
+    config: Config, module: LightningModule, run: FitRun, callbacks: Sequence[Callback], notices: Notices
+) -> FitPlan:
+    """Decide everything about a fit of ``module``, and restore what ``config.resume`` holds.
+
+    Raises one ``MisconfigurationException`` that lists every mistake that can be seen before the first batch.
+    """
+    problems = checks.hook_problems(module) + checks.folder_problems(config)
+    say_near_misses(module, notices)
+    raise_together(problems)
+    saved = None if config.resume is None else read_for_resume(config.resume)
+    seed = saved["parts"]["data"]["seed"] if saved else torch.initial_seed() if config.seed is None else config.seed
+
+    device, line = choose_device(config.gpus)
+    if line:
+        notices.say("no-gpu", line)
+    strategy, precision = SingleDevice(device), build_precision(config.precision, device)
+    strategy.place(module, precision.dtype)
+    if saved is not None:
+        restore_module(module, saved, str(config.resume))
+    optimizers, schedules = _plan_optimizers(config, module, precision, problems)
+    tng_loader = module.tng_dataloader
+    problems += checks.loader_problems(tng_loader, config) + checks.saving_problems(module)
+    hooks = hook_table(module, callbacks, run)
+    arguments = {"strategy": strategy, "precision": precision, "seed": seed, "hooks": hooks}
+    validation, sanity = checks.attempt(problems, lambda: _plan_validation(config, module, arguments)) or (None, None)
+    raise_together(problems)
+    checks.say_probable_mistakes(module, tng_loader, optimizers, config, notices)
+
+    nb_batches = 1 if config.fast_dev_run else nb_checked(length_of(tng_loader), config.train_percent_check)
+    run.nb_tng_batches, run.nb_val_batches = nb_batches, 0 if validation is None else validation.nb_batches
+    loader = replayable(tng_loader, seed, 0, in_order=bool(config.overfit_pct))
+    loggers = files.open_loggers(config, module, run, notices)
+    rows = Rows(
+        run,
+        loggers,
+        optimizers,
+        hooks,
+        every=config.add_log_row_interval,
+        save_every=config.log_save_interval,
+        needed=_needed_metrics(callbacks, schedules),
+        device=device,
+        stop_on_nan=config.stop_on_nan,
+    )
+    epoch_schedules = EpochSchedules(schedules)
+    parts: dict[str, Part] = {
+        "progress": run.progress,
+        "metrics": run.metrics,
+        "precision": precision,
+        "callbacks": CallbacksPart(callbacks),
+        "data": DataPart(loader, run, seed, config.resume_check),
+        "epoch_schedules": epoch_schedules,
+        "random": RandomPart(),
+    }
+    saver = Saver(
+        module=module, run=run, optimizers=optimizers, schedules=schedules, parts=parts, stop_on_nan=config.stop_on_nan
+    )
+    if saved is not None:
+        saver.restore(saved, str(config.resume))
+        run.progress.forget_limits()
+    step_parts = _step_parts(
+        config, module, run, hooks, rows, strategy, precision, optimizers, schedules, seed, epoch_schedules
+    )
+    return FitPlan(
+        config=config,
+        module=module,
+        run=run,
+        hooks=hooks,
+        loader=loader,
+        nb_batches=nb_batches,
+        train_window=build_train_window(step_parts),
+        validation=validation,
+        sanity=None if saved is not None or not config.nb_sanity_val_steps else sanity,
+        epoch_schedules=epoch_schedules,
+        rows=rows,
+        loggers=loggers,
+        saver=saver,
+        seed=seed,
+        optimizers=optimizers,
+        schedules=schedules,
+        device=device,
+    )
+
+
+def _plan_optimizers(
+    config: Config, module: LightningModule, precision: Precision, problems: list[Problem]
+) -> tuple[list[Optimizer], list[Schedule]]:
+    found = checks.attempt(
+        problems, lambda: read_optimizers(module.configure_optimizers(), config.lr_scheduler_milestones)
+    )
+    if found is None:
+        return [], []
+    takes_optimizer = takes_one_more(module, "training_step")
+    problems += checks.optimizer_problems(found[0], takes_optimizer, precision)
+    return found
+
+
+def _plan_validation(
+    config: Config, module: LightningModule, arguments: dict[str, Any]
+) -> tuple[EvaluationPlan | None, EvaluationPlan | None]:
+    """The validation, and the few batches of it that are run before training."""
+    if not checks.has_validation(module):
+        return None, None
+    loaders = module.val_dataloader
+    limit = 1 if config.fast_dev_run else None
+    validation = plan_evaluation(
+        "validation", module, loaders, limit=limit, percent=config.val_percent_check, **arguments
+    )
+    few = config.nb_sanity_val_steps
+    return validation, plan_evaluation("sanity", module, loaders, limit=few, **arguments) if few else None
+
+
+def _needed_metrics(callbacks: Sequence[Callback], schedules: Sequence[Schedule]) -> dict[str, str]:
+    """The metrics that somebody can't do without, and who that is."""
+    needed = {s.monitor: type(s.scheduler).__name__ for s in schedules if s.monitor is not None}
+    for callback in callbacks:
+        name = callback.needed_metric()
+        if name is not None:
+            needed[name] = type(callback).__name__
+    return needed
+
+
+def _step_parts(
+    config: Config,
+    module: LightningModule,
+    run: FitRun,
+    hooks: Hooks,
+    rows: Rows,
+    strategy: Strategy,
+    precision: Precision,
+    optimizers: Sequence[Optimizer],
+    schedules: Sequence[Schedule],
+    seed: int,
+    epoch_schedules: EpochSchedules,
+) -> StepParts:
+    per_step = [s for s in schedules if s.interval == "step"]
+    counts_steps = [build_step_schedule(s, run.metrics) for s in per_step]
+    clock = [_build_clock(run, config.max_seconds)] if config.max_seconds else []
+    return StepParts(
+        name=f"training_step of {type(module).__name__}",
+        step=precision.forward(strategy.step_function(module, "training_step")),
+        takes_optimizer=takes_one_more(module, "training_step"),
+        optimizers=optimizers,
+        precision=precision,
+        to_device=strategy.transfer(precision.dtype),
+        progress=run.progress,
+        metrics=run.metrics,
+        seed=seed,
+        on_device=strategy.device.type != "cpu",
+        before_batch=hooks["on_batch_start"],
+        before_update=_before_update(config, module, run, hooks, precision),
+        before_clear=hooks["on_before_zero_grad"],
+        after_batch=(rows.after_batch, *hooks["on_batch_end"], *clock),
+        schedules=(*counts_steps, *([epoch_schedules.note_steps] if epoch_schedules.waits_for_steps else [])),
+        optimizer_step=module.optimizer_step if is_overridden(module, "optimizer_step") else None,
+        nonfinite=rows.nonfinite,
+    )
+
+
+def _before_update(
+    config: Config, module: LightningModule, run: FitRun, hooks: Hooks, precision: Precision
+) -> tuple[Callable[[Sequence[Optimizer]], None], ...]:
+    """What runs between the backward pass and the step, in this order. Often nothing."""
+    functions: list[Callable[[Sequence[Optimizer]], None]] = []
+    for hook in hooks["on_after_backward"]:
+        functions.append(lambda _, hook=hook: hook())  # type: ignore[misc]
+    if config.print_nan_grads:
+        functions.append(lambda _: _print_nan_gradients(module, run.progress))
+    if config.track_grad_norm > 0:
+        functions.append(lambda _: run.metrics.grad_norms.update(module.grad_norm(config.track_grad_norm)))
+    if config.gradient_clip > 0:
+        clip: Any = nn.utils.clip_grad_norm_ if config.gradient_clip_algorithm == "norm" else nn.utils.clip_grad_value_
+        functions.append(lambda optimizers: clip(gradients_of(optimizers), config.gradient_clip))
+    if functions and precision.name == "16":
+
+        def unscale(optimizers: Sequence[Optimizer]) -> None:
+            for optimizer in optimizers:
+                precision.unscale(optimizer)
+
+        functions.insert(0, unscale)
+    return tuple(functions)
+
+
+def _print_nan_gradients(module: LightningModule, progress: Progress) -> None:
+    for name, parameter in module.named_parameters():
+        if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
+            print(f"the gradient of {name} isn't finite {at(progress)}", flush=True)
+
+
+def _build_clock(run: FitRun, max_seconds: float) -> Callable[[], None]:
+    def watch_clock() -> None:
+        if run.tick() >= max_seconds:
+            run.stop(f"max_time reached ({max_seconds / 60:g} minutes)")
+
+    return watch_clock
+
+
+def all_callbacks(config: Config) -> tuple[Callback, ...]:
+    """The callbacks of a fit in the order in which they are called: the bar comes last, the checkpoint before it."""
+    bar = [ProgressBar(config.process_position, config.current_gpu_name)] if config.progress_bar else []
+    chosen = [config.early_stop_callback, *config.callbacks, config.checkpoint_callback, *bar]
+    return tuple(callback for callback in chosen if callback is not None)

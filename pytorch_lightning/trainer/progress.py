@@ -1,0 +1,106 @@
+"""All that the loop changes."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from math import ceil
+from typing import Any
+
+NEVER = 2**62
+"""A batch that no epoch reaches."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a fit is. The loop always starts from here, so a resume is no special case."""
+
+    epoch: int = 0
+    """Epochs finished; the number of the current one, counted from 0."""
+    batch_nb: int = 0
+    """Batches of this epoch that were taken from the loader and finished."""
+    global_step: int = 0
+    """Training batches finished, over all epochs."""
+    nb_optimizer_steps: int = 0
+    """Windows that ended in a step of the optimizers."""
+    nb_validations: int = 0
+    """Validations finished."""
+    validated_batch: int = 0
+    """``batch_nb`` at this epoch's last validation."""
+    epoch_started: bool = False
+    """``on_epoch_start`` was called for this epoch."""
+    epoch_over: bool = False
+    """The loader has no more batches, or a hook ended the epoch."""
+    stop_reason: str = ""
+    """Why training is to stop; empty while it goes on."""
+    seconds: float = 0.0
+    """Wall time spent in the fits before this one that it continues."""
+
+    def next_epoch(self) -> None:
+        """Move to the next epoch's start."""
+        self.epoch += 1
+        self.batch_nb = self.validated_batch = 0
+        self.epoch_started = self.epoch_over = False
+
+    def forget_limits(self) -> None:
+        """Forget a stop at a limit or by Ctrl-C: a fit that goes on may have other limits."""
+        if self.stop_reason.startswith(("max_", "interrupted")):
+            self.stop_reason = ""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything, as plain data."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what ``state_dict`` gave."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+def nb_checked(length: int | None, percent: float) -> int | None:
+    """How many of ``length`` batches a percent check leaves: at least one where there is any; None: all.
+
+    >>> nb_checked(10, 0.25), nb_checked(10, 0.01), nb_checked(10, 100), nb_checked(None, 1.0)
+    (2, 1, 10, None)
+    """
+    if length is None:
+        return None
+    return min(length, max(1, int(length * min(percent, 1.0) + 1e-9)))
+
+
+def validation_batches(nb_batches: int | None, interval: float) -> Sequence[int]:
+    """The values of ``batch_nb`` after which to validate in an epoch of ``nb_batches``.
+
+    ``interval`` is a fraction of the epoch where it is at most 1, a number of batches otherwise. Without a length
+    (None) a number of batches only; the end of the epoch is the caller's.
+
+    >>> validation_batches(7, 0.5), list(validation_batches(7, 3)), validation_batches(1, 0.25)
+    ([4, 7], [3, 6], [1])
+    """
+    if interval > 1:
+        return range(int(interval), (nb_batches or NEVER) + 1, int(interval))
+    if nb_batches is None:
+        return []
+    nb_checks = int(1 / interval + 1e-9)
+    return sorted({min(nb_batches, ceil(nb_batches * interval * i - 1e-9)) for i in range(1, nb_checks + 1)})
+
+
+def next_due(batches: Sequence[int], after: int) -> int:
+    """The first entry of the ascending ``batches`` that is greater than ``after``; a huge number if none is.
+
+    >>> next_due([4, 7], 4), next_due(range(3, 100, 3), 3)
+    (7, 6)
+    """
+    place = bisect_right(batches, after)
+    return batches[place] if place < len(batches) else NEVER
+
+
+def accumulation_at(epoch: int, accumulate: int | dict[int, int]) -> int:
+    """The window's size in ``epoch`` (from 0), where ``accumulate`` is a number or {epoch from 1: number}.
+
+    >>> [accumulation_at(epoch, {1: 2, 3: 8}) for epoch in range(4)]
+    [2, 2, 8, 8]
+    """
+    if isinstance(accumulate, int):
+        return accumulate
+    begun = [start for start in accumulate if start <= epoch + 1]
+    return accumulate[max(begun)] if begun else 1

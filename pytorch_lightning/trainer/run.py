@@ -1,0 +1,68 @@
+"""What callbacks see of a run, and what they asked of it."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pytorch_lightning.errors import Notices
+from pytorch_lightning.trainer.metrics import Metrics
+from pytorch_lightning.trainer.progress import Progress
+
+
+class SaveRequest(NamedTuple):
+    """A checkpoint that somebody asked for."""
+
+    path: Path
+    on_saved: Callable[[], None] | None
+    weights_only: bool
+
+
+@dataclass(kw_only=True)
+class FitRun:
+    """The read view of a fit; see ``callbacks.callback.Run``."""
+
+    module: Any
+    notices: Notices
+    progress: Progress = field(default_factory=Progress)
+    metrics: Metrics = field(default_factory=Metrics)
+    nb_tng_batches: int | None = None
+    nb_val_batches: int | None = 0
+    min_nb_epochs: int = 1
+    max_nb_epochs: int = 1
+    fast_dev_run: bool = False
+    scratch: Path | None = None
+    version: int | str | None = None
+    requests: list[SaveRequest] = field(default_factory=list)
+    asked: bool = False
+    """Whether a stop or a save was asked for and hasn't been looked at: the one flag that the loop reads."""
+    interrupted: bool = False
+    running: bool = False
+    """Whether a fit is going on."""
+    began: float = field(default_factory=time.monotonic)
+    """When this process began to count wall time."""
+
+    def tick(self) -> float:
+        """Bring ``progress.seconds`` up to date and return it."""
+        now = time.monotonic()
+        self.progress.seconds += now - self.began
+        self.began = now
+        return self.progress.seconds
+
+    @property
+    def nb_epochs_completed(self) -> int:
+        """Epochs whose last batch was trained on, the current one included."""
+        progress = self.progress
+        over = progress.epoch_over or (self.nb_tng_batches is not None and progress.batch_nb >= self.nb_tng_batches)
+        return progress.epoch + bool(over)
+
+    def stop(self, reason: str) -> None:
+        """Ask that training ends at the next save point."""
+        self.progress.stop_reason = self.progress.stop_reason or reason
+        self.asked = True
+
+    def save(self, path: str | Path, on_saved: Callable[[], None] | None = None, weights_only: bool = False) -> None:
+        """Ask for a checkpoint at the next save point."""
+        self.requests.append(SaveRequest(Path(path), on_saved, weights_only))
+        self.asked = True

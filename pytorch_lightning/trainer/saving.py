@@ -1,0 +1,178 @@
+"""A fit as a checkpoint, and back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from pytorch_lightning import __version__, seeding
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.checkpoints.checkpoint import (
+    FORMAT,
+    TRAINER_KEYS,
+    Part,
+    module_part,
+    plain_hparams,
+    to_plain,
+    upgrade,
+)
+from pytorch_lightning.checkpoints.store import read_checkpoint, write_checkpoint
+from pytorch_lightning.data.replay import ReplayableLoader
+from pytorch_lightning.errors import CheckpointError, FitError
+from pytorch_lightning.trainer.optimizers import Schedule
+from pytorch_lightning.trainer.run import FitRun
+
+
+class DataPart:
+    """Where the training data is: the seed, the epoch's length, and a checksum of the indices so far."""
+
+    def __init__(self, loader: ReplayableLoader, run: FitRun, seed: int, check: str) -> None:
+        self._loader, self._run, self._seed, self._check = loader, run, seed, check
+
+    def state_dict(self) -> dict[str, Any]:
+        nb_done = self._run.progress.batch_nb
+        return {
+            "seed": self._seed,
+            "nb_tng_batches": self._run.nb_tng_batches,
+            "indices_crc": self._loader.crc_at(nb_done) if nb_done else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state["indices_crc"] is not None:
+            self._loader.expect(state["indices_crc"], self._other_order)
+
+    def _other_order(self) -> None:
+        text = (
+            "the training loader doesn't give the order that it gave before the checkpoint: its sampler or its dataset"
+            " has changed, or draws from something that can't be seeded"
+        )
+        if self._check == "error":
+            raise FitError(f"{text}. Mend that, or pass resume_check='warn' to go on with another order.")
+        self._run.notices.say("other-order", text)
+
+
+class RandomPart:
+    """The global random streams, for hooks that draw between batches."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return seeding.get_generator_states()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        seeding.set_generator_states(state)
+
+
+class CallbacksPart:
+    """All callbacks, by class and place."""
+
+    def __init__(self, callbacks: Sequence[Callback]) -> None:
+        self._callbacks = {f"{type(c).__name__}_{i}": c for i, c in enumerate(callbacks)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: callback.state_dict() for name, callback in self._callbacks.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, callback in self._callbacks.items():
+            if name in state:
+                callback.load_state_dict(state[name])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saver:
+    """Writes and restores a fit."""
+
+    module: Any
+    run: FitRun
+    optimizers: Sequence[Optimizer]
+    schedules: Sequence[Schedule]
+    parts: dict[str, Part]
+    stop_on_nan: bool
+
+    def checkpoint(self, weights_only: bool = False) -> dict[str, Any]:
+        """Everything as one dict of plain data."""
+        progress = self.run.progress
+        self.run.tick()
+        checkpoint: dict[str, Any] = {
+            **module_part(self.module),
+            "epoch": progress.epoch,
+            "global_step": progress.global_step,
+            "hparams": plain_hparams(self.module.hparams, self.run.notices),
+            "format": FORMAT,
+            "library": f"pytorch-lightning-classic {__version__}, torch {torch.__version__}",
+        }
+        if not weights_only:
+            checkpoint["optimizer_states"] = [optimizer.state_dict() for optimizer in self.optimizers]
+            checkpoint["lr_schedulers"] = [schedule.scheduler.state_dict() for schedule in self.schedules]
+            checkpoint["parts"] = {name: part.state_dict() for name, part in self.parts.items()}
+        own = {key: checkpoint[key] for key in TRAINER_KEYS if key in checkpoint}
+        self.module.on_save_checkpoint(checkpoint)
+        changed = [key for key, value in own.items() if checkpoint.get(key) is not value]
+        if changed:
+            raise CheckpointError(
+                f"on_save_checkpoint changed the keys {changed}, which are the trainer's own. Rename yours."
+            )
+        return {key: to_plain(value, f"checkpoint[{key!r}]") for key, value in checkpoint.items()}
+
+    def save_requested(self) -> None:
+        """Write what was asked for since the last save point."""
+        requests, self.run.requests[:] = list(self.run.requests), []
+        for request in requests:
+            if self.save(request.path, request.weights_only) and request.on_saved is not None:
+                request.on_saved()
+
+    def save(self, path: str | Path, weights_only: bool = False) -> bool:
+        """Write a checkpoint; False where it was left out since a weight isn't finite."""
+        if not self._is_finite():
+            text = f"a weight isn't finite, so {path} isn't written; what was saved before stays"
+            if self.stop_on_nan:
+                raise FitError(f"{text}. Lower the learning rate, or clip gradients.")
+            self.run.notices.say("weights-not-finite", text)
+            return False
+        write_checkpoint(self.checkpoint(weights_only), path)
+        return True
+
+    def _is_finite(self) -> bool:
+        return all(bool(torch.isfinite(p).all()) for p in self.module.parameters() if p.is_floating_point())
+
+    def restore(self, checkpoint: dict[str, Any], path: str) -> None:
+        """Put back everything but the module."""
+        for kind, states, targets in (
+            ("optimizers", checkpoint["optimizer_states"], list(self.optimizers)),
+            ("schedulers", checkpoint["lr_schedulers"], [s.scheduler for s in self.schedules]),
+        ):
+            if len(states) != len(targets):
+                raise CheckpointError(
+                    f"{path} holds the state of {len(states)} {kind} and configure_optimizers gives {len(targets)}."
+                    " Resume with the model that wrote it."
+                )
+            for target, state in zip(targets, states, strict=True):
+                _load(target, state, f"{path}: {type(target).__name__}")
+        for name, part in self.parts.items():
+            if name in checkpoint["parts"]:
+                _load(part, checkpoint["parts"][name], f"{path}: {name}")
+
+
+def _load(target: Any, state: dict[str, Any], where: str) -> None:
+    try:
+        target.load_state_dict(state)
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{where} doesn't fit: {error}. Resume with the model that wrote it.") from error
+
+
+def read_for_resume(path: str) -> dict[str, Any]:
+    """The checkpoint at ``path``, whole and in today's layout."""
+    return upgrade(read_checkpoint(path), path)
+
+
+def restore_module(module: Any, checkpoint: dict[str, Any], path: str) -> None:
+    """Restore ``module`` through its own hooks. Raises ``CheckpointError`` where the weights don't fit."""
+    module.on_load_checkpoint(checkpoint)
+    try:
+        module.load_model_specific(checkpoint)
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointError(
+            f"load_model_specific of {type(module).__name__} can't restore {path}: {type(error).__name__}: {error}."
+            " Use the model, with the hyperparameters, that wrote it."
+        ) from error

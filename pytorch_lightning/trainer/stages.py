@@ -1,0 +1,130 @@
+"""Runs around the loop: what is said before and after a fit, and validate, test and predict."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.checkpoints.store import read_checkpoint
+from pytorch_lightning.errors import CheckpointError, raise_together
+from pytorch_lightning.precision.precision import build_precision
+from pytorch_lightning.root_module.root_module import LightningModule
+from pytorch_lightning.strategies.single_device import SingleDevice, choose_device
+from pytorch_lightning.trainer.config import Config
+from pytorch_lightning.trainer.evaluation import names_of, plan_evaluation
+from pytorch_lightning.trainer.hooks import hook_table, missing, wrongly_signed
+from pytorch_lightning.trainer.loop import run_evaluation
+from pytorch_lightning.trainer.plan import FitPlan
+from pytorch_lightning.trainer.run import FitRun
+from pytorch_lightning.trainer.saving import restore_module
+
+
+def announce(plan: FitPlan) -> None:
+    """Say what is about to run: the summary, then one line."""
+    if not plan.config.print_weights_summary:
+        return
+    plan.module.summarize()
+    folder = next((logger.folder for logger in plan.loggers.loggers if logger.folder is not None), None)
+    print(
+        f"training on {plan.device} in precision {plan.config.precision}, seed {plan.seed}"
+        + (f", files in {folder}" if folder is not None else ", no files"),
+        flush=True,
+    )
+
+
+def finish_fit(plan: FitPlan, failed: bool) -> None:
+    """The end of a fit, however it came about: the last hooks, and everything on the disk."""
+    run = plan.run
+    run.tick()
+    try:
+        plan.call("on_fit_end")
+        if not failed:
+            plan.at_save_point()
+    finally:
+        plan.loggers.close()
+    if run.metrics.nb_nonfinite and not failed:
+        print(f"{run.metrics.nb_nonfinite} losses weren't finite", flush=True)
+    if run.interrupted:
+        print("interrupted: training isn't complete", flush=True)
+
+
+def run_stage(
+    stage: str,
+    config: Config,
+    run: FitRun,
+    callbacks: Sequence[Callback],
+    fit_plan: FitPlan | None,
+    ckpt: Any,
+    loader: Any,
+    write_to: Any,
+) -> Any:
+    """One pass of ``stage`` ('validation', 'test' or 'predict'); see ``Trainer.test``."""
+    module = run.module
+    raise_together(_problems(module, stage, loader))
+    device, line = choose_device(config.gpus)
+    if line:
+        run.notices.say("no-gpu", line)
+    strategy, precision = SingleDevice(device), build_precision(config.precision, device)
+    strategy.place(module, precision.dtype)
+    if ckpt is not None:
+        path = _path_of(ckpt, config, callbacks)
+        restore_module(module, read_checkpoint(path), path)
+    if loader is None:
+        loader = module.val_dataloader if stage == "validation" else module.test_dataloader
+    percent = {"validation": config.val_percent_check, "test": config.test_percent_check}.get(stage, 1.0)
+    plan = plan_evaluation(
+        stage,
+        module,
+        loader,
+        strategy=strategy,
+        precision=precision,
+        seed=torch.initial_seed() if config.seed is None else config.seed,
+        hooks=hook_table(module, callbacks, run),
+        limit=1 if config.fast_dev_run else None,
+        percent=percent,
+        outputs_to=_writer(Path(write_to)) if write_to is not None else None,
+        to_cpu=stage == "predict",
+    )
+    result = run_evaluation(plan, 0)
+    if stage == "predict":
+        return [] if write_to is not None else result
+    if fit_plan is not None and fit_plan.module is module:
+        fit_plan.rows.write_validation(result)
+        fit_plan.loggers.close()
+    return result
+
+
+def _problems(module: LightningModule, stage: str, loader: Any) -> list[Any]:
+    step, end = names_of(module, stage)
+    loader_name = "val_dataloader" if stage == "validation" else "test_dataloader"
+    if stage == "predict":
+        wanted = [loader_name] if loader is None else []
+    else:
+        wanted = [loader_name, step, *([end] if end is not None else [])]
+    return missing(module, wanted) + wrongly_signed(module)
+
+
+def _path_of(ckpt: Any, config: Config, callbacks: Sequence[Callback]) -> str:
+    if ckpt != "best":
+        return str(ckpt)
+    keeper = next((c for c in callbacks if isinstance(c, ModelCheckpoint)), None)
+    if keeper is None or keeper.best_path is None:
+        raise CheckpointError(
+            "ckpt='best' needs a ModelCheckpoint that has saved something in this Trainer's fit."
+            " Pass checkpoint_callback=ModelCheckpoint(folder), or a path."
+        )
+    return keeper.best_path
+
+
+def _writer(folder: Path) -> Any:
+    folder.mkdir(parents=True, exist_ok=True)
+    nb_written = 0
+
+    def write(output: Any) -> None:
+        nonlocal nb_written
+        torch.save(output, folder / f"{nb_written:08d}.pt")
+        nb_written += 1
+
+    return write

@@ -1,0 +1,336 @@
+"""The hot path: the functions that run one window of batches, made once per fit."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from pytorch_lightning.errors import FitError
+from pytorch_lightning.precision.precision import Precision
+from pytorch_lightning.seeding import MODEL, seed_device, seed_streams
+from pytorch_lightning.trainer.metrics import Metrics, at, check_loss, read_output
+from pytorch_lightning.trainer.optimizers import SteppedOptimizer, clear_gradients, needs_closure, scale_gradients
+from pytorch_lightning.trainer.progress import Progress
+
+TrainWindow = Callable[[Iterator[Any], int, int], None]
+"""``train_window(batches, size, accumulate)``: take up to ``size`` batches, add up their gradients, step the
+optimizers, and move ``Progress`` on. ``accumulate`` is the size of a full window in this epoch."""
+
+
+Update = Callable[[Sequence[int]], None]
+"""``update(which)`` steps the optimizers with those indices."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepParts:
+    """What a window needs, decided by the plan."""
+
+    name: str
+    """``training_step of Classifier``, for messages."""
+    step: Callable[..., Any]
+    takes_optimizer: bool
+    optimizers: Sequence[Optimizer]
+    precision: Precision
+    to_device: Callable[[Any], Any]
+    progress: Progress
+    metrics: Metrics
+    seed: int
+    on_device: bool
+    """Whether reading a number would wait for an accelerator."""
+    before_batch: Sequence[Callable[[Any], Any]] = ()
+    before_update: Sequence[Callable[[Sequence[Optimizer]], None]] = ()
+    before_clear: Sequence[Callable[[Optimizer], None]] = ()
+    after_batch: Sequence[Callable[[], None]] = ()
+    schedules: Sequence[Callable[[Sequence[bool]], None]] = ()
+    """What steps the schedules that count optimizer steps; told which optimizers stepped."""
+    optimizer_step: Callable[..., None] | None = None
+    """The user's own, where there is one."""
+    nonfinite: Callable[[float], None]
+    """Told a loss that isn't finite: raises, or counts it."""
+
+
+@dataclass(slots=True)
+class Window:
+    """How much each batch of a window weighs: what the gradients of its losses were divided by, and should be."""
+
+    size: int = 1
+    counted: bool | None = None
+    reference: float = 1.0
+    total: float = 0.0
+
+    def open(self, size: int) -> None:
+        """Begin a window of ``size`` batches."""
+        self.size, self.counted, self.total = size, None, 0.0
+
+    def weigh(self, loss: Tensor, count: float | None) -> Tensor:
+        """``loss``, divided so that the window's losses add up to their mean, weighted by ``loss_count``."""
+        if self.counted is None:
+            self.counted, self.reference = count is not None, count or 1.0
+        if self.counted != (count is not None):
+            raise FitError(
+                "training_step returned 'loss_count' for some batches of an accumulation window and not for others."
+                " Return it always or never."
+            )
+        self.total += 1.0 if count is None else count
+        return loss / self.size if count is None else loss * (count / (self.reference * self.size))
+
+    def correction(self) -> float:
+        """What the gradients must still be multiplied by, now that all batches are known."""
+        if self.counted is None or not self.total:
+            return 1.0
+        return (self.reference * self.size if self.counted else self.size) / self.total
+
+
+def build_train_window(parts: StepParts) -> TrainWindow:
+    """The window function for the kind of step and of optimizers that there are."""
+    if any(map(needs_closure, parts.optimizers)):
+        return build_closure_window(parts)
+    windows = [Window() for _ in parts.optimizers]
+    if not parts.takes_optimizer:  # one loss, one window
+        windows = windows[:1] * len(parts.optimizers)
+    stepped = [False] * len(parts.optimizers)
+    everyone = range(len(parts.optimizers))
+    update = build_update(parts, windows, stepped)
+    run_batch = (build_run_per_optimizer if parts.takes_optimizer else build_run_once)(parts, windows, update)
+    finish_batch, precision, progress, schedules = (
+        build_finish_batch(parts),
+        parts.precision,
+        parts.progress,
+        parts.schedules,
+    )
+    prepare_batch = build_prepare_batch(parts)
+
+    def train_window(batches: Iterator[Any], size: int, accumulate: int) -> None:
+        at_once = accumulate == 1 and parts.takes_optimizer
+        taken, has_run, unfinished = 0, False, False
+        for window in windows:
+            window.open(size)
+        for batch in islice(batches, size):
+            taken += 1
+            if unfinished:
+                finish_batch()
+                unfinished = False
+            if batch is None:  # skipped: it has a place in the epoch, and no step
+                progress.batch_nb += 1
+            elif not prepare_batch(batch):
+                taken = -1
+                break
+            else:
+                run_batch(batch, at_once)
+                has_run = unfinished = True
+        if taken < size:
+            progress.epoch_over = True
+        if has_run:
+            if not at_once:
+                update(everyone)
+            precision.update()
+            progress.nb_optimizer_steps += any(stepped)
+            if unfinished:
+                finish_batch()
+            for advance in schedules:
+                advance(stepped)
+
+    return train_window
+
+
+def build_prepare_batch(parts: StepParts) -> Callable[[Any], bool]:
+    """``prepare_batch(batch)``: seed the streams and call the hooks; False where a hook ends the epoch."""
+    progress, seed, on_device, before_batch = parts.progress, parts.seed, parts.on_device, parts.before_batch
+
+    def prepare_batch(batch: Any) -> bool:
+        word = seed_streams(seed, MODEL, progress.global_step)
+        if on_device:
+            seed_device(word)
+        return not before_batch or -1 not in [hook(batch) for hook in before_batch]
+
+    return prepare_batch
+
+
+def build_finish_batch(parts: StepParts) -> Callable[[], None]:
+    """``finish_batch()``: rows and hooks, then count the batch."""
+    progress, after_batch = parts.progress, parts.after_batch
+
+    def finish_batch() -> None:
+        for hook in after_batch:
+            hook()
+        progress.batch_nb += 1
+        progress.global_step += 1
+
+    return finish_batch
+
+
+def build_forward_backward(parts: StepParts) -> Callable[..., Tensor]:
+    """``forward_backward(window, batch, batch_nb, [optimizer_i])``: one loss and its gradients."""
+    step, backward, record = parts.step, parts.precision.backward, parts.metrics.record
+    name, progress, on_device, nonfinite = parts.name, parts.progress, parts.on_device, parts.nonfinite
+    isfinite = math.isfinite
+
+    def forward_backward(window: Window, *arguments: Any) -> Tensor:
+        loss, prog, count = read_output(step(*arguments), name, progress)
+        if not loss.requires_grad or loss.numel() != 1:
+            check_loss(loss, name, progress)
+        if on_device:
+            record(loss.detach(), prog)
+        else:
+            value = loss.item()
+            if not isfinite(value):
+                nonfinite(value)
+            record(value, prog)
+        weighed = loss if window.size == 1 else window.weigh(loss, count)
+        backward(weighed)
+        return weighed
+
+    return forward_backward
+
+
+def build_run_once(parts: StepParts, windows: Sequence[Window], update: Update) -> Callable[[Any, bool], None]:
+    """A step of two arguments: one loss, one backward."""
+    forward_backward, to_device = build_forward_backward(parts), parts.to_device
+    window, progress = windows[0], parts.progress
+
+    def run_batch(batch: Any, at_once: bool) -> None:
+        forward_backward(window, to_device(batch), progress.batch_nb)
+
+    return run_batch
+
+
+def build_run_per_optimizer(parts: StepParts, windows: Sequence[Window], update: Update) -> Callable[[Any, bool], None]:
+    """A step of three arguments: once per optimizer. Each steps before the next one's turn, unless batches are
+    accumulated."""
+    forward_backward, to_device = build_forward_backward(parts), parts.to_device
+    optimizers, progress = parts.optimizers, parts.progress
+
+    def run_batch(batch: Any, at_once: bool) -> None:
+        batch = to_device(batch)
+        for i, window in enumerate(windows):
+            with only_requiring(optimizers, i):
+                forward_backward(window, batch, progress.batch_nb, i)
+            if at_once:
+                update((i,))
+
+    return run_batch
+
+
+def build_update(parts: StepParts, windows: Sequence[Window], stepped: list[bool]) -> Update:
+    """``update(which)``: make the gradients of those optimizers ready, step them, clear. Notes in ``stepped``
+    which ones really stepped."""
+    optimizers, before_update, apply = parts.optimizers, parts.before_update, build_apply(parts)
+
+    def update(which: Sequence[int]) -> None:
+        correction = windows[which[0]].correction() if windows[which[0]].size > 1 else 1.0
+        if before_update or correction != 1.0:
+            chosen = [optimizers[i] for i in which]
+            if correction != 1.0:
+                scale_gradients(chosen, correction)
+            for prepare in before_update:
+                prepare(chosen)
+        for i in which:
+            stepped[i] = apply(i, None)
+
+    return update
+
+
+def build_apply(parts: StepParts) -> Callable[[int, Callable[[], Tensor] | None], bool]:
+    """``apply(i, closure)``: step optimizer i and clear its gradients; whether it stepped."""
+    optimizers, before_clear, step = parts.optimizers, parts.before_clear, parts.precision.step
+    progress, user_step = parts.progress, parts.optimizer_step
+
+    def apply(i: int, closure: Callable[[], Tensor] | None) -> bool:
+        optimizer = optimizers[i]
+        if user_step is None:
+            stepped: bool | None = step(optimizer, closure)
+        else:
+            proxy = SteppedOptimizer(optimizer, lambda given: step(optimizer, given or closure))
+            user_step(progress.epoch, progress.batch_nb, proxy, i)
+            stepped = proxy.stepped
+        if stepped is None:  # the user's hook let this step pass and goes on adding gradients
+            if parts.precision.name == "16":
+                raise FitError(
+                    "optimizer_step didn't call optimizer.step(): in 16 bit gradients can't wait for a later step,"
+                    f" since their scale may change. Use accumulate_grad_batches. {at(progress)}"
+                )
+            return False
+        for hook in before_clear:
+            hook(optimizer)
+        clear_gradients(optimizer)
+        return stepped
+
+    return apply
+
+
+def build_closure_window(parts: StepParts) -> TrainWindow:
+    """For optimizers that evaluate the loss themselves (LBFGS): a closure over all batches of the window.
+
+    Each evaluation draws the same random numbers, so that a line search compares like with like.
+    """
+    window, progress, optimizers = Window(), parts.progress, parts.optimizers
+    once, again = build_forward_backward(parts), build_forward_backward(replace(parts, metrics=Metrics()))
+    apply, prepare_batch, finish_batch = build_apply(parts), build_prepare_batch(parts), build_finish_batch(parts)
+    stepped = [False] * len(optimizers)
+
+    def evaluate(taken: list[tuple[Any, int, int]], i: int, forward_backward: Callable[..., Tensor]) -> Tensor:
+        clear_gradients(optimizers[i])
+        window.open(len(taken))
+        total: Any = 0.0
+        for batch, batch_nb, global_step in taken:
+            seed_streams(parts.seed, MODEL, global_step)
+            extra = (i,) if parts.takes_optimizer else ()
+            total = total + forward_backward(window, batch, batch_nb, *extra).detach()
+        correction = window.correction() if window.size > 1 else 1.0
+        if correction != 1.0:
+            scale_gradients(optimizers[i : i + 1], correction)
+        for prepare in parts.before_update:
+            prepare(optimizers[i : i + 1])
+        return total * correction  # type: ignore[no-any-return]
+
+    def train_window(batches: Iterator[Any], size: int, accumulate: int) -> None:
+        taken: list[tuple[Any, int, int]] = []
+        nb_taken = 0
+        for nb_taken, batch in enumerate(islice(batches, size), 1):
+            if batch is not None:
+                if not prepare_batch(batch):
+                    nb_taken = -1
+                    break
+                taken.append(
+                    (parts.to_device(batch), progress.batch_nb + nb_taken - 1, progress.global_step + len(taken))
+                )
+        if nb_taken < size:
+            progress.epoch_over = True
+        skipped = max(nb_taken, len(taken)) - len(taken)
+        if taken:
+            for i in range(len(optimizers)):
+                first = iter([once])
+                with only_requiring(optimizers, i):
+                    stepped[i] = apply(i, lambda i=i, first=first: evaluate(taken, i, next(first, again)))  # type: ignore[misc]
+            progress.nb_optimizer_steps += any(stepped)
+            for _ in taken:
+                finish_batch()
+            for advance in parts.schedules:
+                advance(stepped)
+        progress.batch_nb += skipped
+
+    return train_window
+
+
+def only_requiring(optimizers: Sequence[Optimizer], optimizer_i: int) -> AbstractContextManager[None]:
+    """A scope in which, of all parameters in ``optimizers``, only those of one require gradients."""
+    return nullcontext() if len(optimizers) == 1 else _only_requiring(optimizers, optimizer_i)
+
+
+@contextmanager
+def _only_requiring(optimizers: Sequence[Optimizer], optimizer_i: int) -> Iterator[None]:
+    own = {id(p) for group in optimizers[optimizer_i].param_groups for p in group["params"]}
+    others = [p for o in optimizers for group in o.param_groups for p in group["params"]]
+    frozen = [p for p in others if id(p) not in own and p.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad = False
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad = True
