@@ -1,10 +1,10 @@
 """The order of an epoch as a function of (seed, epoch): which indices make which batch."""
 
-import zlib
 from array import array
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from typing import Any
+from zlib import crc32
 
 import torch
 from torch.utils.data import (
@@ -23,14 +23,6 @@ from pytorch_lightning.data.seeded_view import BatchKey, find_generators
 MOST_AHEAD = 10_000  # batches: loader workers fetch ahead of the training step by far fewer
 # These draw from the global streams once, when their first index is asked for.
 DRAW_ONCE = (RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler, DistributedSampler)
-
-
-def crc_of(indices: Any, before: int = 0) -> int:
-    """The CRC-32 of ``indices``, a list of ints or whatever a sampler gives, continued from ``before``."""
-    try:
-        return zlib.crc32(array("q", indices), before)
-    except TypeError:
-        return zlib.crc32(repr(indices).encode(), before)
 
 
 class IndexPlan(Sampler[tuple[BatchKey, Any]]):
@@ -83,7 +75,10 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
             for batch_nb, indices in enumerate(islice(self._drawn(), limit)):
                 if batch_nb == start:
                     self._compare(crc)
-                crc = crc_of(indices, crc)
+                try:
+                    crc = crc32(array("q", indices), crc)
+                except TypeError:  # not a list of whole numbers
+                    crc = crc32(repr(indices).encode(), crc)
                 if batch_nb >= start - 1:
                     crcs[batch_nb + 1] = crc
                     crcs.pop(batch_nb - MOST_AHEAD, None)

@@ -69,8 +69,9 @@ class _View:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
 
-    def _own_generators(self) -> list[Any]:
-        if self._generators is None:  # in the process that fetches: a worker has copies of its own
+    def _find_generators(self) -> list[Any]:
+        """The dataset's own generators, found once in each process that fetches: a worker has copies."""
+        if self._generators is None:
             self.__dict__["_generators"] = find_generators(self._dataset)
         return self.__dict__["_generators"]  # type: ignore[no-any-return]
 
@@ -82,11 +83,8 @@ class KeyedDataset(_View, Dataset[Any]):
         return len(self._dataset)
 
     def __getitems__(self, item: tuple[BatchKey, list[Any]]) -> list[Any]:
-        dataset = self._dataset
-        fetch_all = getattr(dataset, "__getitems__", None)
-        if fetch_all is not None:
-            return fetch_all(item[1])  # type: ignore[no-any-return]
-        return [dataset[index] for index in item[1]]
+        fetch_all = getattr(self._dataset, "__getitems__", None)
+        return list(map(self._dataset.__getitem__, item[1])) if fetch_all is None else fetch_all(item[1])
 
     def __getitem__(self, item: tuple[BatchKey, Any]) -> Any:
         return self._dataset[item[1]]
@@ -95,19 +93,17 @@ class KeyedDataset(_View, Dataset[Any]):
 class SeededDataset(KeyedDataset):
     """The same for any other: every generator is seeded from the key before the batch is fetched."""
 
-    def _seed(self, key: BatchKey) -> None:
+    def __getitems__(self, item: tuple[BatchKey, list[Any]]) -> list[Any]:
+        key, indices = item
         word = seeding.seed_streams(key.seed, seeding.DATA, key.epoch, key.batch_nb, key.loader_id)
-        generators = self._own_generators()
+        generators = self._find_generators() if self._generators is None else self._generators
         if generators:
             seeding.reseed_generators(generators, word)
-
-    def __getitems__(self, item: tuple[BatchKey, list[Any]]) -> list[Any]:
-        self._seed(item[0])
-        return super().__getitems__(item)
+        fetch_all = getattr(self._dataset, "__getitems__", None)
+        return list(map(self._dataset.__getitem__, indices)) if fetch_all is None else fetch_all(indices)
 
     def __getitem__(self, item: tuple[BatchKey, Any]) -> Any:
-        self._seed(item[0])
-        return super().__getitem__(item)
+        return self.__getitems__((item[0], [item[1]]))[0]
 
 
 class SeededIterable(_View, IterableDataset[Any]):
@@ -129,5 +125,5 @@ class SeededIterable(_View, IterableDataset[Any]):
             seed, loader_id, epoch = self._key.tolist()
             word = seeding.derive(seed, seeding.WORKER, epoch, loader_id, worker.id)
             seeding.seed_streams(word, seeding.WORKER)
-            seeding.reseed_generators(self._own_generators(), word)
+            seeding.reseed_generators(self._find_generators(), word)
         return iter(self._dataset)

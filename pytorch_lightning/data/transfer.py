@@ -10,16 +10,16 @@ from torch import Tensor
 
 def build_transfer(
     device: torch.device, dtype: torch.dtype | None = None, *, from_device: bool = False
-) -> Callable[[Any], Any]:
+) -> Callable[[Any], Any] | None:
     """A function that gives a batch on ``device``, its floating tensors in ``dtype`` (None: as they are).
 
     Goes into lists, tuples, named tuples, dicts and dataclasses; takes anything with ``.to(device)``; passes
-    everything else through. The batch that it is given isn't changed. ``from_device``: batches may be elsewhere
-    than on the CPU.
+    everything else through; None where nothing would ever change. The batch that it is given isn't changed.
+    ``from_device``: batches may be elsewhere than on the CPU.
     """
     cpu = device.type == "cpu"
     if cpu and dtype is None and not from_device:
-        return _unchanged
+        return None
 
     def tensor_to(tensor: Tensor) -> Tensor:
         if dtype is not None and tensor.is_floating_point():
@@ -54,7 +54,3 @@ def _like(value: Mapping[Any, Any], moved: dict[Any, Any]) -> Any:
         return type(value)(moved)  # type: ignore[call-arg]
     except TypeError:
         return moved
-
-
-def _unchanged(batch: Any) -> Any:
-    return batch

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from pytorch_lightning.precision.precision import Precision
+from pytorch_lightning.precision.precision import SKIPPED, Precision
 
 
 class Float16(Precision):
@@ -15,12 +15,11 @@ class Float16(Precision):
     halved, as in Micikevicius et al., "Mixed Precision Training" (2018)."""
 
     name = "16"
+    scales = True
 
     def __init__(self, device: torch.device) -> None:
         self._device_type = device.type
         self._scaler = torch.amp.GradScaler(device.type)
-        self._watched: dict[int, Optimizer] = {}
-        self._stepped = False
 
     def forward(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return torch.autocast(self._device_type, torch.float16)(function)  # type: ignore[no-any-return]
@@ -31,19 +30,25 @@ class Float16(Precision):
     def unscale(self, optimizer: Optimizer) -> None:
         self._scaler.unscale_(optimizer)
 
-    def step(self, optimizer: Optimizer, closure: Callable[[], Tensor] | None = None) -> bool:
-        if id(optimizer) not in self._watched:
-            self._watched[id(optimizer)] = optimizer
-            optimizer.register_step_post_hook(self._note_step)
-        self._stepped = False
-        self._scaler.step(optimizer)
-        # set by the hook: the scaler calls most optimizers only where every gradient is finite
-        return self._stepped
+    def step_function(self, optimizer: Optimizer) -> Callable[[Callable[[], Any] | None], Any]:
+        stepped = False
 
-    def _note_step(self, optimizer: Optimizer, *_: Any) -> None:
-        # a fused optimizer is always called and skips the step in its kernel, by the flag that the scaler left on it
-        found = getattr(optimizer, "found_inf", None)
-        self._stepped = found is None or not bool(found)
+        def note_step(optimizer: Optimizer, *_: Any) -> None:
+            # a fused optimizer is always called; its kernel skips the step by the flag that the scaler left on it
+            nonlocal stepped
+            found = getattr(optimizer, "found_inf", None)
+            stepped = found is None or not bool(found)
+
+        # most optimizers are called only where every gradient is finite
+        optimizer.register_step_post_hook(note_step)
+
+        def step(closure: Callable[[], Any] | None) -> Any:
+            nonlocal stepped
+            stepped = False
+            self._scaler.step(optimizer)
+            return None if stepped else SKIPPED
+
+        return step
 
     def update(self) -> None:
         self._scaler.update()

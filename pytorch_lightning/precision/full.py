@@ -1,6 +1,7 @@
 """One dtype for everything: '32', '64', 'bf16-true', '16-true'."""
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import torch
@@ -27,12 +28,10 @@ class Full(Precision):
     def unscale(self, optimizer: Optimizer) -> None:
         pass
 
-    def step(self, optimizer: Optimizer, closure: Callable[[], Tensor] | None = None) -> bool:
-        if closure is None:
-            optimizer.step()
-        else:
-            optimizer.step(closure)  # type: ignore[arg-type]
-        return True
+    def step_function(self, optimizer: Optimizer) -> Callable[[Callable[[], Any] | None], Any]:
+        if "closure" not in signature(optimizer.step).parameters:
+            return lambda _: optimizer.step()
+        return optimizer.step
 
     def update(self) -> None:
         pass

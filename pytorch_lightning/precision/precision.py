@@ -17,6 +17,8 @@ class Precision(ABC):
 
     name: str
     dtype: torch.dtype | None = None
+    scales: bool = False
+    """Whether gradients are scaled, so that ``unscale`` and ``update`` do something."""
 
     @abstractmethod
     def forward(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -31,8 +33,8 @@ class Precision(ABC):
         """Make the gradients of ``optimizer`` true ones. At most once between two updates."""
 
     @abstractmethod
-    def step(self, optimizer: Optimizer, closure: Callable[[], Tensor] | None = None) -> bool:
-        """Step ``optimizer``; False where the step was skipped because a gradient wasn't finite."""
+    def step_function(self, optimizer: Optimizer) -> Callable[[Callable[[], Any] | None], Any]:
+        """``step(closure)``: steps ``optimizer``; ``SKIPPED`` where a gradient wasn't finite and it didn't."""
 
     @abstractmethod
     def update(self) -> None:
@@ -50,6 +52,9 @@ class Precision(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what ``state_dict`` gave."""
 
+
+SKIPPED = object()
+"""What a step gives that was skipped."""
 
 NAMES = ("32", "64", "bf16", "16", "bf16-true", "16-true")
 

@@ -23,7 +23,7 @@ class SingleDevice(Strategy):
     def step_function(self, module: nn.Module, name: str) -> Callable[..., Any]:
         return getattr(module, name)  # type: ignore[no-any-return]
 
-    def transfer(self, dtype: torch.dtype | None) -> Callable[[Any], Any]:
+    def transfer(self, dtype: torch.dtype | None) -> Callable[[Any], Any] | None:
         return build_transfer(self.device, dtype)
 
 

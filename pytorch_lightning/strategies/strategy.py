@@ -22,5 +22,5 @@ class Strategy(ABC):
         """The method ``name`` of ``module`` as it is to be called."""
 
     @abstractmethod
-    def transfer(self, dtype: torch.dtype | None) -> Callable[[Any], Any]:
-        """A function that brings a batch to the device."""
+    def transfer(self, dtype: torch.dtype | None) -> Callable[[Any], Any] | None:
+        """A function that brings a batch to the device; None where it is there already."""

@@ -34,7 +34,7 @@ class EvaluationPlan:
     loaders: Sequence[tuple[ReplayableLoader, int | None, tuple[int, ...]]]
     """Each loader, how many of its batches, and what the step gets as further arguments."""
     nb_batches: int | None
-    to_device: Callable[[Any], Any]
+    to_device: Callable[[Any], Any] | None
     seed: int
     on_device: bool
     hooks: Hooks
@@ -168,7 +168,7 @@ def _to_cpu(outputs_to: Callable[[Any], None] | None) -> Callable[[Any], Any]:
     transfer = build_transfer(torch.device("cpu"), None, from_device=True)
 
     def keep(output: Any) -> Any:
-        output = transfer(detached(output))
+        output = detached(output) if transfer is None else transfer(detached(output))
         return output if outputs_to is None else outputs_to(output)
 
     return keep

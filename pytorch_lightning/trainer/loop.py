@@ -89,7 +89,9 @@ def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
                     word = seed_streams(seed, EVALUATION, counter, batch_nb, loader_i)
                     if plan.on_device:
                         seed_device(word)
-                    outputs[-1].append(plan.keep(step(to_device(batch), batch_nb, *extra)))
+                    if to_device is not None:
+                        batch = to_device(batch)
+                    outputs[-1].append(plan.keep(step(batch, batch_nb, *extra)))
                     plan.call("on_evaluation_batch_end", plan.stage, nb_done)
                     nb_done += 1
             return plan.end(outputs)

@@ -116,7 +116,9 @@ class Metrics:
         self._losses.append(loss)
         self._unread += 1
         if prog:
-            self._prog = {k: v.detach() if isinstance(v, Tensor) else v for k, v in prog.items()}
+            self._prog = kept = {}
+            for name, value in prog.items():  # not a comprehension: that would be one more call a batch
+                kept[name] = value.detach() if isinstance(value, Tensor) else value
 
     def read_losses(self) -> list[float]:
         """The losses of the last 100 batches; waits for the device where they aren't numbers yet."""

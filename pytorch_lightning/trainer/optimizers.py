@@ -100,7 +100,12 @@ def clear_gradients(optimizer: Optimizer) -> None:
 
 def gradients_of(optimizers: Sequence[Optimizer]) -> list[Any]:
     """The parameters of ``optimizers`` that have a gradient, in the optimizers' order, each once."""
-    found = {id(p): p for o in optimizers for group in o.param_groups for p in group["params"] if p.grad is not None}
+    found = {}
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    found[id(parameter)] = parameter
     return list(found.values())
 
 
@@ -113,14 +118,14 @@ def scale_gradients(optimizers: Sequence[Optimizer], factor: float) -> None:
 class SteppedOptimizer:
     """What a user's ``optimizer_step`` gets: the optimizer, with a ``step()`` that goes through the precision."""
 
-    def __init__(self, optimizer: Optimizer, step: Callable[..., bool]) -> None:
+    def __init__(self, optimizer: Optimizer, step: Callable[..., Any], outcome: Any) -> None:
         self._optimizer, self._step = optimizer, step
-        self.stepped: bool | None = None
-        """Whether ``step()`` was called, and if so whether it really stepped; None: not called."""
+        self.outcome = outcome
+        """What the last ``step()`` gave; until it is called, what was passed."""
 
     def step(self, closure: Callable[[], Any] | None = None) -> None:
         """Step, unless a gradient isn't finite in 16 bit."""
-        self.stepped = self._step(closure)
+        self.outcome = self._step(closure)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._optimizer, name)

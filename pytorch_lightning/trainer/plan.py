@@ -117,9 +117,67 @@ def plan_fit(
 
     Raises one ``MisconfigurationException`` that lists every mistake that can be seen before the first batch.
     """
-    problems = checks.hook_problems(module) + checks.folder_problems(config)
+    basis = _plan_basis(config, module, run, callbacks, notices)
+    loggers = files.open_loggers(config, module, run, notices)
+    rows = Rows(
+        run,
+        loggers,
+        basis.optimizers,
+        basis.hooks,
+        every=config.add_log_row_interval,
+        save_every=config.log_save_interval,
+        needed=_needed_metrics(callbacks, basis.schedules),
+        device=basis.strategy.device,
+        stop_on_nan=config.stop_on_nan,
+    )
+    epoch_schedules = EpochSchedules(basis.schedules)
+    saver = _plan_saver(config, module, run, callbacks, basis, epoch_schedules)
+    if basis.saved is not None:
+        saver.restore(basis.saved, str(config.resume))
+        run.progress.forget_limits()
+    return FitPlan(
+        config=config,
+        module=module,
+        run=run,
+        hooks=basis.hooks,
+        loader=basis.loader,
+        nb_batches=run.nb_tng_batches,
+        train_window=build_train_window(_step_parts(config, module, run, basis, rows, epoch_schedules)),
+        validation=basis.validation,
+        sanity=None if basis.saved is not None else basis.sanity,
+        epoch_schedules=epoch_schedules,
+        rows=rows,
+        loggers=loggers,
+        saver=saver,
+        seed=basis.seed,
+        optimizers=basis.optimizers,
+        schedules=basis.schedules,
+        device=basis.strategy.device,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Basis:
+    """What the rest of a plan is built on: everything checked, the module in its place."""
+
+    strategy: Strategy
+    precision: Precision
+    seed: int
+    saved: dict[str, Any] | None
+    """The checkpoint that is continued."""
+    optimizers: list[Optimizer]
+    schedules: list[Schedule]
+    hooks: Hooks
+    loader: ReplayableLoader
+    validation: EvaluationPlan | None
+    sanity: EvaluationPlan | None
+
+
+def _plan_basis(
+    config: Config, module: LightningModule, run: FitRun, callbacks: Sequence[Callback], notices: Notices
+) -> Basis:
     say_near_misses(module, notices)
-    raise_together(problems)
+    raise_together(checks.hook_problems(module) + checks.folder_problems(config))
     saved = None if config.resume is None else read_for_resume(config.resume)
     seed = saved["parts"]["data"]["seed"] if saved else torch.initial_seed() if config.seed is None else config.seed
 
@@ -129,7 +187,9 @@ def plan_fit(
     strategy, precision = SingleDevice(device), build_precision(config.precision, device)
     strategy.place(module, precision.dtype)
     if saved is not None:
+        # before the optimizers are made: a hook may put new parameters in the place of old ones
         restore_module(module, saved, str(config.resume))
+    problems: list[Problem] = []
     optimizers, schedules = _plan_optimizers(config, module, precision, problems)
     tng_loader = module.tng_dataloader
     problems += checks.loader_problems(tng_loader, config) + checks.saving_problems(module)
@@ -139,58 +199,47 @@ def plan_fit(
     raise_together(problems)
     checks.say_probable_mistakes(module, tng_loader, optimizers, config, notices)
 
-    nb_batches = 1 if config.fast_dev_run else nb_checked(length_of(tng_loader), config.train_percent_check)
-    run.nb_tng_batches, run.nb_val_batches = nb_batches, 0 if validation is None else validation.nb_batches
-    loader = replayable(tng_loader, seed, 0, in_order=bool(config.overfit_pct))
-    loggers = files.open_loggers(config, module, run, notices)
-    rows = Rows(
-        run,
-        loggers,
-        optimizers,
-        hooks,
-        every=config.add_log_row_interval,
-        save_every=config.log_save_interval,
-        needed=_needed_metrics(callbacks, schedules),
-        device=device,
-        stop_on_nan=config.stop_on_nan,
+    run.nb_tng_batches = 1 if config.fast_dev_run else nb_checked(length_of(tng_loader), config.train_percent_check)
+    run.nb_val_batches = 0 if validation is None else validation.nb_batches
+    return Basis(
+        strategy=strategy,
+        precision=precision,
+        seed=seed,
+        saved=saved,
+        optimizers=optimizers,
+        schedules=schedules,
+        hooks=hooks,
+        loader=replayable(tng_loader, seed, 0, in_order=bool(config.overfit_pct)),
+        validation=validation,
+        sanity=sanity,
     )
-    epoch_schedules = EpochSchedules(schedules)
+
+
+def _plan_saver(
+    config: Config,
+    module: LightningModule,
+    run: FitRun,
+    callbacks: Sequence[Callback],
+    basis: Basis,
+    epoch_schedules: EpochSchedules,
+) -> Saver:
+    """Everything that changes in a fit, as named parts."""
     parts: dict[str, Part] = {
         "progress": run.progress,
         "metrics": run.metrics,
-        "precision": precision,
+        "precision": basis.precision,
         "callbacks": CallbacksPart(callbacks),
-        "data": DataPart(loader, run, seed, config.resume_check),
+        "data": DataPart(basis.loader, run, basis.seed, config.resume_check),
         "epoch_schedules": epoch_schedules,
         "random": RandomPart(),
     }
-    saver = Saver(
-        module=module, run=run, optimizers=optimizers, schedules=schedules, parts=parts, stop_on_nan=config.stop_on_nan
-    )
-    if saved is not None:
-        saver.restore(saved, str(config.resume))
-        run.progress.forget_limits()
-    step_parts = _step_parts(
-        config, module, run, hooks, rows, strategy, precision, optimizers, schedules, seed, epoch_schedules
-    )
-    return FitPlan(
-        config=config,
+    return Saver(
         module=module,
         run=run,
-        hooks=hooks,
-        loader=loader,
-        nb_batches=nb_batches,
-        train_window=build_train_window(step_parts),
-        validation=validation,
-        sanity=None if saved is not None or not config.nb_sanity_val_steps else sanity,
-        epoch_schedules=epoch_schedules,
-        rows=rows,
-        loggers=loggers,
-        saver=saver,
-        seed=seed,
-        optimizers=optimizers,
-        schedules=schedules,
-        device=device,
+        optimizers=basis.optimizers,
+        schedules=basis.schedules,
+        parts=parts,
+        stop_on_nan=config.stop_on_nan,
     )
 
 
@@ -233,37 +282,29 @@ def _needed_metrics(callbacks: Sequence[Callback], schedules: Sequence[Schedule]
 
 
 def _step_parts(
-    config: Config,
-    module: LightningModule,
-    run: FitRun,
-    hooks: Hooks,
-    rows: Rows,
-    strategy: Strategy,
-    precision: Precision,
-    optimizers: Sequence[Optimizer],
-    schedules: Sequence[Schedule],
-    seed: int,
-    epoch_schedules: EpochSchedules,
+    config: Config, module: LightningModule, run: FitRun, basis: Basis, rows: Rows, epoch_schedules: EpochSchedules
 ) -> StepParts:
-    per_step = [s for s in schedules if s.interval == "step"]
-    counts_steps = [build_step_schedule(s, run.metrics) for s in per_step]
+    strategy, precision, hooks = basis.strategy, basis.precision, basis.hooks
+    schedules = [build_step_schedule(s, run.metrics) for s in basis.schedules if s.interval == "step"]
+    if epoch_schedules.waits_for_steps:
+        schedules.append(epoch_schedules.note_steps)
     clock = [_build_clock(run, config.max_seconds)] if config.max_seconds else []
     return StepParts(
         name=f"training_step of {type(module).__name__}",
         step=precision.forward(strategy.step_function(module, "training_step")),
         takes_optimizer=takes_one_more(module, "training_step"),
-        optimizers=optimizers,
+        optimizers=basis.optimizers,
         precision=precision,
         to_device=strategy.transfer(precision.dtype),
         progress=run.progress,
         metrics=run.metrics,
-        seed=seed,
+        seed=basis.seed,
         on_device=strategy.device.type != "cpu",
         before_batch=hooks["on_batch_start"],
         before_update=_before_update(config, module, run, hooks, precision),
         before_clear=hooks["on_before_zero_grad"],
         after_batch=(rows.after_batch, *hooks["on_batch_end"], *clock),
-        schedules=(*counts_steps, *([epoch_schedules.note_steps] if epoch_schedules.waits_for_steps else [])),
+        schedules=schedules,
         optimizer_step=module.optimizer_step if is_overridden(module, "optimizer_step") else None,
         nonfinite=rows.nonfinite,
     )
@@ -283,7 +324,7 @@ def _before_update(
     if config.gradient_clip > 0:
         clip: Any = nn.utils.clip_grad_norm_ if config.gradient_clip_algorithm == "norm" else nn.utils.clip_grad_value_
         functions.append(lambda optimizers: clip(gradients_of(optimizers), config.gradient_clip))
-    if functions and precision.name == "16":
+    if functions and precision.scales:
 
         def unscale(optimizers: Sequence[Optimizer]) -> None:
             for optimizer in optimizers:

@@ -4,14 +4,14 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 
 from pytorch_lightning.errors import FitError
-from pytorch_lightning.precision.precision import Precision
+from pytorch_lightning.precision.precision import SKIPPED, Precision
 from pytorch_lightning.seeding import MODEL, seed_device, seed_streams
 from pytorch_lightning.trainer.metrics import Metrics, at, check_loss, read_output
 from pytorch_lightning.trainer.optimizers import SteppedOptimizer, clear_gradients, needs_closure, scale_gradients
@@ -22,8 +22,8 @@ TrainWindow = Callable[[Iterator[Any], int, int], None]
 optimizers, and move ``Progress`` on. ``accumulate`` is the size of a full window in this epoch."""
 
 
-Update = Callable[[Sequence[int]], None]
-"""``update(which)`` steps the optimizers with those indices."""
+Update = Callable[..., None]
+"""``update(which, [closure])`` steps the optimizers with those indices."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,8 @@ class StepParts:
     takes_optimizer: bool
     optimizers: Sequence[Optimizer]
     precision: Precision
-    to_device: Callable[[Any], Any]
+    to_device: Callable[[Any], Any] | None
+    """None where a batch is used as it comes."""
     progress: Progress
     metrics: Metrics
     seed: int
@@ -59,13 +60,15 @@ class Window:
     """How much each batch of a window weighs: what the gradients of its losses were divided by, and should be."""
 
     size: int = 1
+    accumulate: int = 1
+    """The size of a full window in this epoch."""
     counted: bool | None = None
     reference: float = 1.0
     total: float = 0.0
 
-    def open(self, size: int) -> None:
+    def open(self, size: int, accumulate: int) -> None:
         """Begin a window of ``size`` batches."""
-        self.size, self.counted, self.total = size, None, 0.0
+        self.size, self.accumulate, self.counted, self.total = size, accumulate, None, 0.0
 
     def weigh(self, loss: Tensor, count: float | None) -> Tensor:
         """``loss``, divided so that the window's losses add up to their mean, weighted by ``loss_count``."""
@@ -93,23 +96,20 @@ def build_train_window(parts: StepParts) -> TrainWindow:
     windows = [Window() for _ in parts.optimizers]
     if not parts.takes_optimizer:  # one loss, one window
         windows = windows[:1] * len(parts.optimizers)
+    first, takes_optimizer, everyone = windows[0], parts.takes_optimizer, range(len(parts.optimizers))
     stepped = [False] * len(parts.optimizers)
-    everyone = range(len(parts.optimizers))
     update = build_update(parts, windows, stepped)
-    run_batch = (build_run_per_optimizer if parts.takes_optimizer else build_run_once)(parts, windows, update)
-    finish_batch, precision, progress, schedules = (
-        build_finish_batch(parts),
-        parts.precision,
-        parts.progress,
-        parts.schedules,
-    )
-    prepare_batch = build_prepare_batch(parts)
+    run_batch = build_forward_backward(parts)
+    if takes_optimizer:
+        run_batch = build_run_per_optimizer(parts, run_batch, windows, update)
+    prepare_batch, finish_batch = build_prepare_batch(parts), build_finish_batch(parts)
+    progress, to_device, precision, schedules = parts.progress, parts.to_device, parts.precision, parts.schedules
 
     def train_window(batches: Iterator[Any], size: int, accumulate: int) -> None:
-        at_once = accumulate == 1 and parts.takes_optimizer
         taken, has_run, unfinished = 0, False, False
-        for window in windows:
-            window.open(size)
+        if accumulate > 1 or first.accumulate > 1:
+            for window in windows:
+                window.open(size, accumulate)
         for batch in islice(batches, size):
             taken += 1
             if unfinished:
@@ -121,14 +121,15 @@ def build_train_window(parts: StepParts) -> TrainWindow:
                 taken = -1
                 break
             else:
-                run_batch(batch, at_once)
+                run_batch(first, batch if to_device is None else to_device(batch), progress.batch_nb)
                 has_run = unfinished = True
         if taken < size:
             progress.epoch_over = True
         if has_run:
-            if not at_once:
+            if accumulate > 1 or not takes_optimizer:
                 update(everyone)
-            precision.update()
+            if precision.scales:
+                precision.update()
             progress.nb_optimizer_steps += any(stepped)
             if unfinished:
                 finish_batch()
@@ -188,79 +189,76 @@ def build_forward_backward(parts: StepParts) -> Callable[..., Tensor]:
     return forward_backward
 
 
-def build_run_once(parts: StepParts, windows: Sequence[Window], update: Update) -> Callable[[Any, bool], None]:
-    """A step of two arguments: one loss, one backward."""
-    forward_backward, to_device = build_forward_backward(parts), parts.to_device
-    window, progress = windows[0], parts.progress
-
-    def run_batch(batch: Any, at_once: bool) -> None:
-        forward_backward(window, to_device(batch), progress.batch_nb)
-
-    return run_batch
-
-
-def build_run_per_optimizer(parts: StepParts, windows: Sequence[Window], update: Update) -> Callable[[Any, bool], None]:
+def build_run_per_optimizer(
+    parts: StepParts, forward_backward: Callable[..., Tensor], windows: Sequence[Window], update: Update
+) -> Callable[..., Any]:
     """A step of three arguments: once per optimizer. Each steps before the next one's turn, unless batches are
     accumulated."""
-    forward_backward, to_device = build_forward_backward(parts), parts.to_device
-    optimizers, progress = parts.optimizers, parts.progress
+    optimizers = parts.optimizers
 
-    def run_batch(batch: Any, at_once: bool) -> None:
-        batch = to_device(batch)
+    def run_batch(first: Window, batch: Any, batch_nb: int) -> None:
         for i, window in enumerate(windows):
             with only_requiring(optimizers, i):
-                forward_backward(window, batch, progress.batch_nb, i)
-            if at_once:
+                forward_backward(window, batch, batch_nb, i)
+            if first.accumulate == 1:
                 update((i,))
 
     return run_batch
 
 
 def build_update(parts: StepParts, windows: Sequence[Window], stepped: list[bool]) -> Update:
-    """``update(which)``: make the gradients of those optimizers ready, step them, clear. Notes in ``stepped``
-    which ones really stepped."""
-    optimizers, before_update, apply = parts.optimizers, parts.before_update, build_apply(parts)
+    """``update(which, [closure])``: make the gradients of those optimizers ready, step them, clear. Notes in
+    ``stepped`` which ones really stepped. A closure makes its gradients ready itself."""
+    optimizers, before_update, before_clear = parts.optimizers, parts.before_update, parts.before_clear
+    steps = [parts.precision.step_function(optimizer) for optimizer in optimizers]
+    if parts.optimizer_step is not None:
+        steps = [build_user_step(parts, i, step) for i, step in enumerate(steps)]
 
-    def update(which: Sequence[int]) -> None:
-        correction = windows[which[0]].correction() if windows[which[0]].size > 1 else 1.0
-        if before_update or correction != 1.0:
-            chosen = [optimizers[i] for i in which]
+    def update(which: Sequence[int], closure: Callable[[], Tensor] | None = None) -> None:
+        window = windows[which[0]]
+        correction = window.correction() if window.size > 1 else 1.0
+        if closure is None and (before_update or correction != 1.0):
+            chosen = optimizers[which[0] : which[-1] + 1]
             if correction != 1.0:
                 scale_gradients(chosen, correction)
             for prepare in before_update:
                 prepare(chosen)
         for i in which:
-            stepped[i] = apply(i, None)
+            outcome = steps[i](closure)
+            stepped[i] = outcome is not SKIPPED and outcome is not WAITING
+            if outcome is not WAITING:
+                for hook in before_clear:
+                    hook(optimizers[i])
+                clear_gradients(optimizers[i])
 
     return update
 
 
-def build_apply(parts: StepParts) -> Callable[[int, Callable[[], Tensor] | None], bool]:
-    """``apply(i, closure)``: step optimizer i and clear its gradients; whether it stepped."""
-    optimizers, before_clear, step = parts.optimizers, parts.before_clear, parts.precision.step
-    progress, user_step = parts.progress, parts.optimizer_step
+WAITING = object()
+"""What a user's ``optimizer_step`` gives that let its turn pass: the gradients stay, and more are added."""
 
-    def apply(i: int, closure: Callable[[], Tensor] | None) -> bool:
-        optimizer = optimizers[i]
-        if user_step is None:
-            stepped: bool | None = step(optimizer, closure)
-        else:
-            proxy = SteppedOptimizer(optimizer, lambda given: step(optimizer, given or closure))
-            user_step(progress.epoch, progress.batch_nb, proxy, i)
-            stepped = proxy.stepped
-        if stepped is None:  # the user's hook let this step pass and goes on adding gradients
-            if parts.precision.name == "16":
-                raise FitError(
-                    "optimizer_step didn't call optimizer.step(): in 16 bit gradients can't wait for a later step,"
-                    f" since their scale may change. Use accumulate_grad_batches. {at(progress)}"
-                )
-            return False
-        for hook in before_clear:
-            hook(optimizer)
-        clear_gradients(optimizer)
-        return stepped
 
-    return apply
+def build_user_step(parts: StepParts, i: int, step: Callable[..., Any]) -> Callable[..., Any]:
+    """``step(closure)`` through the user's ``optimizer_step``."""
+    optimizer, progress, user_step, scales = (
+        parts.optimizers[i],
+        parts.progress,
+        parts.optimizer_step,
+        parts.precision.scales,
+    )
+    assert user_step is not None
+
+    def call_user_step(closure: Callable[[], Tensor] | None) -> Any:
+        proxy = SteppedOptimizer(optimizer, lambda own: step(own or closure), WAITING)
+        user_step(progress.epoch, progress.batch_nb, proxy, i)
+        if proxy.outcome is WAITING and scales:
+            raise FitError(
+                "optimizer_step didn't call optimizer.step(): in 16 bit gradients can't wait for a later step,"
+                f" since their scale may change. Use accumulate_grad_batches. {at(progress)}"
+            )
+        return proxy.outcome
+
+    return call_user_step
 
 
 def build_closure_window(parts: StepParts) -> TrainWindow:
@@ -268,17 +266,22 @@ def build_closure_window(parts: StepParts) -> TrainWindow:
 
     Each evaluation draws the same random numbers, so that a line search compares like with like.
     """
-    window, progress, optimizers = Window(), parts.progress, parts.optimizers
-    once, again = build_forward_backward(parts), build_forward_backward(replace(parts, metrics=Metrics()))
-    apply, prepare_batch, finish_batch = build_apply(parts), build_prepare_batch(parts), build_finish_batch(parts)
+    window, progress, optimizers, to_device = Window(), parts.progress, parts.optimizers, parts.to_device
+    once = build_forward_backward(parts)
+    # of the further evaluations nothing is kept, and a line search may well try a point whose loss isn't finite
+    again = build_forward_backward(replace(parts, metrics=Metrics(), nonfinite=lambda loss: None))
+    prepare_batch, finish_batch = build_prepare_batch(parts), build_finish_batch(parts)
     stepped = [False] * len(optimizers)
+    update = build_update(parts, [Window()] * len(optimizers), stepped)
 
     def evaluate(taken: list[tuple[Any, int, int]], i: int, forward_backward: Callable[..., Tensor]) -> Tensor:
         clear_gradients(optimizers[i])
-        window.open(len(taken))
+        window.open(len(taken), len(taken))
         total: Any = 0.0
         for batch, batch_nb, global_step in taken:
-            seed_streams(parts.seed, MODEL, global_step)
+            word = seed_streams(parts.seed, MODEL, global_step)
+            if parts.on_device:
+                seed_device(word)
             extra = (i,) if parts.takes_optimizer else ()
             total = total + forward_backward(window, batch, batch_nb, *extra).detach()
         correction = window.correction() if window.size > 1 else 1.0
@@ -296,17 +299,16 @@ def build_closure_window(parts: StepParts) -> TrainWindow:
                 if not prepare_batch(batch):
                     nb_taken = -1
                     break
-                taken.append(
-                    (parts.to_device(batch), progress.batch_nb + nb_taken - 1, progress.global_step + len(taken))
-                )
+                batch = batch if to_device is None else to_device(batch)
+                taken.append((batch, progress.batch_nb + nb_taken - 1, progress.global_step + len(taken)))
         if nb_taken < size:
             progress.epoch_over = True
         skipped = max(nb_taken, len(taken)) - len(taken)
         if taken:
             for i in range(len(optimizers)):
-                first = iter([once])
+                evaluations = chain([once], repeat(again))  # only the first one counts in the metrics
                 with only_requiring(optimizers, i):
-                    stepped[i] = apply(i, lambda i=i, first=first: evaluate(taken, i, next(first, again)))  # type: ignore[misc]
+                    update((i,), lambda i=i, evaluations=evaluations: evaluate(taken, i, next(evaluations)))
             progress.nb_optimizer_steps += any(stepped)
             for _ in taken:
                 finish_batch()

@@ -1,0 +1,204 @@
+"""The budgets and arrows of the architecture, read from the code itself."""
+
+import ast
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import pytorch_lightning
+from pytorch_lightning import LightningModule, Trainer
+
+PACKAGE = Path(pytorch_lightning.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+MOST_LINES_OF_A_FILE = 400
+MOST_LINES_OF_A_FUNCTION = 50
+MOST_LINES_OF_THE_PACKAGE = 8_000
+MOST_FRAMES = 6
+MOST_CALLS = 15
+
+ARROWS = {
+    "trainer": {
+        "strategies", "precision", "launchers", "checkpoints", "callbacks", "loggers", "data", "root_module",
+        "processes", "seeding", "errors", "timings", "trainer",
+    },
+    "root_module": {"errors", "checkpoints", "root_module"},
+    "strategies": {"data", "errors", "processes", "seeding", "strategies"},
+    "launchers": {"errors", "processes", "launchers"},
+    "precision": {"errors", "precision"},
+    "checkpoints": {"errors", "processes", "checkpoints"},
+    "callbacks": {"errors", "callbacks"},
+    "loggers": {"errors", "loggers"},
+    "data": {"errors", "processes", "seeding", "data"},
+    "seeding": set(),
+    "errors": set(),
+    "models": {"trainer"},
+    "utils": {"trainer", "errors"},
+}  # fmt: skip
+"""Which part may import which."""
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imports_of(path: Path) -> set[str]:
+    """The parts of the package that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("pytorch_lightning"):
+            parts = node.module.split(".")
+            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+        if isinstance(node, ast.Import):
+            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("pytorch_lightning.")}
+    return {name for name in found if (PACKAGE / name).exists() or (PACKAGE / f"{name}.py").exists()}
+
+
+def functions_of(path: Path) -> list[tuple[str, int]]:
+    """Each function with the number of its lines, its signature and docstring aside."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+            lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+            found.append((f"{path.relative_to(PACKAGE)}:{node.lineno} {node.name}", lines))
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path: Path) -> None:
+    part = part_of(path)
+    if part != "__init__":
+        assert imports_of(path) <= ARROWS[part], f"{path.relative_to(PACKAGE)} imports what is above it"
+
+
+def test_no_file_is_long() -> None:
+    long = {str(p): n for p in FILES if (n := len(p.read_text().splitlines())) > MOST_LINES_OF_A_FILE}
+    assert not long
+
+
+def test_no_function_is_long() -> None:
+    long = [f for path in FILES for f in functions_of(path) if f[1] > MOST_LINES_OF_A_FUNCTION]
+    assert not long
+
+
+def test_the_package_is_small() -> None:
+    assert sum(len(p.read_text().splitlines()) for p in FILES) <= MOST_LINES_OF_THE_PACKAGE
+
+
+def test_nobody_asks_what_kind_of_strategy_there_is() -> None:
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id in ("isinstance", "hasattr")
+            ):
+                subject = ast.unparse(node.args[0])
+                assert subject.split(".")[-1] not in ("strategy", "precision", "launcher"), f"{path}:{node.lineno}"
+
+
+def test_no_part_is_given_the_trainer() -> None:
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                annotated = {ast.unparse(a.annotation) for a in node.args.args if a.annotation is not None}
+                assert not {"Trainer", "'Trainer'"} & annotated, f"{path}:{node.lineno}"
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    heavy = ["pandas", "tensorboard", "test_tube", "torchvision", "matplotlib", "tqdm", "imageio", "PIL"]
+    code = (
+        "import sys, torch; before = set(sys.modules); import pytorch_lightning;"
+        "from pytorch_lightning import Trainer, LightningModule;"
+        f"print([m for m in {heavy} if m in set(sys.modules) - before])"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "[]"
+
+
+class Counted(LightningModule):
+    """Notes the frames between ``fit`` and ``training_step``, and counts calls of package functions."""
+
+    def __init__(self, nb_batches: int, loader: Any = None) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 1)
+        self.nb_batches = nb_batches
+        self.frames: list[str] = []
+        self.loader = loader
+
+    def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+        if not self.frames:
+            frame: FrameType | None = sys._getframe(1)
+            while frame is not None and "test_architecture" not in frame.f_code.co_filename:
+                if frame.f_code.co_filename.startswith(str(PACKAGE)):
+                    self.frames.append(frame.f_code.co_qualname)
+                frame = frame.f_back
+        loss = self.layer(data_batch[0]).pow(2).mean()
+        return {"loss": loss, "prog": {"own": loss}}
+
+    def configure_optimizers(self) -> Any:
+        return [torch.optim.SGD(self.parameters(), 0.1)]
+
+    @property
+    def tng_dataloader(self) -> Any:
+        data = TensorDataset(torch.ones(2 * self.nb_batches, 4))
+        return DataLoader(data, batch_size=2, shuffle=True)
+
+
+def counted_fit(nb_batches: int, calls: Counter[str] | None, tmp_path: Path, **options: Any) -> Counted:
+    model = Counted(nb_batches)
+    # rows and bar are on, as by default; none falls due between the batches that are compared
+    trainer = Trainer(
+        max_nb_epochs=1,
+        add_log_row_interval=10_000,
+        log_save_interval=10_000,
+        default_save_path=str(tmp_path),
+        silence=("no-validation",),
+        print_weights_summary=False,
+        **options,
+    )
+
+    def count(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call" and calls is not None and frame.f_code.co_filename.startswith(str(PACKAGE)):
+            calls[frame.f_code.co_qualname] += 1
+
+    sys.setprofile(count if calls is not None else None)
+    try:
+        trainer.fit(model)
+    finally:
+        sys.setprofile(None)
+    return model
+
+
+def test_few_frames_lie_between_fit_and_training_step(tmp_path: Path) -> None:
+    frames = counted_fit(3, None, tmp_path).frames
+    assert frames[-1] == "Trainer.fit"
+    assert len(frames) <= MOST_FRAMES, frames
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"precision": "bf16"}, {"gradient_clip": 1.0}], ids=["default", "bf16", "clipped"]
+)
+def test_a_batch_costs_few_calls(tmp_path: Path, options: dict[str, Any]) -> None:
+    few, many = Counter[str](), Counter[str]()
+    counted_fit(20, few, tmp_path, **options)
+    counted_fit(120, many, tmp_path, **options)
+    per_batch = {name: (n - few[name]) / 100 for name, n in many.items() if n != few[name]}
+    assert sum(per_batch.values()) <= MOST_CALLS + 1e-9, per_batch
+
+
+def test_every_test_folder_mirrors_a_part() -> None:
+    """Nothing of the package goes by another name in the tests."""
+    root = Path(__file__).parent
+    others = {"equality", "examples", "conformance", "faults", "frozen", "slurm", "hosts", "docs"}
+    there = {p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith((".", "_"))}
+    assert there - others <= {p.name for p in PACKAGE.iterdir()} | {"trainer"}
