@@ -266,30 +266,13 @@ def build_closure_window(parts: StepParts) -> TrainWindow:
 
     Each evaluation draws the same random numbers, so that a line search compares like with like.
     """
-    window, progress, optimizers, to_device = Window(), parts.progress, parts.optimizers, parts.to_device
-    once = build_forward_backward(parts)
+    progress, optimizers, to_device = parts.progress, parts.optimizers, parts.to_device
+    once = build_evaluate(parts)
     # of the further evaluations nothing is kept, and a line search may well try a point whose loss isn't finite
-    again = build_forward_backward(replace(parts, metrics=Metrics(), nonfinite=lambda loss: None))
+    again = build_evaluate(replace(parts, metrics=Metrics(), nonfinite=lambda loss: None))
     prepare_batch, finish_batch = build_prepare_batch(parts), build_finish_batch(parts)
     stepped = [False] * len(optimizers)
     update = build_update(parts, [Window()] * len(optimizers), stepped)
-
-    def evaluate(taken: list[tuple[Any, int, int]], i: int, forward_backward: Callable[..., Tensor]) -> Tensor:
-        clear_gradients(optimizers[i])
-        window.open(len(taken), len(taken))
-        total: Any = 0.0
-        for batch, batch_nb, global_step in taken:
-            word = seed_streams(parts.seed, MODEL, global_step)
-            if parts.on_device:
-                seed_device(word)
-            extra = (i,) if parts.takes_optimizer else ()
-            total = total + forward_backward(window, batch, batch_nb, *extra).detach()
-        correction = window.correction() if window.size > 1 else 1.0
-        if correction != 1.0:
-            scale_gradients(optimizers[i : i + 1], correction)
-        for prepare in parts.before_update:
-            prepare(optimizers[i : i + 1])
-        return total * correction  # type: ignore[no-any-return]
 
     def train_window(batches: Iterator[Any], size: int, accumulate: int) -> None:
         taken: list[tuple[Any, int, int]] = []
@@ -306,9 +289,9 @@ def build_closure_window(parts: StepParts) -> TrainWindow:
         skipped = max(nb_taken, len(taken)) - len(taken)
         if taken:
             for i in range(len(optimizers)):
-                evaluations = chain([once], repeat(again))  # only the first one counts in the metrics
+                evaluations = chain([once], repeat(again))
                 with only_requiring(optimizers, i):
-                    update((i,), lambda i=i, evaluations=evaluations: evaluate(taken, i, next(evaluations)))
+                    update((i,), lambda i=i, evaluations=evaluations: next(evaluations)(taken, i))
             progress.nb_optimizer_steps += any(stepped)
             for _ in taken:
                 finish_batch()
@@ -317,6 +300,31 @@ def build_closure_window(parts: StepParts) -> TrainWindow:
         progress.batch_nb += skipped
 
     return train_window
+
+
+def build_evaluate(parts: StepParts) -> Callable[[list[tuple[Any, int, int]], int], Tensor]:
+    """``evaluate(taken, i)``: the loss of a whole window and its gradients, ready for optimizer i. ``taken`` holds
+    (batch, batch_nb, global_step) for each batch."""
+    window, optimizers, forward_backward = Window(), parts.optimizers, build_forward_backward(parts)
+
+    def evaluate(taken: list[tuple[Any, int, int]], i: int) -> Tensor:
+        clear_gradients(optimizers[i])
+        window.open(len(taken), len(taken))
+        total: Any = 0.0
+        for batch, batch_nb, global_step in taken:
+            word = seed_streams(parts.seed, MODEL, global_step)
+            if parts.on_device:
+                seed_device(word)
+            extra = (i,) if parts.takes_optimizer else ()
+            total = total + forward_backward(window, batch, batch_nb, *extra).detach()
+        correction = window.correction() if window.size > 1 else 1.0
+        if correction != 1.0:
+            scale_gradients(optimizers[i : i + 1], correction)
+        for prepare in parts.before_update:
+            prepare(optimizers[i : i + 1])
+        return total * correction  # type: ignore[no-any-return]
+
+    return evaluate
 
 
 def only_requiring(optimizers: Sequence[Optimizer], optimizer_i: int) -> AbstractContextManager[None]:
