@@ -97,7 +97,9 @@ def loader_problems(loader: Any, config: Config) -> list[Problem]:
 
 def folder_problems(config: Config) -> list[Problem]:
     """Folders that the user named and that can't be written."""
-    named = {"default_save_path": config.default_save_path} if config.default_save_path_given else {}
+    named = {}
+    if config.default_save_path_given and config.experiment is None:
+        named["default_save_path"] = config.default_save_path
     for callback in (config.checkpoint_callback, *config.callbacks):
         if isinstance(callback, ModelCheckpoint):
             named[f"filepath of {type(callback).__name__}"] = callback.filepath

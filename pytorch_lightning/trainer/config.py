@@ -203,7 +203,7 @@ def _interval(options: Mapping[str, Any]) -> Problem | None:
 
 def _epochs(options: Mapping[str, Any]) -> Problem | None:
     least, most = options["min_nb_epochs"], options["max_nb_epochs"]
-    if isinstance(least, int) and isinstance(most, int) and least > most and not options["fast_dev_run"]:
+    if isinstance(least, int) and isinstance(most, int) and least > most >= 1 and not options["fast_dev_run"]:
         return Problem(f"min_nb_epochs={least} is more than max_nb_epochs={most}", "", "Raise max_nb_epochs")
     return None
 
@@ -282,10 +282,11 @@ def _callbacks(options: Mapping[str, Any]) -> tuple[Callback | None, Callback | 
     if isinstance(early, ModelCheckpoint) or isinstance(checkpoint, EarlyStopping):
         early, checkpoint = checkpoint, early
     others = tuple(options["callbacks"])
-    for callback in (early, checkpoint, *others):
+    named = [("early_stop_callback", early), ("checkpoint_callback", checkpoint), *(("callbacks", c) for c in others)]
+    for name, callback in named:
         if callback is not None and not isinstance(callback, Callback):
             raise MisconfigurationException(
-                f"a callback must be a pytorch_lightning.callbacks.Callback; received {describe(callback)}."
+                f"{name} must be a pytorch_lightning.callbacks.Callback; received {describe(callback)}."
             )
     return early, checkpoint, others
 
