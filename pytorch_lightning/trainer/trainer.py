@@ -139,7 +139,13 @@ class Trainer(ReadAttributes):
         self._begin(model, FitRun(module=model, notices=self._notices))
         run = self._run
         assert run is not None
-        with seeding.preserved(), _deterministic(self.config.deterministic), _stopping_on_interrupt(run):
+        # gradients: a fit may be started from another one's validation
+        with (
+            seeding.preserved(),
+            torch.enable_grad(),
+            _deterministic(self.config.deterministic),
+            _stopping_on_interrupt(run),
+        ):
             plan = self._plan = plan_fit(self.config, model, run, self._callbacks, self._notices)
             stages.announce(plan)
             try:
