@@ -67,7 +67,11 @@ def read_output(output: Any, name: str, place: Place) -> tuple[Tensor, Mapping[s
         if isinstance(loss, Tensor):
             prog = output.get("prog")
             count = output.get("loss_count")
-            return loss, output.get("tqdm_metrics") if prog is None else prog, to_number(count)
+            return (
+                loss,
+                output.get("tqdm_metrics") if prog is None else prog,
+                None if count is None else to_number(count),
+            )
         received = f"'loss': {describe(loss)}"
     except (TypeError, KeyError, IndexError, AttributeError):
         received = f"a dict with the keys {list(output)}" if isinstance(output, Mapping) else describe(output)
