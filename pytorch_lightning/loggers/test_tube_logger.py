@@ -5,7 +5,7 @@ from typing import Any
 
 from pytorch_lightning.errors import Notices
 from pytorch_lightning.loggers.logger import Logger
-from pytorch_lightning.loggers.metrics_file import lines, read_columns
+from pytorch_lightning.loggers.metrics_file import lines, read_columns, write_tags
 
 # test-tube takes a scalar under a key with one of these in it for an image and fails in every later save()
 IMAGE_MARKS = {"png_": "png-", "jpeg": "jp-eg", "jpg": "jp-g"}
@@ -97,6 +97,8 @@ class TestTubeLogger(Logger):
             )
             self._folder = None
             return
+        # pandas makes floats of whole numbers that share a column with floats
+        write_tags(self._folder / "meta_tags.csv", self.experiment.tags)
         path = self._folder / "metrics.csv"
         self._columns, self._nb_in_file = read_columns(path), len(self.experiment.metrics)
         self._mark = _mark_of(path)

@@ -41,15 +41,9 @@ def optional(kind: Callable[[str], Any]) -> Callable[[str], Any]:
     return read
 
 
-def windows(text: str) -> int | dict[int, int]:
-    """A number, or '1:2,5:8' for {1: 2, 5: 8}.
-
-    >>> windows("4"), windows("1:2,5:8")
-    (4, {1: 2, 5: 8})
-    """
-    if ":" not in text:
-        return int(text)
-    return {int(epoch): int(size) for epoch, size in (pair.split(":") for pair in text.split(","))}
+def windows(text: str) -> int | str:
+    """A number, or a text like '1:2,5:8' as it is: test-tube's ``parse_args`` takes no value that is a dict."""
+    return text if ":" in text else int(text)
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -127,7 +121,8 @@ def add_default_args(
     """
     from pytorch_lightning.trainer.trainer import option_defaults
 
-    parser.conflict_handler = "resolve"
+    if not hasattr(parser, "strategy"):  # a model may read it off any parser that it is given
+        parser.strategy = "grid_search"  # type: ignore[attr-defined]
     for name, default in option_defaults().items():
         if name not in NOT_ON_THE_COMMAND_LINE:
             _add(
@@ -137,12 +132,33 @@ def add_default_args(
         value = default.format(root=str(root_dir).rstrip(os.sep)) if isinstance(default, str) else default
         aliases = {"tt_name": ("-en",), "tt_description": ("-td",)}.get(name, ())
         _add(parser, name, value, kind, *aliases, text=text)
-    _add(parser, "disable_early_stop", True, None, text="train on", action="store_false", dest="enable_early_stop")
-    _add(parser, "enable_single_run", False, None, text="run once", action="store_true", dest="single_run")
+    _add(parser, "disable_early_stop", True, None, text="train on", nargs=0, const=False, dest="enable_early_stop")
+    _add(parser, "enable_single_run", False, None, text="run once", nargs=0, const=True, dest="single_run")
     if possible_model_names:
         _add(parser, "model_name", "", str, text=f"one of {', '.join(possible_model_names)}")
     if rand_seed is not None:
         _add(parser, "random_seed", rand_seed, int, text="the seed")
+
+
+class YieldingOption(argparse.Action):
+    """Stores a value, and gives way to a later option of the same name.
+
+    argparse refuses such an option unless its parser was made with ``conflict_handler='resolve'``; a model makes
+    its parser from ours with ``parents=[...]`` and needn't know which names are taken.
+    """
+
+    def __call__(self, parser: Any, namespace: Namespace, values: Any, option_string: str | None = None) -> None:
+        setattr(namespace, self.dest, self.const if self.nargs == 0 else values)
+
+    @property
+    def container(self) -> Any:
+        """The group of options that this one was put into last."""
+        return self._container
+
+    @container.setter
+    def container(self, group: Any) -> None:
+        self._container = group
+        group.conflict_handler = "resolve"
 
 
 def _add(
@@ -151,11 +167,9 @@ def _add(
     flag = f"--{name}"
     if any(flag in action.option_strings for action in parser._actions):
         return
-    if "action" not in more:
-        more["type"] = kind
-        if kind is boolean:
-            more.update(nargs="?", const=True)
-    parser.add_argument(*aliases, flag, default=default, help=text or None, **more)
+    if kind is boolean:
+        more.update(nargs="?", const=True)
+    parser.add_argument(*aliases, flag, action=YieldingOption, default=default, type=kind, help=text or None, **more)
 
 
 def options_from(hparams: Namespace | Mapping[str, Any]) -> dict[str, Any]:

@@ -256,6 +256,9 @@ def _precision(options: Mapping[str, Any]) -> str:
 
 def _accumulate(options: Mapping[str, Any]) -> int | dict[int, int]:
     value = options["accumulate_grad_batches"]
+    if isinstance(value, str) and value.replace(":", "").replace(",", "").isdigit():  # '1:2,5:8', of a command line
+        pairs = [pair.split(":") for pair in value.split(",")]
+        value = {int(pair[0]): int(pair[-1]) for pair in pairs} if ":" in value else int(value)
     whole = [value] if not isinstance(value, dict) else [*value, *value.values()]
     if not whole or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in whole):
         raise MisconfigurationException(

@@ -77,7 +77,7 @@ class Trainer(ReadAttributes):
         track_grad_norm: float = -1,
         check_val_every_n_epoch: int = 1,
         fast_dev_run: bool = False,
-        accumulate_grad_batches: int | dict[int, int] = 1,
+        accumulate_grad_batches: int | dict[int, int] | str = 1,
         enable_early_stop: bool = True,
         max_nb_epochs: int = 1000,
         min_nb_epochs: int = 1,

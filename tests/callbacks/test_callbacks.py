@@ -1,0 +1,274 @@
+"""Early stopping, checkpoints and the bar."""
+
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pytorch_lightning import LightningModule
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import progress_bar as bar_module
+from pytorch_lightning.errors import FitError, MisconfigurationException
+from tests.trainer.recorder import Recorder, quiet_trainer
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+# ---------------------------------------------------------------------------------------------- early stopping
+@pytest.mark.parametrize(("patience", "epochs"), [(0, 2), (1, 2), (3, 4)])
+def test_patience(tmp_path: Path, patience: int, epochs: int) -> None:
+    trainer = quiet_trainer(tmp_path, early_stop_callback=EarlyStopping(patience=patience), max_nb_epochs=9)
+    trainer.fit(Recorder())
+    assert trainer.current_epoch == epochs
+
+
+@pytest.mark.parametrize(
+    ("monitor", "mode", "values", "epochs"),
+    [
+        ("val_loss", "auto", (3.0, 2.0, 1.0, 2.0), 4),
+        ("val_acc", "auto", (1.0, 2.0, 3.0, 2.0), 4),
+        ("val_acc", "min", (1.0, 2.0), 2),
+        ("val_loss", "max", (3.0, 2.0), 2),
+        ("val_loss", "min", (1.0, float("nan")), 2),
+    ],
+)
+def test_mode(tmp_path: Path, monitor: str, mode: str, values: Any, epochs: int) -> None:
+    class Named(Recorder):
+        def validation_end(self, outputs: Any) -> Any:
+            return {monitor: super().validation_end(outputs)["val_loss"]}
+
+    stop = EarlyStopping(monitor, mode=mode)
+    trainer = quiet_trainer(tmp_path, early_stop_callback=stop, max_nb_epochs=4)
+    trainer.fit(Named(val_values=values))
+    assert trainer.current_epoch == epochs
+    assert (stop.stopped_epoch is not None) == ("early" in trainer.progress.stop_reason)
+
+
+@pytest.mark.parametrize("min_delta", [0.5, -0.5])
+def test_min_delta_is_the_least_gain(tmp_path: Path, min_delta: float) -> None:
+    trainer = quiet_trainer(tmp_path, early_stop_callback=EarlyStopping(min_delta=min_delta), max_nb_epochs=9)
+    trainer.fit(Recorder(val_values=(3.0, 2.0, 1.7)))
+    assert trainer.current_epoch == 3
+
+
+def test_verbose_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quiet_trainer(tmp_path, early_stop_callback=EarlyStopping(verbose=1), max_nb_epochs=9).fit(Recorder())
+    assert "early stopping in epoch 2: val_loss didn't get better than 1" in capsys.readouterr().out
+
+
+def test_stopping_in_mid_epoch_leaves_the_rest_of_it(tmp_path: Path) -> None:
+    trainer = quiet_trainer(
+        tmp_path, early_stop_callback=EarlyStopping(), max_nb_epochs=9, val_check_interval=0.25, min_nb_epochs=0
+    )
+    trainer.fit(Recorder())
+    assert (trainer.current_epoch, trainer.batch_nb) == (0, 2)
+
+
+@pytest.mark.parametrize("sanity", [0, 2])
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"early_stop_callback": EarlyStopping("val_los")},
+        {"checkpoint_callback": ModelCheckpoint("unused", monitor="val_los", save_best_only=True)},
+    ],
+    ids=["stop", "best"],
+)
+def test_a_metric_that_nothing_gives_is_an_error_that_lists_what_there_is(
+    tmp_path: Path, option: Any, sanity: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = Recorder()
+    with pytest.raises(FitError, match=r"needs the metric 'val_los'.*tng_loss, twice, val_loss"):
+        quiet_trainer(tmp_path, nb_sanity_val_steps=sanity, **option).fit(model)
+    assert model.nb("training_step") == (1 if sanity else 4)
+
+
+def test_a_checkpoint_callback_that_compares_nothing_needs_no_metric(tmp_path: Path) -> None:
+    keep = ModelCheckpoint(tmp_path / "w", monitor="nothing")
+    quiet_trainer(tmp_path, checkpoint_callback=keep).fit(Recorder())
+    assert names_in(tmp_path / "w") == ["_ckpt_epoch_1.ckpt"]
+
+
+# ---------------------------------------------------------------------------------------------- checkpoints
+def run(tmp_path: Path, values: tuple[float, ...], **options: Any) -> tuple[ModelCheckpoint, list[str]]:
+    keep = ModelCheckpoint(tmp_path / "w", **options)
+    trainer = quiet_trainer(tmp_path, checkpoint_callback=keep, max_nb_epochs=len(values))
+    trainer.fit(Recorder(val_values=values))
+    return keep, names_in(tmp_path / "w")
+
+
+def test_every_epoch_is_kept_by_default(tmp_path: Path) -> None:
+    _, names = run(tmp_path, (3.0, 2.0, 4.0))
+    assert names == [f"_ckpt_epoch_{n}.ckpt" for n in (1, 2, 3)]
+
+
+def test_prefix_and_period(tmp_path: Path) -> None:
+    _, names = run(tmp_path, (3.0,) * 5, prefix="mine", period=2)
+    assert names == [f"mine_ckpt_epoch_{n}.ckpt" for n in (1, 3, 5)]
+
+
+def test_save_best_only_keeps_the_best_and_deletes_only_its_own(tmp_path: Path) -> None:
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w/_ckpt_epoch_99.ckpt").write_text("somebody else's")
+    keep, names = run(tmp_path, (3.0, 2.0, 4.0), save_best_only=True)
+    assert names == ["_ckpt_epoch_2.ckpt", "_ckpt_epoch_99.ckpt"]
+    assert (keep.best, keep.best_path) == (2.0, str(tmp_path / "w/_ckpt_epoch_2.ckpt"))
+
+
+def test_save_top_k(tmp_path: Path) -> None:
+    _, names = run(tmp_path, (3.0, 1.0, 4.0, 2.0, 5.0), save_top_k=2)
+    assert names == ["_ckpt_epoch_2.ckpt", "_ckpt_epoch_4.ckpt"]
+
+
+def test_save_top_0_saves_nothing(tmp_path: Path) -> None:
+    _, names = run(tmp_path, (3.0, 1.0), save_top_k=0)
+    assert names == []
+
+
+def test_a_file_is_deleted_only_when_its_successor_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pytorch_lightning.trainer import saving
+
+    there: list[list[str]] = []
+    write = saving.write_checkpoint
+
+    def watched(checkpoint: Any, path: Any) -> Any:
+        before = names_in(tmp_path / "w")
+        result = write(checkpoint, path)
+        there.append(before)
+        return result
+
+    monkeypatch.setattr(saving, "write_checkpoint", watched)
+    run(tmp_path, (3.0, 2.0, 1.0), save_best_only=True)
+    assert there == [[], ["_ckpt_epoch_1.ckpt"], ["_ckpt_epoch_2.ckpt"]]
+
+
+def test_save_weights_only_leaves_the_rest_out(tmp_path: Path) -> None:
+    run(tmp_path, (1.0,), save_weights_only=True)
+    checkpoint = torch.load(tmp_path / "w/_ckpt_epoch_1.ckpt", weights_only=True)
+    assert set(checkpoint) == {"state_dict", "epoch", "global_step", "hparams", "format", "library"}
+
+
+def test_verbose_names_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path, (1.0,), verbose=1)
+    assert f"saved {tmp_path}/w/_ckpt_epoch_1.ckpt" in capsys.readouterr().out
+
+
+def test_without_validation_it_saves_at_each_epochs_end(tmp_path: Path) -> None:
+
+    class Unvalidated(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        training_step = Recorder.training_step
+        forward = Recorder.forward
+        seen: list[Any] = []
+        note = staticmethod(lambda *_: None)
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+        @property
+        def tng_dataloader(self) -> Any:
+            return [[torch.ones(2, 1)]] * 3
+
+    keep = ModelCheckpoint(tmp_path / "w", monitor="tng_loss", save_best_only=True)
+    quiet_trainer(tmp_path, checkpoint_callback=keep, max_nb_epochs=3).fit(Unvalidated())
+    assert names_in(tmp_path / "w") == ["_ckpt_epoch_3.ckpt"]
+
+
+def test_a_named_folder_that_cannot_be_written_is_found_before_the_first_batch(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    model = Recorder()
+    with pytest.raises(MisconfigurationException, match=r"filepath of ModelCheckpoint can't be written.*file/w"):
+        quiet_trainer(tmp_path, checkpoint_callback=ModelCheckpoint(tmp_path / "file/w")).fit(model)
+    with pytest.raises(MisconfigurationException, match="default_save_path can't be written"):
+        quiet_trainer(tmp_path, default_save_path=tmp_path / "file/logs").fit(model)
+    assert model.calls == []
+
+
+def test_counters_go_on_after_a_resume(tmp_path: Path) -> None:
+    def callbacks(folder: str) -> dict[str, Any]:
+        return {
+            "early_stop_callback": EarlyStopping(patience=3),
+            "checkpoint_callback": ModelCheckpoint(tmp_path / folder, save_top_k=2),
+        }
+
+    values = (1.0, 2.0, 0.5, 3.0, 3.0, 3.0, 3.0, 3.0)
+    whole = quiet_trainer(tmp_path, max_nb_epochs=9, **callbacks("whole"))
+    whole.fit(Recorder(val_values=values))
+    first = quiet_trainer(tmp_path, max_nb_epochs=4, **callbacks("parts"))
+    first.fit(Recorder(val_values=values))
+    first.save_checkpoint(tmp_path / "x.ckpt")
+    rest = quiet_trainer(tmp_path, max_nb_epochs=9, resume=tmp_path / "x.ckpt", **callbacks("parts"))
+    rest.fit(Recorder(val_values=values[4:]))
+    assert whole.current_epoch == rest.current_epoch == 6
+    assert names_in(tmp_path / "whole") == names_in(tmp_path / "parts")
+    assert rest.checkpoint_callback.best == 0.5
+
+
+@pytest.mark.parametrize("options", [{"mode": "best"}, {"period": 0}, {"save_best_only": True, "save_top_k": 3}])
+def test_options_that_cannot_work(options: Any) -> None:
+    with pytest.raises(MisconfigurationException):
+        ModelCheckpoint("w", **options)
+
+
+# ---------------------------------------------------------------------------------------------- the bar
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_a_bar_with_numbers_and_a_nested_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(bar_module, "DRAW_SECONDS", 0.0)
+    quiet_trainer(tmp_path, progress_bar=True, nb_sanity_val_steps=1, current_gpu_name="A").fit(Recorder(lr=0.0))
+    shown = terminal.getvalue()
+    for text in (
+        "sanity",
+        "validation",
+        "epoch 1: 100%",
+        "4/4",
+        "tng_loss=9",
+        "twice=18",
+        "val_loss=1",
+        "v_nb=0",
+        "gpu=A",
+    ):
+        assert text in shown, text
+
+
+def test_the_bar_of_a_resumed_epoch_starts_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = quiet_trainer(tmp_path, max_nb_steps=2)
+    first.fit(Recorder())
+    first.save_checkpoint(tmp_path / "x.ckpt")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(bar_module, "DRAW_SECONDS", 0.0)
+    quiet_trainer(tmp_path, progress_bar=True, resume=tmp_path / "x.ckpt").fit(Recorder())
+    assert "2/4" in terminal.getvalue()
+    assert "1/4" not in terminal.getvalue()
+
+
+def test_the_bar_reads_numbers_only_when_it_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pytorch_lightning.trainer.metrics import Metrics
+
+    reads: list[int] = []
+    shown = Metrics.shown
+    monkeypatch.setattr(Metrics, "shown", lambda self: (reads.append(1), shown(self))[1])
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    quiet_trainer(tmp_path, progress_bar=True).fit(Recorder(nb_batches=200))
+    assert len(reads) < 20
+
+
+def test_process_position_moves_the_bar_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    quiet_trainer(tmp_path, progress_bar=True, process_position=1).fit(Recorder())
+    assert "\n\n" in terminal.getvalue()
