@@ -31,11 +31,9 @@ def read_optimizers(returned: Any, milestones: Sequence[int]) -> tuple[list[Opti
     anything that isn't one of the forms it may return.
     """
     optimizers, schedulers = _split(returned)
-    wrong = next(
-        (o for o in optimizers if not callable(getattr(o, "step", None)) or not hasattr(o, "param_groups")), None
-    )
-    if wrong is not None or not optimizers:
-        received = "an empty list" if wrong is None else describe(wrong)
+    wrong = [o for o in optimizers if not callable(getattr(o, "step", None)) or not hasattr(o, "param_groups")]
+    if wrong or not optimizers:
+        received = describe(wrong[0]) if wrong else "an empty list"
         raise MisconfigurationException(
             f"configure_optimizers returned {received}; expected {EXPECTED}."
             " Write: return [torch.optim.Adam(self.parameters())]"
