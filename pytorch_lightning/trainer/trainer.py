@@ -5,7 +5,6 @@ import datetime
 import inspect
 import os
 import signal
-import sys
 import threading
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
@@ -148,12 +147,14 @@ class Trainer(ReadAttributes):
         ):
             plan = self._plan = plan_fit(self.config, model, run, self._callbacks, self._notices)
             stages.announce(plan)
+            failed = True
             try:
                 run_fit(plan)
+                failed = False
             except KeyboardInterrupt:  # the second Ctrl-C; the first asks for a stop at the next save point
                 run.interrupted = True
             finally:
-                stages.finish_fit(plan, failed=sys.exc_info()[0] is not None)
+                stages.finish_fit(plan, failed)
         self.interrupted = run.interrupted
         return int(not run.interrupted)
 

@@ -1,0 +1,36 @@
+"""What README shows is what runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def test_the_example_runs_and_is_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len([line for line in example.splitlines() if line.strip()]) <= 25
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "README.md", "exec"), {"__name__": "__main__"})
+    shown = capsys.readouterr().out
+    assert float(re.findall(r"'acc': ([0-9.]+)", shown)[-1]) > 0.5
+    assert (tmp_path / "lightning_logs/Classifier/version_0/metrics.csv").exists()
+
+
+def test_its_files_exist() -> None:
+    for path in re.findall(r"\]\((pytorch_lightning/[^)]+)\)|`(examples/[^`]+\.py)`", README):
+        assert (Path(__file__).parent.parent / (path[0] or path[1])).exists(), path
+
+
+def test_its_commands_are_those_that_are_checked() -> None:
+    checked = (Path(__file__).parent.parent / ".ci" / "run").read_text()
+    commands = re.findall(r"```bash\n(.*?)\n```", README, re.DOTALL)
+    assert commands == [
+        "pip install -e . && python examples/new_project_templates/single_cpu_template.py",
+        'pip install -e ".[test]" && pytest',
+    ]
+    assert 'pip install --quiet -e ".[test]"\npytest\n' in checked
+    assert "python single_cpu_template.py" in checked
