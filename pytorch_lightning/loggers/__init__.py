@@ -2,4 +2,5 @@
 
 from pytorch_lightning.loggers.csv_logger import CSVLogger as CSVLogger
 from pytorch_lightning.loggers.logger import Logger as Logger
+from pytorch_lightning.loggers.tensorboard_logger import TensorBoardLogger as TensorBoardLogger
 from pytorch_lightning.loggers.test_tube_logger import TestTubeLogger as TestTubeLogger

@@ -17,7 +17,7 @@ class CSVLogger(Logger):
 
     def __init__(self, save_dir: str | Path, name: str = "default", version: int | str | None = None) -> None:
         self.save_dir, self.name = Path(save_dir), name
-        self._version: int | str = _make_folder(self.save_dir / name) if version is None else version
+        self._version: int | str = make_folder(self.save_dir / name) if version is None else version
         self._folder = self.save_dir / name / f"version_{self._version}"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._rows: list[dict[str, Any]] = []
@@ -46,7 +46,7 @@ class CSVLogger(Logger):
         self.save()
 
 
-def _make_folder(parent: Path) -> int:
+def make_folder(parent: Path) -> int:
     """Make the next free ``version_{n}`` in ``parent`` and return n. Two processes never get the same."""
     parent.mkdir(parents=True, exist_ok=True)
     numbers = [int(p.name[8:]) for p in parent.glob("version_*") if p.name[8:].isdigit()]

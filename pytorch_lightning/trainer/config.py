@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks.keras_style import as_callback
 from pytorch_lightning.errors import MisconfigurationException, Problem, describe, raise_together
 from pytorch_lightning.precision.precision import NAMES as PRECISIONS
 
@@ -285,13 +286,22 @@ def _callbacks(options: Mapping[str, Any]) -> tuple[Callback | None, Callback | 
     if isinstance(early, ModelCheckpoint) or isinstance(checkpoint, EarlyStopping):
         early, checkpoint = checkpoint, early
     others = tuple(options["callbacks"])
-    named = [("early_stop_callback", early), ("checkpoint_callback", checkpoint), *(("callbacks", c) for c in others)]
-    for name, callback in named:
-        if callback is not None and not isinstance(callback, Callback):
+
+    def read(name: str, value: Any) -> Callback | None:
+        callback = None if value is None else as_callback(value)
+        if value is not None and callback is None:
             raise MisconfigurationException(
-                f"{name} must be a pytorch_lightning.callbacks.Callback; received {describe(callback)}."
+                f"{name} must be a pytorch_lightning.callbacks.Callback, or have a method of Keras's callbacks;"
+                f" received {describe(value)}."
             )
-    return early, checkpoint, others
+        return callback
+
+    chosen = (read("callbacks", value) for value in others)
+    return (
+        read("early_stop_callback", early),
+        read("checkpoint_callback", checkpoint),
+        tuple(callback for callback in chosen if callback is not None),
+    )
 
 
 def _seconds(value: Any) -> float | None:

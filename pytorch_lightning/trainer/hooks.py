@@ -69,7 +69,7 @@ def hook_table(module: LightningModule, callbacks: Iterable[Callback], run: Any)
             table[name].append(getattr(module, name))
     for callback in callbacks:
         for name in CALLBACK_HOOKS:
-            if getattr(type(callback), name) is not getattr(Callback, name):
+            if inspect.getattr_static(callback, name) is not inspect.getattr_static(Callback, name):
                 table[name].append(partial(getattr(callback, name), run))
     return {name: tuple(methods) for name, methods in table.items()}
 

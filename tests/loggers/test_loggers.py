@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pytorch_lightning.errors import Notices
-from pytorch_lightning.loggers import CSVLogger, Logger, TestTubeLogger
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, TestTubeLogger
 from pytorch_lightning.loggers.metrics_file import MetricsFile
 from tests.trainer.recorder import Recorder, quiet_trainer
 
@@ -259,3 +259,61 @@ def test_an_experiment_that_turns_itself_off_is_said_loudly(
     logger.save()
     logger.close()
     assert "logs nothing any more" in capsys.readouterr().err
+
+
+def test_tensorboard_gets_the_rows_as_scalars(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    model = Recorder(lr=0.0)
+    model.hparams = {"layers": 2}
+    fit(tmp_path, TensorBoardLogger(tmp_path / "tb", "run"), model)
+    folder = tmp_path / "tb/run/version_0"
+    assert rows_in(folder / "meta_tags.csv") == [{"key": "layers", "value": "2"}]
+    events = EventAccumulator(str(folder / "tf"))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("tng_loss")] == [(i, 9.0) for i in range(4)]
+    assert [(e.step, e.value) for e in events.Scalars("val_loss")] == [(3, 1.0)]
+    assert "batch_nb" not in events.Tags()["scalars"]
+    assert "hparams/text_summary" in events.Tags()["tensors"]
+
+
+def test_the_users_experiment_stays_fully_usable(tmp_path: Path, make: MakeExperiment) -> None:
+    class Using(Recorder):
+        def on_epoch_end(self) -> None:
+            self.experiment.tag({"noted": 1})
+            self.experiment.add_scalars("both", {"a": 1.0, "b": 2.0}, 0)
+            self.experiment.add_image("picture", torch.zeros(1, 4, 4), 0)
+            self.experiment.add_embedding(torch.eye(3), global_step=0)
+            self.experiment.log({"mine": 5.0})
+            self.experiment.save()
+
+    fit(tmp_path, make(), Using(), max_nb_epochs=2)
+    folder = tmp_path / "tt/exp/version_0"
+    rows = rows_in(folder / "metrics.csv")
+    assert len(rows) == 12
+    assert [r["mine"] for r in rows if r["mine"]] == ["5.0", "5.0"]
+    assert {"key": "noted", "value": "1"} in rows_in(folder / "meta_tags.csv")
+    assert (folder / "tf/both_a").is_dir()
+
+
+def test_ten_thousand_rows_are_written_as_fast_at_the_end_as_at_the_start(make: MakeExperiment) -> None:
+    import time
+
+    logger = TestTubeLogger(make())
+
+    def seconds(first: int) -> float:
+        began = time.process_time()
+        for step in range(first, first + 1000):
+            logger.log_metrics({"loss": step * 0.5, "lr": 0.1}, step)
+            if step % 10 == 0:
+                logger.save()
+        return time.process_time() - began
+
+    seconds(0)  # the header, the first imports
+    early = seconds(1000)
+    for first in range(2000, 9000, 1000):
+        seconds(first)
+    late = seconds(9000)
+    logger.save()
+    assert late < 1.5 * early
+    assert len(rows_in(logger.folder / "metrics.csv")) == 10_000  # type: ignore[operator]

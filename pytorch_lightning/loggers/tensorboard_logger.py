@@ -1,0 +1,61 @@
+"""Rows to TensorBoard."""
+
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers.csv_logger import make_folder
+from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.loggers.metrics_file import write_tags
+
+
+class TensorBoardLogger(Logger):
+    """Writes event files to ``{save_dir}/{name}/version_{n}/tf``, and the hyperparameters beside them.
+
+    ``version=None`` takes the next free number. A row's numbers become scalars at its ``global_step``, written by
+    the SummaryWriter's own thread. ``self.writer`` is that torch.utils.tensorboard.SummaryWriter, for images and
+    the like. Raises ``OSError`` where the folder can't be made.
+    """
+
+    def __init__(self, save_dir: str | Path, name: str = "default", version: int | str | None = None) -> None:
+        self.save_dir, self.name = Path(save_dir), name
+        self._version: int | str = make_folder(self.save_dir / name) if version is None else version
+        self._folder = self.save_dir / name / f"version_{self._version}"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._writer: Any = None
+
+    @property
+    def folder(self) -> Path | None:
+        return self._folder
+
+    @property
+    def version(self) -> int | str | None:
+        return self._version
+
+    @property
+    def writer(self) -> Any:
+        """The SummaryWriter; opened when it is first asked for, and again after ``close``."""
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(log_dir=str(self._folder / "tf"))
+        return self._writer
+
+    def log_hyperparams(self, hparams: dict[str, Any]) -> None:
+        write_tags(self._folder / "meta_tags.csv", hparams)
+        if hparams:
+            table = "\n".join(f"{key}|{value}" for key, value in hparams.items())
+            self.writer.add_text("hparams", f"parameter|value\n-|-\n{table}")
+
+    def log_metrics(self, metrics: dict[str, float | int], step: int) -> None:
+        for name, value in metrics.items():
+            if name not in ("batch_nb", "global_step"):  # the axis, and the place in an epoch
+                self.writer.add_scalar(name, value, step)
+
+    def save(self) -> None:
+        if self._writer is not None:
+            self._writer.flush()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None

@@ -1,0 +1,77 @@
+"""Callbacks of the Keras kind."""
+
+from pathlib import Path
+from typing import Any
+
+from tests.trainer.recorder import Recorder, quiet_trainer
+
+
+class Keras:
+    """Notes its calls; stops after ``last`` epochs, by its return value or by ``stop_training``."""
+
+    def __init__(self, last: int = 99, flag: bool = False) -> None:
+        self.last, self.flag = last, flag
+        self.calls: list[Any] = []
+
+    def set_model(self, model: Any) -> None:
+        self.calls.append(("set_model", type(model).__name__))
+
+    def set_params(self, params: dict[str, Any]) -> None:
+        self.calls.append(("set_params", params))
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.calls.append("on_train_begin")
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.calls.append(("on_epoch_begin", epoch))
+
+    def on_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.calls.append(("on_batch_end", batch, logs["twice"]))
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> bool:
+        self.calls.append(("on_epoch_end", epoch, logs["val_loss"], logs["tng_loss"]))
+        if self.flag:
+            self.stop_training = epoch + 1 >= self.last
+        return not self.flag and epoch + 1 >= self.last
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self.calls.append("on_train_end")
+
+
+def test_its_methods_are_called_with_epochs_batches_and_numbers(tmp_path: Path) -> None:
+    keras = Keras()
+    quiet_trainer(tmp_path, callbacks=[keras]).fit(Recorder(nb_batches=2, lr=0.0))
+    assert keras.calls == [
+        ("set_params", {"epochs": 1, "steps": 2}),
+        ("set_model", "Recorder"),
+        "on_train_begin",
+        ("on_epoch_begin", 0),
+        ("on_batch_end", 0, 18.0),
+        ("on_batch_end", 1, 18.0),
+        ("on_epoch_end", 0, 1.0, 9.0),
+        "on_train_end",
+    ]
+
+
+def test_true_from_on_epoch_end_stops(tmp_path: Path) -> None:
+    trainer = quiet_trainer(tmp_path, early_stop_callback=Keras(last=2), max_nb_epochs=9)
+    trainer.fit(Recorder())
+    assert trainer.current_epoch == 2
+
+
+def test_stop_training_stops_after_min_nb_epochs(tmp_path: Path) -> None:
+    trainer = quiet_trainer(tmp_path, callbacks=[Keras(last=2, flag=True)], max_nb_epochs=9, min_nb_epochs=3)
+    trainer.fit(Recorder())
+    assert trainer.current_epoch == 3
+
+
+def test_one_method_is_enough(tmp_path: Path) -> None:
+    class One:
+        ends = 0
+
+        def on_epoch_end(self, epoch: int, logs: Any) -> None:
+            self.ends += 1
+
+    one = One()
+    quiet_trainer(tmp_path, callbacks=[one], max_nb_epochs=3).fit(Recorder())
+    assert one.ends == 3
