@@ -62,6 +62,7 @@ class Rows:
         }
         row.update(self._rates())
         row.update(run.metrics.grad_norms)
+        run.metrics.grad_norms.clear()  # a row inside a window has no norms of its own
         row.update(self._memory())
         row.update(run.metrics.of_training())
         for change in self._change:

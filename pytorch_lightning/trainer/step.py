@@ -97,6 +97,8 @@ def build_train_window(parts: StepParts) -> TrainWindow:
     if not parts.takes_optimizer:  # one loss, one window
         windows = windows[:1] * len(parts.optimizers)
     first, takes_optimizer, everyone = windows[0], parts.takes_optimizer, range(len(parts.optimizers))
+    # optimizers of one loss are made ready together (one norm to clip), others each by itself
+    groups: list[Sequence[int]] = [(i,) for i in everyone] if takes_optimizer else [everyone]
     stepped = [False] * len(parts.optimizers)
     update = build_update(parts, windows, stepped)
     run_batch = build_forward_backward(parts)
@@ -127,7 +129,8 @@ def build_train_window(parts: StepParts) -> TrainWindow:
             progress.epoch_over = True
         if has_run:
             if accumulate > 1 or not takes_optimizer:
-                update(everyone)
+                for which in groups:
+                    update(which)
             if precision.scales:
                 precision.update()
             progress.nb_optimizer_steps += any(stepped)

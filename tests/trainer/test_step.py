@@ -1,0 +1,102 @@
+"""Windows of several optimizers, and what is weighed in them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from pytorch_lightning.errors import FitError
+from tests.trainer.recorder import Recorder, quiet_trainer, rows_of
+
+
+class Two(Recorder):
+    """Two weights with an optimizer each, and a loss each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = nn.Parameter(torch.zeros(1))
+
+    def training_step(self, data_batch: Any, batch_nb: int, optimizer_i: int) -> Any:
+        assert self.weight.requires_grad == (optimizer_i == 0)
+        assert self.other.requires_grad == (optimizer_i == 1)
+        self.note("step", batch_nb, optimizer_i, self.weight.item(), self.other.item())
+        # counts of 1 and 3 for the first optimizer, 3 and 1 for the second
+        count = [1.0, 3.0, 3.0, 1.0][2 * optimizer_i + batch_nb % 2]
+        slope = 1.0 if batch_nb % 2 == 0 else 2.0
+        return {"loss": (self.weight + self.other).sum() * slope, "loss_count": count}
+
+    def configure_optimizers(self) -> Any:
+        return [torch.optim.SGD([self.weight], 1.0), torch.optim.SGD([self.other], 1.0)]
+
+
+def test_each_optimizer_weighs_its_own_losses(tmp_path: Path) -> None:
+    model = Two()
+    quiet_trainer(tmp_path, accumulate_grad_batches=2, max_nb_steps=1).fit(model)
+    assert model.weight.item() == pytest.approx(-(1.0 * 1 + 2.0 * 3) / 4)
+    assert model.other.item() == pytest.approx(-(1.0 * 3 + 2.0 * 1) / 4)
+
+
+def test_each_optimizer_of_a_three_argument_step_is_clipped_by_itself(tmp_path: Path) -> None:
+    for accumulate in (1, 2):
+        model = Two()
+        quiet_trainer(tmp_path, gradient_clip=0.5, max_nb_steps=1, accumulate_grad_batches=accumulate).fit(model)
+        assert model.weight.item() == pytest.approx(-0.5, abs=1e-5)
+        assert model.other.item() == pytest.approx(-0.5, abs=1e-5)
+
+
+def test_without_accumulation_each_steps_before_the_next_ones_turn(tmp_path: Path) -> None:
+    model = Two()
+    quiet_trainer(tmp_path, max_nb_steps=1).fit(model)
+    assert [call[1:] for call in model.calls if call[0] == "step"] == [(0, 0, 0.0, 0.0), (0, 1, -1.0, 0.0)]
+
+
+def test_with_accumulation_all_step_at_the_windows_end(tmp_path: Path) -> None:
+    model = Two()
+    quiet_trainer(tmp_path, max_nb_steps=1, accumulate_grad_batches=2).fit(model)
+    assert {call[3:] for call in model.calls if call[0] == "step"} == {(0.0, 0.0)}
+
+
+def test_requires_grad_is_put_back_after_an_exception(tmp_path: Path) -> None:
+    class Failing(Two):
+        def training_step(self, data_batch: Any, batch_nb: int, optimizer_i: int) -> Any:
+            if optimizer_i == 1:
+                raise ValueError("mine")
+            return super().training_step(data_batch, batch_nb, optimizer_i)
+
+    model = Failing()
+    with pytest.raises(ValueError, match="mine"):
+        quiet_trainer(tmp_path).fit(model)
+    assert model.weight.requires_grad
+    assert model.other.requires_grad
+
+
+def test_loss_count_for_some_batches_of_a_window_only_is_an_error(tmp_path: Path) -> None:
+    class Sometimes(Recorder):
+        def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+            output = {"loss": self.weight.sum()}
+            return {**output, "loss_count": 2} if batch_nb else output
+
+    with pytest.raises(FitError, match="always or never"):
+        quiet_trainer(tmp_path, accumulate_grad_batches=2).fit(Sometimes())
+
+
+def test_an_epoch_ended_inside_a_window_steps_with_what_there_is(tmp_path: Path) -> None:
+    class Ended(Recorder):
+        def on_batch_start(self, data_batch: Any) -> int | None:
+            return -1 if self.trainer.batch_nb == 1 else None
+
+        def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+            return self.weight.sum() * 4.0
+
+    model = Ended(lr=1.0)
+    quiet_trainer(tmp_path, accumulate_grad_batches=4).fit(model)
+    assert model.weight.item() == -4.0
+
+
+def test_rows_inside_a_window_have_no_stale_norms(tmp_path: Path) -> None:
+    model = Recorder(lr=0.0)
+    quiet_trainer(tmp_path, accumulate_grad_batches=2, track_grad_norm=2, add_log_row_interval=1).fit(model)
+    norms = [row["grad_2_norm_total"] for row in rows_of(tmp_path) if row["tng_loss"]]
+    assert norms == ["", "6.0", "", "6.0"]
