@@ -1,4 +1,4 @@
-"""What a precision does to a step: the interface, and the table of names."""
+"""What a precision does to a step: the interface."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -55,18 +55,3 @@ class Precision(ABC):
 
 SKIPPED = object()
 """What a step gives that was skipped."""
-
-NAMES = ("32", "64", "bf16", "16", "bf16-true", "16-true")
-
-
-def build_precision(name: str, device: torch.device) -> Precision:
-    """The precision called ``name`` (one of ``NAMES``) for ``device``."""
-    from pytorch_lightning.precision.bfloat16 import BFloat16
-    from pytorch_lightning.precision.float16 import Float16
-    from pytorch_lightning.precision.full import Full
-
-    if name == "bf16":
-        return BFloat16(device)
-    if name == "16":
-        return Float16(device)
-    return Full(name)

@@ -3,10 +3,11 @@
 import argparse
 import os
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-NOT_ON_THE_COMMAND_LINE = ("experiment", "early_stop_callback", "checkpoint_callback", "callbacks", "cluster")
+from pytorch_lightning.trainer.config import OBJECT_OPTIONS
+from pytorch_lightning.trainer.trainer import option_defaults
 
 
 def boolean(text: str) -> bool:
@@ -119,12 +120,10 @@ def add_default_args(
     (``--fast_dev_run``) or with a value (``--progress_bar false``). An option that the parser has already stays as
     it is. A parser made from this one may add options of the same names, which then win.
     """
-    from pytorch_lightning.trainer.trainer import option_defaults
-
     if not hasattr(parser, "strategy"):  # a model may read it off any parser that it is given
         parser.strategy = "grid_search"  # type: ignore[attr-defined]
     for name, default in option_defaults().items():
-        if name not in NOT_ON_THE_COMMAND_LINE:
+        if name not in OBJECT_OPTIONS:
             _add(
                 parser, name, rand_seed if name == "seed" and rand_seed is not None else default, kind_of(name, default)
             )
@@ -170,11 +169,3 @@ def _add(
     if kind is boolean:
         more.update(nargs="?", const=True)
     parser.add_argument(*aliases, flag, action=YieldingOption, default=default, type=kind, help=text or None, **more)
-
-
-def options_from(hparams: Namespace | Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of ``hparams`` that are options of the Trainer."""
-    from pytorch_lightning.trainer.trainer import option_defaults
-
-    values = hparams if isinstance(hparams, Mapping) else vars(hparams)
-    return {name: values[name] for name in option_defaults() if name in values and name not in NOT_ON_THE_COMMAND_LINE}

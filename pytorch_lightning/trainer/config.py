@@ -9,7 +9,7 @@ from typing import Any
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.callbacks.keras_style import as_callback
 from pytorch_lightning.errors import MisconfigurationException, Problem, describe, raise_together
-from pytorch_lightning.precision.precision import NAMES as PRECISIONS
+from pytorch_lightning.precision import NAMES as PRECISIONS
 
 ALIASES = {
     "logger": "experiment",
@@ -40,6 +40,9 @@ LATER: dict[str, Any] = {
     "fused_optimizers": False,
 }
 """Options that this version knows by name only, with the one value that they may have."""
+
+OBJECT_OPTIONS = ("experiment", "early_stop_callback", "checkpoint_callback", "callbacks", "cluster")
+"""Options whose values are objects: they can't be words of a command line."""
 
 AMP_LEVELS = {"O0": "32", "O1": "16", "O2": "16", "O3": "16-true"}
 

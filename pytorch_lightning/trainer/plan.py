@@ -13,7 +13,8 @@ from pytorch_lightning.checkpoints.checkpoint import Part
 from pytorch_lightning.data.replay import ReplayableLoader, length_of, replayable
 from pytorch_lightning.errors import Notices, Problem, raise_together
 from pytorch_lightning.loggers.logger import LoggerGroup
-from pytorch_lightning.precision.precision import Precision, build_precision
+from pytorch_lightning.precision import build_precision
+from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.strategies.single_device import SingleDevice, choose_device
 from pytorch_lightning.strategies.strategy import Strategy

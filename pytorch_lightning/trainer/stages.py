@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.checkpoints.store import read_checkpoint
 from pytorch_lightning.errors import CheckpointError, raise_together
-from pytorch_lightning.precision.precision import build_precision
+from pytorch_lightning.precision import build_precision
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.strategies.single_device import SingleDevice, choose_device
 from pytorch_lightning.trainer.config import Config

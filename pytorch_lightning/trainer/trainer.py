@@ -19,7 +19,7 @@ from pytorch_lightning.errors import MisconfigurationException, Notices, describ
 from pytorch_lightning.root_module.root_module import LightningModule, Standin
 from pytorch_lightning.trainer import files, stages
 from pytorch_lightning.trainer.attributes import ReadAttributes
-from pytorch_lightning.trainer.config import build_config, resolve_aliases
+from pytorch_lightning.trainer.config import OBJECT_OPTIONS, build_config, resolve_aliases
 from pytorch_lightning.trainer.loop import run_fit
 from pytorch_lightning.trainer.plan import FitPlan, all_callbacks, plan_fit
 from pytorch_lightning.trainer.run import FitRun
@@ -125,9 +125,9 @@ class Trainer(ReadAttributes):
     def from_args(cls, hparams: Namespace | Mapping[str, Any], **overrides: Any) -> Self:
         """A Trainer with the options that ``hparams`` (what ``parse_args`` gave, or a dict) holds; other entries
         are left alone. ``overrides`` win."""
-        from pytorch_lightning.trainer.arguments import options_from
-
-        return cls(**{**options_from(hparams), **overrides})
+        values = hparams if isinstance(hparams, Mapping) else vars(hparams)
+        options = {name: values[name] for name in option_defaults() if name in values and name not in OBJECT_OPTIONS}
+        return cls(**{**options, **overrides})
 
     def fit(self, model: LightningModule) -> int:
         """Train ``model``. Returns 1 when training is complete and 0 when it was interrupted.

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from pytorch_lightning import LightningModule, Trainer, add_default_args
-from pytorch_lightning.trainer.arguments import NOT_ON_THE_COMMAND_LINE
-from pytorch_lightning.trainer.config import LATER
+from pytorch_lightning.trainer.config import LATER, OBJECT_OPTIONS
 from pytorch_lightning.trainer.trainer import option_defaults
 
 with warnings.catch_warnings():
@@ -29,7 +28,7 @@ def parsed(make: Any, *words: str) -> Any:
 def test_every_option_is_offered_with_the_trainers_default(make: Any) -> None:
     values = vars(parsed(make))
     for name, default in option_defaults().items():
-        if name not in NOT_ON_THE_COMMAND_LINE:
+        if name not in OBJECT_OPTIONS:
             assert values[name] == default, name
     assert Trainer.from_args(values).options == Trainer().options
 
@@ -75,7 +74,7 @@ GIVEN: dict[str, tuple[tuple[str, ...], Any]] = {
 
 
 def test_the_table_of_given_values_is_complete() -> None:
-    assert set(GIVEN) | set(NOT_ON_THE_COMMAND_LINE) | set(LATER) == set(option_defaults())
+    assert set(GIVEN) | set(OBJECT_OPTIONS) | set(LATER) == set(option_defaults())
 
 
 @pytest.mark.parametrize("make", PARSERS, ids=["argparse", "test-tube"])
