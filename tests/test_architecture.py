@@ -42,6 +42,7 @@ ARROWS = {
     "errors": set(),
     "models": {"trainer"},
     "utils": {"trainer", "errors"},
+    "utilities": {"trainer", "errors"},
 }  # fmt: skip
 """Which part may import which."""
 

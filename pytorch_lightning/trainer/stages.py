@@ -8,7 +8,7 @@ import torch
 
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.checkpoints.store import read_checkpoint
-from pytorch_lightning.errors import CheckpointError, raise_together
+from pytorch_lightning.errors import CheckpointError, LightningError, raise_together
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.strategies.single_device import SingleDevice, choose_device
@@ -16,6 +16,7 @@ from pytorch_lightning.trainer.config import Config
 from pytorch_lightning.trainer.evaluation import names_of, plan_evaluation
 from pytorch_lightning.trainer.hooks import hook_table, missing, wrongly_signed
 from pytorch_lightning.trainer.loop import run_evaluation
+from pytorch_lightning.trainer.metrics import at
 from pytorch_lightning.trainer.plan import FitPlan
 from pytorch_lightning.trainer.run import FitRun
 from pytorch_lightning.trainer.saving import restore_module
@@ -32,6 +33,12 @@ def announce(plan: FitPlan) -> None:
         + (f", files in {folder}" if folder is not None else ", no files"),
         flush=True,
     )
+
+
+def note_place(error: Exception, run: FitRun) -> None:
+    """Add to a user's exception where in the fit it was raised; our own say so themselves."""
+    if not isinstance(error, LightningError):
+        error.add_note(f"raised while fitting {type(run.module).__name__} {at(run.progress)}")
 
 
 def finish_fit(plan: FitPlan, failed: bool) -> None:

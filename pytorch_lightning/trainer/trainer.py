@@ -153,6 +153,9 @@ class Trainer(ReadAttributes):
                 failed = False
             except KeyboardInterrupt:  # the second Ctrl-C; the first asks for a stop at the next save point
                 run.interrupted = True
+            except Exception as error:
+                stages.note_place(error, run)
+                raise
             finally:
                 stages.finish_fit(plan, failed)
         self.interrupted = run.interrupted

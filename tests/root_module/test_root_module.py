@@ -368,13 +368,15 @@ def test_the_import_paths_of_2019() -> None:
     from pytorch_lightning.callbacks.pt_callbacks import EarlyStopping, ModelCheckpoint
     from pytorch_lightning.models.trainer import Trainer as OldTrainer
     from pytorch_lightning.root_module.root_module import LightningModule as OldModule
+    from pytorch_lightning.utilities.arg_parse import add_default_args as later_args
+    from pytorch_lightning.utilities.debugging import MisconfigurationException as LaterError
     from pytorch_lightning.utils.arg_parse import add_default_args
     from pytorch_lightning.utils.debugging import MisconfigurationException as OldError
 
     assert OldTrainer is Trainer
     assert OldModule is LightningModule
-    assert add_default_args is ptl.add_default_args
-    assert OldError is MisconfigurationException
+    assert add_default_args is later_args is ptl.add_default_args
+    assert OldError is LaterError is MisconfigurationException
     assert EarlyStopping.__name__, ModelCheckpoint.__name__
 
 

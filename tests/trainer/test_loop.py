@@ -319,6 +319,18 @@ def test_an_exception_in_validation_is_raised_and_modes_are_put_back(tmp_path: P
     assert torch.is_grad_enabled()
 
 
+def test_a_users_exception_arrives_as_it_is_with_its_place(tmp_path: Path) -> None:
+    class Bad(Recorder):
+        def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+            if self.global_step == 6:
+                raise LookupError("mine")
+            return super().training_step(data_batch, batch_nb)
+
+    with pytest.raises(LookupError, match="mine") as caught:
+        quiet_trainer(tmp_path, max_nb_epochs=3).fit(Bad())
+    assert caught.value.__notes__ == ["raised while fitting Bad (epoch 1, batch_nb 2)"]
+
+
 def test_outputs_arrive_in_loader_order_detached(tmp_path: Path) -> None:
     class Outputs(Recorder):
         def validation_step(self, data_batch: Any, batch_nb: int) -> Any:

@@ -1,0 +1,1 @@
+from pytorch_lightning.trainer.arguments import add_default_args as add_default_args
