@@ -131,7 +131,8 @@ def _tqdm() -> Any:
 
 def _can_draw() -> bool:
     """Whether stderr is a terminal, or this is a notebook (where tqdm draws a widget)."""
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return sys.stderr.isatty() or hasattr(shell, "kernel")
 
 
 def _short(value: Any) -> str:
