@@ -3,7 +3,8 @@
     LightningError
     ├── MisconfigurationException   seen before the first batch: options, hooks, loaders
     ├── FitError                    seen while a batch is run
-    └── CheckpointError             a file that can't be written, read or trusted
+    ├── CheckpointError             a file that can't be written, read or trusted
+    └── ProcessError                another process of the run ended
 
 Every message has four short parts: what, where, what was received, what to do. A *notice* is one line about
 something that is probably a mistake but may be meant; its code silences it: ``Trainer(silence=('not-shuffled',))``.
@@ -28,6 +29,10 @@ class FitError(LightningError):
 
 class CheckpointError(LightningError):
     """A checkpoint that can't be written, read or trusted."""
+
+
+class ProcessError(LightningError):
+    """Another process of the run raised an exception of a user's, or was killed."""
 
 
 class Problem(NamedTuple):
@@ -77,9 +82,11 @@ class Notices:
 
     def __init__(self, silence: Collection[str] = ()) -> None:
         self._done = set(silence)
+        self.quiet = False
+        """Whether nothing is printed: another process says the same."""
 
     def say(self, code: str, text: str) -> None:
         """Print ``text`` with its ``code``; nothing where that code was said before or silenced."""
-        if code not in self._done:
+        if code not in self._done and not self.quiet:
             self._done.add(code)
             print(f"pytorch_lightning: {text}  [{code}]", file=sys.stderr, flush=True)

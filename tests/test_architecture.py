@@ -21,7 +21,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 MOST_LINES_OF_A_FILE = 400
 MOST_LINES_OF_A_FUNCTION = 50
-MOST_LINES_OF_THE_PACKAGE = 8_000
+MOST_LINES_OF_THE_PACKAGE = 8_000  # of code: the docstrings are the reference pages, and may be as long as they need
 MOST_FRAMES = 6
 MOST_CALLS = 15
 
@@ -38,6 +38,7 @@ ARROWS = {
     "callbacks": {"errors", "callbacks"},
     "loggers": {"errors", "loggers"},
     "data": {"errors", "processes", "seeding", "data"},
+    "processes": set(),
     "seeding": set(),
     "errors": set(),
     "models": {"trainer"},
@@ -91,8 +92,21 @@ def test_no_function_is_long() -> None:
     assert not long
 
 
+def lines_of_code(path: Path) -> int:
+    """Lines that aren't blank, comments or docstrings."""
+    text = path.read_text()
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    strings: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        for statement in node.body if isinstance(node, documented) else ():
+            if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+                strings.update(range(statement.lineno, (statement.end_lineno or statement.lineno) + 1))
+    lines = enumerate(text.splitlines(), 1)
+    return sum(1 for n, line in lines if n not in strings and line.strip() and not line.strip().startswith("#"))
+
+
 def test_the_package_is_small() -> None:
-    assert sum(len(p.read_text().splitlines()) for p in FILES) <= MOST_LINES_OF_THE_PACKAGE
+    assert sum(map(lines_of_code, FILES)) <= MOST_LINES_OF_THE_PACKAGE
 
 
 def test_nobody_asks_what_kind_of_strategy_there_is() -> None:

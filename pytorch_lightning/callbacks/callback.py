@@ -70,7 +70,13 @@ class Run(Protocol):
 
 
 class Callback:
-    """Does nothing; override what you need. ``run`` is a ``Run``."""
+    """Does nothing; override what you need. ``run`` is a ``Run``.
+
+    Where there are several processes, each has its own copy, and all are called alike.
+    """
+
+    only_first = False
+    """Whether only the first process has any use for this."""
 
     def on_fit_start(self, run: Run) -> None:
         """Before the sanity validation and the first epoch."""

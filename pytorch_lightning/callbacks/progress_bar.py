@@ -19,6 +19,8 @@ class ProgressBar(Callback):
     isn't 0.
     """
 
+    only_first = True
+
     def __init__(self, process_position: int = 0, gpu_name: Any = 0) -> None:
         self.process_position, self.gpu_name = process_position, gpu_name
         self._bar: Any = None

@@ -19,6 +19,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from pytorch_lightning import seeding
 from pytorch_lightning.data.seeded_view import BatchKey, find_generators
+from pytorch_lightning.processes import EVERYTHING, Share
 
 MOST_AHEAD = 10_000  # batches: loader workers fetch ahead of the training step by far fewer
 # These draw from the global streams once, when their first index is asked for.
@@ -26,11 +27,12 @@ DRAW_ONCE = (RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRand
 
 
 class IndexPlan(Sampler[tuple[BatchKey, Any]]):
-    """Gives (key, what the user's sampler gave) for each batch from ``start`` on, ``limit`` batches in all.
+    """Gives (key, what the user's sampler gave) for each batch from ``start`` up to ``limit`` that is in ``share``.
 
     ``sampler`` is the user's batch sampler, or the plain sampler of a loader with ``batch_size=None``;
-    ``generator`` is the loader's own. Call ``begin_epoch`` before each
-    iteration. ``crc_at(n)`` is the CRC of the indices of the first n batches.
+    ``generator`` is the loader's own. Every process draws the whole order, so that any sampler works and all agree
+    on it. Call ``begin_epoch`` before each iteration. ``crc_at(n)`` is the CRC of the indices of the first n
+    batches.
     """
 
     def __init__(
@@ -41,7 +43,9 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
         *,
         generator: torch.Generator | None = None,
         same_each_epoch: bool = False,
+        share: Share = EVERYTHING,
     ) -> None:
+        self.share, self.nb_drawn = share, 0
         self.sampler, self.seed, self.loader_id = sampler, seed, loader_id
         self.generator, self.same_each_epoch = generator, same_each_epoch
         self.epoch = self.start = 0
@@ -71,6 +75,7 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
         states = [_state_of(generator) for generator in self._generators]
         seed, epoch, loader_id, start, limit = self.seed, self.epoch, self.loader_id, self.start, self.limit
         crcs, crc, batch_nb = self._crcs, 0, -1
+        has = None if self.share.nb == 1 else self.share.has
         try:
             for batch_nb, indices in enumerate(islice(self._drawn(), limit)):
                 if batch_nb == start:
@@ -82,8 +87,9 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
                 if batch_nb >= start - 1:
                     crcs[batch_nb + 1] = crc
                     crcs.pop(batch_nb - MOST_AHEAD, None)
-                if batch_nb >= start:
+                if batch_nb >= start and (has is None or has(batch_nb)):
                     yield BatchKey(seed, epoch, loader_id, batch_nb, crc), indices
+            self.nb_drawn = batch_nb + 1
             if batch_nb < start:  # all of them dropped, or there are fewer now
                 self._compare(crc)
         finally:

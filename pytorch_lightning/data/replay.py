@@ -14,7 +14,10 @@ import torch
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
+    DistributedSampler,
     IterableDataset,
+    RandomSampler,
+    Sampler,
     SequentialSampler,
     TensorDataset,
     default_collate,
@@ -24,14 +27,18 @@ from pytorch_lightning import seeding
 from pytorch_lightning.data.index_plan import IndexPlan, set_epoch
 from pytorch_lightning.data.seeded_view import KeyedDataset, SeededDataset, SeededIterable
 from pytorch_lightning.errors import FitError, MisconfigurationException
+from pytorch_lightning.processes import EVERYTHING, Share
 
 
 class ReplayableLoader(ABC):
     """The batches of a loader as a function of (seed, epoch, batch number)."""
 
+    nb_drawn = 0
+    """How many batches the epoch had, other processes' included; known once ``batches`` was used up."""
+
     @abstractmethod
     def batches(self, epoch: int, start: int = 0, limit: int | None = None) -> Iterator[Any]:
-        """The batches ``start`` to ``limit`` of ``epoch``."""
+        """The batches ``start`` to ``limit`` of ``epoch``, those of them that are this process's."""
 
     def crc_at(self, nb_batches: int) -> int | None:
         """The CRC of the indices of the first ``nb_batches`` batches of the epoch; None where there are none."""
@@ -45,14 +52,18 @@ class ReplayableLoader(ABC):
 class IndexedLoader(ReplayableLoader):
     """A DataLoader over a map-style dataset, built again around an ``IndexPlan``."""
 
-    def __init__(self, loader: DataLoader[Any], seed: int, loader_id: int, in_order: bool) -> None:
+    def __init__(self, loader: DataLoader[Any], seed: int, loader_id: int, in_order: bool, share: Share) -> None:
         batched = loader.batch_sampler is not None
         sampler: Any = loader.batch_sampler if batched else loader.sampler
         if in_order and batched and loader.batch_size is not None:
             sampler = BatchSampler(
                 SequentialSampler(cast("Sized", loader.dataset)), loader.batch_size, loader.drop_last
             )
-        self._plan = IndexPlan(sampler, seed, loader_id, generator=loader.generator, same_each_epoch=in_order)
+        if share.nb > 1:
+            sampler = _undistributed(sampler, loader)
+        self._plan = IndexPlan(
+            sampler, seed, loader_id, generator=loader.generator, same_each_epoch=in_order, share=share
+        )
         # a TensorDataset only indexes its tensors: nothing is drawn, so nothing is seeded
         draws_nothing = type(loader.dataset) is TensorDataset and loader.collate_fn is default_collate
         view = (KeyedDataset if draws_nothing else SeededDataset)(loader.dataset)
@@ -64,6 +75,10 @@ class IndexedLoader(ReplayableLoader):
         set_epoch(getattr(self._loader.dataset, "_dataset", None), epoch)
         return iter(self._loader)
 
+    @property
+    def nb_drawn(self) -> int:  # type: ignore[override]
+        return self._plan.nb_drawn
+
     def crc_at(self, nb_batches: int) -> int | None:
         return self._plan.crc_at(nb_batches)
 
@@ -74,18 +89,21 @@ class IndexedLoader(ReplayableLoader):
 class SequenceLoader(ReplayableLoader):
     """A list or tuple of ready batches."""
 
-    def __init__(self, batches: Sequence[Any]) -> None:
-        self._batches = batches
+    def __init__(self, batches: Sequence[Any], share: Share = EVERYTHING) -> None:
+        self._batches, self._share = batches, share
 
     def batches(self, epoch: int, start: int = 0, limit: int | None = None) -> Iterator[Any]:
-        return islice(iter(self._batches), start, limit)
+        self.nb_drawn = len(self._batches) if limit is None else min(limit, len(self._batches))
+        if self._share.nb == 1:
+            return islice(iter(self._batches), start, limit)
+        return (self._batches[n] for n in range(start, self.nb_drawn) if self._share.has(n))
 
 
 class StreamLoader(ReplayableLoader):
     """Anything with ``__iter__``: each batch is made after the streams were seeded for it."""
 
-    def __init__(self, loader: Any, seed: int, loader_id: int) -> None:
-        self._seed, self._loader_id = seed, loader_id
+    def __init__(self, loader: Any, seed: int, loader_id: int, share: Share = EVERYTHING) -> None:
+        self._seed, self._loader_id, self._share = seed, loader_id, share
         self._view: SeededIterable | None = None
         self._loader = loader
         if isinstance(loader, DataLoader) and type(loader).__iter__ is DataLoader.__iter__:
@@ -109,7 +127,15 @@ class StreamLoader(ReplayableLoader):
         seeding.seed_order(seed, epoch, loader_id, (), ())
         iterator = iter(self._loader)
         self._used_up = iterator is self._loader
-        return islice(self._seeded(iterator, epoch), start, limit)
+        return self._dealt(islice(self._seeded(iterator, epoch), start, limit), start)
+
+    def _dealt(self, batches: Iterator[Any], start: int) -> Iterator[Any]:
+        """This process's share of ``batches``. The others' are made too: only so do all see the same stream."""
+        self.nb_drawn = start
+        for batch in batches:
+            self.nb_drawn += 1
+            if self._share.has(self.nb_drawn - 1):
+                yield batch
 
     def _seeded(self, iterator: Iterator[Any], epoch: int) -> Iterator[Any]:
         seed, loader_id, batch_nb = self._seed, self._loader_id, 0
@@ -145,22 +171,40 @@ def _options_of(loader: DataLoader[Any]) -> dict[str, Any]:
     return options
 
 
-def replayable(loader: Any, seed: int, loader_id: int, *, in_order: bool = False) -> ReplayableLoader:
+def _undistributed(sampler: Any, loader: DataLoader[Any]) -> Any:
+    """``sampler`` without a DistributedSampler in it: batches are dealt out here, and dealing twice loses samples."""
+    inner = sampler.sampler if type(sampler) is BatchSampler else sampler
+    if type(inner) is not DistributedSampler:
+        return sampler
+    data = cast("Sized", loader.dataset)
+    generator = torch.Generator().manual_seed(inner.seed)
+    whole: Sampler[int] = RandomSampler(data, generator=generator) if inner.shuffle else SequentialSampler(data)
+    return BatchSampler(whole, sampler.batch_size, sampler.drop_last) if type(sampler) is BatchSampler else whole
+
+
+def replayable(
+    loader: Any, seed: int, loader_id: int, *, in_order: bool = False, share: Share = EVERYTHING
+) -> ReplayableLoader:
     """``loader`` as a ``ReplayableLoader``.
 
     ``loader_id`` keeps the streams of a run's loaders apart. ``in_order`` gives the same batches in each epoch,
-    unshuffled where the loader makes its own batches. Raises ``MisconfigurationException`` for what has no
-    ``__iter__``.
+    unshuffled where the loader makes its own batches. ``share`` says which batches are given. Raises
+    ``MisconfigurationException`` for what has no ``__iter__``.
     """
     if isinstance(loader, DataLoader) and type(loader).__iter__ is DataLoader.__iter__:
         if isinstance(loader.dataset, IterableDataset):
-            return StreamLoader(loader, seed, loader_id)
-        return IndexedLoader(loader, seed, loader_id, in_order)
+            return StreamLoader(loader, seed, loader_id, share)
+        return IndexedLoader(loader, seed, loader_id, in_order, share)
     if type(loader) in (list, tuple):
-        return SequenceLoader(loader)
+        return SequenceLoader(loader, share)
     if not hasattr(loader, "__iter__"):
         raise MisconfigurationException(f"a loader must have __iter__; received {loader!r}. Return a DataLoader.")
-    return StreamLoader(loader, seed, loader_id)
+    return StreamLoader(loader, seed, loader_id, share)
+
+
+def is_distributed(loader: Any) -> bool:
+    """Whether ``loader`` deals its samples out to processes by itself."""
+    return isinstance(getattr(loader, "sampler", None), DistributedSampler)
 
 
 def length_of(loader: Any) -> int | None:

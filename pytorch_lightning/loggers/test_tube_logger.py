@@ -23,15 +23,7 @@ class TestTubeLogger(Logger):
     def __init__(self, experiment: Any, notices: Notices | None = None) -> None:
         self.experiment = experiment
         self._notices = notices or Notices()
-        # Experiment's own paths follow whichever Experiment was made last: compute ours from its save_dir, once
-        root = experiment.save_dir if experiment.save_dir is not None else None
-        self._folder: Path | None = None
-        if not experiment.debug:
-            self._folder = (
-                Path(experiment.get_data_path(experiment.name, experiment.version))
-                if root is None
-                else Path(root) / experiment.name / f"version_{experiment.version}"
-            )
+        self._folder = folder_of(experiment)
         self._nb_in_file = 0
         self._columns: list[str] = []
         self._mark: tuple[int, int] | None = None
@@ -87,7 +79,7 @@ class TestTubeLogger(Logger):
         """The experiment's own save, in its own folder even where another Experiment was made since."""
         if self._folder is None:
             return
-        with _own_root(self.experiment):
+        with own_root(self.experiment):
             self.experiment.save()
         if self.experiment.debug:
             self._notices.say(
@@ -123,6 +115,18 @@ class TestTubeLogger(Logger):
         return safe
 
 
+def folder_of(experiment: Any) -> Path | None:
+    """The folder of an Experiment; None where it writes nothing.
+
+    Its own paths follow whichever Experiment was made last, so this is computed from its ``save_dir``.
+    """
+    if experiment.debug:
+        return None
+    if experiment.save_dir is None:
+        return Path(experiment.get_data_path(experiment.name, experiment.version))
+    return Path(experiment.save_dir, experiment.name, f"version_{experiment.version}")
+
+
 def _plain(rows: list[dict[str, Any]]) -> bool:
     return all(isinstance(value, (int, float, str, type(None))) for row in rows for value in row.values())
 
@@ -136,7 +140,7 @@ def _mark_of(path: Path) -> tuple[int, int] | None:
     return status.st_ino, status.st_size
 
 
-class _own_root:
+class own_root:
     """A scope in which test-tube's module-wide folder is that of one experiment."""
 
     def __init__(self, experiment: Any) -> None:

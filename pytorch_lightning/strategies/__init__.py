@@ -1,0 +1,15 @@
+"""Where a module runs. ``distributed_backend`` takes a name, or one of these with options of its own."""
+
+from typing import Any
+
+from pytorch_lightning.strategies.distributed import Distributed as Distributed
+from pytorch_lightning.strategies.single_device import SingleDevice as SingleDevice
+from pytorch_lightning.strategies.strategy import Strategy as Strategy
+
+STRATEGIES: dict[Any, type[Strategy]] = {None: SingleDevice, "ddp": Distributed}
+"""The strategies by the names that ``distributed_backend`` takes."""
+
+
+def build_strategy(backend: Any) -> Strategy:
+    """The strategy called ``backend``; one that a user made is taken as it is."""
+    return backend if isinstance(backend, Strategy) else STRATEGIES[backend]()

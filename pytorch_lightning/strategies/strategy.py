@@ -1,26 +1,63 @@
 """Where a module runs, and how a step gets there: the interface."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from pytorch_lightning.data.transfer import build_transfer
+from pytorch_lightning.processes import ALONE, Processes
 
 
 class Strategy(ABC):
-    """Places a module and hands out its step methods as callables."""
+    """Places a module, hands out its step methods as callables, and adds gradients up over processes.
 
+    A user may make one with options of its own and pass it as ``distributed_backend``. ``attach`` is called first.
+    """
+
+    name: str
     device: torch.device
+    processes: Processes = ALONE
+    runs_together = False
+    """Whether every process must take part in each forward pass, in evaluation too."""
+    saves_together = False
+    """Whether every process must take part in making a checkpoint."""
+
+    def attach(self, device: torch.device, processes: Processes, devices: Sequence[torch.device] = ()) -> None:
+        """Take note of where this process runs: on ``device``, one of the machine's ``devices`` that are meant."""
+        self.device, self.processes = device, processes
 
     @abstractmethod
     def place(self, module: nn.Module, dtype: torch.dtype | None) -> None:
         """Move ``module`` to where it runs, converted to ``dtype`` (None: as it is). Changes it in place."""
 
     @abstractmethod
-    def step_function(self, module: nn.Module, name: str) -> Callable[..., Any]:
-        """The method ``name`` of ``module`` as it is to be called."""
+    def step_function(self, module: nn.Module, name: str, *, takes_optimizer: bool = False) -> Callable[..., Any]:
+        """The method ``name`` of ``module`` as it is to be called. ``takes_optimizer``: a training step that is
+        called once per optimizer, so that some parameters get no gradient in it."""
 
-    @abstractmethod
     def transfer(self, dtype: torch.dtype | None) -> Callable[[Any], Any] | None:
         """A function that brings a batch to the device; None where it is there already."""
+        return build_transfer(self.device, dtype)
+
+    def exchanging(self, last: bool) -> AbstractContextManager[Any]:
+        """A scope for one forward and backward pass. Gradients are averaged over processes in the ``last`` one of
+        a window only."""
+        return nullcontext()
+
+    def run_idle(self) -> None:
+        """Take part in an exchange of gradients, inside ``exchanging``, without a batch."""
+
+    def add_up(self, table: Tensor) -> Tensor:
+        """The sum of everybody's ``table``, which may be changed."""
+        return table
+
+    def share_buffers(self, module: nn.Module) -> None:
+        """Give every process the buffers of rank 0."""
+
+    def unused_parameters(self) -> list[str]:
+        """Parameters that this strategy needs a gradient of in every step and that got none; looked at once."""
+        return []

@@ -61,6 +61,7 @@ KINDS: dict[str, Callable[[str], Any]] = {
     "seed": optional(int),
     "resume": optional(str),
     "save_every_nb_batches": optional(int),
+    "process_timeout_minutes": float,
     "virtual_ranks": optional(int),
     "lr_scheduler_milestones": optional(str),
     "accumulate_grad_batches": windows,

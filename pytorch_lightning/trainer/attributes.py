@@ -2,8 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
+from pytorch_lightning.processes import ALONE
+from pytorch_lightning.strategies.devices import choose_devices
+
 if TYPE_CHECKING:
+    from pytorch_lightning.processes import Processes
     from pytorch_lightning.root_module.root_module import LightningModule
+    from pytorch_lightning.strategies import Strategy
     from pytorch_lightning.trainer.config import Config
     from pytorch_lightning.trainer.plan import FitPlan
     from pytorch_lightning.trainer.run import FitRun
@@ -17,11 +22,42 @@ class ReadAttributes:
     _plan: "FitPlan | None"
     _run: "FitRun | None"
 
-    # one process on one device
-    use_dp = use_ddp = False
-    proc_rank = node_rank = 0
-    world_size = 1
-    data_parallel_device_ids: Any = None
+    _strategy: "Strategy | None"
+
+    @property
+    def _processes(self) -> "Processes":
+        return ALONE if self._strategy is None else self._strategy.processes
+
+    @property
+    def use_dp(self) -> bool:
+        """Whether the last run used several GPUs in one process."""
+        return self._strategy is not None and self._strategy.name == "dp"
+
+    @property
+    def use_ddp(self) -> bool:
+        """Whether the last run was one of several processes."""
+        return self._processes.nb > 1
+
+    @property
+    def proc_rank(self) -> int:
+        """The number of this process among all; 0 shows, logs and writes."""
+        return self._processes.rank
+
+    @property
+    def node_rank(self) -> int:
+        """The number of this machine."""
+        return self._processes.node_rank
+
+    @property
+    def world_size(self) -> int:
+        """How many processes there are."""
+        return self._processes.nb
+
+    @property
+    def data_parallel_device_ids(self) -> list[int] | None:
+        """The GPUs of ``gpus``; None on the CPU."""
+        indices = [device.index for device in choose_devices(self.config.gpus)[0] if device.type != "cpu"]
+        return indices or None
 
     @property
     def model(self) -> Any:

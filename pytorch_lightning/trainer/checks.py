@@ -12,6 +12,7 @@ from pytorch_lightning.checkpoints.checkpoint import module_part
 from pytorch_lightning.data.replay import length_of, shuffles
 from pytorch_lightning.errors import CheckpointError, MisconfigurationException, Notices, Problem
 from pytorch_lightning.precision.precision import Precision
+from pytorch_lightning.processes import Share
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.trainer.config import Config
 from pytorch_lightning.trainer.hooks import is_overridden, missing, wrongly_signed
@@ -67,7 +68,7 @@ def optimizer_problems(optimizers: Sequence[Optimizer], takes_optimizer: bool, p
     return problems
 
 
-def loader_problems(loader: Any, config: Config) -> list[Problem]:
+def loader_problems(loader: Any, config: Config, share: Share) -> list[Problem]:
     """A training loader that can't be used with these options."""
     if not hasattr(loader, "__iter__"):
         return [Problem("tng_dataloader gave something without __iter__", repr(loader), "Return a DataLoader")]
@@ -84,6 +85,7 @@ def loader_problems(loader: Any, config: Config) -> list[Problem]:
             for name, share in shares.items()
             if share < 1.0
         ]
+    length = None if length is None else share.nb_rounds(length)
     if length is not None and not config.fast_dev_run and config.val_check_interval > max(1, length):
         return [
             Problem(

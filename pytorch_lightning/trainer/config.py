@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.callbacks.keras_style import as_callback
 from pytorch_lightning.errors import MisconfigurationException, Problem, describe, raise_together
 from pytorch_lightning.precision import NAMES as PRECISIONS
+from pytorch_lightning.strategies import STRATEGIES, Strategy
 
 ALIASES = {
     "logger": "experiment",
@@ -25,13 +26,6 @@ ALIASES = {
 
 LATER: dict[str, Any] = {
     "cluster": None,
-    "nb_gpu_nodes": 1,
-    "distributed_backend": None,
-    "nb_processes": 1,
-    "virtual_ranks": None,
-    "exact_elastic": False,
-    "gather_validation": True,
-    "process_timeout_minutes": 10,
     "save_every_minutes": 5.0,
     "save_every_nb_batches": None,
     "crash_bundle": True,
@@ -60,6 +54,13 @@ class Config:
     process_position: int
     current_gpu_name: Any
     gpus: Any
+    nb_gpu_nodes: int
+    nb_processes: int
+    distributed_backend: Any
+    virtual_ranks: int | None
+    exact_elastic: bool
+    gather_validation: bool
+    process_timeout_minutes: float
     progress_bar: bool
     overfit_pct: float
     track_grad_norm: float
@@ -219,6 +220,17 @@ def _max_time(options: Mapping[str, Any]) -> Problem | None:
     return Problem("max_time must be a number of minutes or a timedelta", describe(value))
 
 
+def _backend(options: Mapping[str, Any]) -> Problem | None:
+    backend, exact = options["distributed_backend"], options["exact_elastic"]
+    name = backend.name if isinstance(backend, Strategy) else backend
+    if name not in (*STRATEGIES, "single"):
+        known = ", ".join(repr(known) for known in STRATEGIES)
+        return Problem(f"distributed_backend must be one of {known}, or a strategy object", describe(backend))
+    if exact and name not in (None, "single", "ddp"):
+        return Problem(f"exact_elastic=True doesn't work with distributed_backend={name!r}", do="Use 'ddp'")
+    return None
+
+
 CHECKS: tuple[Check, ...] = (
     _number("gradient_clip", float("-inf")),
     _choice("gradient_clip_algorithm", "norm", "value"),
@@ -237,6 +249,11 @@ CHECKS: tuple[Check, ...] = (
     _number("nb_sanity_val_steps", 0, whole=True),
     _number("seed", 0, whole=True, none=True),
     _choice("resume_check", "error", "warn"),
+    _number("nb_gpu_nodes", 1, whole=True),
+    _number("nb_processes", 1, whole=True),
+    _number("virtual_ranks", 1, whole=True, none=True),
+    _number("process_timeout_minutes", 0.01),
+    _backend,
     _choice("amp_level", *AMP_LEVELS),
     _choice("precision", None, *PRECISIONS, 16, 32, 64),
     _interval,

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from pytorch_lightning.data.replay import ReplayableLoader, length_of, replayabl
 from pytorch_lightning.data.transfer import build_transfer
 from pytorch_lightning.errors import FitError, MisconfigurationException, describe
 from pytorch_lightning.precision.precision import Precision
+from pytorch_lightning.processes import Processes, Share
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.strategies.strategy import Strategy
 from pytorch_lightning.trainer.hooks import Hooks, is_overridden, nb_arguments
@@ -28,9 +31,10 @@ class EvaluationPlan:
     stage: str
     module: LightningModule
     step: Callable[..., Any]
-    end: Callable[[list[list[Any]]], Any]
-    keep: Callable[[Any], Any]
-    """What becomes of one output before it is put aside."""
+    end: Callable[[list[list[tuple[int, Any]]]], Any]
+    """Makes the result of all outputs, each with the number of its batch."""
+    keep: Callable[[Any, int], Any]
+    """What becomes of one output before it is put aside; gets its number over all loaders too."""
     loaders: Sequence[tuple[ReplayableLoader, int | None, tuple[int, ...]]]
     """Each loader, how many of its batches, and what the step gets as further arguments."""
     nb_batches: int | None
@@ -38,6 +42,8 @@ class EvaluationPlan:
     seed: int
     on_device: bool
     hooks: Hooks
+    share: Share
+    """Which batches of each loader are this process's."""
 
     def call(self, name: str, *arguments: Any) -> None:
         """Call everybody who overrides the hook ``name``."""
@@ -56,13 +62,15 @@ def plan_evaluation(
     hooks: Hooks,
     limit: int | None = None,
     percent: float = 1.0,
-    outputs_to: Callable[[Any], None] | None = None,
+    outputs_to: Callable[[Any, int], None] | None = None,
     to_cpu: bool = False,
+    gather: bool = True,
 ) -> EvaluationPlan:
     """A plan for one pass over ``loaders`` (one, or a list of several).
 
     ``limit`` is the number of batches of each loader, ``percent`` the share of them. ``to_cpu`` brings the outputs
-    to the CPU; ``outputs_to`` takes each instead of a list. Raises ``MisconfigurationException`` for loaders that
+    to the CPU; ``outputs_to`` takes each instead of a list. ``gather``: where there are several processes, give
+    every one all outputs. Raises ``MisconfigurationException`` for loaders that
     don't fit.
     """
     step_name, end_name = names_of(module, stage)
@@ -75,24 +83,28 @@ def plan_evaluation(
             f"{stage} has {len(each)} loaders, so {type(module).__name__}.{step_name} gets a third argument."
             f" Write def {step_name}(self, data_batch, batch_nb, dataloader_i)."
         )
+    processes = strategy.processes
+    share = Share(processes.nb, range(processes.rank, processes.rank + 1))
     planned = []
     for i, loader in enumerate(each):
         nb = _nb_of(loader, stage, percent, limit)
-        planned.append((replayable(loader, seed, FIRST_LOADER_ID[stage] + i), nb, (i,) if takes_loader else ()))
+        replay = replayable(loader, seed, FIRST_LOADER_ID[stage] + i, share=share)
+        planned.append((replay, nb, (i,) if takes_loader else ()))
     counts = [nb for _, nb, _ in planned]
     nested = several and takes_loader
     return EvaluationPlan(
         stage=stage,
         module=module,
         step=precision.forward(strategy.step_function(module, step_name)),
-        end=_build_end(module, end_name, nested),
-        keep=_to_cpu(outputs_to) if to_cpu else detached,
+        end=build_end(_build_summary(module, end_name, nested), processes, gather and outputs_to is None),
+        keep=_to_cpu(outputs_to) if to_cpu or (processes.nb > 1 and gather) else keep_detached,
         loaders=planned,
         nb_batches=None if None in counts else sum(nb for nb in counts if nb is not None),
         to_device=strategy.transfer(precision.dtype),
         seed=seed,
         on_device=strategy.device.type != "cpu",
         hooks=hooks,
+        share=share,
     )
 
 
@@ -133,7 +145,36 @@ def _nb_of(loader: Any, stage: str, percent: float, limit: int | None) -> int | 
     return nb if limit is None else (limit if nb is None else min(nb, limit))
 
 
-def _build_end(module: LightningModule, name: str | None, nested: bool) -> Callable[[list[list[Any]]], Any]:
+def build_end(
+    summarize: Callable[[list[list[Any]]], Any], processes: Processes, gather: bool
+) -> Callable[[list[list[tuple[int, Any]]]], Any]:
+    """``end(outputs)``: ``summarize`` of the outputs of all processes, in the order of the loader.
+
+    Without ``gather`` each process makes its own summary, and the numbers are averaged by how many batches each had.
+    """
+
+    def end(outputs: list[list[tuple[int, Any]]]) -> Any:
+        everybodys = processes.gather(outputs) if gather else [outputs]
+        ordered = [
+            [output for _, output in sorted(chain(*parts), key=itemgetter(0))]
+            for parts in zip(*everybodys, strict=True)
+        ]
+        if processes.nb == 1:
+            return summarize(ordered)
+        if gather:
+            result = summarize(ordered)
+            return processes.from_first(result) if isinstance(result, dict) else result
+        nb_own = sum(map(len, outputs))
+        told = processes.gather((nb_own, summarize(ordered) if nb_own else None))
+        if not isinstance(told[0][1], dict):
+            return told[processes.rank][1]
+        total = sum(nb for nb, _ in told)
+        return {key: sum(nb * own[key] for nb, own in told if nb) / total for key in told[0][1]}
+
+    return end
+
+
+def _build_summary(module: LightningModule, name: str | None, nested: bool) -> Callable[[list[list[Any]]], Any]:
     if name is None:
         return lambda outputs: outputs if nested else outputs[0]
     end = getattr(module, name)
@@ -153,6 +194,11 @@ def _build_end(module: LightningModule, name: str | None, nested: bool) -> Calla
     return summarize
 
 
+def keep_detached(output: Any, number: int) -> Any:
+    """``detached``, for outputs that stay where they are."""
+    return detached(output)
+
+
 def detached(value: Any) -> Any:
     """``value`` with every tensor in it detached; only copied where one has a graph."""
     if isinstance(value, Tensor):
@@ -164,11 +210,11 @@ def detached(value: Any) -> Any:
     return value
 
 
-def _to_cpu(outputs_to: Callable[[Any], None] | None) -> Callable[[Any], Any]:
+def _to_cpu(outputs_to: Callable[[Any, int], None] | None) -> Callable[[Any, int], Any]:
     transfer = build_transfer(torch.device("cpu"), None, from_device=True)
 
-    def keep(output: Any) -> Any:
+    def keep(output: Any, number: int) -> Any:
         output = detached(output) if transfer is None else transfer(detached(output))
-        return output if outputs_to is None else outputs_to(output)
+        return output if outputs_to is None else outputs_to(output, number)
 
     return keep

@@ -9,19 +9,25 @@ from pytorch_lightning.errors import MisconfigurationException, Notices, describ
 from pytorch_lightning.loggers import CSVLogger, Logger, TestTubeLogger
 from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.loggers.test_tube_logger import is_experiment
+from pytorch_lightning.processes import Processes
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.trainer.config import Config
 from pytorch_lightning.trainer.run import FitRun
 
 
-def open_loggers(config: Config, module: LightningModule, run: FitRun, notices: Notices) -> LoggerGroup:
+def open_loggers(
+    config: Config, module: LightningModule, run: FitRun, notices: Notices, processes: Processes
+) -> LoggerGroup:
     """The loggers of a run, which learn its hyperparameters. Sets ``run.version`` and, for a trial, ``run.scratch``.
+    Only the first process has any.
 
     ``experiment`` may be a test-tube Experiment, a Logger, a list of them, None (a folder under
     ``default_save_path``), or False (nothing). A trial (``fast_dev_run``) writes to a temporary folder only.
     """
     if config.fast_dev_run:
         run.scratch = Path(tempfile.mkdtemp(prefix="fast_dev_run_"))
+    if not processes.is_first:
+        return LoggerGroup([], notices)
     chosen: list[Logger] = []
     given = config.experiment
     if given is not False:

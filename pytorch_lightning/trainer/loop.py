@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from pytorch_lightning.data.sharing import numbered
 from pytorch_lightning.seeding import EVALUATION, seed_device, seed_streams
 from pytorch_lightning.trainer.evaluation import EvaluationPlan
 from pytorch_lightning.trainer.plan import FitPlan
@@ -19,6 +20,7 @@ def run_fit(plan: FitPlan) -> None:
     if plan.sanity is not None:
         plan.call("on_sanity_check_start")
         plan.learn_names(run_evaluation(plan.sanity, NEVER))
+    plan.at_save_point()
 
     while not plan.is_complete():
         run_epoch(plan)
@@ -76,14 +78,14 @@ def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
     ``counter`` tells one pass from the next: random numbers are a function of it.
     """
     step, to_device, seed = plan.step, plan.to_device, plan.seed
-    outputs: list[list[Any]] = []
+    outputs: list[list[tuple[int, Any]]] = []
     plan.call("on_evaluation_start", plan.stage, plan.nb_batches)
     try:
         with evaluation_mode(plan.module):
-            nb_done = 0
+            nb_before = 0
             for loader_i, (loader, limit, extra) in enumerate(plan.loaders):
                 outputs.append([])
-                for batch_nb, batch in enumerate(loader.batches(counter, 0, limit)):
+                for batch_nb, batch in numbered(loader, plan.share, counter, limit):
                     if batch is None:
                         continue
                     word = seed_streams(seed, EVALUATION, counter, batch_nb, loader_i)
@@ -91,9 +93,9 @@ def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
                         seed_device(word)
                     if to_device is not None:
                         batch = to_device(batch)
-                    outputs[-1].append(plan.keep(step(batch, batch_nb, *extra)))
-                    plan.call("on_evaluation_batch_end", plan.stage, nb_done)
-                    nb_done += 1
+                    outputs[-1].append((batch_nb, plan.keep(step(batch, batch_nb, *extra), nb_before + batch_nb)))
+                    plan.call("on_evaluation_batch_end", plan.stage, nb_before + batch_nb)
+                nb_before += loader.nb_drawn
             return plan.end(outputs)
     finally:
         plan.call("on_evaluation_end", plan.stage)

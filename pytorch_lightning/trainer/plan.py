@@ -5,26 +5,29 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
 from torch.optim import Optimizer
 
 from pytorch_lightning.callbacks import Callback, ProgressBar
 from pytorch_lightning.checkpoints.checkpoint import Part
-from pytorch_lightning.data.replay import ReplayableLoader, length_of, replayable
+from pytorch_lightning.data.replay import ReplayableLoader, is_distributed, length_of, replayable
+from pytorch_lightning.data.sharing import RoundsLoader
 from pytorch_lightning.errors import Notices, Problem, raise_together
 from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.precision.precision import Precision
+from pytorch_lightning.processes import Share
 from pytorch_lightning.root_module.root_module import LightningModule
-from pytorch_lightning.strategies.single_device import SingleDevice, choose_device
-from pytorch_lightning.strategies.strategy import Strategy
+from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.trainer import checks, files
+from pytorch_lightning.trainer.agreement import Agreement
 from pytorch_lightning.trainer.config import Config
 from pytorch_lightning.trainer.evaluation import EvaluationPlan, plan_evaluation
+from pytorch_lightning.trainer.gradients import before_update
 from pytorch_lightning.trainer.hooks import Hooks, hook_table, is_overridden, say_near_misses, takes_one_more
-from pytorch_lightning.trainer.metrics import at
-from pytorch_lightning.trainer.optimizers import Schedule, gradients_of, read_optimizers
+from pytorch_lightning.trainer.optimizers import Schedule, read_optimizers
+from pytorch_lightning.trainer.placement import plan_share
 from pytorch_lightning.trainer.progress import NEVER, Progress, nb_checked, validation_batches
+from pytorch_lightning.trainer.rounds import build_round_window
 from pytorch_lightning.trainer.rows import Rows
 from pytorch_lightning.trainer.run import FitRun
 from pytorch_lightning.trainer.saving import CallbacksPart, DataPart, RandomPart, Saver, read_for_resume, restore_module
@@ -52,7 +55,8 @@ class FitPlan:
     seed: int
     optimizers: Sequence[Optimizer]
     schedules: Sequence[Schedule]
-    device: torch.device
+    strategy: Strategy
+    agreement: Agreement | None
     progress: Progress = field(init=False)
     most_steps: int = field(init=False)
 
@@ -67,8 +71,8 @@ class FitPlan:
 
     def is_complete(self) -> bool:
         """Whether training is to end here, between two epochs."""
-        if self.progress.epoch >= self.config.max_nb_epochs:
-            self.run.stop("max_nb_epochs reached")
+        if self.progress.epoch >= self.config.max_nb_epochs and not self.progress.stop_reason:
+            self.progress.stop_reason = "max_nb_epochs reached"
         return bool(self.progress.stop_reason)
 
     def validates(self, epoch: int) -> bool:
@@ -103,23 +107,33 @@ class FitPlan:
 
     def at_save_point(self) -> None:
         """State is whole here: write what was asked for, and see whether a limit is reached."""
-        self.run.asked = False
-        if self.progress.nb_optimizer_steps >= self.most_steps:
-            self.run.stop(f"max_nb_steps reached ({self.most_steps})")
+        run, progress = self.run, self.progress
+        run.asked = False
+        if progress.nb_optimizer_steps >= self.most_steps:
+            run.stop(f"max_nb_steps reached ({self.most_steps})")
+            run.asked = False
+        if self.agreement is not None:
+            self.agreement.settle()
+        progress.stop_reason = progress.stop_reason or run.stop_wanted
         if self.run.requests:
             self.rows.check_losses()
             self.saver.save_requested()
 
 
 def plan_fit(
-    config: Config, module: LightningModule, run: FitRun, callbacks: Sequence[Callback], notices: Notices
+    config: Config,
+    module: LightningModule,
+    run: FitRun,
+    callbacks: Sequence[Callback],
+    notices: Notices,
+    strategy: Strategy,
 ) -> FitPlan:
     """Decide everything about a fit of ``module``, and restore what ``config.resume`` holds.
 
     Raises one ``MisconfigurationException`` that lists every mistake that can be seen before the first batch.
     """
-    basis = _plan_basis(config, module, run, callbacks, notices)
-    loggers = files.open_loggers(config, module, run, notices)
+    basis = _plan_basis(config, module, run, callbacks, notices, strategy)
+    loggers = files.open_loggers(config, module, run, notices, strategy.processes)
     rows = Rows(
         run,
         loggers,
@@ -128,14 +142,17 @@ def plan_fit(
         every=config.add_log_row_interval,
         save_every=config.log_save_interval,
         needed=_needed_metrics(callbacks, basis.schedules),
-        device=basis.strategy.device,
+        device=strategy.device,
         stop_on_nan=config.stop_on_nan,
+        writes=strategy.processes.is_first,
     )
     epoch_schedules = EpochSchedules(basis.schedules)
     saver = _plan_saver(config, module, run, callbacks, basis, epoch_schedules)
     if basis.saved is not None:
         saver.restore(basis.saved, str(config.resume))
         run.progress.forget_limits()
+    agreement = None if run.alone else Agreement(run, strategy.processes)
+    parts = _step_parts(config, module, run, basis, rows, epoch_schedules, agreement)
     return FitPlan(
         config=config,
         module=module,
@@ -143,7 +160,9 @@ def plan_fit(
         hooks=basis.hooks,
         loader=basis.loader,
         nb_batches=run.nb_tng_batches,
-        train_window=build_train_window(_step_parts(config, module, run, basis, rows, epoch_schedules)),
+        train_window=build_train_window(parts)
+        if basis.share.nb == 1
+        else build_round_window(parts, strategy, basis.share, module, config.exact_elastic),
         validation=basis.validation,
         sanity=None if basis.saved is not None else basis.sanity,
         epoch_schedules=epoch_schedules,
@@ -153,7 +172,8 @@ def plan_fit(
         seed=basis.seed,
         optimizers=basis.optimizers,
         schedules=basis.schedules,
-        device=basis.strategy.device,
+        strategy=strategy,
+        agreement=agreement,
     )
 
 
@@ -162,6 +182,8 @@ class Basis:
     """What the rest of a plan is built on: everything checked, the module in its place."""
 
     strategy: Strategy
+    share: Share
+    """The virtual ranks that this process runs."""
     precision: Precision
     seed: int
     saved: dict[str, Any] | None
@@ -175,17 +197,19 @@ class Basis:
 
 
 def _plan_basis(
-    config: Config, module: LightningModule, run: FitRun, callbacks: Sequence[Callback], notices: Notices
+    config: Config,
+    module: LightningModule,
+    run: FitRun,
+    callbacks: Sequence[Callback],
+    notices: Notices,
+    strategy: Strategy,
 ) -> Basis:
     say_near_misses(module, notices)
     raise_together(checks.hook_problems(module) + checks.folder_problems(config))
     saved = None if config.resume is None else read_for_resume(config.resume)
     seed = saved["parts"]["data"]["seed"] if saved else torch.initial_seed() if config.seed is None else config.seed
-
-    device, line = choose_device(config.gpus)
-    if line:
-        notices.say("no-gpu", line)
-    strategy, precision = SingleDevice(device), build_precision(config.precision, device)
+    share = plan_share(config, saved, strategy.processes)
+    precision = build_precision(config.precision, strategy.device)
     strategy.place(module, precision.dtype)
     if saved is not None:
         # before the optimizers are made: a hook may put new parameters in the place of old ones
@@ -193,27 +217,38 @@ def _plan_basis(
     problems: list[Problem] = []
     optimizers, schedules = _plan_optimizers(config, module, precision, problems)
     tng_loader = module.tng_dataloader
-    problems += checks.loader_problems(tng_loader, config) + checks.saving_problems(module)
+    problems += checks.loader_problems(tng_loader, config, share) + checks.saving_problems(module)
     hooks = hook_table(module, callbacks, run)
     arguments = {"strategy": strategy, "precision": precision, "seed": seed, "hooks": hooks}
+    arguments["gather"] = config.gather_validation
     validation, sanity = checks.attempt(problems, lambda: _plan_validation(config, module, arguments)) or (None, None)
     raise_together(problems)
     checks.say_probable_mistakes(module, tng_loader, optimizers, config, notices)
 
-    run.nb_tng_batches = 1 if config.fast_dev_run else nb_checked(length_of(tng_loader), config.train_percent_check)
+    length = length_of(tng_loader)
+    nb_rounds = None if length is None else share.nb_rounds(length)
+    run.nb_tng_batches = 1 if config.fast_dev_run else nb_checked(nb_rounds, config.train_percent_check)
     run.nb_val_batches = 0 if validation is None else validation.nb_batches
     return Basis(
         strategy=strategy,
+        share=share,
         precision=precision,
         seed=seed,
         saved=saved,
         optimizers=optimizers,
         schedules=schedules,
         hooks=hooks,
-        loader=replayable(tng_loader, seed, 0, in_order=bool(config.overfit_pct)),
+        loader=_plan_loader(tng_loader, seed, config, share, notices),
         validation=validation,
         sanity=sanity,
     )
+
+
+def _plan_loader(loader: Any, seed: int, config: Config, share: Share, notices: Notices) -> ReplayableLoader:
+    if share.nb > 1 and is_distributed(loader):
+        notices.say("distributed-sampler", "the DistributedSampler is replaced: batches are dealt out to processes")
+    replay = replayable(loader, seed, 0, in_order=bool(config.overfit_pct), share=share)
+    return replay if share.nb == 1 else RoundsLoader(replay, share)
 
 
 def _plan_saver(
@@ -230,7 +265,7 @@ def _plan_saver(
         "metrics": run.metrics,
         "precision": basis.precision,
         "callbacks": CallbacksPart(callbacks),
-        "data": DataPart(basis.loader, run, basis.seed, config.resume_check),
+        "data": DataPart(basis.loader, run, basis.seed, config.resume_check, basis.share.nb),
         "epoch_schedules": epoch_schedules,
         "random": RandomPart(),
     }
@@ -241,6 +276,7 @@ def _plan_saver(
         schedules=basis.schedules,
         parts=parts,
         stop_on_nan=config.stop_on_nan,
+        strategy=basis.strategy,
     )
 
 
@@ -283,17 +319,27 @@ def _needed_metrics(callbacks: Sequence[Callback], schedules: Sequence[Schedule]
 
 
 def _step_parts(
-    config: Config, module: LightningModule, run: FitRun, basis: Basis, rows: Rows, epoch_schedules: EpochSchedules
+    config: Config,
+    module: LightningModule,
+    run: FitRun,
+    basis: Basis,
+    rows: Rows,
+    epoch_schedules: EpochSchedules,
+    agreement: Agreement | None,
 ) -> StepParts:
     strategy, precision, hooks = basis.strategy, basis.precision, basis.hooks
     schedules = [build_step_schedule(s, run.metrics) for s in basis.schedules if s.interval == "step"]
     if epoch_schedules.waits_for_steps:
         schedules.append(epoch_schedules.note_steps)
-    clock = [_build_clock(run, config.max_seconds)] if config.max_seconds else []
+    last: list[Callable[[], None]] = [_build_clock(run, config.max_seconds)] if config.max_seconds else []
+    if agreement is not None:
+        last.append(agreement.after_batch)
+    takes_optimizer = takes_one_more(module, "training_step")
+    step = strategy.step_function(module, "training_step", takes_optimizer=takes_optimizer)
     return StepParts(
         name=f"training_step of {type(module).__name__}",
-        step=precision.forward(strategy.step_function(module, "training_step")),
-        takes_optimizer=takes_one_more(module, "training_step"),
+        step=precision.forward(step),
+        takes_optimizer=takes_optimizer,
         optimizers=basis.optimizers,
         precision=precision,
         to_device=strategy.transfer(precision.dtype),
@@ -302,43 +348,13 @@ def _step_parts(
         seed=basis.seed,
         on_device=strategy.device.type != "cpu",
         before_batch=hooks["on_batch_start"],
-        before_update=_before_update(config, module, run, hooks, precision),
+        before_update=before_update(config, module, run, hooks, precision),
         before_clear=hooks["on_before_zero_grad"],
-        after_batch=(rows.after_batch, *hooks["on_batch_end"], *clock),
+        after_batch=(rows.after_batch, *hooks["on_batch_end"], *last),
         schedules=schedules,
         optimizer_step=module.optimizer_step if is_overridden(module, "optimizer_step") else None,
         nonfinite=rows.nonfinite,
     )
-
-
-def _before_update(
-    config: Config, module: LightningModule, run: FitRun, hooks: Hooks, precision: Precision
-) -> tuple[Callable[[Sequence[Optimizer]], None], ...]:
-    """What runs between the backward pass and the step, in this order. Often nothing."""
-    functions: list[Callable[[Sequence[Optimizer]], None]] = []
-    for hook in hooks["on_after_backward"]:
-        functions.append(lambda _, hook=hook: hook())  # type: ignore[misc]
-    if config.print_nan_grads:
-        functions.append(lambda _: _print_nan_gradients(module, run.progress))
-    if config.track_grad_norm > 0:
-        functions.append(lambda _: run.metrics.grad_norms.update(module.grad_norm(config.track_grad_norm)))
-    if config.gradient_clip > 0:
-        clip: Any = nn.utils.clip_grad_norm_ if config.gradient_clip_algorithm == "norm" else nn.utils.clip_grad_value_
-        functions.append(lambda optimizers: clip(gradients_of(optimizers), config.gradient_clip))
-    if functions and precision.scales:
-
-        def unscale(optimizers: Sequence[Optimizer]) -> None:
-            for optimizer in optimizers:
-                precision.unscale(optimizer)
-
-        functions.insert(0, unscale)
-    return tuple(functions)
-
-
-def _print_nan_gradients(module: LightningModule, progress: Progress) -> None:
-    for name, parameter in module.named_parameters():
-        if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
-            print(f"the gradient of {name} isn't finite {at(progress)}", flush=True)
 
 
 def _build_clock(run: FitRun, max_seconds: float) -> Callable[[], None]:

@@ -18,7 +18,7 @@ class Rows:
     """Writes a row each ``every`` batches of an epoch, beginning with its first, and one after each validation.
 
     The loggers save each ``save_every`` batches. ``needed`` are the metrics that somebody can't do without: names
-    that nothing gives are an error as soon as that is known.
+    that nothing gives are an error as soon as that is known. ``writes``: whether this is the process that logs.
     """
 
     def __init__(
@@ -33,11 +33,12 @@ class Rows:
         needed: dict[str, str],
         device: torch.device,
         stop_on_nan: bool,
+        writes: bool = True,
     ) -> None:
         self._run, self._loggers, self._optimizers = run, loggers, optimizers
         self._change, self._replace = hooks["on_tng_metrics"], hooks["update_tng_log_metrics"]
         self._every, self._save_every, self._needed, self._device = every, save_every, needed, device
-        self._stop_on_nan, self._reads_late = stop_on_nan, device.type != "cpu"
+        self._stop_on_nan, self._reads_late, self._writes = stop_on_nan, device.type != "cpu", writes
         self.validation_names: tuple[str, ...] | None = None
         """What a sanity validation gave; None where there was none."""
 
@@ -55,6 +56,8 @@ class Rows:
         run = self._run
         progress = run.progress
         self.check_losses()
+        if not self._writes:
+            return
         row: dict[str, Any] = {
             "epoch": progress.epoch,
             "batch_nb": progress.batch_nb,

@@ -18,6 +18,10 @@ class SaveRequest(NamedTuple):
     on_saved: Callable[[], None] | None
     weights_only: bool
 
+    def without_callback(self) -> tuple[Path, None, bool]:
+        """What another process is told."""
+        return self.path, None, self.weights_only
+
 
 @dataclass(kw_only=True)
 class FitRun:
@@ -35,6 +39,10 @@ class FitRun:
     scratch: Path | None = None
     version: int | str | None = None
     requests: list[SaveRequest] = field(default_factory=list)
+    stop_wanted: str = ""
+    """Why somebody wants training to stop; becomes ``progress.stop_reason`` at the next save point."""
+    alone: bool = True
+    """Whether there are no other processes to agree with."""
     asked: bool = False
     """Whether a stop or a save was asked for and hasn't been looked at: the one flag that the loop reads."""
     interrupted: bool = False
@@ -59,10 +67,10 @@ class FitRun:
 
     def stop(self, reason: str) -> None:
         """Ask that training ends at the next save point."""
-        self.progress.stop_reason = self.progress.stop_reason or reason
-        self.asked = True
+        self.stop_wanted = self.stop_wanted or reason
+        self.asked = self.asked or self.alone
 
     def save(self, path: str | Path, on_saved: Callable[[], None] | None = None, weights_only: bool = False) -> None:
         """Ask for a checkpoint at the next save point."""
         self.requests.append(SaveRequest(Path(path), on_saved, weights_only))
-        self.asked = True
+        self.asked = self.asked or self.alone

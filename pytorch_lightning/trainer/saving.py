@@ -22,6 +22,7 @@ from pytorch_lightning.checkpoints.checkpoint import (
 from pytorch_lightning.checkpoints.store import read_checkpoint, write_checkpoint
 from pytorch_lightning.data.replay import ReplayableLoader
 from pytorch_lightning.errors import CheckpointError, FitError
+from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.trainer.optimizers import Schedule
 from pytorch_lightning.trainer.run import FitRun
 
@@ -29,13 +30,15 @@ from pytorch_lightning.trainer.run import FitRun
 class DataPart:
     """Where the training data is: the seed, the epoch's length, and a checksum of the indices so far."""
 
-    def __init__(self, loader: ReplayableLoader, run: FitRun, seed: int, check: str) -> None:
+    def __init__(self, loader: ReplayableLoader, run: FitRun, seed: int, check: str, nb_virtual: int) -> None:
         self._loader, self._run, self._seed, self._check = loader, run, seed, check
+        self._nb_virtual = nb_virtual
 
     def state_dict(self) -> dict[str, Any]:
         nb_done = self._run.progress.batch_nb
         return {
             "seed": self._seed,
+            "virtual_ranks": self._nb_virtual,
             "nb_tng_batches": self._run.nb_tng_batches,
             "indices_crc": self._loader.crc_at(nb_done) if nb_done else None,
         }
@@ -89,6 +92,7 @@ class Saver:
     schedules: Sequence[Schedule]
     parts: dict[str, Part]
     stop_on_nan: bool
+    strategy: Strategy
 
     def checkpoint(self, weights_only: bool = False) -> dict[str, Any]:
         """Everything as one dict of plain data."""
@@ -130,7 +134,11 @@ class Saver:
                 raise FitError(f"{text}. Lower the learning rate, or clip gradients.")
             self.run.notices.say("weights-not-finite", text)
             return False
-        write_checkpoint(self.checkpoint(weights_only), path)
+        is_first = self.strategy.processes.is_first
+        if is_first or self.strategy.saves_together:
+            checkpoint = self.checkpoint(weights_only)
+            if is_first:
+                write_checkpoint(checkpoint, path)
         return True
 
     def _is_finite(self) -> bool:

@@ -11,7 +11,7 @@ from pytorch_lightning.checkpoints.store import read_checkpoint
 from pytorch_lightning.errors import CheckpointError, LightningError, raise_together
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.root_module.root_module import LightningModule
-from pytorch_lightning.strategies.single_device import SingleDevice, choose_device
+from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.trainer.config import Config
 from pytorch_lightning.trainer.evaluation import names_of, plan_evaluation
 from pytorch_lightning.trainer.hooks import hook_table, missing, wrongly_signed
@@ -24,12 +24,15 @@ from pytorch_lightning.trainer.saving import restore_module
 
 def announce(plan: FitPlan) -> None:
     """Say what is about to run: the summary, then one line."""
-    if not plan.config.print_weights_summary:
+    processes = plan.strategy.processes
+    if not plan.config.print_weights_summary or not processes.is_first:
         return
     plan.module.summarize()
     folder = next((logger.folder for logger in plan.loggers.loggers if logger.folder is not None), None)
     print(
-        f"training on {plan.device} in precision {plan.config.precision}, seed {plan.seed}"
+        f"training on {plan.strategy.device}"
+        + (f" and {processes.nb - 1} more, by {plan.strategy.name}," if processes.nb > 1 else "")
+        + f" in precision {plan.config.precision}, seed {plan.seed}"
         + (f", files in {folder}" if folder is not None else ", no files"),
         flush=True,
     )
@@ -51,6 +54,8 @@ def finish_fit(plan: FitPlan, failed: bool) -> None:
             plan.at_save_point()
     finally:
         plan.loggers.close()
+    if not plan.strategy.processes.is_first:
+        return
     if run.metrics.nb_nonfinite and not failed:
         print(f"{run.metrics.nb_nonfinite} losses weren't finite", flush=True)
     if run.interrupted:
@@ -62,6 +67,7 @@ def run_stage(
     config: Config,
     run: FitRun,
     callbacks: Sequence[Callback],
+    strategy: Strategy,
     fit_plan: FitPlan | None,
     ckpt: Any,
     loader: Any,
@@ -70,13 +76,10 @@ def run_stage(
     """One pass of ``stage`` ('validation', 'test' or 'predict'); see ``Trainer.test``."""
     module = run.module
     raise_together(_problems(module, stage, loader))
-    device, line = choose_device(config.gpus)
-    if line:
-        run.notices.say("no-gpu", line)
-    strategy, precision = SingleDevice(device), build_precision(config.precision, device)
+    precision = build_precision(config.precision, strategy.device)
     strategy.place(module, precision.dtype)
     if ckpt is not None:
-        path = _path_of(ckpt, config, callbacks)
+        path = path_of(ckpt, callbacks)
         restore_module(module, read_checkpoint(path), path)
     if loader is None:
         loader = module.val_dataloader if stage == "validation" else module.test_dataloader
@@ -93,6 +96,7 @@ def run_stage(
         percent=percent,
         outputs_to=_writer(Path(write_to)) if write_to is not None else None,
         to_cpu=stage == "predict",
+        gather=stage == "predict" or config.gather_validation,
     )
     result = run_evaluation(plan, 0)
     if stage == "predict":
@@ -113,7 +117,8 @@ def _problems(module: LightningModule, stage: str, loader: Any) -> list[Any]:
     return missing(module, wanted) + wrongly_signed(module)
 
 
-def _path_of(ckpt: Any, config: Config, callbacks: Sequence[Callback]) -> str:
+def path_of(ckpt: Any, callbacks: Sequence[Callback]) -> str:
+    """The path that ``ckpt`` means, 'best' being the one that a ModelCheckpoint kept."""
     if ckpt != "best":
         return str(ckpt)
     keeper = next((c for c in callbacks if isinstance(c, ModelCheckpoint)), None)
@@ -127,11 +132,8 @@ def _path_of(ckpt: Any, config: Config, callbacks: Sequence[Callback]) -> str:
 
 def _writer(folder: Path) -> Any:
     folder.mkdir(parents=True, exist_ok=True)
-    nb_written = 0
 
-    def write(output: Any) -> None:
-        nonlocal nb_written
-        torch.save(output, folder / f"{nb_written:08d}.pt")
-        nb_written += 1
+    def write(output: Any, number: int) -> None:
+        torch.save(output, folder / f"{number:08d}.pt")
 
     return write

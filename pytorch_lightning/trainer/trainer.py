@@ -17,11 +17,14 @@ from pytorch_lightning import seeding
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.errors import MisconfigurationException, Notices, describe
 from pytorch_lightning.root_module.root_module import LightningModule, Standin
+from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.trainer import files, stages
 from pytorch_lightning.trainer.attributes import ReadAttributes
 from pytorch_lightning.trainer.config import OBJECT_OPTIONS, build_config, resolve_aliases
 from pytorch_lightning.trainer.loop import run_fit
+from pytorch_lightning.trainer.placement import choose_strategy, nb_to_start
 from pytorch_lightning.trainer.plan import FitPlan, all_callbacks, plan_fit
+from pytorch_lightning.trainer.remote import run_remotely, state_of, take_state
 from pytorch_lightning.trainer.run import FitRun
 
 
@@ -119,6 +122,7 @@ class Trainer(ReadAttributes):
         self._notices = Notices(self.config.silence)
         self._callbacks = all_callbacks(self.config)
         self._plan: FitPlan | None = None
+        self._strategy: Strategy | None = None
         self._run: FitRun | None = None
 
     @classmethod
@@ -135,9 +139,15 @@ class Trainer(ReadAttributes):
         May be called again: a fresh run, unless ``resume`` is set. Raises ``MisconfigurationException`` for what
         can be seen before the first batch, ``FitError`` for what a batch showed.
         """
-        self._begin(model, FitRun(module=model, notices=self._notices))
-        run = self._run
-        assert run is not None
+        run = FitRun(module=model, notices=self._notices)
+        self._begin(model, run)
+        nb = nb_to_start(self.config)
+        if nb:
+            state = run_remotely(self.options, "fit", model, (), nb)
+            take_state(state, model, run, self._callbacks)
+            self._plan, self.interrupted = None, run.interrupted
+            return int(state["returned"])
+        strategy = self._take_place(run)
         # gradients: a fit may be started from another one's validation
         with (
             seeding.preserved(),
@@ -145,7 +155,7 @@ class Trainer(ReadAttributes):
             _deterministic(self.config.deterministic),
             _stopping_on_interrupt(run),
         ):
-            plan = self._plan = plan_fit(self.config, model, run, self._callbacks, self._notices)
+            plan = self._plan = plan_fit(self.config, model, run, self._here(strategy), self._notices, strategy)
             stages.announce(plan)
             failed = True
             try:
@@ -187,15 +197,38 @@ class Trainer(ReadAttributes):
         self, stage: str, model: LightningModule | None, ckpt: Any, loader: Any = None, write_to: Any = None
     ) -> Any:
         module = model or self.module
+        name = "validate" if stage == "validation" else stage
         if module is None:
-            name = "validate" if stage == "validation" else stage
             raise MisconfigurationException(f"there is no model yet. Pass one: trainer.{name}(model).")
         run = self._run
         if run is None or run.module is not module:
             run = FitRun(module=module, notices=self._notices)
         self._begin(module, run)
+        nb = nb_to_start(self.config)
+        if nb:
+            ckpt = None if ckpt is None else stages.path_of(ckpt, self._callbacks)
+            arguments = (loader, ckpt, write_to) if stage == "predict" else (ckpt,)
+            return run_remotely(self.options, name, module, arguments, nb)["returned"]
+        strategy = self._take_place(run)
         with seeding.preserved(), _deterministic(self.config.deterministic):
-            return stages.run_stage(stage, self.config, run, self._callbacks, self._plan, ckpt, loader, write_to)
+            return stages.run_stage(
+                stage, self.config, run, self._here(strategy), strategy, self._plan, ckpt, loader, write_to
+            )
+
+    def _take_place(self, run: FitRun) -> Strategy:
+        strategy = self._strategy = choose_strategy(self.config, self._notices)
+        run.alone = strategy.processes.nb == 1
+        return strategy
+
+    def _here(self, strategy: Strategy) -> tuple[Callback, ...]:
+        """The callbacks that this process has a use for."""
+        return tuple(c for c in self._callbacks if strategy.processes.is_first or not c.only_first)
+
+    def remote_state(self) -> dict[str, Any]:
+        """After a fit, what the process that started this one is told."""
+        assert self.module is not None
+        assert self._run is not None
+        return state_of(self.module, self._run, self._callbacks)
 
     def save_checkpoint(self, path: str | Path) -> None:
         """Write a checkpoint to ``path``: at the next save point during a fit, at once after one."""
@@ -210,7 +243,7 @@ class Trainer(ReadAttributes):
     def experiment(self) -> Any:
         """The user's test-tube Experiment; without one a stand-in whose ``log(dict)`` reaches the loggers."""
         experiment = files.experiment_of(self.config)
-        if experiment is not None:
+        if experiment is not None and self._processes.is_first:
             return experiment
         return Standin(None if self._plan is None else self._plan.rows.log_by_hand)
 

@@ -70,6 +70,13 @@ GIVEN: dict[str, tuple[tuple[str, ...], Any]] = {
     "resume": (("/x.ckpt",), "/x.ckpt"),
     "resume_check": (("warn",), "warn"),
     "silence": (("a,b",), ("a", "b")),
+    "nb_gpu_nodes": (("2",), 2),
+    "nb_processes": (("2",), 2),
+    "distributed_backend": (("ddp",), "ddp"),
+    "virtual_ranks": (("4",), 4),
+    "exact_elastic": ((), True),
+    "gather_validation": (("false",), False),
+    "process_timeout_minutes": (("2.5",), 2.5),
 }
 
 

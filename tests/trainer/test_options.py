@@ -444,13 +444,6 @@ def test_an_unknown_option_is_named_with_the_nearest_one() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("distributed_backend", "ddp"),
-        ("nb_processes", 2),
-        ("nb_gpu_nodes", 2),
-        ("virtual_ranks", 2),
-        ("exact_elastic", True),
-        ("gather_validation", False),
-        ("process_timeout_minutes", 3),
         ("cluster", object()),
         ("resume", "auto"),
         ("save_every_minutes", 1.0),

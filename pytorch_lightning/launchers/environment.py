@@ -1,0 +1,135 @@
+"""Processes that somebody else started: torchrun, srun, or a Trainer in a plain script."""
+
+import atexit
+import datetime
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TextIO, cast
+
+import torch.distributed as dist
+
+from pytorch_lightning.errors import MisconfigurationException
+from pytorch_lightning.processes import Processes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """What the environment says of this process."""
+
+    launcher: str
+    rank: int
+    nb: int
+    local_rank: int
+    nb_local: int
+    node_rank: int
+
+
+def read_environment(variables: Mapping[str, str]) -> Environment | None:
+    """The place of this process among those that were started together; None where it was started alone.
+
+    >>> read_environment({}) is None
+    True
+    """
+    if {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= set(variables):
+        rank, nb = int(variables["RANK"]), int(variables["WORLD_SIZE"])
+        nb_local = int(variables.get("LOCAL_WORLD_SIZE", nb))
+        return Environment(
+            launcher="torchrun",
+            rank=rank,
+            nb=nb,
+            local_rank=int(variables.get("LOCAL_RANK", rank % nb_local)),
+            nb_local=nb_local,
+            node_rank=int(variables.get("GROUP_RANK", rank // nb_local)),
+        )
+    if "SLURM_STEP_ID" in variables and int(variables.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        nb = int(variables["SLURM_STEP_NUM_TASKS"])
+        nb_nodes = int(variables.get("SLURM_STEP_NUM_NODES", "1"))
+        return Environment(
+            launcher="srun",
+            rank=int(variables["SLURM_PROCID"]),
+            nb=nb,
+            local_rank=int(variables["SLURM_LOCALID"]),
+            nb_local=nb // nb_nodes,
+            node_rank=int(variables["SLURM_NODEID"]),
+        )
+    return None
+
+
+def join(environment: Environment, backend: str, timeout_minutes: float) -> Processes:
+    """Meet the other processes. May be called again. Every wait ends after ``timeout_minutes``."""
+    timeout = datetime.timedelta(minutes=timeout_minutes)
+    if not dist.is_initialized():
+        if environment.launcher == "srun":
+            _name_the_first_host(environment)
+        try:
+            dist.init_process_group(backend, timeout=timeout)
+        except (dist.DistNetworkError, dist.DistStoreError, RuntimeError) as error:
+            raise MisconfigurationException(
+                f"process {environment.rank} of {environment.nb} can't meet the others at"
+                f" {os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}: {error}. Check that this address"
+                " is reachable from every machine and that all processes were started"
+            ) from error
+        if environment.rank:
+            prefix = f"[rank {environment.rank}] "
+            sys.stdout = cast("TextIO", Prefixed(sys.stdout, prefix))
+            sys.stderr = cast("TextIO", Prefixed(sys.stderr, prefix))
+        atexit.register(leave)
+    group = None
+    if dist.get_backend() != "gloo":
+        group = _groups.get("objects") or dist.new_group(backend="gloo", timeout=timeout)
+        _groups["objects"] = group
+    return Processes(
+        rank=dist.get_rank(),
+        nb=dist.get_world_size(),
+        local_rank=environment.local_rank,
+        node_rank=environment.node_rank,
+        group=group,
+        backend=str(dist.get_backend()),
+    )
+
+
+_groups: dict[str, Any] = {}
+
+
+def leave() -> None:
+    """Part from the other processes: whoever still works isn't cut off by one that is done."""
+    if not dist.is_initialized():
+        return
+    failed = getattr(sys, "last_value", None) is not None or sys.exc_info()[0] is not None
+    if not failed:
+        dist.barrier(group=_groups.get("objects"))
+    _groups.clear()
+    dist.destroy_process_group()
+
+
+def _name_the_first_host(environment: Environment) -> None:
+    """srun names no meeting place: the first host of the step, and a port that follows from the job's number."""
+    nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ["SLURM_NODELIST"]
+    first = subprocess.run(
+        ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True
+    ).stdout.split()[0]
+    job, step = int(os.environ["SLURM_JOB_ID"]), int(os.environ["SLURM_STEP_ID"])
+    os.environ.setdefault("MASTER_ADDR", first)
+    os.environ.setdefault("MASTER_PORT", str(12000 + (job * 31 + step) % 20000))
+    os.environ.update(RANK=str(environment.rank), WORLD_SIZE=str(environment.nb))
+
+
+class Prefixed:
+    """A text stream whose every line begins with the process's rank."""
+
+    def __init__(self, stream: Any, prefix: str) -> None:
+        self._stream, self._prefix, self._at_start = stream, prefix, True
+
+    def write(self, text: str) -> int:
+        """Write ``text``, the prefix before each of its lines."""
+        if text:
+            body = text[:-1].replace("\n", f"\n{self._prefix}") + text[-1]
+            self._stream.write((self._prefix if self._at_start else "") + body)
+            self._at_start = text.endswith("\n")
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

@@ -1,0 +1,64 @@
+"""A user's test-tube Experiment on its way to another process: it can't be pickled."""
+
+import csv
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pytorch_lightning.loggers.test_tube_logger import folder_of, is_experiment, own_root
+
+
+class SentExperiment(NamedTuple):
+    """What an Experiment is made of."""
+
+    options: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    tags: dict[str, Any]
+
+
+OPTIONS = ("name", "debug", "version", "save_dir", "autosave", "description", "create_git_tag")
+
+
+def packed(experiment: Any) -> Any:
+    """``experiment`` (anything that ``Trainer(experiment=...)`` takes) in a form that can be pickled."""
+    if isinstance(experiment, (list, tuple)):
+        return [packed(each) for each in experiment]
+    if not is_experiment(experiment):
+        return experiment
+    if not experiment.debug:  # it is opened again from its files
+        with own_root(experiment):
+            experiment.save()
+    options = {name: getattr(experiment, name) for name in OPTIONS}
+    return SentExperiment(options, list(experiment.metrics), dict(experiment.tags))
+
+
+def unpacked(sent: Any, *, is_first: bool) -> Any:
+    """The Experiment again, in the first process; the others log nothing."""
+    if not is_first:
+        return False
+    if isinstance(sent, SentExperiment):
+        from test_tube import Experiment
+
+        experiment = Experiment(**sent.options)
+        experiment.metrics, experiment.tags = sent.metrics, sent.tags
+        return experiment
+    return [unpacked(each, is_first=True) for each in sent] if isinstance(sent, list) else sent
+
+
+def refresh(experiment: Any) -> None:
+    """Bring an Experiment that another process has logged to up to date: its next save writes all that it holds."""
+    for each in experiment if isinstance(experiment, (list, tuple)) else [experiment]:
+        folder = folder_of(each) if is_experiment(each) else None
+        path = None if folder is None else Path(folder, "metrics.csv")
+        if path is not None and path.exists():
+            with open(path, newline="") as file:
+                rows = csv.DictReader(file)
+                each.metrics = [{k: _value(v) for k, v in row.items() if v} for row in rows]
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

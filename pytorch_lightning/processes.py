@@ -1,0 +1,88 @@
+"""The processes of a run: which one this is, and what they tell each other beside gradients."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch.distributed as dist
+
+
+@dataclass(frozen=True, kw_only=True)
+class Processes:
+    """This process among those of the run. ``ALONE`` is a run of one.
+
+    Every process must make the same calls in the same order; each waits for the others. They travel over a group of
+    their own on the CPU (gloo), so that an accelerator is never waited for.
+    """
+
+    rank: int = 0
+    nb: int = 1
+    """How many there are, over all machines."""
+    local_rank: int = 0
+    """This one's number on its machine."""
+    node_rank: int = 0
+    """The machine's number."""
+    group: Any = None
+    """The group for objects; None is the default group."""
+    backend: str = ""
+    """What carries gradients: 'gloo' or 'nccl', say."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one that shows, logs and writes."""
+        return self.rank == 0
+
+    def gather(self, value: Any) -> list[Any]:
+        """Everybody's ``value``, by rank. It must be picklable."""
+        if self.nb == 1:
+            return [value]
+        values: list[Any] = [None] * self.nb
+        dist.all_gather_object(values, value, group=self.group)
+        return values
+
+    def from_first(self, value: Any) -> Any:
+        """The ``value`` of rank 0."""
+        if self.nb == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0, group=self.group)
+        return values[0]
+
+    def wait(self) -> None:
+        """Go on when everybody is here."""
+        if self.nb > 1:
+            dist.barrier(group=self.group)
+
+
+ALONE = Processes()
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which batches are this process's: batch n is where ``n % nb`` is in ``mine``.
+
+    In training ``nb`` is the number of virtual ranks, in evaluation that of processes.
+    """
+
+    nb: int = 1
+    mine: range = range(1)
+
+    def has(self, batch_nb: int) -> bool:
+        """Whether batch ``batch_nb`` is this process's."""
+        return batch_nb % self.nb in self.mine
+
+    def nb_rounds(self, nb_batches: int) -> int:
+        """How many rounds of one batch per virtual rank ``nb_batches`` make, the last one perhaps a short one.
+
+        >>> Share(2, range(2)).nb_rounds(5)
+        3
+        """
+        return -(-nb_batches // self.nb)
+
+
+EVERYTHING = Share()
+
+
+def share_of(nb_virtual: int, processes: Processes) -> Share:
+    """The virtual ranks that this process runs: a block of them, one after the other."""
+    size = nb_virtual // processes.nb
+    return Share(nb_virtual, range(processes.rank * size, (processes.rank + 1) * size))

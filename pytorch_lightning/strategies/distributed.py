@@ -1,0 +1,83 @@
+"""One process per device, gradients averaged: torch's DistributedDataParallel."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from inspect import signature
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from pytorch_lightning.processes import Processes
+from pytorch_lightning.strategies.step_as_forward import IDLE_PASS, StepAsForward
+from pytorch_lightning.strategies.strategy import Strategy
+
+_SYNC_BUFFERS = (
+    "forward_sync_buffers"  # torch 2.14's name
+    if "forward_sync_buffers" in signature(nn.parallel.DistributedDataParallel).parameters
+    else "broadcast_buffers"
+)
+
+
+class Distributed(Strategy):
+    """The whole module in each process. ``options`` go to ``torch.nn.parallel.DistributedDataParallel``.
+
+    ``find_unused_parameters=True`` is for steps that leave some parameters without a gradient; it costs a walk over
+    the graph in each step. A step of three arguments turns it on by itself. Source: Li et al., "PyTorch Distributed:
+    Experiences on Accelerating Data Parallel Training" (2020).
+    """
+
+    name = "ddp"
+
+    def __init__(self, find_unused_parameters: bool = False, **options: Any) -> None:
+        self._find_unused, self._options = find_unused_parameters, options
+        self._wrapped: Any = None
+
+    def attach(self, device: torch.device, processes: Processes, devices: Sequence[torch.device] = ()) -> None:
+        super().attach(device, processes, devices)
+        self._wrapped = None
+
+    def place(self, module: nn.Module, dtype: torch.dtype | None) -> None:
+        module.to(self.device, dtype)
+
+    def step_function(self, module: nn.Module, name: str, *, takes_optimizer: bool = False) -> Callable[..., Any]:
+        if name != "training_step" or self.processes.nb == 1:
+            return getattr(module, name)  # type: ignore[no-any-return]
+        self._find_unused = self._find_unused or takes_optimizer
+        self._wrapped = nn.parallel.DistributedDataParallel(
+            StepAsForward(module, name, anchored=self._find_unused),
+            find_unused_parameters=self._find_unused,
+            **{**self._options, _SYNC_BUFFERS: False},  # see share_buffers
+        )
+        return self._wrapped  # type: ignore[no-any-return]
+
+    def exchanging(self, last: bool) -> AbstractContextManager[Any]:
+        return nullcontext() if last or self._wrapped is None else self._wrapped.no_sync()
+
+    def run_idle(self) -> None:
+        if self._wrapped is not None:
+            self._wrapped(IDLE_PASS).backward()
+
+    def add_up(self, table: Tensor) -> Tensor:
+        if self.processes.nb > 1:
+            dist.all_reduce(table)
+        return table
+
+    def share_buffers(self, module: nn.Module) -> None:
+        if self.processes.nb == 1:
+            return
+        by_dtype: dict[torch.dtype, list[Tensor]] = {}
+        for buffer in module.buffers():
+            by_dtype.setdefault(buffer.dtype, []).append(buffer)
+        for buffers in by_dtype.values():
+            flat = torch.cat([buffer.reshape(-1) for buffer in buffers])
+            dist.broadcast(flat, src=0)
+            for buffer, piece in zip(buffers, torch.split(flat, [b.numel() for b in buffers]), strict=True):
+                buffer.copy_(piece.view_as(buffer))
+
+    def unused_parameters(self) -> list[str]:
+        if self._wrapped is None or self._find_unused:
+            return []
+        module = self._wrapped.module.module
+        return [name for name, p in module.named_parameters() if p.requires_grad and p.grad is None]

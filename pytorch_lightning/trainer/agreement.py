@@ -1,0 +1,42 @@
+"""What the processes of a run agree on between two steps: to stop, to save, and when to ask again."""
+
+import time
+
+from pytorch_lightning.processes import Processes
+from pytorch_lightning.trainer.run import FitRun, SaveRequest
+
+SECONDS_BETWEEN = 1.0
+"""About how often processes ask each other in the middle of an epoch."""
+
+
+class Agreement:
+    """Every process comes here at the same steps: after each validation and epoch, and in between about once a
+    second, at steps that were agreed on before. So nobody waits for anybody at a step that only one thinks of."""
+
+    def __init__(self, run: FitRun, processes: Processes) -> None:
+        self._run, self._processes = run, processes
+        self._due = 1
+        self._asked_at, self._asked_step = time.monotonic(), 0
+
+    def after_batch(self) -> None:
+        """Have the loop come to ``settle`` where that is due after this batch."""
+        if self._run.progress.global_step + 1 >= self._due:
+            self._run.asked = True
+
+    def settle(self) -> None:
+        """Make the first wish to stop everybody's, and rank 0's saves everybody's."""
+        run = self._run
+        told = self._processes.gather(
+            (run.stop_wanted, run.interrupted, [request.without_callback() for request in run.requests])
+        )
+        run.stop_wanted = next((reason for reason, _, _ in told if reason), "")
+        run.interrupted = any(interrupted for _, interrupted, _ in told)
+        if not self._processes.is_first:
+            run.requests[:] = [SaveRequest(*request) for request in told[0][2]]
+        self._due = run.progress.global_step + self._processes.from_first(self._steps_to_next())
+
+    def _steps_to_next(self) -> int:
+        now, step = time.monotonic(), self._run.progress.global_step
+        per_step = (now - self._asked_at) / max(1, step - self._asked_step)
+        self._asked_at, self._asked_step = now, step
+        return max(1, min(1000, int(SECONDS_BETWEEN / max(per_step, 1e-6))))

@@ -1,0 +1,99 @@
+"""Where a run takes place: on which devices, in which processes, and who starts them."""
+
+import os
+from typing import Any
+
+import torch
+
+from pytorch_lightning.errors import MisconfigurationException, Notices
+from pytorch_lightning.launchers.environment import Environment, join, read_environment
+from pytorch_lightning.processes import ALONE, Processes, Share, share_of
+from pytorch_lightning.strategies import Strategy, build_strategy
+from pytorch_lightning.strategies.devices import choose_devices
+from pytorch_lightning.trainer.config import Config
+
+
+def nb_to_start(config: Config) -> int:
+    """How many processes a Trainer has to start for this run: 0 where it runs in this one.
+
+    Raises ``MisconfigurationException`` for several machines that nobody started processes on.
+    """
+    if read_environment(os.environ) is not None:
+        return 0
+    if config.nb_gpu_nodes > 1:
+        raise MisconfigurationException(
+            f"nb_gpu_nodes={config.nb_gpu_nodes}, and a script can only start processes on its own machine. Start it on"
+            f" each: torchrun --nnodes={config.nb_gpu_nodes} --nproc-per-node=N --rdzv-backend=c10d"
+            " --rdzv-endpoint=FIRST_HOST:29500 script.py, or srun --nodes=... --ntasks-per-node=N python script.py."
+        )
+    devices, _ = choose_devices(config.gpus)
+    nb = config.nb_processes if devices[0].type == "cpu" else len(devices)
+    return nb if nb > 1 and _backend(config, devices) not in (None, "dp", "single") else 0
+
+
+def choose_strategy(config: Config, notices: Notices) -> Strategy:
+    """The strategy of this run, attached to this process and its device; meets the other processes."""
+    environment = read_environment(os.environ)
+    devices, line = choose_devices(config.gpus)
+    if line:
+        notices.say("no-gpu", line)
+    backend = _backend(config, devices)
+    processes, device = ALONE, devices[0]
+    if environment is not None and environment.nb > 1:
+        _check_environment(config, environment, devices)
+        backend = "ddp" if backend in (None, "dp") else backend
+        device = devices[environment.local_rank % len(devices)]
+        processes = join(environment, _carrier(device), config.process_timeout_minutes)
+        if device.type != "cpu":
+            torch.accelerator.set_device_index(device.index or 0)
+        notices.quiet = not processes.is_first
+    elif backend == "dp" and config.distributed_backend is None:
+        notices.say("dp", f"{len(devices)} GPUs in one process, as 'dp'; distributed_backend='ddp' is faster")
+    strategy = build_strategy(backend)
+    strategy.attach(device, processes, devices)
+    return strategy
+
+
+def _backend(config: Config, devices: list[torch.device]) -> Any:
+    """What ``distributed_backend`` means here: without one, several GPUs are 'dp' and several processes 'ddp'."""
+    if config.distributed_backend is not None:
+        return config.distributed_backend
+    if len(devices) > 1:
+        return "dp"
+    return "ddp" if config.nb_processes > 1 else None
+
+
+def _check_environment(config: Config, environment: Environment, devices: list[torch.device]) -> None:
+    started = f"{environment.launcher} started {environment.nb_local} processes on this machine"
+    if config.nb_processes not in (1, environment.nb_local):
+        raise MisconfigurationException(f"{started}, and nb_processes={config.nb_processes}. Leave nb_processes out.")
+    if devices[0].type != "cpu" and environment.nb_local > len(devices):
+        raise MisconfigurationException(
+            f"{started}, and gpus={config.gpus!r} names {len(devices)} GPUs. Start one process per GPU."
+        )
+
+
+def _carrier(device: torch.device) -> str:
+    if device.type == "cpu":
+        return "gloo"
+    return "nccl" if device.type == "cuda" else str(torch.distributed.get_default_backend_for_device(device))
+
+
+def plan_share(config: Config, saved: dict[str, Any] | None, processes: Processes) -> Share:
+    """Which virtual ranks this process runs: of as many as the run began with.
+
+    Raises ``MisconfigurationException`` where they can't be dealt out evenly.
+    """
+    before = None if saved is None else saved["parts"]["data"].get("virtual_ranks", 1)
+    nb_virtual = before or config.virtual_ranks or processes.nb
+    if config.virtual_ranks not in (None, nb_virtual):
+        raise MisconfigurationException(
+            f"virtual_ranks={config.virtual_ranks}, and the run that is continued has {nb_virtual}. Leave it out."
+        )
+    if nb_virtual % processes.nb:
+        allowed = ", ".join(str(n) for n in range(1, nb_virtual + 1) if nb_virtual % n == 0)
+        raise MisconfigurationException(
+            f"{processes.nb} processes can't share {nb_virtual} virtual ranks evenly. Start {allowed} processes"
+            + (", or pass virtual_ranks." if before is None else ".")
+        )
+    return share_of(nb_virtual, processes)

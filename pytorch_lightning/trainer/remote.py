@@ -1,0 +1,67 @@
+"""A run in processes of its own: what is sent there, and what comes back."""
+
+from argparse import Namespace
+from typing import Any
+
+import torch
+
+from pytorch_lightning.launchers.spawned import run_in_processes
+from pytorch_lightning.loggers.sent_experiment import packed, refresh, unpacked
+from pytorch_lightning.root_module.root_module import LightningModule
+from pytorch_lightning.trainer.run import FitRun
+from pytorch_lightning.trainer.saving import CallbacksPart
+
+
+def run_remotely(
+    options: dict[str, Any], stage: str, module: LightningModule, arguments: tuple[Any, ...], nb: int
+) -> dict[str, Any]:
+    """Run ``stage`` ('fit', 'validate', 'test' or 'predict') in ``nb`` new processes; returns what the first gave:
+    ``returned``, and after a fit the state of everything that a user may look at."""
+    job = {
+        "options": {**options, "experiment": packed(options["experiment"])},
+        "stage": stage,
+        "module": module,
+        "arguments": arguments,
+        "random": torch.initial_seed(),
+    }
+    try:
+        return run_in_processes(run_job, job, nb)  # type: ignore[no-any-return]
+    finally:
+        refresh(options["experiment"])
+
+
+def run_job(path: str) -> dict[str, Any]:
+    """What a new process does."""
+    import os
+
+    from pytorch_lightning.trainer.trainer import Trainer
+
+    job = Namespace(**torch.load(path, weights_only=False))  # written by the process that started this one
+    torch.manual_seed(job.random)
+    options = job.options
+    options["experiment"] = unpacked(options["experiment"], is_first=os.environ["RANK"] == "0")
+    trainer = Trainer(**options)
+    returned = getattr(trainer, job.stage)(job.module, *job.arguments)
+    return {"returned": returned, **(trainer.remote_state() if job.stage == "fit" else {})}
+
+
+def state_of(module: LightningModule, run: FitRun, callbacks: Any) -> dict[str, Any]:
+    """What a fit leaves behind, on the CPU."""
+    return {
+        "module": {name: value.cpu() for name, value in module.state_dict().items()},
+        "progress": run.progress.state_dict(),
+        "metrics": run.metrics.state_dict(),
+        "callbacks": CallbacksPart(callbacks).state_dict(),
+        "interrupted": run.interrupted,
+        "counts": (run.nb_tng_batches, run.nb_val_batches, run.version),
+    }
+
+
+def take_state(state: dict[str, Any], module: LightningModule, run: FitRun, callbacks: Any) -> None:
+    """Bring the caller's objects to the state that ``state_of`` gave."""
+    module.load_state_dict(state["module"])
+    run.progress.load_state_dict(state["progress"])
+    run.metrics.load_state_dict(state["metrics"])
+    CallbacksPart(callbacks).load_state_dict(state["callbacks"])
+    run.interrupted = state["interrupted"]
+    run.nb_tng_batches, run.nb_val_batches, run.version = state["counts"]

@@ -1,0 +1,279 @@
+"""The hot path where a window's batches belong to several virtual ranks, in this process or in others.
+
+A round holds one batch per virtual rank. This process runs its own virtual ranks one after the other; their gradients
+add up, and those of all processes are added in the window's last backward pass. What each batch weighs travels in a
+small table beside them, so that an epoch may end in a short round: no sample is padded, repeated or dropped, and the
+numbers don't depend on how many processes there are.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from itertools import chain, repeat
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from pytorch_lightning.data.sharing import IDLE
+from pytorch_lightning.errors import FitError
+from pytorch_lightning.processes import Share
+from pytorch_lightning.seeding import MODEL, seed_device, seed_streams
+from pytorch_lightning.strategies.strategy import Strategy
+from pytorch_lightning.trainer.buffers import Buffers
+from pytorch_lightning.trainer.exact_sum import ExactSum
+from pytorch_lightning.trainer.metrics import Metrics, check_loss, read_output
+from pytorch_lightning.trainer.optimizers import clear_gradients, gradients_of, needs_closure
+from pytorch_lightning.trainer.round_table import RoundTable, Weight
+from pytorch_lightning.trainer.step import StepParts, TrainWindow, Window, build_update, only_requiring
+
+
+@dataclass
+class Round:
+    """What this process has of a round."""
+
+    slots: list[tuple[int, Any]] = field(default_factory=list)
+    """(virtual rank, its batch or ``IDLE``) for each virtual rank that this process runs."""
+    ended: list[int] = field(default_factory=list)
+    """The virtual ranks whose ``on_batch_start`` ends the epoch."""
+
+
+class Rounds:
+    """One window's rounds: their batches, the gradients, the sum over processes, and the step."""
+
+    def __init__(
+        self, parts: StepParts, strategy: Strategy, share: Share, module: nn.Module, exact_elastic: bool
+    ) -> None:
+        self.parts, self.strategy, self.share = parts, strategy, share
+        each = range(len(parts.optimizers))
+        self.groups = [(i,) for i in each] if parts.takes_optimizer else [tuple(each)]
+        self.weights = [Weight() for _ in self.groups]
+        self.stepped = [False for _ in each]
+        self.update = build_update(parts, [Window() for _ in each], self.stepped)
+        self.buffers = Buffers(module, strategy, len(share.mine))
+        self.table = RoundTable(parts, strategy, share)
+        self._exact = ExactSum(parts.optimizers, share, strategy.processes) if exact_elastic else None
+        self._held = HeldGradients() if parts.optimizer_step is not None else None
+        self._looked_for_unused = False
+
+    def next_round(self, batches: Iterator[Any], ahead: int = 0) -> Round:
+        """The next round, on the device; without slots at the end of the epoch."""
+        parts, taken = self.parts, Round()
+        for virtual_rank, batch in zip(self.share.mine, batches, strict=False):
+            if batch is not None and batch is not IDLE:
+                self._seed(virtual_rank, 0, ahead)
+                if parts.before_batch and -1 in [hook(batch) for hook in parts.before_batch]:
+                    taken.ended.append(virtual_rank)
+                    batch = None
+                elif parts.to_device is not None:
+                    batch = parts.to_device(batch)
+            # a batch that is skipped has a place in the epoch and no weight
+            taken.slots.append((virtual_rank, IDLE if batch is None else batch))
+        return taken
+
+    def run(self, taken: Round, group: int, last: bool, ahead: int = 0) -> tuple[Any, Any]:
+        """Forward and backward of a round for one group of optimizers; ``last``: of the window. ``ahead`` is the
+        round's distance from ``progress``. Returns the weighted sum of its losses and the sum of the weights."""
+        prog: Any = None
+        self.table.open(taken.ended)
+        with self._requiring(group):
+            for virtual_rank, batch in taken.slots:
+                exchanges = last and virtual_rank == taken.slots[-1][0]
+                self.buffers.begin(virtual_rank)
+                if self._exact is not None:
+                    self._exact.begin(virtual_rank)
+                with self.strategy.exchanging(exchanges and self._exact is None):
+                    if batch is not IDLE:
+                        shown = self._run_batch(batch, virtual_rank, group, ahead)
+                        prog = shown if prog is None else prog
+                    elif exchanges and self._exact is None:
+                        self.strategy.run_idle()
+                if self._exact is not None:
+                    self._exact.end(virtual_rank)
+                self.buffers.end(virtual_rank)
+        return self.table.close(self.weights[group], prog)
+
+    def _run_batch(self, batch: Any, virtual_rank: int, group: int, ahead: int) -> Any:
+        parts, progress = self.parts, self.parts.progress
+        self._seed(virtual_rank, group, ahead)
+        extra = (group,) if parts.takes_optimizer else ()
+        loss, prog, count = read_output(parts.step(batch, progress.batch_nb + ahead, *extra), parts.name, progress)
+        if not loss.requires_grad or loss.numel() != 1:
+            check_loss(loss, parts.name, progress)
+        self.table.note(virtual_rank, loss, count)
+        parts.precision.backward(loss if count is None else loss * (count / self.weights[group].reference))
+        return prog or {}
+
+    def _seed(self, virtual_rank: int, group: int, ahead: int) -> None:
+        word = seed_streams(self.parts.seed, MODEL, self.parts.progress.global_step + ahead, virtual_rank, group)
+        if self.parts.on_device:
+            seed_device(word)
+
+    def _requiring(self, group: int) -> AbstractContextManager[None]:
+        return only_requiring(self.parts.optimizers, group) if self.parts.takes_optimizer else nullcontext()
+
+    def exchange_late(self, group: int) -> None:
+        """The window ended before its last round: exchange what there is."""
+        if self._exact is None:
+            with self._requiring(group), self.strategy.exchanging(True):
+                self.strategy.run_idle()
+
+    def make_ready(self, group: int) -> bool:
+        """Turn the sums of gradients into means; False where no virtual rank had a batch."""
+        chosen = [self.parts.optimizers[i] for i in self.groups[group]]
+        averaged_over = self.strategy.processes.nb
+        if self._exact is not None:
+            averaged_over = 1
+            self._exact.put_sums(chosen)
+        elif not self._looked_for_unused:
+            self._looked_for_unused = True
+            check_unused(self.strategy, self.parts.name)
+        ready = self.weights[group].close(gradients_of(chosen), averaged_over)
+        if self._held is not None:
+            self._held.put_back(chosen)
+        elif not ready:
+            for optimizer in chosen:
+                clear_gradients(optimizer)
+        return ready
+
+    def step(self, group: int) -> None:
+        """All gradients of a group are there: step its optimizers."""
+        if self.make_ready(group):
+            self.update(self.groups[group])
+
+    def open_window(self) -> None:
+        """Before the first batch of a window."""
+        self.stepped[:] = [False for _ in self.stepped]
+        self.buffers.open()
+        if self._held is not None:
+            self._held.take(self.parts.optimizers)
+
+    def close_window(self) -> None:
+        """After the last step of a window."""
+        self.buffers.close()
+        if self.parts.precision.scales:
+            self.parts.precision.update()
+        self.parts.progress.nb_optimizer_steps += any(self.stepped)
+
+    def finish_round(self) -> None:
+        """Rows and hooks, then count the round. One whose batches were all skipped only has its place."""
+        if self.table.any_present:
+            for hook in self.parts.after_batch:
+                hook()
+            self.parts.progress.global_step += 1
+        self.parts.progress.batch_nb += 1
+
+
+def build_round_window(
+    parts: StepParts, strategy: Strategy, share: Share, module: nn.Module, exact_elastic: bool
+) -> TrainWindow:
+    """The window function where there are several virtual ranks."""
+    rounds = Rounds(parts, strategy, share, module, exact_elastic)
+    if any(map(needs_closure, parts.optimizers)):
+        # of the further evaluations nothing is kept, and a line search may well try a point whose loss isn't finite
+        tried = replace(parts, metrics=Metrics(), nonfinite=lambda loss: None)
+        again = Rounds(tried, strategy, share, module, exact_elastic)
+        again.buffers, again.weights = rounds.buffers, rounds.weights
+        return build_closure_rounds(rounds, again)
+    progress, groups = parts.progress, range(len(rounds.groups))
+
+    def train_window(batches: Iterator[Any], size: int, accumulate: int) -> None:
+        each_steps_alone = parts.takes_optimizer and accumulate == 1
+        nb_run, nb_counted = 0, 0
+        while nb_run < size and not progress.epoch_over:
+            if not nb_run:
+                rounds.open_window()
+            taken = rounds.next_round(batches)
+            if not taken.slots:
+                break
+            if nb_counted:
+                rounds.finish_round()
+            nb_run += 1
+            for group in groups:
+                rounds.run(taken, group, last=nb_run == size)
+                if each_steps_alone:
+                    rounds.step(group)
+            # a round in which nobody trained, since hooks ended the epoch, isn't one
+            nb_counted = nb_run if rounds.table.any_present or not progress.epoch_over else 0
+        if nb_run < size:
+            progress.epoch_over = True
+        if not nb_run:
+            return
+        for group in groups if not each_steps_alone else ():
+            if nb_run < size:
+                rounds.exchange_late(group)
+            rounds.step(group)
+        rounds.close_window()
+        if nb_counted:
+            rounds.finish_round()
+        for advance in parts.schedules:
+            advance(rounds.stepped)
+
+    return train_window
+
+
+def build_closure_rounds(rounds: Rounds, again: Rounds) -> TrainWindow:
+    """For optimizers that evaluate the loss themselves (LBFGS): a closure over all rounds of the window."""
+    parts, progress = rounds.parts, rounds.parts.progress
+
+    def evaluate(own: Rounds, taken: Sequence[Round], group: int) -> Tensor:
+        optimizer = parts.optimizers[group]
+        clear_gradients(optimizer)
+        sums = [own.run(r, group, last=i == len(taken) - 1, ahead=i) for i, r in enumerate(taken)]
+        own.make_ready(group)
+        for prepare in parts.before_update:
+            prepare([optimizer])
+        return torch.as_tensor(sum(loss for loss, _ in sums) / (sum(weight for _, weight in sums) or 1.0))
+
+    def train_window(batches: Iterator[Any], size: int, accumulate: int) -> None:
+        rounds.open_window()
+        taken: list[Round] = []
+        while len(taken) < size and (following := rounds.next_round(batches, len(taken))).slots:
+            taken.append(following)
+        if len(taken) < size:
+            progress.epoch_over = True
+        if not taken:
+            return
+        for group in range(len(rounds.groups)):
+            evaluations = chain([rounds], repeat(again))
+            rounds.update((group,), lambda group=group, own=evaluations: evaluate(next(own), taken, group))
+        rounds.close_window()
+        for _ in taken:
+            rounds.finish_round()
+        for advance in parts.schedules:
+            advance(rounds.stepped)
+
+    return train_window
+
+
+class HeldGradients:
+    """Gradients of optimizers that a user's ``optimizer_step`` lets wait: they were exchanged already, so they are
+    put aside while those of the next window are."""
+
+    def __init__(self) -> None:
+        self._held: dict[Any, Tensor] = {}
+
+    def take(self, optimizers: Sequence[Optimizer]) -> None:
+        """Put aside what is there."""
+        for parameter in gradients_of(optimizers):
+            self._held[parameter], parameter.grad = parameter.grad, None
+
+    def put_back(self, optimizers: Sequence[Optimizer]) -> None:
+        """Add what was put aside."""
+        for parameter in [p for o in optimizers for group in o.param_groups for p in group["params"]]:
+            held = self._held.pop(parameter, None)
+            if held is not None:
+                parameter.grad = held if parameter.grad is None else held.add_(parameter.grad)
+
+
+def check_unused(strategy: Strategy, name: str) -> None:
+    """Raises ``FitError`` where parameters got no gradient and the strategy can't go on with that."""
+    unused = strategy.unused_parameters()
+    if unused:
+        shown = ", ".join(unused[:5]) + (", ..." if len(unused) > 5 else "")
+        raise FitError(
+            f"{len(unused)} parameters got no gradient from {name}: {shown}. With several processes each step waits"
+            " for all of them. Freeze them (requires_grad=False), or pass"
+            " distributed_backend=Distributed(find_unused_parameters=True) from pytorch_lightning.strategies."
+        )
