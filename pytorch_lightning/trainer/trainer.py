@@ -37,13 +37,14 @@ class Trainer(ReadAttributes):
         (nothing is logged)
     early_stop_callback: an EarlyStopping or another callback; the two may come in either order
     checkpoint_callback: a ModelCheckpoint or another callback; without one no checkpoint is written
-    callbacks: further callbacks, called in this order
+    callbacks: further ones, in the order in which they are called
 
     *How long*
     max_nb_epochs: train for this many epochs at most
     min_nb_epochs: early stopping can't end the training before this many epochs are complete
     max_nb_steps: stop after this many steps of the optimizers; None for no limit
-    max_time: stop after this many minutes, or a timedelta; a resume counts on; None for no limit
+    max_time: stop after this many minutes, or a timedelta, counted over all fits that go on from each other; None for
+        no limit
     enable_early_stop: false leaves early_stop_callback out
 
     *How much data*
@@ -85,7 +86,7 @@ class Trainer(ReadAttributes):
 
     *The same again*
     seed: decides order, augmentation and dropout; None takes torch.initial_seed()
-    deterministic: use only torch's deterministic algorithms
+    deterministic: run with torch.use_deterministic_algorithms(True)
     resume: the path of a checkpoint to go on from
     resume_check: 'error' or 'warn' where the training data come in another order than before the checkpoint
 
