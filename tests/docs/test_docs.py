@@ -270,7 +270,7 @@ def test_every_public_method_is_described() -> None:
         for name, value in vars(LightningModule).items()
         if not name.startswith("_") and not isinstance(value, property)
     }
-    hooks = {*REQUIRED, "get_save_dict", "load_model_specific", "add_model_specific_args"}
+    hooks = {*REQUIRED, "get_save_dict", "load_model_specific", "add_model_specific_args", "predict_step"}
     described = set(re.findall(r"^### (\w+)$", text, re.MULTILINE))
     assert described == public - hooks
     interface = (DOCS / "LightningModule/RequiredTrainerInterface.md").read_text()
