@@ -185,10 +185,7 @@ def later() -> str:
 
 
 def run_options() -> str:
-    rows = [
-        (f"`--{name}`", f"`{default}`" if default != "" else "", text)
-        for name, default, _, text in RUN_OPTIONS
-    ]
+    rows = [(f"`--{name}`", f"`{default}`" if default != "" else "", text) for name, default, _, text in RUN_OPTIONS]
     return table(("option", "default", "meaning"), rows)
 
 
