@@ -49,7 +49,8 @@ class Problem(NamedTuple):
         "gradient_clip must be a number; received 'x' (str). Pass 0 to turn it off."
         """
         text = self.what + (f"; received {self.received}" if self.received else "")
-        return text + "." + (f" {self.do}." if self.do else "")
+        # code to write, on lines of its own, takes no full stop
+        return text + "." + (f" {self.do}" if self.do else "") + ("." if self.do and "\n" not in self.do else "")
 
 
 def describe(value: object) -> str:

@@ -58,7 +58,7 @@ class ModelHooks:
         """After the last batch and the last validation of an epoch."""
 
     def on_fit_end(self) -> None:
-        """After everything else, also where the fit was interrupted."""
+        """After everything else, also where the fit was interrupted or failed."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Before a checkpoint is written: add to it in place."""

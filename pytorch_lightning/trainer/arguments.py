@@ -1,13 +1,15 @@
 """Options on the command line, derived from the Trainer's signature."""
 
 import argparse
+import inspect
 import os
+import re
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pytorch_lightning.trainer.config import OBJECT_OPTIONS
-from pytorch_lightning.trainer.trainer import option_defaults
+from pytorch_lightning.trainer.config import LATER, OBJECT_OPTIONS
+from pytorch_lightning.trainer.trainer import Trainer, option_defaults
 
 
 def boolean(text: str) -> bool:
@@ -99,6 +101,27 @@ RUN_OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
 """What programs of 2019 read from the command line beside the Trainer's own options."""
 
 
+def option_groups() -> dict[str, dict[str, str]]:
+    """What each option of the Trainer means, by group, as its docstring says it.
+
+    >>> option_groups()["How long"]["max_nb_epochs"]
+    'train for this many epochs at most'
+    """
+    groups: dict[str, dict[str, str]] = {}
+    for block in inspect.cleandoc(Trainer.__doc__ or "").split("\n\n"):
+        title, *lines = block.splitlines()
+        if re.fullmatch(r"\*.+\*", title):
+            entries = re.sub(r"\n +", " ", "\n".join(lines)).splitlines()
+            groups[title.strip("*")] = dict(entry.split(": ", 1) for entry in entries)
+    return groups
+
+
+def option_texts() -> dict[str, str]:
+    """One sentence for each option; of one that isn't available yet, its only value."""
+    later = {name: f"isn't available in this version: leave it at {value!r}" for name, value in LATER.items()}
+    return later | {name: text for group in option_groups().values() for name, text in group.items()}
+
+
 def kind_of(name: str, default: Any) -> Callable[[str], Any]:
     """How the words of option ``name`` are read."""
     if name in KINDS:
@@ -123,11 +146,11 @@ def add_default_args(
     """
     if not hasattr(parser, "strategy"):  # a model may read it off any parser that it is given
         parser.strategy = "grid_search"  # type: ignore[attr-defined]
+    texts = option_texts()
     for name, default in option_defaults().items():
         if name not in OBJECT_OPTIONS:
-            _add(
-                parser, name, rand_seed if name == "seed" and rand_seed is not None else default, kind_of(name, default)
-            )
+            value = rand_seed if name == "seed" and rand_seed is not None else default
+            _add(parser, name, value, kind_of(name, default), text=texts.get(name, ""))
     for name, default, kind, text in RUN_OPTIONS:
         value = default.format(root=str(root_dir).rstrip(os.sep)) if isinstance(default, str) else default
         aliases = {"tt_name": ("-en",), "tt_description": ("-td",)}.get(name, ())

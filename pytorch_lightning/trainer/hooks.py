@@ -90,7 +90,7 @@ def missing(module: LightningModule, names: Iterable[str]) -> list[Problem]:
     return [
         Problem(
             f"{type(module).__name__} doesn't define {name}, and it is needed here",
-            do=f"Write:\n       {REQUIRED[name].replace(chr(10), chr(10) + '       ')}\n      ",
+            do=f"Write:\n       {REQUIRED[name].replace(chr(10), chr(10) + '       ')}",
         )
         for name in names
         if not is_overridden(module, name)
@@ -110,12 +110,12 @@ def wrongly_signed(module: LightningModule) -> list[Problem]:
         signature = inspect.signature(method)
         allowed = [nb, nb + 1] if name in TAKES_ONE_MORE else [nb]
         if not any(_fits(signature, n) for n in allowed):
-            expected = inspect.signature(getattr(LightningModule, name))
+            expected = inspect.signature(getattr(LightningModule, name)).parameters
             problems.append(
                 Problem(
                     f"{type(module).__name__}.{name} can't be called as it should be",
                     f"def {name}{_with_self(signature)}",
-                    f"Write def {name}{expected}".replace(" -> ", "  # -> "),
+                    f"Write def {name}({', '.join(expected)})",
                 )
             )
     return problems

@@ -31,27 +31,70 @@ from pytorch_lightning.trainer.run import FitRun
 class Trainer(ReadAttributes):
     """Trains, validates, tests and predicts with a ``LightningModule``.
 
-    ``Trainer().fit(model)`` works without any argument. Options that count ``batches`` or ``steps`` mean training
-    batches and optimizer steps. The meaning of each option stands in ``docs/Trainer/index.md``; in short:
+    ``Trainer().fit(model)`` works without any argument. A value that can't work raises ``MisconfigurationException``,
+    which lists all of them. In ``fit``, ``batches`` are training batches and ``steps`` are steps of the optimizers.
+    The lines below are also what ``--help`` and docs/Trainer/index.md show.
 
-    experiment: a test-tube Experiment, a Logger, a list of them, None (a folder under ``default_save_path``), or
-    False. early_stop_callback, checkpoint_callback: in either order. callbacks: further ones.
+    *What watches*
+    experiment: a test-tube Experiment, a Logger, a list of these, None (a folder under default_save_path), or False
+        (nothing is logged)
+    early_stop_callback: an EarlyStopping or another callback; the two may come in either order
+    checkpoint_callback: a ModelCheckpoint or another callback; without one no checkpoint is written
+    callbacks: further ones, in the order in which they are called
 
-    *How long*: max_nb_epochs, min_nb_epochs, max_nb_steps, max_time (minutes or a timedelta), enable_early_stop.
-    *How much*: train_percent_check, val_percent_check, test_percent_check, overfit_pct (all three, the same
-    training batches each epoch), fast_dev_run (one batch of each, nothing kept).
-    *Steps*: accumulate_grad_batches (a number, or {epoch from 1: number}), gradient_clip (0: off) with
-    gradient_clip_algorithm 'norm' or 'value', lr_scheduler_milestones, precision ('32', '64', 'bf16', '16',
-    'bf16-true', '16-true'), use_amp with amp_level.
-    *Validation*: val_check_interval (a fraction of the epoch, or a number of batches), check_val_every_n_epoch,
-    nb_sanity_val_steps (validation batches before training).
-    *Seen and kept*: progress_bar, process_position, current_gpu_name, print_weights_summary,
-    add_log_row_interval and log_save_interval (batches), track_grad_norm (-1: off), print_nan_grads, stop_on_nan,
-    default_save_path, silence (codes of notices).
-    *Again*: seed (None: ``torch.initial_seed()``), deterministic, resume (a checkpoint), resume_check.
-    *Where*: gpus (None: the CPU; a number, a list, '0,1', or -1 for all).
+    *How long*
+    max_nb_epochs: train for this many epochs at most
+    min_nb_epochs: early stopping can't end the training before this many epochs are complete
+    max_nb_steps: stop after this many steps of the optimizers; None for no limit
+    max_time: stop after this many minutes, or a timedelta, counted over all fits that go on from each other; None for
+        no limit
+    enable_early_stop: false leaves early_stop_callback out
 
-    Raises ``MisconfigurationException`` for values that can't work, all of them in one error.
+    *How much data*
+    train_percent_check: the share of the training batches in an epoch, from 0 to 1; one batch at least
+    val_percent_check: the share of each validation loader; one batch at least
+    test_percent_check: the share of each test loader; one batch at least
+    overfit_pct: above 0, this share for all three, and the same training batches in each epoch, unshuffled
+    fast_dev_run: one epoch of one training and one validation batch, written to a temporary folder
+
+    *Steps*
+    accumulate_grad_batches: batches whose gradients make one step: a number, or {epoch from 1: number}, which is
+        '1:2,5:8' as text
+    gradient_clip: the largest norm (or value) of the gradients in a step; 0 or less is off
+    gradient_clip_algorithm: 'norm' of all gradients together, or 'value' of each entry
+    lr_scheduler_milestones: epochs after which every learning rate is cut by 10: a list, or '100,200'
+    precision: '32', '64', 'bf16', '16', 'bf16-true' or '16-true'; None is '32'
+    use_amp: true is precision '16', or what amp_level means
+    amp_level: apex's names for use_amp: O0 is '32', O1 and O2 are '16', O3 is '16-true'
+
+    *Validation*
+    val_check_interval: validate after this share of an epoch (at most 1), or this number of batches (above 1)
+    check_val_every_n_epoch: validate in each n-th epoch only
+    nb_sanity_val_steps: validation batches that are run before training; 0 for none
+
+    *What is shown*
+    progress_bar: show a bar, or plain lines where there is no terminal
+    process_position: the line that the bar takes, counted from 0
+    current_gpu_name: shown in the bar where it isn't 0
+    print_weights_summary: print the summary of the model, and one line about the run
+    silence: codes of notices that aren't to be shown
+
+    *What is logged*
+    add_log_row_interval: log a row each n batches, beginning with the first of an epoch
+    log_save_interval: bring the rows to the disk each n batches
+    default_save_path: the folder for the files of runs without an experiment
+    track_grad_norm: log this norm of the gradients, of each parameter and of all; 0 or less is off
+    print_nan_grads: print the names of parameters whose gradient isn't finite
+    stop_on_nan: stop where a loss isn't finite
+
+    *The same again*
+    seed: decides order, augmentation and dropout; None takes torch.initial_seed()
+    deterministic: run with torch.use_deterministic_algorithms(True)
+    resume: the path of a checkpoint to go on from
+    resume_check: 'error' or 'warn' where the training data come in another order than before the checkpoint
+
+    *Where*
+    gpus: None is the CPU; a number of GPUs, a list, '0,1', or -1 for all
     """
 
     def __init__(

@@ -1,0 +1,263 @@
+"""Writes the parts of the pages that follow from the code: ``python docs/generate.py``.
+
+Such a part stands between ``<!-- generated: NAME -->`` and ``<!-- end of NAME -->``; ``PARTS`` says what makes it.
+"""
+
+import contextlib
+import inspect
+import io
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.root_module.hooks import ModelHooks
+from pytorch_lightning.trainer.arguments import RUN_OPTIONS, option_groups
+from pytorch_lightning.trainer.attributes import ReadAttributes
+from pytorch_lightning.trainer.config import ALIASES, LATER
+from pytorch_lightning.trainer.hooks import CALLBACK_HOOKS, PARAMETERS
+from pytorch_lightning.trainer.trainer import option_defaults
+
+DOCS = Path(__file__).parent
+LOADERS = ("tng_dataloader", "val_dataloader", "test_dataloader")
+
+Call = tuple[str, str]
+"""Who was called ('module' or 'callback'), and the hook."""
+
+
+# ------------------------------------------------------------------ the hooks of a real fit
+def record(*, stage: str = "fit", resumed: bool = False) -> list[Call]:
+    """The hooks that are called in a fit of one epoch, in order, or in a ``test`` or ``predict``.
+
+    Two training batches make one step, and one batch is validated: before training and at the epoch's end.
+    ``resumed``: a fit that goes on from the checkpoint that such a fit wrote.
+    """
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        calls: list[Call] = []
+        trainer = Trainer(False, **_options(folder), max_nb_epochs=1, callbacks=[_recording_callback(calls)])
+        model = _recording_module(calls)
+        if stage == "fit" and not resumed:
+            trainer.fit(model)
+        elif stage == "fit":
+            trainer.fit(model)
+            trainer = Trainer(
+                False,
+                **_options(folder),
+                max_nb_epochs=2,
+                callbacks=[_recording_callback(calls)],
+                resume=f"{folder}/_ckpt_epoch_1.ckpt",
+            )
+            calls.clear()
+            trainer.fit(model)
+        else:
+            getattr(trainer, stage)(model)
+        return calls
+
+
+def _options(folder: str) -> dict[str, Any]:
+    return {
+        "checkpoint_callback": ModelCheckpoint(folder),
+        "accumulate_grad_batches": 2,
+        "progress_bar": False,
+        "print_weights_summary": False,
+        "silence": ("not-shuffled",),
+    }
+
+
+class _Model(LightningModule):
+    """The least that can be trained, validated, tested and asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)
+
+    def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+        return self(data_batch).pow(2).mean()
+
+    def validation_step(self, data_batch: Any, batch_nb: int) -> Any:
+        return self(data_batch).pow(2).mean()
+
+    def validation_end(self, outputs: Any) -> Any:
+        return {"val_loss": torch.stack(outputs).mean()}
+
+    test_step, test_end = validation_step, validation_end
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    tng_dataloader = property(lambda self: [torch.ones(2, 1), torch.ones(2, 1)])
+    val_dataloader = property(lambda self: [torch.ones(2, 1)])
+    test_dataloader = property(lambda self: [torch.ones(2, 1)])
+
+
+def _recording_module(calls: list[Call]) -> LightningModule:
+    overrides: dict[str, Any] = {name: _noting(_Model, name, "module", calls) for name in PARAMETERS}
+    for name in LOADERS:
+        overrides[name] = property(_noting(_Model, name, "module", calls))
+    return type("Model", (_Model,), overrides)()  # type: ignore[no-any-return]
+
+
+def _recording_callback(calls: list[Call]) -> Callback:
+    overrides = {name: _noting(Callback, name, "callback", calls) for name in CALLBACK_HOOKS}
+    return type("Watcher", (Callback,), overrides)()  # type: ignore[no-any-return]
+
+
+def _noting(base: type, name: str, who: str, calls: list[Call]) -> Callable[..., Any]:
+    """``base.name`` that notes each call first. Its parameters are those of ``base``: the trainer reads them."""
+    original = base.__dict__.get(name) or getattr(base, name)
+    method = original.fget if isinstance(original, property) else original
+
+    def noted(*arguments: Any) -> Any:
+        calls.append((who, name))
+        return method(*arguments)
+
+    noted.__signature__ = inspect.signature(method)  # type: ignore[attr-defined]
+    return noted
+
+
+OPENS = ("on_epoch_start", "on_evaluation_start", "on_pre_performance_check", "on_batch_start")
+CLOSES = ("on_epoch_end", "on_evaluation_end", "on_post_performance_check", "on_batch_end")
+
+
+def show_calls(calls: Sequence[Call]) -> str:
+    """Two columns, the module's hooks and the callbacks', indented by what they are inside of."""
+    lines, depth, open_pairs = [], 0, []
+    for who, name in calls:
+        if name in CLOSES and (who, CLOSES.index(name)) in open_pairs:
+            open_pairs.remove((who, CLOSES.index(name)))
+        depth = len({place for _, place in open_pairs})
+        text = "  " * depth + name
+        lines.append(text if who == "module" else f"{'':34}{text}")
+        if name in OPENS:
+            open_pairs.append((who, OPENS.index(name)))
+    return "```text\n" + f"{'module':34}callback\n" + "-" * 62 + "\n" + "\n".join(lines) + "\n```"
+
+
+# ------------------------------------------------------------------ tables
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def first_sentences(value: Any) -> str:
+    """The first paragraph of a docstring, on one line."""
+    text = inspect.cleandoc(inspect.getdoc(value) or "").split("\n\n")[0]
+    return re.sub(r"``(.*?)``", r"`\1`", " ".join(text.split()))
+
+
+def signature_of(base: type, name: str) -> str:
+    """``name`` with the names of its arguments."""
+    parameters = list(inspect.signature(getattr(base, name)).parameters)[1:]
+    return f"`{name}({', '.join(parameters)})`"
+
+
+def options() -> str:
+    defaults = option_defaults()
+    sections = []
+    for title, texts in option_groups().items():
+        rows = [(f"`{name}`", f"`{defaults[name]!r}`", _as_code(text)) for name, text in texts.items()]
+        sections.append(f"### {title}\n\n" + table(("option", "default", "meaning"), rows))
+    return "\n\n".join(sections)
+
+
+def _as_code(text: str) -> str:
+    """``text`` with the names of options, values and classes in it set as code."""
+    names = "|".join([*option_defaults(), r"torch\.\w+\(\)", r"EarlyStopping|ModelCheckpoint", r"\{.*?\}", "'[^' ]*'"])
+    return re.sub(rf"(?<![\w-])({names})(?![\w-])", r"`\1`", text)
+
+
+def aliases() -> str:
+    return table(("also accepted", "means"), [(f"`{alias}`", f"`{name}`") for alias, name in ALIASES.items()])
+
+
+def later() -> str:
+    return table(("option", "its only value here"), [(f"`{name}`", f"`{value!r}`") for name, value in LATER.items()])
+
+
+def run_options() -> str:
+    rows = [(f"`--{name}`", f"`{default}`" if default != "" else "", text) for name, default, _, text in RUN_OPTIONS]
+    return table(("option", "default", "meaning"), rows)
+
+
+def properties_of(*classes: type) -> list[tuple[str, str]]:
+    """The public properties that ``classes`` define themselves."""
+    return [
+        (f"`{name}`", first_sentences(value))
+        for cls in classes
+        for name, value in vars(cls).items()
+        if isinstance(value, property) and not name.startswith("_")
+    ]
+
+
+def attributes() -> str:
+    return table(("attribute", "what it is"), properties_of(ReadAttributes))
+
+
+def module_properties() -> str:
+    rows = [row for row in properties_of(LightningModule) if row[0].strip("`") not in LOADERS]
+    return table(("property", "what it is"), rows)
+
+
+def module_hooks() -> str:
+    names = [name for name in vars(ModelHooks) if not name.startswith("_")]
+    return table(
+        ("hook", "when"), [(signature_of(ModelHooks, n), first_sentences(getattr(ModelHooks, n))) for n in names]
+    )
+
+
+def callback_hooks() -> str:
+    return table(
+        ("hook", "when"),
+        [(signature_of(Callback, n), first_sentences(getattr(Callback, n))) for n in CALLBACK_HOOKS],
+    )
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "options": options,
+    "aliases": aliases,
+    "later": later,
+    "attributes": attributes,
+    "run options": run_options,
+    "module properties": module_properties,
+    "module hooks": module_hooks,
+    "callback hooks": callback_hooks,
+    "order of a fit": lambda: show_calls(record()),
+    "order of a resumed fit": lambda: show_calls(record(resumed=True)),
+    "order of a test": lambda: show_calls(record(stage="test")),
+    "order of a prediction": lambda: show_calls(record(stage="predict")),
+}
+"""What makes each part."""
+
+
+def filled(page: str) -> str:
+    """``page`` with every generated part made anew."""
+    return re.sub(
+        r"<!-- generated: (?P<name>[\w ]+) -->\n.*?<!-- end of (?P=name) -->",
+        lambda found: f"<!-- generated: {found['name']} -->\n{PARTS[found['name']]()}\n<!-- end of {found['name']} -->",
+        page,
+        flags=re.DOTALL,
+    )
+
+
+def main() -> None:
+    """Fill every page that has changed."""
+    for path in sorted(DOCS.rglob("*.md")):
+        old = path.read_text()
+        new = filled(old)
+        if new != old:
+            path.write_text(new)
+            print(f"wrote {path.relative_to(DOCS)}")
+
+
+if __name__ == "__main__":
+    main()
