@@ -42,7 +42,7 @@ def run_job(path: str) -> dict[str, Any]:
     options["experiment"] = unpacked(options["experiment"], is_first=os.environ["RANK"] == "0")
     trainer = Trainer(**options)
     returned = getattr(trainer, job.stage)(job.module, *job.arguments)
-    return {"returned": returned, **(trainer.remote_state() if job.stage == "fit" else {})}
+    return {"returned": returned, **(trainer._remote_state() if job.stage == "fit" else {})}
 
 
 def state_of(module: LightningModule, run: FitRun, callbacks: Any) -> dict[str, Any]:

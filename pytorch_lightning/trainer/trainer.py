@@ -95,6 +95,13 @@ class Trainer(ReadAttributes):
 
     *Where*
     gpus: None is the CPU; a number of GPUs, a list, '0,1', or -1 for all
+    nb_processes: processes to start on this machine where no GPUs are used; more than 1 means 'ddp'
+    distributed_backend: None, 'dp' (several GPUs in one process), 'ddp' (a process for each), or a strategy object
+    nb_gpu_nodes: machines; torchrun or srun starts the processes on each
+    virtual_ranks: batches in the global batch; None is the number of processes at the first start
+    exact_elastic: true gives the same bits on any number of processes, at the cost of a slower exchange
+    gather_validation: false leaves the outputs of validation steps where they were made; numbers are then averaged
+    process_timeout_minutes: how long processes wait for one that doesn't come
     """
 
     def __init__(
@@ -267,7 +274,7 @@ class Trainer(ReadAttributes):
         """The callbacks that this process has a use for."""
         return tuple(c for c in self._callbacks if strategy.processes.is_first or not c.only_first)
 
-    def remote_state(self) -> dict[str, Any]:
+    def _remote_state(self) -> dict[str, Any]:
         """After a fit, what the process that started this one is told."""
         assert self.module is not None
         assert self._run is not None
