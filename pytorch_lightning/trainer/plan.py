@@ -133,6 +133,8 @@ def plan_fit(
     )
     epoch_schedules = EpochSchedules(basis.schedules)
     saver = _plan_saver(config, module, run, callbacks, basis, epoch_schedules)
+    for callback in callbacks:
+        callback.reset()
     if basis.saved is not None:
         saver.restore(basis.saved, str(config.resume))
         run.progress.forget_limits()

@@ -145,6 +145,23 @@ def test_summarize_shows_sizes_where_there_is_an_example(capsys: pytest.CaptureF
     assert "0 of them trained" in model.summarize()
 
 
+@pytest.mark.parametrize("precision", ["32", "64", "bf16", "bf16-true"])
+def test_the_summary_runs_in_every_precision(
+    tmp_path: Path, precision: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Two(Net):
+        def forward(self, x: Any, more: Any) -> Any:
+            return self.layer(x) + more.sum()
+
+        def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+            return self(data_batch[0], data_batch[0]).pow(2).mean()
+
+    model = Two(Namespace(hidden=3))
+    model.example_input_array = (torch.ones(5, 2), torch.ones(2, dtype=torch.int64))
+    quiet_trainer(tmp_path, precision=precision, print_weights_summary=True).fit(model)
+    assert "[5, 2]  [5, 3]" in capsys.readouterr().out
+
+
 def test_get_process_position_is_0_in_the_main_process() -> None:
     assert LightningModule.get_process_position(None) == 0
 
