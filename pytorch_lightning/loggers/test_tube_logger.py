@@ -92,7 +92,7 @@ class TestTubeLogger(Logger):
 
     @contextlib.contextmanager
     def _new_events_after_failure(self) -> Iterator[None]:
-        """A scope after whose failure the next row begins a new event file: TensorBoard's thread dies of a full disk."""
+        """A scope after whose failure the next row begins a new event file, since TensorBoard's thread is dead."""
         try:
             yield
         except Exception:

@@ -139,7 +139,7 @@ NAMES_OF_2019 = """eval_test_set check_val_every_n_epoch accumulate_grad_batches
     model_save_path model_save_monitor_value model_save_monitor_mode model_load_weights_path model_name tt_name
     tt_description tt_save_path single_run nb_hopt_trials log_stdout gpus single_run_gpu default_tensor_type use_amp
     check_grad_nans amp_level on_cluster fast_dev_run enable_tqdm overfit random_seed interactive debug local
-    lr_scheduler_milestones per_experiment_nb_gpus""".split()
+    lr_scheduler_milestones per_experiment_nb_gpus"""
 
 
 @pytest.mark.parametrize("make", PARSERS, ids=["argparse", "test-tube"])
@@ -147,7 +147,7 @@ def test_every_name_of_2019_is_offered_and_read(make: Any) -> None:
     parser = make()
     add_default_args(parser, "/root", rand_seed=3, possible_model_names=["a"])
     values = vars(parser.parse_args([]))
-    assert set(NAMES_OF_2019) <= set(values)
+    assert set(NAMES_OF_2019.split()) <= set(values)
     # the metric that they watch by default gets better upwards
     stop = EarlyStopping(values["early_stop_metric"], mode=values["early_stop_mode"])
     keep = ModelCheckpoint("/x", values["model_save_monitor_value"], mode=values["model_save_monitor_mode"])
