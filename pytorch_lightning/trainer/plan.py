@@ -180,7 +180,7 @@ def _plan_basis(
     config: Config, module: LightningModule, run: FitRun, callbacks: Sequence[Callback], notices: Notices
 ) -> Basis:
     say_near_misses(module, notices)
-    raise_together(checks.hook_problems(module) + checks.folder_problems(config))
+    raise_together(checks.hook_problems(module, callbacks) + checks.folder_problems(config))
     saved = None if config.resume is None else read_for_resume(config.resume)
     seed = saved["parts"]["data"]["seed"] if saved else torch.initial_seed() if config.seed is None else config.seed
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pytorch_lightning import LightningModule
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.callbacks import progress_bar as bar_module
 from pytorch_lightning.errors import FitError, MisconfigurationException
 from tests.trainer.recorder import Recorder, quiet_trainer
@@ -346,3 +346,18 @@ def test_the_bar_shows_the_rate_and_the_time_left(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(bar_module, "DRAW_SECONDS", 0.0)
     quiet_trainer(tmp_path, progress_bar=True).fit(Recorder())
     assert re.search(r"2/4 \[\d\d:\d\d<\d\d:\d\d, +[0-9.]+batch/s", terminal.getvalue())
+
+
+def test_a_wrongly_signed_hook_of_a_callback_is_found_before_the_first_batch(tmp_path: Path) -> None:
+    class Wrong(Callback):
+        def on_epoch_end(self) -> None:  # type: ignore[override]
+            pass
+
+    class Odd(Callback):
+        def on_validation_end(self, run: Any) -> None:  # type: ignore[override]
+            pass
+
+    model = Recorder()
+    with pytest.raises(MisconfigurationException, match=r"2 things.*\n.*Wrong.on_epoch_end.*\n.*Odd.on_validation_end"):
+        quiet_trainer(tmp_path, callbacks=[Wrong(), Odd()]).fit(model)
+    assert model.calls == []

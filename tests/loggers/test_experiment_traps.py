@@ -12,7 +12,7 @@ import pandas
 import pytest
 import torch
 
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, TestTubeLogger
 from tests.loggers.test_loggers import MakeExperiment, fit, make, rows_in  # noqa: F401
 from tests.trainer.recorder import Recorder, quiet_trainer
 
@@ -183,3 +183,61 @@ def test_rows_that_a_full_disk_cut_off_are_written_once_when_there_is_room(
     rows = rows_in(path)
     assert [float(r["global_step"]) for r in rows] == [*range(40), 39]
     assert all(r["tng_loss"] and r["created_at"] for r in rows[:40])
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's thread
+def test_tensorboard_goes_on_after_a_full_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    class Filling(Recorder):
+        def on_batch_end(self) -> None:
+            if self.global_step == 9:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1, limits[1]))
+            if self.global_step == 30:
+                resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    logger = TensorBoardLogger(tmp_path / "tb", "run")
+    try:
+        trainer = quiet_trainer(tmp_path, experiment=logger, add_log_row_interval=1, log_save_interval=5)
+        assert trainer.fit(Filling(nb_batches=40)) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    events = EventAccumulator(str(tmp_path / "tb/run/version_0/tf"))
+    events.Reload()
+    assert {e.step for e in events.Scalars("tng_loss")} >= set(range(35, 40))
+    assert capsys.readouterr().err.count("TensorBoardLogger failed and training goes on") == 1
+
+
+def test_without_an_experiment_a_models_rows_are_taken_as_kindly(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Logging(Recorder):
+        def on_epoch_end(self) -> None:
+            self.experiment.log({"one": torch.ones(1), "several": torch.ones(2), "pair": {"left": np.float32(4.5)}})
+
+    fit(tmp_path, None, Logging())
+    row = rows_in(tmp_path / "logs/Logging/version_0/metrics.csv")[-1]
+    assert (row["one"], row["left"]) == ("1.0", "4.5")
+    assert "several" not in row
+    assert "'several' isn't logged: it is a Tensor" in capsys.readouterr().err
+
+
+def test_an_experiment_in_its_logger_is_the_models(tmp_path: Path, make: MakeExperiment) -> None:  # noqa: F811
+    experiment = make()
+    assert fit(tmp_path, [CSVLogger(tmp_path / "csv"), TestTubeLogger(experiment)]).experiment is experiment
+    assert len(rows_in(tmp_path / "tt/exp/version_0/metrics.csv")) == 5
+
+
+def test_a_default_folder_that_cannot_be_written_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lightning_logs").write_text("in the way")
+    trainer = quiet_trainer(tmp_path, default_save_path="./lightning_logs")
+    assert trainer.fit(Recorder()) == 1
+    assert "no files are kept of this run  [no-files]" in capsys.readouterr().err
+    assert (tmp_path / "lightning_logs").read_text() == "in the way"

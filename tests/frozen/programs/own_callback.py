@@ -56,7 +56,7 @@ keep = KeepTheLast('out', enough=0.01)
 model = Model()
 trainer = pl.Trainer(None, None, keep, max_nb_epochs=200, show_progress_bar=False)
 trainer.fit(model)
-assert trainer.checkpoint_callback is not None
+assert trainer.checkpoint_callback is keep
 assert 1 < len(keep.losses) == trainer.current_epoch < 200
 assert keep.losses[-1] < keep.losses[0]
 assert trainer.tqdm_metrics['val_loss'] < 0.01
