@@ -382,15 +382,22 @@ def test_test_without_a_model_is_an_error() -> None:
 
 # ---------------------------------------------------------------------------------------------- names of 2019
 def test_the_import_paths_of_2019() -> None:
+    from pytorch_lightning.callbacks.pt_callbacks import Callback as KerasCallback
     from pytorch_lightning.callbacks.pt_callbacks import EarlyStopping, ModelCheckpoint
     from pytorch_lightning.models.trainer import Trainer as OldTrainer
+    from pytorch_lightning.root_module.decorators import data_loader
+    from pytorch_lightning.root_module.hooks import ModelHooks
     from pytorch_lightning.root_module.root_module import LightningModule as OldModule
+    from pytorch_lightning.trainer.trainer import Trainer as LaterTrainer
     from pytorch_lightning.utilities.arg_parse import add_default_args as later_args
     from pytorch_lightning.utilities.debugging import MisconfigurationException as LaterError
     from pytorch_lightning.utils.arg_parse import add_default_args
     from pytorch_lightning.utils.debugging import MisconfigurationException as OldError
 
-    assert OldTrainer is Trainer
+    assert OldTrainer is LaterTrainer is Trainer
+    assert data_loader is ptl.data_loader
+    assert issubclass(LightningModule, ModelHooks)
+    assert KerasCallback().on_epoch_end(0, {}) is None
     assert OldModule is LightningModule
     assert add_default_args is later_args is ptl.add_default_args
     assert OldError is LaterError is MisconfigurationException

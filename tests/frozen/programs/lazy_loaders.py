@@ -69,6 +69,7 @@ trainer = ptl.Trainer(max_nb_epochs=6, row_log_interval=5, check_val_every_n_epo
 trainer.fit(model)
 numbers = trainer.test(model)
 assert sorted(model.made) == ['far', 'near', 'test', 'tng']        # each is made once
+assert model.val_dataloader[0] is model.val_dataloader[0]
 assert model.seen == 3 * [[[0, 0], [1, 1, 1]]]
 assert abs(model.layer.weight.item() - 2) < 1e-2
 assert trainer.tqdm_metrics['far_error'] < 0.1
