@@ -26,6 +26,9 @@ class EarlyStopping(Callback):
     ) -> None:
         self.monitor, self.min_delta, self.patience = monitor, abs(min_delta), patience
         self.verbose, self.mode = verbose, direction(monitor, mode)
+        self.reset()
+
+    def reset(self) -> None:
         self.best = worst(self.mode)
         self.wait = 0
         self.stopped_epoch: int | None = None

@@ -151,13 +151,13 @@ class ReadAttributes:
 
     @property
     def checkpoint_callback(self) -> Any:
-        """The option."""
-        return self.config.checkpoint_callback
+        """The option, as it was given."""
+        return getattr(self.config.checkpoint_callback, "other", self.config.checkpoint_callback)
 
     @property
     def early_stop_callback(self) -> Any:
         """The option; None with ``enable_early_stop=False``."""
-        return self.config.early_stop_callback
+        return getattr(self.config.early_stop_callback, "other", self.config.early_stop_callback)
 
     @property
     def use_amp(self) -> bool:

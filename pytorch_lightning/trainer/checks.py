@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from torch.optim import Optimizer
 
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.checkpoints.checkpoint import module_part
 from pytorch_lightning.data.replay import length_of, shuffles
 from pytorch_lightning.errors import CheckpointError, MisconfigurationException, Notices, Problem
@@ -15,7 +15,7 @@ from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.processes import Share
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.trainer.config import Config
-from pytorch_lightning.trainer.hooks import is_overridden, missing, wrongly_signed
+from pytorch_lightning.trainer.hooks import is_overridden, missing, wrongly_signed, wrongly_signed_callbacks
 from pytorch_lightning.trainer.optimizers import needs_closure
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ def attempt(problems: list[Problem], function: Callable[[], T]) -> T | None:
         return None
 
 
-def hook_problems(module: LightningModule) -> list[Problem]:
+def hook_problems(module: LightningModule, callbacks: Sequence[Callback]) -> list[Problem]:
     """Hooks that a fit needs and that are missing, or can't be called."""
     problems = missing(module, ["training_step", "configure_optimizers", "tng_dataloader"])
     validates = ["val_dataloader", "validation_step", "validation_end"]
@@ -38,7 +38,7 @@ def hook_problems(module: LightningModule) -> list[Problem]:
     # a test may use the steps of validation, so the loader decides where a test is all that is meant
     if there and ("val_dataloader" in there or not is_overridden(module, "test_dataloader")):
         problems += missing(module, validates)
-    return problems + wrongly_signed(module)
+    return problems + wrongly_signed(module) + wrongly_signed_callbacks(callbacks)
 
 
 def has_validation(module: LightningModule) -> bool:

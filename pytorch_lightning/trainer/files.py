@@ -74,4 +74,5 @@ def _as_logger(value: object, notices: Notices) -> Logger:
 def experiment_of(config: Config) -> object:
     """The user's test-tube Experiment; None where there is none, or none is to be written to."""
     each: Sequence[object] = config.experiment if isinstance(config.experiment, (list, tuple)) else [config.experiment]
-    return next((value for value in each if is_experiment(value)), None) if not config.fast_dev_run else None
+    bare = (value.experiment if isinstance(value, TestTubeLogger) else value for value in each)
+    return next((value for value in bare if is_experiment(value)), None) if not config.fast_dev_run else None

@@ -121,6 +121,18 @@ def wrongly_signed(module: LightningModule) -> list[Problem]:
     return problems
 
 
+def wrongly_signed_callbacks(callbacks: Iterable[Callback]) -> list[Problem]:
+    """A problem for each hook of a callback that can't be called with its arguments."""
+    problems = []
+    for callback in callbacks:
+        for name in CALLBACK_HOOKS:
+            expected, signature = inspect.signature(getattr(Callback, name)), inspect.signature(getattr(callback, name))
+            if not _fits(signature, len(expected.parameters) - 1):
+                what = f"{type(callback).__name__}.{name} can't be called as it should be"
+                problems.append(Problem(what, f"def {name}{_with_self(signature)}", f"Write def {name}{expected}"))
+    return problems
+
+
 def _fits(signature: inspect.Signature, nb: int) -> bool:
     try:
         signature.bind(*[None] * nb)

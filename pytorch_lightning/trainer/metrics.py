@@ -115,12 +115,13 @@ class Metrics:
         self._unread = 0
         self._prog: dict[str, Any] = {}
 
-    def record(self, loss: Tensor | float, prog: Mapping[str, Any] | None) -> None:
-        """Keep the loss and ``prog`` of one batch, unread. ``prog`` replaces that of the batch before."""
+    def record(self, loss: Tensor | float, prog: Mapping[str, Any] | None, joins: bool = False) -> None:
+        """Keep the loss and ``prog`` of one batch, unread. ``prog`` replaces that of the batch before; one that
+        ``joins`` is of the same batch, and is added to what an earlier optimizer's step gave."""
         self._losses.append(loss)
         self._unread += 1
         if prog:
-            self._prog = kept = {}
+            self._prog = kept = self._prog if joins else {}
             for name, value in prog.items():  # not a comprehension: that would be one more call a batch
                 kept[name] = value.detach() if isinstance(value, Tensor) else value
 

@@ -148,6 +148,8 @@ def plan_fit(
     )
     epoch_schedules = EpochSchedules(basis.schedules)
     saver = _plan_saver(config, module, run, callbacks, basis, epoch_schedules)
+    for callback in callbacks:
+        callback.reset()
     if basis.saved is not None:
         saver.restore(basis.saved, str(config.resume))
         run.progress.forget_limits()
@@ -205,7 +207,7 @@ def _plan_basis(
     strategy: Strategy,
 ) -> Basis:
     say_near_misses(module, notices)
-    raise_together(checks.hook_problems(module) + checks.folder_problems(config))
+    raise_together(checks.hook_problems(module, callbacks) + checks.folder_problems(config))
     saved = None if config.resume is None else read_for_resume(config.resume)
     seed = saved["parts"]["data"]["seed"] if saved else torch.initial_seed() if config.seed is None else config.seed
     share = plan_share(config, saved, strategy.processes)

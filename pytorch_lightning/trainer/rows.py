@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from pytorch_lightning.errors import FitError
 from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.trainer.hooks import Hooks
-from pytorch_lightning.trainer.metrics import at, numbers_of
+from pytorch_lightning.trainer.metrics import at, numbers_of, to_number
 from pytorch_lightning.trainer.run import FitRun
 
 
@@ -87,10 +87,17 @@ class Rows:
             self._check_needed({**metrics, **self._run.metrics.of_training()}, validated=True)
 
     def log_by_hand(self, metrics: dict[str, Any], step: int | None) -> None:
-        """Log a row that a user's own code made."""
-        self._loggers.log_metrics(
-            numbers_of(metrics, "experiment.log"), self._run.progress.global_step if step is None else step
-        )
+        """Log a row that a user's own code made; what is no number is left out, as an Experiment's rows do."""
+        row: dict[str, float | int] = {}
+        for key, value in metrics.items():
+            for name, entry in value.items() if isinstance(value, dict) else [(key, value)]:
+                number = to_number(entry)
+                if number is None:
+                    text = f"{name!r} isn't logged: it is a {type(entry).__name__}, not one number"
+                    self._run.notices.say(f"not-logged-{name}", text)
+                else:
+                    row[str(name)] = number
+        self._loggers.log_metrics(row, self._run.progress.global_step if step is None else step)
 
     def _rates(self) -> dict[str, float]:
         rates = {}

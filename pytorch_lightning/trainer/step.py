@@ -178,13 +178,14 @@ def build_forward_backward(parts: StepParts) -> Callable[..., Tensor]:
         loss, prog, count = read_output(step(*arguments), name, progress)
         if not loss.requires_grad or loss.numel() != 1:
             check_loss(loss, name, progress)
+        joins = arguments[2:] > (0,)  # not the first of several optimizers
         if on_device:
-            record(loss.detach(), prog)
+            record(loss.detach(), prog, joins)
         else:
             value = loss.item()
             if not isfinite(value):
                 nonfinite(value)
-            record(value, prog)
+            record(value, prog, joins)
         weighed = loss if window.size == 1 else window.weigh(loss, count)
         backward(weighed)
         return weighed

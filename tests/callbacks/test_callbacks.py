@@ -1,6 +1,7 @@
 """Early stopping, checkpoints and the bar."""
 
 import io
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from pytorch_lightning import LightningModule
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.callbacks import progress_bar as bar_module
 from pytorch_lightning.errors import FitError, MisconfigurationException
 from tests.trainer.recorder import Recorder, quiet_trainer
@@ -125,6 +126,49 @@ def test_save_top_k(tmp_path: Path) -> None:
     assert names == ["_ckpt_epoch_2.ckpt", "_ckpt_epoch_4.ckpt"]
 
 
+@pytest.mark.parametrize("options", [{"save_best_only": True}, {"save_top_k": 2}], ids=["best", "top 2"])
+def test_a_worse_check_of_the_same_epoch_does_not_replace_the_best_weights(tmp_path: Path, options: Any) -> None:
+    keep = ModelCheckpoint(tmp_path / "w", **options)
+    trainer = quiet_trainer(tmp_path, checkpoint_callback=keep, val_check_interval=1 / 3, max_nb_epochs=1)
+    trainer.fit(Recorder(nb_batches=3, val_values=(3.0, 1.0, 2.0)))
+    assert names_in(tmp_path / "w") == ["_ckpt_epoch_1.ckpt"]
+    assert torch.load(tmp_path / "w/_ckpt_epoch_1.ckpt")["global_step"] == 2
+    assert keep.kept == {keep.best_path: 1.0}
+
+
+def test_the_best_of_all_that_were_kept_is_known(tmp_path: Path) -> None:
+    keep, names = run(tmp_path, (3.0, 1.0, float("nan"), 2.0))
+    assert len(names) == 4
+    assert keep.best_path == str(tmp_path / "w/_ckpt_epoch_2.ckpt")
+    newest, _ = run(tmp_path, (3.0, 1.0), monitor="nothing")
+    assert newest.best_path == str(tmp_path / "w/_ckpt_epoch_2.ckpt")
+
+
+def test_nan_is_never_among_the_best(tmp_path: Path) -> None:
+    _, names = run(tmp_path, (float("nan"), 3.0, float("nan")), save_top_k=2)
+    assert names == ["_ckpt_epoch_2.ckpt"]
+
+
+def test_a_second_fit_begins_with_fresh_callbacks(tmp_path: Path) -> None:
+    stop, keep = EarlyStopping(patience=2), ModelCheckpoint(tmp_path / "w", save_best_only=True)
+    trainer = quiet_trainer(tmp_path, early_stop_callback=stop, checkpoint_callback=keep, max_nb_epochs=9)
+    trainer.fit(Recorder(val_values=(1.0, 1.0)))
+    assert (trainer.current_epoch, stop.wait) == (3, 2)
+    trainer.fit(Recorder(val_values=(5.0, 4.0, 3.0, 3.0)))
+    assert (trainer.current_epoch, stop.best) == (5, 3.0)
+    assert (keep.best, keep.best_path) == (3.0, str(tmp_path / "w/_ckpt_epoch_3.ckpt"))
+    # the file of the first fit is under the name of this one's first epoch, and went with it
+    assert names_in(tmp_path / "w") == ["_ckpt_epoch_3.ckpt"]
+
+
+def test_a_file_is_deleted_only_by_the_fit_that_wrote_it(tmp_path: Path) -> None:
+    keep = ModelCheckpoint(tmp_path / "w", save_best_only=True)
+    trainer = quiet_trainer(tmp_path, checkpoint_callback=keep, max_nb_epochs=2)
+    trainer.fit(Recorder(val_values=(2.0, 1.0)))
+    trainer.fit(Recorder(val_values=(3.0, 4.0)))
+    assert names_in(tmp_path / "w") == ["_ckpt_epoch_1.ckpt", "_ckpt_epoch_2.ckpt"]
+
+
 def test_save_top_0_saves_nothing(tmp_path: Path) -> None:
     _, names = run(tmp_path, (3.0, 1.0), save_top_k=0)
     assert names == []
@@ -199,7 +243,7 @@ def test_counters_go_on_after_a_resume(tmp_path: Path) -> None:
             "checkpoint_callback": ModelCheckpoint(tmp_path / folder, save_top_k=2),
         }
 
-    values = (1.0, 2.0, 0.5, 3.0, 3.0, 3.0, 3.0, 3.0)
+    values = (1.0, 2.0, 0.5, 3.0, 0.7, 3.0, 3.0, 3.0)
     whole = quiet_trainer(tmp_path, max_nb_epochs=9, **callbacks("whole"))
     whole.fit(Recorder(val_values=values))
     first = quiet_trainer(tmp_path, max_nb_epochs=4, **callbacks("parts"))
@@ -272,3 +316,48 @@ def test_process_position_moves_the_bar_down(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(sys, "stderr", terminal)
     quiet_trainer(tmp_path, progress_bar=True, process_position=1).fit(Recorder())
     assert "\n\n" in terminal.getvalue()
+
+
+def test_what_is_no_terminal_gets_plain_lines_by_the_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = quiet_trainer(tmp_path, progress_bar=True)
+    trainer.fit(Recorder(lr=0.0))
+    # within the first five seconds only the end of the epoch
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("epoch 1: 4/4 batches, ")
+    assert line.endswith(" batch/s, 0 s left  v_nb=0 tng_loss=9 twice=18 val_loss=1")
+
+    monkeypatch.setattr(bar_module, "LINE_SECONDS", 0.0)
+    trainer.fit(Recorder(lr=0.0))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" batches")[0] for line in lines] == [
+        *[f"epoch 1: {n}/4" for n in (1, 2, 3, 4)],
+        *[f"validation: {n}/3" for n in (1, 2, 3)],
+        "epoch 1: 4/4",
+    ]
+    trainer.test()
+    assert capsys.readouterr().err.splitlines() == ["test: 1/2 batches", "test: 2/2 batches"]
+
+
+def test_the_bar_shows_the_rate_and_the_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(bar_module, "DRAW_SECONDS", 0.0)
+    quiet_trainer(tmp_path, progress_bar=True).fit(Recorder())
+    assert re.search(r"2/4 \[\d\d:\d\d<\d\d:\d\d, +[0-9.]+batch/s", terminal.getvalue())
+
+
+def test_a_wrongly_signed_hook_of_a_callback_is_found_before_the_first_batch(tmp_path: Path) -> None:
+    class Wrong(Callback):
+        def on_epoch_end(self) -> None:  # type: ignore[override]
+            pass
+
+    class Odd(Callback):
+        def on_validation_end(self, run: Any) -> None:  # type: ignore[override]
+            pass
+
+    model = Recorder()
+    with pytest.raises(MisconfigurationException, match=r"2 things.*\n.*Wrong.on_epoch_end.*\n.*Odd.on_validation_end"):
+        quiet_trainer(tmp_path, callbacks=[Wrong(), Odd()]).fit(model)
+    assert model.calls == []

@@ -100,3 +100,20 @@ def test_rows_inside_a_window_have_no_stale_norms(tmp_path: Path) -> None:
     quiet_trainer(tmp_path, accumulate_grad_batches=2, track_grad_norm=2, add_log_row_interval=1).fit(model)
     norms = [row["grad_2_norm_total"] for row in rows_of(tmp_path) if row["tng_loss"]]
     assert norms == ["", "6.0", "", "6.0"]
+
+
+def test_what_each_optimizers_step_shows_is_kept_for_its_own_batch(tmp_path: Path) -> None:
+    class Showing(Two):
+        def training_step(self, data_batch: Any, batch_nb: int, optimizer_i: int) -> Any:
+            output = super().training_step(data_batch, batch_nb, optimizer_i)
+            first = {"g_loss": 1.0 * batch_nb} if batch_nb < 2 else {"late": 5.0}
+            return {**output, "prog": [first, {"d_loss": 2.0 * batch_nb}][optimizer_i]}
+
+    quiet_trainer(tmp_path, add_log_row_interval=1, nb_sanity_val_steps=0).fit(Showing())
+    rows = rows_of(tmp_path, "Showing")[:4]
+    assert [(r["g_loss"], r["d_loss"], r["late"]) for r in rows] == [
+        ("0.0", "0.0", ""),
+        ("1.0", "2.0", ""),
+        ("", "4.0", "5.0"),
+        ("", "6.0", "5.0"),
+    ]
