@@ -9,10 +9,11 @@ from torch import Tensor
 
 from pytorch_lightning.data.replay import ReplayableLoader, length_of, replayable
 from pytorch_lightning.data.transfer import build_transfer
-from pytorch_lightning.errors import FitError, MisconfigurationException, describe
+from pytorch_lightning.errors import FitError, MisconfigurationException, describe, raise_together
 from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.strategies.strategy import Strategy
+from pytorch_lightning.trainer.checks import loader_problems
 from pytorch_lightning.trainer.hooks import Hooks, is_overridden, nb_arguments
 from pytorch_lightning.trainer.metrics import numbers_of
 from pytorch_lightning.trainer.progress import nb_checked
@@ -68,6 +69,7 @@ def plan_evaluation(
     step_name, end_name = names_of(module, stage)
     method = getattr(module, step_name)
     takes_loader = nb_arguments(method) >= 3
+    hook = {"test": "test_dataloader", "predict": "predict"}.get(stage, "val_dataloader")
     several = is_several(loaders, takes_loader)
     each = list(loaders) if several else [loaders]
     if len(each) > 1 and not takes_loader:
@@ -75,6 +77,7 @@ def plan_evaluation(
             f"{stage} has {len(each)} loaders, so {type(module).__name__}.{step_name} gets a third argument."
             f" Write def {step_name}(self, data_batch, batch_nb, dataloader_i)."
         )
+    raise_together(problem for loader in each for problem in loader_problems(loader, hook))
     planned = []
     for i, loader in enumerate(each):
         nb = _nb_of(loader, stage, percent, limit)
@@ -123,8 +126,6 @@ def is_several(loaders: Any, takes_loader: bool) -> bool:
 
 def _nb_of(loader: Any, stage: str, percent: float, limit: int | None) -> int | None:
     length = length_of(loader)
-    if length == 0:
-        raise MisconfigurationException(f"the {stage} loader is empty. Check its dataset.")
     if length is None and percent < 1.0 and limit is None:
         raise MisconfigurationException(
             f"the {stage} loader has no length, so a share of {percent} of it can't be taken. Give it a __len__."

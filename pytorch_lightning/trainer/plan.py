@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from pytorch_lightning.callbacks import Callback, ProgressBar
 from pytorch_lightning.checkpoints.checkpoint import Part
 from pytorch_lightning.data.replay import ReplayableLoader, length_of, replayable
-from pytorch_lightning.errors import Notices, Problem, raise_together
+from pytorch_lightning.errors import MisconfigurationException, Notices, Problem, attempt, describe, raise_together
 from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.precision.precision import Precision
@@ -21,7 +21,15 @@ from pytorch_lightning.strategies.strategy import Strategy
 from pytorch_lightning.trainer import checks, files
 from pytorch_lightning.trainer.config import Config
 from pytorch_lightning.trainer.evaluation import EvaluationPlan, plan_evaluation
-from pytorch_lightning.trainer.hooks import Hooks, hook_table, is_overridden, say_near_misses, takes_one_more
+from pytorch_lightning.trainer.hooks import (
+    Hooks,
+    can_be_called,
+    hook_table,
+    is_overridden,
+    say_near_misses,
+    takes_one_more,
+    wrongly_signed_callbacks,
+)
 from pytorch_lightning.trainer.metrics import at
 from pytorch_lightning.trainer.optimizers import Schedule, gradients_of, read_optimizers
 from pytorch_lightning.trainer.progress import NEVER, Progress, nb_checked, validation_batches
@@ -119,6 +127,12 @@ def plan_fit(
     Raises one ``MisconfigurationException`` that lists every mistake that can be seen before the first batch.
     """
     basis = _plan_basis(config, module, run, callbacks, notices)
+    epoch_schedules = EpochSchedules(basis.schedules)
+    saver = _plan_saver(config, module, run, callbacks, basis, epoch_schedules)
+    if basis.saved is not None:
+        saver.restore(basis.saved, str(config.resume))
+        run.progress.forget_limits()
+    checks.make_folders(config)  # from here on: a start that fails leaves none behind
     loggers = files.open_loggers(config, module, run, notices)
     rows = Rows(
         run,
@@ -131,11 +145,6 @@ def plan_fit(
         device=basis.strategy.device,
         stop_on_nan=config.stop_on_nan,
     )
-    epoch_schedules = EpochSchedules(basis.schedules)
-    saver = _plan_saver(config, module, run, callbacks, basis, epoch_schedules)
-    if basis.saved is not None:
-        saver.restore(basis.saved, str(config.resume))
-        run.progress.forget_limits()
     return FitPlan(
         config=config,
         module=module,
@@ -177,27 +186,30 @@ class Basis:
 def _plan_basis(
     config: Config, module: LightningModule, run: FitRun, callbacks: Sequence[Callback], notices: Notices
 ) -> Basis:
-    say_near_misses(module, notices)
-    raise_together(checks.hook_problems(module) + checks.folder_problems(config))
-    saved = None if config.resume is None else read_for_resume(config.resume)
+    problems = checks.hook_problems(module) + wrongly_signed_callbacks(callbacks) + checks.folder_problems(config)
+    path = str(config.resume)
+    saved = None if config.resume is None else attempt(problems, lambda: read_for_resume(path), keep_type=True)
     seed = saved["parts"]["data"]["seed"] if saved else torch.initial_seed() if config.seed is None else config.seed
 
-    device, line = choose_device(config.gpus)
+    device, line = attempt(problems, lambda: choose_device(config.gpus)) or (torch.device("cpu"), None)
     if line:
         notices.say("no-gpu", line)
     strategy, precision = SingleDevice(device), build_precision(config.precision, device)
     strategy.place(module, precision.dtype)
     if saved is not None:
         # before the optimizers are made: a hook may put new parameters in the place of old ones
-        restore_module(module, saved, str(config.resume))
-    problems: list[Problem] = []
+        attempt(problems, lambda: restore_module(module, saved, path), keep_type=True)
     optimizers, schedules = _plan_optimizers(config, module, precision, problems)
-    tng_loader = module.tng_dataloader
-    problems += checks.loader_problems(tng_loader, config) + checks.saving_problems(module)
+    tng_loader = None
+    if can_be_called(module, "tng_dataloader"):
+        tng_loader = checks.reading(module, "tng_dataloader", lambda: module.tng_dataloader)
+        problems += checks.training_loader_problems(tng_loader, config)
+    problems += checks.saving_problems(module)
     hooks = hook_table(module, callbacks, run)
     arguments = {"strategy": strategy, "precision": precision, "seed": seed, "hooks": hooks}
-    validation, sanity = checks.attempt(problems, lambda: _plan_validation(config, module, arguments)) or (None, None)
+    validation, sanity = attempt(problems, lambda: _plan_validation(config, module, arguments)) or (None, None)
     raise_together(problems)
+    say_near_misses([module, *callbacks], notices)
     checks.say_probable_mistakes(module, tng_loader, optimizers, config, notices)
 
     run.nb_tng_batches = 1 if config.fast_dev_run else nb_checked(length_of(tng_loader), config.train_percent_check)
@@ -247,13 +259,17 @@ def _plan_saver(
 def _plan_optimizers(
     config: Config, module: LightningModule, precision: Precision, problems: list[Problem]
 ) -> tuple[list[Optimizer], list[Schedule]]:
-    found = checks.attempt(
-        problems, lambda: read_optimizers(module.configure_optimizers(), config.lr_scheduler_milestones)
-    )
+    if not can_be_called(module, "configure_optimizers", "training_step"):
+        return [], []
+    if not any(True for _ in module.parameters()) and checks.unregistered(module):
+        problems.append(checks.no_parameters(module))
+        return [], []
+    returned = checks.reading(module, "configure_optimizers", module.configure_optimizers)
+    found = attempt(problems, lambda: read_optimizers(returned, config.lr_scheduler_milestones))
     if found is None:
         return [], []
     takes_optimizer = takes_one_more(module, "training_step")
-    problems += checks.optimizer_problems(found[0], takes_optimizer, precision)
+    problems += checks.optimizer_problems(module, found[0], takes_optimizer, precision)
     return found
 
 
@@ -261,9 +277,14 @@ def _plan_validation(
     config: Config, module: LightningModule, arguments: dict[str, Any]
 ) -> tuple[EvaluationPlan | None, EvaluationPlan | None]:
     """The validation, and the few batches of it that are run before training."""
-    if not checks.has_validation(module):
+    if not can_be_called(module, "val_dataloader", "validation_step", "validation_end"):
         return None, None
-    loaders = module.val_dataloader
+    loaders = checks.reading(module, "val_dataloader", lambda: module.val_dataloader)
+    if hasattr(loaders, "__next__"):
+        raise MisconfigurationException(
+            "val_dataloader gave an iterator, which gives its batches once, and there are several validations;"
+            f" received {describe(loaders)}. Return what it was made from."
+        )
     limit = 1 if config.fast_dev_run else None
     validation = plan_evaluation(
         "validation", module, loaders, limit=limit, percent=config.val_percent_check, **arguments

@@ -14,7 +14,7 @@ from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.strategies.single_device import SingleDevice, choose_device
 from pytorch_lightning.trainer.config import Config
 from pytorch_lightning.trainer.evaluation import names_of, plan_evaluation
-from pytorch_lightning.trainer.hooks import hook_table, missing, wrongly_signed
+from pytorch_lightning.trainer.hooks import hook_table, is_overridden, missing, wrongly_signed
 from pytorch_lightning.trainer.loop import run_evaluation
 from pytorch_lightning.trainer.metrics import at
 from pytorch_lightning.trainer.plan import FitPlan
@@ -108,6 +108,8 @@ def _problems(module: LightningModule, stage: str, loader: Any) -> list[Any]:
     loader_name = "val_dataloader" if stage == "validation" else "test_dataloader"
     if stage == "predict":
         wanted = [loader_name] if loader is None else []
+        if not is_overridden(module, "predict_step"):
+            wanted.append("forward")
     else:
         wanted = [loader_name, step, *([end] if end is not None else [])]
     return missing(module, wanted) + wrongly_signed(module)

@@ -17,7 +17,7 @@ from pytorch_lightning import seeding
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.errors import MisconfigurationException, Notices, describe
 from pytorch_lightning.root_module.root_module import LightningModule, Standin
-from pytorch_lightning.trainer import files, stages
+from pytorch_lightning.trainer import checks, files, stages
 from pytorch_lightning.trainer.attributes import ReadAttributes
 from pytorch_lightning.trainer.config import OBJECT_OPTIONS, build_config, resolve_aliases
 from pytorch_lightning.trainer.loop import run_fit
@@ -111,7 +111,7 @@ class Trainer(ReadAttributes):
         **aliases: Any,
     ) -> None:
         options = {name: value for name, value in locals().items() if name in option_defaults()}
-        options.update(resolve_aliases(aliases, list(option_defaults())))
+        options = resolve_aliases(aliases, options, option_defaults())
         self.config = build_config(options, option_defaults()["default_save_path"])
         self.options = options
         self.interrupted = False
@@ -125,7 +125,11 @@ class Trainer(ReadAttributes):
     def from_args(cls, hparams: Namespace | Mapping[str, Any], **overrides: Any) -> Self:
         """A Trainer with the options that ``hparams`` (what ``parse_args`` gave, or a dict) holds; other entries
         are left alone. ``overrides`` win."""
-        values = hparams if isinstance(hparams, Mapping) else vars(hparams)
+        values = hparams if isinstance(hparams, Mapping) else getattr(hparams, "__dict__", None)
+        if values is None or isinstance(hparams, type):
+            raise MisconfigurationException(
+                f"hparams must be a Namespace or a dict; received {describe(hparams)}. Pass parser.parse_args()."
+            )
         options = {name: values[name] for name in option_defaults() if name in values and name not in OBJECT_OPTIONS}
         return cls(**{**options, **overrides})
 
@@ -216,11 +220,13 @@ class Trainer(ReadAttributes):
 
     def _begin(self, model: LightningModule, run: FitRun) -> None:
         if not isinstance(model, LightningModule):
-            raise MisconfigurationException(
-                f"a model must be a LightningModule; received {describe(model)}."
-                " Subclass pytorch_lightning.LightningModule and call super().__init__()."
-            )
-        if "_parameters" not in model.__dict__:
+            advice = "Subclass pytorch_lightning.LightningModule and call super().__init__()."
+            if isinstance(model, type) and issubclass(model, LightningModule):
+                advice = f"Make one: {model.__name__}(...)."
+            elif isinstance(model, (str, Path)):
+                advice = f"Pass a checkpoint by its name: ckpt={str(model)!r}."
+            raise MisconfigurationException(f"a model must be a LightningModule; received {describe(model)}. {advice}")
+        if checks.needs_init(model):
             raise MisconfigurationException(
                 f"{type(model).__name__}.__init__ doesn't call super().__init__(). Call it first."
             )
