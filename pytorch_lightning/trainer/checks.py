@@ -57,13 +57,6 @@ def optimizer_problems(
 ) -> list[Problem]:
     """Optimizers that can't train anything of ``module``, or not in this precision."""
     problems = []
-    own = {id(p) for p in module.parameters() if p.requires_grad}
-    # layers in a plain list are trained all the same: a line says what is lost
-    if own and not own & {id(p) for p in parameters_of(optimizers)} and not unregistered(module):
-        name = type(module).__name__
-        received = f"{len(parameters_of(optimizers))} parameters of something else"
-        advice = "Write torch.optim.Adam(self.parameters())"
-        problems.append(Problem(f"configure_optimizers gave no parameter of {name} to an optimizer", received, advice))
     for optimizer in optimizers:
         name = type(optimizer).__name__
         if not any(p.requires_grad for p in parameters_of([optimizer])):
@@ -80,6 +73,13 @@ def optimizer_problems(
                     do="Write def training_step(self, data_batch, batch_nb, optimizer_i)",
                 )
             )
+    own = {id(p) for p in module.parameters() if p.requires_grad}
+    # layers in a plain list are trained all the same: a line says what is lost
+    if not problems and own and not own & {id(p) for p in parameters_of(optimizers)} and not unregistered(module):
+        name = type(module).__name__
+        received = f"{len(parameters_of(optimizers))} parameters of something else"
+        advice = "Write torch.optim.Adam(self.parameters())"
+        problems.append(Problem(f"configure_optimizers gave no parameter of {name} to an optimizer", received, advice))
     return problems
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pytorch_lightning.data.replay import ReplayableLoader, length_of, replayable
+from pytorch_lightning.data.seeded_view import LOADER_IDS
 from pytorch_lightning.data.transfer import build_transfer
 from pytorch_lightning.errors import FitError, MisconfigurationException, describe, raise_together
 from pytorch_lightning.precision.precision import Precision
@@ -18,8 +19,8 @@ from pytorch_lightning.trainer.hooks import Hooks, is_overridden, nb_arguments
 from pytorch_lightning.trainer.metrics import numbers_of
 from pytorch_lightning.trainer.progress import nb_checked
 
-FIRST_LOADER_ID = {"validation": 16, "sanity": 16, "test": 4096, "predict": 8192}
-"""Keeps the random streams of a run's loaders apart; training's is 0. Released numbers never change."""
+LOADERS = {"sanity": "validation loader", "predict": "predict loader", "test": "test loader"}
+"""What a stage's loaders are called; validation's where nothing else is said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,12 @@ class EvaluationPlan:
         """Call everybody who overrides the hook ``name``."""
         for hook in self.hooks[name]:
             hook(*arguments)
+
+    def note_place(self, error: Exception, loader_i: int, batch_nb: int | None) -> None:
+        """Add to a user's exception where in this pass it was raised; None: after the last batch."""
+        place = "after the last batch" if batch_nb is None else f"batch_nb {batch_nb}"
+        loader = f", loader {loader_i}" if len(self.loaders) > 1 and batch_nb is not None else ""
+        error.add_note(f"raised in the {self.stage} of {type(self.module).__name__} ({place}{loader})")
 
 
 def plan_evaluation(
@@ -81,7 +88,13 @@ def plan_evaluation(
     planned = []
     for i, loader in enumerate(each):
         nb = _nb_of(loader, stage, percent, limit)
-        planned.append((replayable(loader, seed, FIRST_LOADER_ID[stage] + i), nb, (i,) if takes_loader else ()))
+        planned.append(
+            (
+                replayable(loader, seed, LOADER_IDS[LOADERS.get(stage, "validation loader")] + i),
+                nb,
+                (i,) if takes_loader else (),
+            )
+        )
     counts = [nb for _, nb, _ in planned]
     nested = several and takes_loader
     return EvaluationPlan(

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -77,12 +77,13 @@ def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
     """
     step, to_device, seed = plan.step, plan.to_device, plan.seed
     outputs: list[list[Any]] = []
+    loader_i, nb_done, place = 0, 0, cast("int | None", 0)
     plan.call("on_evaluation_start", plan.stage, plan.nb_batches)
     try:
         with evaluation_mode(plan.module):
-            nb_done = 0
             for loader_i, (loader, limit, extra) in enumerate(plan.loaders):
                 outputs.append([])
+                place = 0
                 for batch_nb, batch in enumerate(loader.batches(counter, 0, limit)):
                     if batch is None:
                         continue
@@ -94,7 +95,12 @@ def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
                     outputs[-1].append(plan.keep(step(batch, batch_nb, *extra)))
                     plan.call("on_evaluation_batch_end", plan.stage, nb_done)
                     nb_done += 1
+                    place = batch_nb + 1
+            place = None
             return plan.end(outputs)
+    except Exception as error:
+        plan.note_place(error, loader_i, place)
+        raise
     finally:
         plan.call("on_evaluation_end", plan.stage)
 

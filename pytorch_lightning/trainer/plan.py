@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from pytorch_lightning.callbacks import Callback, ProgressBar
-from pytorch_lightning.checkpoints.checkpoint import Part
+from pytorch_lightning.checkpoints.checkpoint import Part, restore_module
 from pytorch_lightning.data.replay import ReplayableLoader, length_of, replayable
 from pytorch_lightning.errors import MisconfigurationException, Notices, Problem, attempt, describe, raise_together
 from pytorch_lightning.loggers.logger import LoggerGroup
@@ -35,7 +35,7 @@ from pytorch_lightning.trainer.optimizers import Schedule, gradients_of, read_op
 from pytorch_lightning.trainer.progress import NEVER, Progress, nb_checked, validation_batches
 from pytorch_lightning.trainer.rows import Rows
 from pytorch_lightning.trainer.run import FitRun
-from pytorch_lightning.trainer.saving import CallbacksPart, DataPart, RandomPart, Saver, read_for_resume, restore_module
+from pytorch_lightning.trainer.saving import CallbacksPart, DataPart, RandomPart, Saver, read_for_resume
 from pytorch_lightning.trainer.schedules import EpochSchedules, build_step_schedule
 from pytorch_lightning.trainer.step import StepParts, TrainWindow, build_train_window
 

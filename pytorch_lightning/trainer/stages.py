@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.checkpoints.checkpoint import restore_module
 from pytorch_lightning.checkpoints.store import read_checkpoint
-from pytorch_lightning.errors import CheckpointError, LightningError, raise_together
+from pytorch_lightning.errors import CheckpointError, raise_together
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.strategies.single_device import SingleDevice, choose_device
@@ -19,7 +20,6 @@ from pytorch_lightning.trainer.loop import run_evaluation
 from pytorch_lightning.trainer.metrics import at
 from pytorch_lightning.trainer.plan import FitPlan
 from pytorch_lightning.trainer.run import FitRun
-from pytorch_lightning.trainer.saving import restore_module
 
 
 def announce(plan: FitPlan) -> None:
@@ -36,8 +36,8 @@ def announce(plan: FitPlan) -> None:
 
 
 def note_place(error: Exception, run: FitRun) -> None:
-    """Add to a user's exception where in the fit it was raised; our own say so themselves."""
-    if not isinstance(error, LightningError):
+    """Add to an exception where in the fit it was raised, unless it says so itself."""
+    if at(run.progress) not in str(error):
         error.add_note(f"raised while fitting {type(run.module).__name__} {at(run.progress)}")
 
 
@@ -49,6 +49,9 @@ def finish_fit(plan: FitPlan, failed: bool) -> None:
         plan.call("on_fit_end")
         if not failed:
             plan.at_save_point()
+    except Exception as error:
+        note_place(error, run)
+        raise
     finally:
         plan.loggers.close()
     if run.metrics.nb_nonfinite and not failed:
