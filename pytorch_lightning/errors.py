@@ -12,6 +12,7 @@ something that is probably a mistake but may be meant; its code silences it: ``T
 import contextlib
 import difflib
 import inspect
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -77,7 +78,7 @@ def describe(value: object) -> str:
     text = repr(value)
     if text.startswith("<") or ("\n" in text and not isinstance(value, (str, list, tuple, dict))):
         return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"  # an address, or a drawing of many lines, says no more
-    text = " ".join(text.split())
+    text = re.sub(r" at 0x[0-9a-f]+", "", " ".join(text.split()))
     return f"{text if len(text) <= 80 else text[:77] + '...'} ({name})"
 
 

@@ -64,7 +64,7 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
             with zipfile.ZipFile(path) as archive:
                 bad = archive.testzip()
         except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
-            bad = str(error)
+            bad = str(error) or type(error).__name__
         if bad is not None:
             raise CheckpointError(f"{path} is damaged (in {bad}). Use an older checkpoint.")
     try:

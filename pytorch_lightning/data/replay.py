@@ -22,7 +22,7 @@ from torch.utils.data import (
 
 from pytorch_lightning import seeding
 from pytorch_lightning.data.index_plan import IndexPlan, set_epoch
-from pytorch_lightning.data.seeded_view import KeyedDataset, SeededDataset, SeededIterable, loader_name
+from pytorch_lightning.data.seeded_view import KeyedDataset, SeededDataset, SeededIterable, loader_name, pass_name
 from pytorch_lightning.errors import FitError, MisconfigurationException, describe
 
 
@@ -120,11 +120,13 @@ class StreamLoader(ReplayableLoader):
                 batch = next(iterator)
             except StopIteration:
                 if not batch_nb:
-                    text = f"{loader_name(loader_id)} gave no batch at all in epoch {epoch}"
+                    text = f"{loader_name(loader_id)} gave no batch at all ({pass_name(loader_id, epoch)})"
                     raise FitError(f"{text}. Check its dataset and its length.") from None
                 return
             except Exception as error:
-                error.add_note(f"raised by {loader_name(loader_id)} (epoch {epoch}, batch_nb {batch_nb})")
+                error.add_note(
+                    f"raised by {loader_name(loader_id)} ({pass_name(loader_id, epoch)}, batch_nb {batch_nb})"
+                )
                 raise
             yield batch
             batch_nb += 1

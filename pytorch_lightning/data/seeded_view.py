@@ -23,6 +23,15 @@ def loader_name(loader_id: int) -> str:
     return f"{name} {loader_id - first}" if first else name
 
 
+def pass_name(loader_id: int, epoch: int) -> str:
+    """Which pass over that loader, for messages: an epoch of training, a number of a validation.
+
+    >>> pass_name(0, 3), pass_name(16, 3), pass_name(16, 2**62)
+    ('epoch 3', 'pass 3', 'sanity pass')
+    """
+    return f"epoch {epoch}" if loader_id == 0 else f"pass {epoch}" if epoch < 2**62 else "sanity pass"
+
+
 class BatchKey(NamedTuple):
     """Which batch: the run's seed, the epoch, the loader, the number of the batch in its epoch, and the CRC of
     all indices up to and with it."""
@@ -126,7 +135,7 @@ class KeyedDataset(_View, Dataset[Any]):
 
 def _place(key: BatchKey, indices: Any, waiting: list[Any] | None) -> str:
     """Where an exception came from. ``waiting``: the samples that hadn't been asked for yet, where that is known."""
-    words = [f"epoch {key.epoch}", f"batch_nb {key.batch_nb}"]
+    words = [pass_name(key.loader_id, key.epoch), f"batch_nb {key.batch_nb}"]
     if isinstance(indices, list) and waiting is not None:
         words.append(f"sample {indices[len(indices) - len(waiting) - 1]}")
     shown = [str(index) for index in indices[:16]] if isinstance(indices, list) else [str(indices)]

@@ -50,7 +50,8 @@ class EvaluationPlan:
         """Add to a user's exception where in this pass it was raised; None: after the last batch."""
         place = "after the last batch" if batch_nb is None else f"batch_nb {batch_nb}"
         loader = f", loader {loader_i}" if len(self.loaders) > 1 and batch_nb is not None else ""
-        error.add_note(f"raised in the {self.stage} of {type(self.module).__name__} ({place}{loader})")
+        stage = {"sanity": "sanity validation", "predict": "prediction"}.get(self.stage, self.stage)
+        error.add_note(f"raised in the {stage} of {type(self.module).__name__} ({place}{loader})")
 
 
 def plan_evaluation(
