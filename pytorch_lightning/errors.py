@@ -77,7 +77,9 @@ def describe(value: object) -> str:
         return f"a {name} of shape {tuple(shape)}"
     text = repr(value)
     if text.startswith("<") or ("\n" in text and not isinstance(value, (str, list, tuple, dict))):
-        return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"  # an address, or a drawing of many lines, says no more
+        return (
+            f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"  # an address, or a drawing of many lines, says no more
+        )
     text = re.sub(r" at 0x[0-9a-f]+", "", " ".join(text.split()))
     return f"{text if len(text) <= 80 else text[:77] + '...'} ({name})"
 
