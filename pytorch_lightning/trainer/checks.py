@@ -95,6 +95,14 @@ def loader_problems(loader: Any, name: str) -> list[Problem]:
     return []
 
 
+def iterator_problems(loader: Any) -> list[Problem]:
+    """An iterator where there are several passes."""
+    if not hasattr(loader, "__next__"):
+        return []
+    what = "val_dataloader gave an iterator, which gives its batches once, and there are several validations"
+    return [Problem(what, describe(loader), "Return what it was made from")]
+
+
 def training_loader_problems(loader: Any, config: Config) -> list[Problem]:
     """A training loader that can't be used with these options."""
     problems = loader_problems(loader, "tng_dataloader")
@@ -273,16 +281,10 @@ def unregistered(module: nn.Module) -> list[str]:
     found = []
     for prefix, layer in module.named_modules():
         for name, value in vars(layer).items():
-            if not name.startswith("_"):
-                items = (
-                    value.values()
-                    if isinstance(value, dict)
-                    else value
-                    if isinstance(value, (list, tuple))
-                    else [value]
-                )
-                if any(_is_trained(item) and id(item) not in known for item in islice(items, 256)):
-                    found.append(f"{prefix}.{name}".lstrip("."))
+            items: Any = value if isinstance(value, (list, tuple)) else [value]
+            items = value.values() if isinstance(value, dict) else items
+            if any(_is_trained(item) and id(item) not in known for item in islice(items, 256)):
+                found.append(f"{prefix}.{name}".lstrip("."))
     return found
 
 

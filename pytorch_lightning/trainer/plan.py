@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from pytorch_lightning.callbacks import Callback, ProgressBar
 from pytorch_lightning.checkpoints.checkpoint import Part, restore_module
 from pytorch_lightning.data.replay import ReplayableLoader, length_of, replayable
-from pytorch_lightning.errors import MisconfigurationException, Notices, Problem, attempt, describe, raise_together
+from pytorch_lightning.errors import Notices, Problem, attempt, raise_together
 from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.precision.precision import Precision
@@ -280,11 +280,7 @@ def _plan_validation(
     if not can_be_called(module, "val_dataloader", "validation_step", "validation_end"):
         return None, None
     loaders = checks.reading(module, "val_dataloader", lambda: module.val_dataloader)
-    if hasattr(loaders, "__next__"):
-        raise MisconfigurationException(
-            "val_dataloader gave an iterator, which gives its batches once, and there are several validations;"
-            f" received {describe(loaders)}. Return what it was made from."
-        )
+    raise_together(checks.iterator_problems(loaders))
     limit = 1 if config.fast_dev_run else None
     validation = plan_evaluation(
         "validation", module, loaders, limit=limit, percent=config.val_percent_check, **arguments

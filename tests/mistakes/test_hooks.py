@@ -234,13 +234,14 @@ def test_layers_in_a_plain_list_are_no_parameters(refusal: Refusals) -> None:
     refusal.before_training(Net(), ("Net has no parameters", "layers in layers", "Use nn.ModuleList"))
 
 
+@pytest.mark.parametrize("name", ["hidden", "_hidden"])
 @pytest.mark.parametrize("hidden", [[nn.Linear(2, 2)], {"a": nn.Linear(2, 2)}, torch.zeros(2, requires_grad=True)])
-def test_layers_that_torch_does_not_see_are_one_line(refusal: Refusals, hidden: Any) -> None:
+def test_layers_that_torch_does_not_see_are_one_line(refusal: Refusals, name: str, hidden: Any) -> None:
     model = Honest()
-    model.hidden = hidden
+    setattr(model, name, hidden)
     line = said(refusal, model)
     assert line.count("\n") == 1
-    assert "hidden of Honest holds layers or parameters that torch doesn't see" in line
+    assert f"{name} of Honest holds layers or parameters that torch doesn't see" in line
     assert line.endswith("use nn.ModuleList, nn.ModuleDict or nn.Parameter  [unregistered]\n")
 
 

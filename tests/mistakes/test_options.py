@@ -185,6 +185,16 @@ def test_a_file_in_the_way_of_a_folder(refusal: Refusals, name: str) -> None:
     refusal.before_training(Honest(), (name, str(inside), f"{path} is a file", "Choose another folder"), **options)
 
 
+def test_a_default_folder_that_cannot_be_made_is_one_line(refusal: Refusals, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(refusal.folder)
+    (refusal.folder / "lightning_logs").touch()
+    assert Trainer(progress_bar=False, print_weights_summary=False, max_nb_epochs=1).fit(Honest()) == 1
+    said = refusal.capsys.readouterr().err
+    assert "lightning_logs can't be written" in said
+    assert said.endswith("no files are kept of this run  [no-files]\n")
+    assert said.count("\n") == 1
+
+
 def test_a_failed_start_makes_no_folder_of_checkpoints(refusal: Refusals) -> None:
     keep = ModelCheckpoint(refusal.folder / "kept")
     model = planted(configure_optimizers=lambda self: None)

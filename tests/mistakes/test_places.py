@@ -86,6 +86,13 @@ def test_hooks_before_the_first_batch(refusal: Refusals, hook: str, parameters: 
     assert not (refusal.folder / "logs").exists()
 
 
+def test_an_error_of_torch_in_configure_optimizers(refusal: Refusals) -> None:
+    model = planted(configure_optimizers=lambda self: torch.optim.SGD([], 0.1))
+    text = place_of(lambda: trainer_in(refusal.folder).fit(model), ValueError)
+    assert "optimizer got an empty parameter list" in text
+    assert "raised by configure_optimizers of Net, before the first batch" in text
+
+
 @pytest.mark.parametrize(
     ("function", "kind", "shown"),
     [
