@@ -103,8 +103,8 @@ def iterator_problems(loader: Any) -> list[Problem]:
     return [Problem(what, describe(loader), "Return what it was made from")]
 
 
-def training_loader_problems(loader: Any, config: Config) -> list[Problem]:
-    """A training loader that can't be used with these options."""
+def training_loader_problems(loader: Any, config: Config, validates: bool) -> list[Problem]:
+    """A training loader that can't be used with these options. ``validates``: whether there is a validation."""
     problems = loader_problems(loader, "tng_dataloader")
     if problems or config.fast_dev_run:
         return problems
@@ -120,9 +120,9 @@ def training_loader_problems(loader: Any, config: Config) -> list[Problem]:
                 do="Give it a __len__" + (", or pass a number of batches" if name == "val_check_interval" else ""),
             )
             for name, share in shares.items()
-            if share < 1.0
+            if share < 1.0 and (validates or name == "train_percent_check")
         ]
-    if config.val_check_interval > max(1, length):
+    if validates and config.val_check_interval > max(1, length):
         return [
             Problem(
                 f"val_check_interval={config.val_check_interval:g} batches is more than an epoch's {length},"
@@ -143,12 +143,12 @@ def folder_problems(config: Config) -> list[Problem]:
     if config.fast_dev_run:
         return []
     keepers = keepers_of(config)
-    named = {f"filepath of {type(keeper).__name__}": keeper.filepath for keeper in keepers}
+    named = [(f"filepath of {type(keeper).__name__}", keeper.filepath) for keeper in keepers]
     if config.default_save_path_given and config.experiment is None:
-        named["default_save_path"] = config.default_save_path
+        named.append(("default_save_path", config.default_save_path))
     problems = [
         Problem(f"{name} can't be written", f"{path!r}: {reason}", "Choose another folder")
-        for name, path in named.items()
+        for name, path in named
         if (reason := why_not_writable(Path(path))) is not None
     ]
     files = [(os.path.abspath(keeper.filepath), keeper.prefix) for keeper in keepers]
@@ -176,7 +176,7 @@ def why_not_writable(folder: Path) -> str | None:
     folder = folder.absolute()
     there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not there.is_dir():
-        return f"{there} is a file"
+        return f"{there} isn't a folder"
     return None if os.access(there, os.W_OK | os.X_OK) else f"no permission to write in {there}"
 
 
@@ -231,6 +231,12 @@ def say_probable_mistakes(
             "never-validated",
             f"validation never runs: check_val_every_n_epoch={config.check_val_every_n_epoch} is more than"
             f" max_nb_epochs={config.max_nb_epochs}; lower it",
+        )
+    if config.gradient_clip_algorithm != "norm" and not config.gradient_clip:
+        notices.say(
+            "no-clipping",
+            f"gradient_clip_algorithm={config.gradient_clip_algorithm!r} has no effect without gradient_clip; pass"
+            " gradient_clip=1.0, say",
         )
     for name in ("overfit_pct",) if config.overfit_pct else SHARES:
         share = getattr(config, name)

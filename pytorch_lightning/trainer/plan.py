@@ -203,7 +203,7 @@ def _plan_basis(
     tng_loader = None
     if can_be_called(module, "tng_dataloader"):
         tng_loader = checks.reading(module, "tng_dataloader", lambda: module.tng_dataloader)
-        problems += checks.training_loader_problems(tng_loader, config)
+        problems += checks.training_loader_problems(tng_loader, config, checks.has_validation(module))
     problems += checks.saving_problems(module)
     hooks = hook_table(module, callbacks, run)
     arguments = {"strategy": strategy, "precision": precision, "seed": seed, "hooks": hooks}

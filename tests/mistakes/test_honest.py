@@ -246,6 +246,16 @@ def test_everything_after_a_fit_gets_no_message(tmp_path: Path, capsys: pytest.C
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("interval", [100, 0.5])
+def test_an_interval_of_validations_that_there_are_none_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], interval: float
+) -> None:
+    model = planted(Trained, tng_dataloader=loads(lambda self: DataLoader(Stream())))
+    trainer = trainer_in(tmp_path, val_check_interval=interval, silence=["no-validation"])
+    assert trainer.fit(Trained()) == trainer.fit(model) == 1
+    assert capsys.readouterr() == ("", "")
+
+
 def test_no_validation_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trainer_in(tmp_path).fit(Trained())
     said = "pytorch_lightning: there is no validation: val_dataloader isn't defined  [no-validation]\n"

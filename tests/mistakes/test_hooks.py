@@ -319,8 +319,9 @@ def test_a_test_needs_its_loader(refusal: Refusals) -> None:
 
 
 def test_a_prediction_needs_forward(refusal: Refusals) -> None:
-    model = planted(forward=LightningModule.forward)
-    words = ("Net doesn't define forward", "def forward(self, x):\n    return self.layers(x)")
+    """Known together with what else is missing."""
+    model = planted(Trained, forward=LightningModule.forward)
+    words = ("2 things", "Net doesn't define forward", "def forward(self, x):\n         return self.layers(x)")
     refusal.of(lambda: trainer_in(refusal.folder).predict(model), words)
 
 

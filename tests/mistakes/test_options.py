@@ -181,8 +181,9 @@ def test_a_file_in_the_way_of_a_folder(refusal: Refusals, name: str) -> None:
     inside = path / "deep" / "er"
     options: dict[str, Any] = {"default_save_path": inside}
     if name == "filepath":
-        options = {"checkpoint_callback": ModelCheckpoint(inside)}
-    refusal.before_training(Honest(), (name, str(inside), f"{path} is a file", "Choose another folder"), **options)
+        good = ModelCheckpoint(refusal.folder / "kept")
+        options = {"checkpoint_callback": ModelCheckpoint(inside), "callbacks": [good]}
+    refusal.before_training(Honest(), (name, str(inside), f"{path} isn't a folder", "Choose another folder"), **options)
 
 
 def test_a_default_folder_that_cannot_be_made_is_one_line(refusal: Refusals, monkeypatch: pytest.MonkeyPatch) -> None:
