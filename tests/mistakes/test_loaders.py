@@ -140,6 +140,7 @@ def test_data_in_its_own_order_is_one_line(refusal: Refusals) -> None:
             {"train_percent_check": 100},
             "train_percent_check=100 is more than the whole set; 1.0 is all of it, 0.1 a tenth",
         ),
+        ({"gradient_clip_algorithm": "value"}, "gradient_clip_algorithm='value' has no effect without gradient_clip"),
         (
             {"check_val_every_n_epoch": 3},
             "validation never runs: check_val_every_n_epoch=3 is more than max_nb_epochs=1",
