@@ -160,6 +160,7 @@ NO_FIT = "doesn't fit"
             ("all that a resume needs", "without optimizer_states", "use load_from"),
         ),
         (changed(parts={}), Honest, ("all that a resume needs", "parts['data']", "use load_from_checkpoint")),
+        (changed(format=99, parts=None), Honest, ("has format 99", "reads up to 1", "Upgrade")),
         (changed(parts=3), Honest, ("all that a resume needs", "a dict as parts", "use load_from_checkpoint")),
         (
             written,
@@ -172,7 +173,15 @@ NO_FIT = "doesn't fit"
             (f"Adam {NO_FIT}", "another optimizer's, without betas", "Resume with the optimizer"),
         ),
     ],
-    ids=["weights only", "no optimizers", "no parts", "strange parts", "more optimizers", "another optimizer"],
+    ids=[
+        "weights only",
+        "no optimizers",
+        "no parts",
+        "another layout",
+        "strange parts",
+        "more optimizers",
+        "another optimizer",
+    ],
 )
 def test_what_a_resume_cannot_continue(refusal: Refusals, make: Any, model: Any, words: tuple[str, ...]) -> None:
     path, fitted = make(refusal.folder), model()
