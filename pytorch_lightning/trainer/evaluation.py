@@ -85,7 +85,8 @@ def plan_evaluation(
             f"{stage} has {len(each)} loaders, so {type(module).__name__}.{step_name} gets a third argument."
             f" Write def {step_name}(self, data_batch, batch_nb, dataloader_i)."
         )
-    raise_together(problem for loader in each for problem in loader_problems(loader, hook))
+    names = [hook] if len(each) == 1 else [f"{hook}[{i}]" for i in range(len(each))]
+    raise_together(problem for pair in zip(each, names, strict=True) for problem in loader_problems(*pair))
     planned = []
     for i, loader in enumerate(each):
         nb = _nb_of(loader, stage, percent, limit)

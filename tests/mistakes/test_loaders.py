@@ -59,6 +59,16 @@ def test_several_validation_loaders_need_a_third_argument(refusal: Refusals) -> 
     refusal.before_training(model, words)
 
 
+def test_each_of_several_validation_loaders_is_named_beside_other_mistakes(refusal: Refusals) -> None:
+    model = planted(
+        val_dataloader=loads(lambda self: [batches(), batches(1, drop_last=True), batches(1, drop_last=True)]),
+        validation_step=lambda self, data_batch, batch_nb, dataloader_i: None,
+        configure_optimizers=lambda self: None,
+    )
+    words = ("1. configure_optimizers", "2. val_dataloader[1] gave an empty", "3. val_dataloader[2] gave an empty")
+    assert refusal.of(lambda: trainer_in(refusal.folder).fit(model), words).startswith("3 things")
+
+
 @pytest.mark.parametrize("option", ["train_percent_check", "val_check_interval"])
 def test_a_share_of_a_training_loader_without_length(refusal: Refusals, option: str) -> None:
     model = planted(tng_dataloader=loads(lambda self: DataLoader(Stream(), batch_size=2)))
