@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.callbacks.callback import Callback, Run
-from pytorch_lightning.callbacks.monitor import direction, is_better, worst
-from pytorch_lightning.errors import MisconfigurationException
+from pytorch_lightning.callbacks.monitor import check_count, direction, is_better, worst
+from pytorch_lightning.errors import MisconfigurationException, describe
 
 
 class ModelCheckpoint(Callback):
@@ -36,8 +36,13 @@ class ModelCheckpoint(Callback):
         save_top_k: int | None = None,
         save_function: Any = None,
     ) -> None:
-        if period < 1:
-            raise MisconfigurationException(f"ModelCheckpoint: period must be at least 1; received {period}.")
+        check_count(self, "period", period, 1)
+        if save_top_k is not None:
+            check_count(self, "save_top_k", save_top_k, -1)
+        if not isinstance(filepath, (str, Path)) or not str(filepath):
+            raise MisconfigurationException(
+                f"ModelCheckpoint: filepath must be a folder; received {describe(filepath)}. Pass 'checkpoints', say."
+            )
         if save_best_only and save_top_k not in (None, 1):
             raise MisconfigurationException(
                 f"ModelCheckpoint: save_best_only keeps one file and save_top_k={save_top_k} another number."

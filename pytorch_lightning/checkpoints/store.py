@@ -3,13 +3,14 @@
 import contextlib
 import os
 import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pytorch_lightning.errors import CheckpointError
+from pytorch_lightning.errors import CheckpointError, describe
 
 
 def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> Path:
@@ -53,30 +54,41 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     isn't a dict. Code in a file is never run.
     """
     if not os.path.isfile(path):
-        folder = Path(path).parent
+        folder = Path(path) if os.path.isdir(path) else Path(path).parent
         there = sorted(p.name for p in folder.glob("*.ckpt"))[-5:] if folder.is_dir() else []
-        raise CheckpointError(
-            f"there is no checkpoint at {str(path)!r}."
-            + (f" {folder} holds {', '.join(there)}." if there else f" {folder} holds no *.ckpt file.")
-        )
+        found = f"{folder.absolute()} holds {', '.join(there) if there else 'no *.ckpt file'}"
+        raise CheckpointError(f"there is no checkpoint at {str(path)!r}; {found}. Pass the path of one.")
     if zipfile.is_zipfile(path):
         # torch.load accepts flipped bits silently; the zip's checksums find them
         try:
             with zipfile.ZipFile(path) as archive:
                 bad = archive.testzip()
         except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
-            bad = str(error)
+            bad = str(error) or type(error).__name__
         if bad is not None:
             raise CheckpointError(f"{path} is damaged (in {bad}). Use an older checkpoint.")
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        if code is None:
+            raise _not_readable(path, error) from error
         raise CheckpointError(
-            f"{path} holds more than plain data, or is no checkpoint; it isn't loaded, since loading it could run code"
-            f" that it brings along. ({str(error).splitlines()[0]}) Save it anew as plain tensors, numbers and text."
+            f"{path} holds more than plain data ({code[1]}); it isn't loaded, since loading it could run code that it"
+            " brings along. Save it anew as plain tensors, numbers and text: model.state_dict(), say."
         ) from error
     except Exception as error:  # whatever a stranger's bytes make of the reader
-        raise CheckpointError(f"{path} is damaged or no checkpoint: {error}. Use an older checkpoint.") from error
+        raise _not_readable(path, error) from error
     if not isinstance(checkpoint, dict):
-        raise CheckpointError(f"{path} holds a {type(checkpoint).__name__}, not the dict of a checkpoint.")
+        raise CheckpointError(
+            f"{path} isn't a checkpoint; it holds {describe(checkpoint)}, not a dict. Pass a file that a Trainer wrote."
+        )
     return checkpoint
+
+
+def _not_readable(path: str | Path, error: Exception) -> CheckpointError:
+    why = " ".join(str(error).split())[:100]
+    return CheckpointError(
+        f"{path} is damaged, or isn't a checkpoint ({os.path.getsize(path):,} bytes; {type(error).__name__}: {why})."
+        " Use an older checkpoint."
+    )

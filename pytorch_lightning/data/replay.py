@@ -25,8 +25,8 @@ from torch.utils.data import (
 
 from pytorch_lightning import seeding
 from pytorch_lightning.data.index_plan import IndexPlan, set_epoch
-from pytorch_lightning.data.seeded_view import KeyedDataset, SeededDataset, SeededIterable
-from pytorch_lightning.errors import FitError, MisconfigurationException
+from pytorch_lightning.data.seeded_view import KeyedDataset, SeededDataset, SeededIterable, loader_name, pass_name
+from pytorch_lightning.errors import FitError, MisconfigurationException, describe
 from pytorch_lightning.processes import EVERYTHING, Share
 
 
@@ -116,8 +116,9 @@ class StreamLoader(ReplayableLoader):
     def batches(self, epoch: int, start: int = 0, limit: int | None = None) -> Iterator[Any]:
         if self._used_up:
             raise FitError(
-                "the loader gave its batches in an earlier epoch and can't start again; received an iterator, not an"
-                " iterable. Return a DataLoader, a list, or an object whose __iter__ starts anew."
+                f"{loader_name(self._loader_id)} gave its batches in an earlier epoch and can't start again; received"
+                f" {describe(self._loader)}, an iterator. Return a DataLoader, a list, or an object whose __iter__"
+                " starts anew."
             )
         seed, loader_id = self._seed, self._loader_id
         if self._view is not None:
@@ -145,8 +146,14 @@ class StreamLoader(ReplayableLoader):
                 batch = next(iterator)
             except StopIteration:
                 if not batch_nb:
-                    raise FitError("a loader gave no batch at all. Check its dataset and its length.") from None
+                    text = f"{loader_name(loader_id)} gave no batch at all ({pass_name(loader_id, epoch)})"
+                    raise FitError(f"{text}. Check its dataset and its length.") from None
                 return
+            except Exception as error:
+                error.add_note(
+                    f"raised by {loader_name(loader_id)} ({pass_name(loader_id, epoch)}, batch_nb {batch_nb})"
+                )
+                raise
             yield batch
             batch_nb += 1
 
@@ -198,7 +205,9 @@ def replayable(
     if type(loader) in (list, tuple):
         return SequenceLoader(loader, share)
     if not hasattr(loader, "__iter__"):
-        raise MisconfigurationException(f"a loader must have __iter__; received {loader!r}. Return a DataLoader.")
+        raise MisconfigurationException(
+            f"a loader must have __iter__; received {describe(loader)}. Return a DataLoader."
+        )
     return StreamLoader(loader, seed, loader_id, share)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytorch_lightning.checkpoints.checkpoint import plain_hparams
-from pytorch_lightning.errors import MisconfigurationException, Notices, describe
+from pytorch_lightning.errors import MisconfigurationException, Notices
 from pytorch_lightning.loggers import CSVLogger, Logger, TestTubeLogger
 from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.loggers.test_tube_logger import is_experiment
@@ -37,10 +37,10 @@ def open_loggers(
             chosen = _default_logger(config, module, notices)
         else:
             each = given if isinstance(given, (list, tuple)) else [given]
-            chosen = [_as_logger(value, notices) for value in each]
+            chosen = [TestTubeLogger(value, notices) if is_experiment(value) else value for value in each]
     run.version = chosen[0].version if chosen else None
     group = LoggerGroup(chosen, notices)
-    group.log_hyperparams(plain_hparams(module.hparams))
+    group.log_hyperparams(plain_hparams(module.hparams, notices))
     group.save()
     return group
 
@@ -58,17 +58,6 @@ def _default_logger(config: Config, module: LightningModule, notices: Notices) -
             "no-files", f"{config.default_save_path} can't be written ({error.strerror}): no files are kept of this run"
         )
         return []
-
-
-def _as_logger(value: object, notices: Notices) -> Logger:
-    if isinstance(value, Logger):
-        return value
-    if is_experiment(value):
-        return TestTubeLogger(value, notices)
-    raise MisconfigurationException(
-        "experiment must be a test-tube Experiment, a Logger, a list of them, None or False;"
-        f" received {describe(value)}."
-    )
 
 
 def experiment_of(config: Config) -> object:

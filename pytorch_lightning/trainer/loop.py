@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -79,12 +79,13 @@ def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
     """
     step, to_device, seed = plan.step, plan.to_device, plan.seed
     outputs: list[list[tuple[int, Any]]] = []
+    loader_i, nb_before, place = 0, 0, cast("int | None", 0)
     plan.call("on_evaluation_start", plan.stage, plan.nb_batches)
     try:
         with evaluation_mode(plan.module):
-            nb_before = 0
             for loader_i, (loader, limit, extra) in enumerate(plan.loaders):
                 outputs.append([])
+                place = 0
                 for batch_nb, batch in numbered(loader, plan.share, counter, limit):
                     if batch is None:
                         continue
@@ -95,8 +96,13 @@ def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
                         batch = to_device(batch)
                     outputs[-1].append((batch_nb, plan.keep(step(batch, batch_nb, *extra), nb_before + batch_nb)))
                     plan.call("on_evaluation_batch_end", plan.stage, nb_before + batch_nb)
+                    place = batch_nb + plan.share.nb
                 nb_before += loader.nb_drawn
+            place = None
             return plan.end(outputs)
+    except Exception as error:
+        plan.note_place(error, loader_i, place)
+        raise
     finally:
         plan.call("on_evaluation_end", plan.stage)
 

@@ -34,10 +34,12 @@ def read_optimizers(returned: Any, milestones: Sequence[int]) -> tuple[list[Opti
     wrong = [o for o in optimizers if not callable(getattr(o, "step", None)) or not hasattr(o, "param_groups")]
     if wrong or not optimizers:
         received = describe(wrong[0]) if wrong else "an empty list"
-        raise MisconfigurationException(
-            f"configure_optimizers returned {received}; expected {EXPECTED}."
-            " Write: return [torch.optim.Adam(self.parameters())]"
-        )
+        advice = " Write: return [torch.optim.Adam(self.parameters())]"
+        if wrong and isinstance(wrong[0], type):
+            advice = f" Make one: {wrong[0].__name__}(self.parameters(), ...)"
+        elif wrong and isinstance(getattr(wrong[0], "optimizer", None), Optimizer):
+            advice = " Write: return [optimizer], [scheduler]"
+        raise MisconfigurationException(f"configure_optimizers returned {received}; expected {EXPECTED}.{advice}")
     schedules = [_read_schedule(value, optimizers) for value in schedulers]
     if milestones:
         schedules += [Schedule(MultiStepLR(o, list(milestones)), i) for i, o in enumerate(optimizers)]
@@ -62,11 +64,12 @@ def _read_schedule(value: Any, optimizers: list[Optimizer]) -> Schedule:
     options = dict(value) if isinstance(value, dict) else {"scheduler": value}
     unknown = sorted(set(options) - {"scheduler", "interval", "monitor"})
     scheduler, interval = options.get("scheduler"), options.get("interval", "epoch")
-    if unknown or not callable(getattr(scheduler, "step", None)) or interval not in ("step", "epoch"):
+    fits = callable(getattr(scheduler, "step", None)) and isinstance(options.get("monitor"), (str, type(None)))
+    if unknown or not fits or interval not in ("step", "epoch"):
         raise MisconfigurationException(
             f"configure_optimizers returned {describe(value)} as a scheduler; expected a scheduler or"
             " {'scheduler': s, 'interval': 'step' or 'epoch', 'monitor': name}."
-            + (f" Remove {unknown}." if unknown else "")
+            + (f" Remove {unknown}." if unknown else " Write: return [optimizer], [scheduler]")
         )
     places = [i for i, o in enumerate(optimizers) if o is getattr(scheduler, "optimizer", None)]
     if not places:

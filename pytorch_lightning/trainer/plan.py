@@ -8,14 +8,14 @@ import torch
 from torch.optim import Optimizer
 
 from pytorch_lightning.callbacks import Callback, ProgressBar
-from pytorch_lightning.checkpoints.checkpoint import Part
+from pytorch_lightning.checkpoints.checkpoint import Part, restore_module
 from pytorch_lightning.data.replay import ReplayableLoader, is_distributed, length_of, replayable
 from pytorch_lightning.data.sharing import RoundsLoader
-from pytorch_lightning.errors import Notices, Problem, raise_together
+from pytorch_lightning.errors import Notices, Problem, attempt, raise_together
 from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.precision.precision import Precision
-from pytorch_lightning.processes import Share
+from pytorch_lightning.processes import EVERYTHING, Share
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.trainer import checks, files
@@ -23,14 +23,21 @@ from pytorch_lightning.trainer.agreement import Agreement
 from pytorch_lightning.trainer.config import Config
 from pytorch_lightning.trainer.evaluation import EvaluationPlan, plan_evaluation
 from pytorch_lightning.trainer.gradients import before_update
-from pytorch_lightning.trainer.hooks import Hooks, hook_table, is_overridden, say_near_misses, takes_one_more
+from pytorch_lightning.trainer.hooks import (
+    Hooks,
+    can_be_called,
+    hook_table,
+    is_overridden,
+    say_near_misses,
+    takes_one_more,
+)
 from pytorch_lightning.trainer.optimizers import Schedule, read_optimizers
 from pytorch_lightning.trainer.placement import plan_share
 from pytorch_lightning.trainer.progress import NEVER, Progress, nb_checked, validation_batches
 from pytorch_lightning.trainer.rounds import build_round_window
 from pytorch_lightning.trainer.rows import Rows
 from pytorch_lightning.trainer.run import FitRun
-from pytorch_lightning.trainer.saving import CallbacksPart, DataPart, RandomPart, Saver, read_for_resume, restore_module
+from pytorch_lightning.trainer.saving import CallbacksPart, DataPart, RandomPart, Saver, read_for_resume
 from pytorch_lightning.trainer.schedules import EpochSchedules, build_step_schedule
 from pytorch_lightning.trainer.step import StepParts, TrainWindow, build_train_window
 
@@ -127,12 +134,23 @@ def plan_fit(
     callbacks: Sequence[Callback],
     notices: Notices,
     strategy: Strategy,
+    problems: list[Problem],
 ) -> FitPlan:
-    """Decide everything about a fit of ``module``, and restore what ``config.resume`` holds.
+    """Decide everything about a fit of ``module``, and restore what ``config.resume`` holds. ``problems`` are those
+    that were seen before.
 
     Raises one ``MisconfigurationException`` that lists every mistake that can be seen before the first batch.
     """
-    basis = _plan_basis(config, module, run, callbacks, notices, strategy)
+    basis = _plan_basis(config, module, run, callbacks, notices, strategy, problems)
+    epoch_schedules = EpochSchedules(basis.schedules)
+    saver = _plan_saver(config, module, run, callbacks, basis, epoch_schedules)
+    for callback in callbacks:
+        callback.reset()
+    if basis.saved is not None:
+        saver.restore(basis.saved, str(config.resume))
+        run.progress.forget_limits()
+    if strategy.processes.is_first:
+        checks.make_folders(config)  # from here on: a start that fails leaves none behind
     loggers = files.open_loggers(config, module, run, notices, strategy.processes)
     rows = Rows(
         run,
@@ -146,13 +164,6 @@ def plan_fit(
         stop_on_nan=config.stop_on_nan,
         writes=strategy.processes.is_first,
     )
-    epoch_schedules = EpochSchedules(basis.schedules)
-    saver = _plan_saver(config, module, run, callbacks, basis, epoch_schedules)
-    for callback in callbacks:
-        callback.reset()
-    if basis.saved is not None:
-        saver.restore(basis.saved, str(config.resume))
-        run.progress.forget_limits()
     agreement = None if run.alone else Agreement(run, strategy.processes)
     parts = _step_parts(config, module, run, basis, rows, epoch_schedules, agreement)
     return FitPlan(
@@ -205,26 +216,30 @@ def _plan_basis(
     callbacks: Sequence[Callback],
     notices: Notices,
     strategy: Strategy,
+    problems: list[Problem],
 ) -> Basis:
-    say_near_misses(module, notices)
-    raise_together(checks.hook_problems(module, callbacks) + checks.folder_problems(config))
-    saved = None if config.resume is None else read_for_resume(config.resume)
+    problems = problems + checks.hook_problems(module, callbacks) + checks.folder_problems(config)
+    path = str(config.resume)
+    saved = None if config.resume is None else attempt(problems, lambda: read_for_resume(path), keep_type=True)
     seed = saved["parts"]["data"]["seed"] if saved else torch.initial_seed() if config.seed is None else config.seed
-    share = plan_share(config, saved, strategy.processes)
+    share = attempt(problems, lambda: plan_share(config, saved, strategy.processes)) or EVERYTHING
     precision = build_precision(config.precision, strategy.device)
     strategy.place(module, precision.dtype)
     if saved is not None:
         # before the optimizers are made: a hook may put new parameters in the place of old ones
-        restore_module(module, saved, str(config.resume))
-    problems: list[Problem] = []
+        attempt(problems, lambda: restore_module(module, saved, path), keep_type=True)
     optimizers, schedules = _plan_optimizers(config, module, precision, problems)
-    tng_loader = module.tng_dataloader
-    problems += checks.loader_problems(tng_loader, config, share) + checks.saving_problems(module)
+    tng_loader = None
+    if can_be_called(module, "tng_dataloader"):
+        tng_loader = checks.reading(module, "tng_dataloader", lambda: module.tng_dataloader)
+        problems += checks.training_loader_problems(tng_loader, config, checks.has_validation(module), share)
+    problems += checks.saving_problems(module)
     hooks = hook_table(module, callbacks, run)
     arguments = {"strategy": strategy, "precision": precision, "seed": seed, "hooks": hooks}
     arguments["gather"] = config.gather_validation
-    validation, sanity = checks.attempt(problems, lambda: _plan_validation(config, module, arguments)) or (None, None)
+    validation, sanity = attempt(problems, lambda: _plan_validation(config, module, arguments)) or (None, None)
     raise_together(problems)
+    say_near_misses([module, *callbacks], notices)
     checks.say_probable_mistakes(module, tng_loader, optimizers, config, notices)
 
     length = length_of(tng_loader)
@@ -285,13 +300,17 @@ def _plan_saver(
 def _plan_optimizers(
     config: Config, module: LightningModule, precision: Precision, problems: list[Problem]
 ) -> tuple[list[Optimizer], list[Schedule]]:
-    found = checks.attempt(
-        problems, lambda: read_optimizers(module.configure_optimizers(), config.lr_scheduler_milestones)
-    )
+    if not can_be_called(module, "configure_optimizers", "training_step"):
+        return [], []
+    if not any(True for _ in module.parameters()) and checks.unregistered(module):
+        problems.append(checks.no_parameters(module))
+        return [], []
+    returned = checks.reading(module, "configure_optimizers", module.configure_optimizers)
+    found = attempt(problems, lambda: read_optimizers(returned, config.lr_scheduler_milestones))
     if found is None:
         return [], []
     takes_optimizer = takes_one_more(module, "training_step")
-    problems += checks.optimizer_problems(found[0], takes_optimizer, precision)
+    problems += checks.optimizer_problems(module, found[0], takes_optimizer, precision)
     return found
 
 
@@ -299,9 +318,10 @@ def _plan_validation(
     config: Config, module: LightningModule, arguments: dict[str, Any]
 ) -> tuple[EvaluationPlan | None, EvaluationPlan | None]:
     """The validation, and the few batches of it that are run before training."""
-    if not checks.has_validation(module):
+    if not can_be_called(module, "val_dataloader", "validation_step", "validation_end"):
         return None, None
-    loaders = module.val_dataloader
+    loaders = checks.reading(module, "val_dataloader", lambda: module.val_dataloader)
+    raise_together(checks.iterator_problems(loaders))
     limit = 1 if config.fast_dev_run else None
     validation = plan_evaluation(
         "validation", module, loaders, limit=limit, percent=config.val_percent_check, **arguments

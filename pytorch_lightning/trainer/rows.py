@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from pytorch_lightning.errors import FitError
+from pytorch_lightning.errors import FitError, describe, near
 from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.trainer.hooks import Hooks
 from pytorch_lightning.trainer.metrics import at, numbers_of, to_number
@@ -73,9 +73,12 @@ class Rows:
         for replace in self._replace:
             row = replace(row)
             if not isinstance(row, dict):
-                raise FitError(f"update_tng_log_metrics returned {row!r}; expected the dict to log. Return logs.")
+                raise FitError(
+                    f"update_tng_log_metrics returned {describe(row)}; expected the dict to log."
+                    f" Return logs. {at(progress)}"
+                )
         if self._needed:
-            self._check_needed({**row, **run.metrics.of_training()}, validated=bool(progress.nb_validations))
+            self._check_needed(run.metrics.of_training(), validated=bool(progress.nb_validations))
         self._loggers.log_metrics(numbers_of(row, "the row to log"), progress.global_step)
 
     def write_validation(self, metrics: dict[str, float | int]) -> None:
@@ -115,15 +118,16 @@ class Rows:
 
     def _check_needed(self, there: dict[str, Any], *, validated: bool) -> None:
         names = set(self.validation_names or ()) | set(self._run.metrics.validation)
-        known = {*there, *names} - {"epoch", "batch_nb", "global_step"}
+        known = sorted({*there, *names})
         absent = {name: who for name, who in self._needed.items() if name not in known}
         if not absent:
             self._needed = {}
         elif validated or self._run.nb_val_batches == 0 or self.validation_names is not None:
-            name, who = next(iter(absent.items()))
+            what = " and ".join(f"{who} needs the metric {name!r}" for name, who in absent.items())
+            hints = "".join(near(name, known) for name in absent)
             raise FitError(
-                f"{who} needs the metric {name!r}, and nothing gives it. There are: {', '.join(sorted(known))}."
-                f" Return {name!r} from validation_end, or monitor one of these."
+                f"{what}, and nothing gives it. There are: {', '.join(known)}.{hints}"
+                f" Return {next(iter(absent))!r} from validation_end, or monitor one of these. {at(self._run.progress)}"
             )
 
     def check_losses(self) -> None:

@@ -152,8 +152,8 @@ class Saver:
         ):
             if len(states) != len(targets):
                 raise CheckpointError(
-                    f"{path} holds the state of {len(states)} {kind} and configure_optimizers gives {len(targets)}."
-                    " Resume with the model that wrote it."
+                    f"{path} doesn't fit configure_optimizers: it holds {len(states)} {kind}, and that gives"
+                    f" {len(targets)}. Resume with the model that wrote it."
                 )
             for target, state in zip(targets, states, strict=True):
                 _load(target, state, f"{path}: {type(target).__name__}")
@@ -165,22 +165,19 @@ class Saver:
 def _load(target: Any, state: dict[str, Any], where: str) -> None:
     try:
         target.load_state_dict(state)
-    except (ValueError, KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{where} doesn't fit: {error}. Resume with the model that wrote it.") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        why = f"{type(error).__name__}: {str(error).rstrip('.')}"
+        raise CheckpointError(f"{where} doesn't fit: {why}. Resume with the model that wrote it.") from error
+    # torch takes the state of another kind of optimizer, and fails in the first step
+    for group in target.param_groups if isinstance(target, Optimizer) else ():
+        absent = sorted(set(target.defaults) - set(group))
+        if absent:
+            raise CheckpointError(
+                f"{where} doesn't fit: the state is another optimizer's, without {', '.join(absent)}."
+                " Resume with the optimizer that wrote it."
+            )
 
 
 def read_for_resume(path: str) -> dict[str, Any]:
     """The checkpoint at ``path``, whole and in today's layout."""
     return upgrade(read_checkpoint(path), path)
-
-
-def restore_module(module: Any, checkpoint: dict[str, Any], path: str) -> None:
-    """Restore ``module`` through its own hooks. Raises ``CheckpointError`` where the weights don't fit."""
-    module.on_load_checkpoint(checkpoint)
-    try:
-        module.load_model_specific(checkpoint)
-    except (KeyError, RuntimeError) as error:
-        raise CheckpointError(
-            f"load_model_specific of {type(module).__name__} can't restore {path}: {type(error).__name__}: {error}."
-            " Use the model, with the hyperparameters, that wrote it."
-        ) from error
