@@ -1,6 +1,7 @@
 """Checkpoint files: written whole or not at all, and verified before they are trusted."""
 
 import contextlib
+import errno
 import os
 import pickle
 import zipfile
@@ -10,6 +11,11 @@ from typing import Any
 import torch
 
 from pytorch_lightning.errors import CheckpointError
+from pytorch_lightning.faults import fault
+
+
+class DamagedCheckpoint(CheckpointError):
+    """A file whose bytes aren't those that were written."""
 
 
 def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> Path:
@@ -22,23 +28,31 @@ def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> Path:
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        fault("write.begin")
         torch.save(checkpoint, temporary)  # to a path: torch then writes without holding the GIL
-        _sync(temporary)
+        fault("write.written")
+        sync(temporary)
+        fault("write.synced")
         os.replace(temporary, target)
-        _sync(target.parent)
-    except (OSError, RuntimeError) as error:
+        fault("write.renamed")
+        sync(target.parent)
+        fault("write.durable")
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if not isinstance(error, (OSError, RuntimeError)):
+            raise
         # torch reports a full disk as RuntimeError "unexpected pos"
-        full = " The disk is full." if "unexpected pos" in str(error) or getattr(error, "errno", None) == 28 else ""
+        full = "unexpected pos" in str(error) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
         raise CheckpointError(
-            f"{target} can't be written: {error}.{full} An older file of that name is untouched."
-            " Free some space or choose another folder."
+            f"{target} can't be written: {str(error).splitlines()[0]}.{' The disk is full.' if full else ''}"
+            " An older file of that name is untouched. Free some space or choose another folder."
         ) from error
     return target
 
 
-def _sync(path: Path) -> None:
+def sync(path: str | Path) -> None:
+    """Flush a file, or the names in a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -60,16 +74,36 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
             + (f" {folder} holds {', '.join(there)}." if there else f" {folder} holds no *.ckpt file.")
         )
     if zipfile.is_zipfile(path):
-        # torch.load accepts flipped bits silently; the zip's checksums find them
-        try:
-            with zipfile.ZipFile(path) as archive:
-                bad = archive.testzip()
-        except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
-            bad = str(error)
-        if bad is not None:
-            raise CheckpointError(f"{path} is damaged (in {bad}). Use an older checkpoint.")
+        verify(path)
+    return _load(path, map_location)
+
+
+def verify(path: str | Path) -> None:
+    """Compare the checksums in a file that ``torch.save`` wrote. Raises ``DamagedCheckpoint`` where one differs.
+
+    ``torch.load`` accepts flipped bits silently.
+    """
     try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()
+    except OSError as error:
+        if error.errno != errno.EIO:  # not what the file holds, but whether it can be read now
+            raise CheckpointError(f"{path} can't be read: {error.strerror}.") from error
+        bad = str(error)
+    except Exception as error:  # zipfile raises many kinds for a header that makes no sense
+        bad = str(error)
+    if bad is not None:
+        raise DamagedCheckpoint(f"{path} is damaged (in {bad}). Use an older checkpoint.")
+
+
+def peek_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The dict in the file at ``path`` without reading its tensors: they are mapped, and nothing is verified."""
+    return _load(path, "cpu", mmap=True)
+
+
+def _load(path: str | Path, map_location: Any, **options: Any) -> dict[str, Any]:
+    try:
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True, **options)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} holds more than plain data, or is no checkpoint; it isn't loaded, since loading it could run code"
