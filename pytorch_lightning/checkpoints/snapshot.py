@@ -74,7 +74,12 @@ class Snapshot:
         if kept is None or kept.nbytes != storage.nbytes() or kept.is_pinned() != pinned:
             kept = torch.empty(storage.nbytes(), dtype=torch.uint8, pin_memory=pinned)
             self._kept[place : place + 1] = [kept]
-        kept.copy_(torch.empty(0, dtype=torch.uint8, device=device).set_(storage), non_blocking=pinned)
+        source = torch.empty(0, dtype=torch.uint8, device=device).set_(storage)
+        if device.type == "cpu":
+            # in this thread alone: where cores are busy, waiting for torch's other threads costs a hundred times that
+            kept.numpy()[:] = source.numpy()
+        else:
+            kept.copy_(source, non_blocking=pinned)
         if pinned:
             # recorded behind every copy that is queued so far
             event = self._events.setdefault(device, torch.Event(device))
@@ -124,7 +129,7 @@ def _checksum(tensor: Tensor) -> int:
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type == "meta":
         return start
     plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
-    return zlib.crc32(memoryview(plain.reshape(-1).view(torch.uint8).numpy()), start)
+    return zlib.crc32(plain.reshape(-1).view(torch.uint8).numpy().data, start)
 
 
 def changed_tensors(saved: Mapping[str, int], state_dict: Mapping[str, Any]) -> list[str]:

@@ -73,7 +73,9 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
             f"there is no checkpoint at {str(path)!r}."
             + (f" {folder} holds {', '.join(there)}." if there else f" {folder} holds no *.ckpt file.")
         )
-    if zipfile.is_zipfile(path):
+    with open(path, "rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"  # as torch.load tells; zipfile.is_zipfile raises for some damage
+    if is_zip:
         verify(path)
     return _load(path, map_location)
 
