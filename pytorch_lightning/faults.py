@@ -14,10 +14,13 @@ else there. Several are separated by commas. Unset, as it always is outside test
 """
 
 import os
+import re
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+
+FAULT = re.compile(r"([\w.]+):(\d+)(?::(kill|raise|sleep|full|free|cut)(?:=([\d.]+))?)?")
 
 
 class InjectedFault(RuntimeError):
@@ -32,11 +35,11 @@ def parse(text: str) -> dict[tuple[str, int], tuple[str, float]]:
     """
     found = {}
     for item in text.split(","):
-        point, visit, *rest = item.strip().split(":")
-        action, _, value = (rest or ["kill"])[0].partition("=")
-        if len(rest) > 1 or action not in ("kill", "raise", "sleep", "full", "free", "cut"):
+        match = FAULT.fullmatch(item.strip())
+        if match is None:
             raise ValueError(f"FAULT must be point:n or point:n:action, separated by commas; received {item!r}.")
-        found[point, int(visit)] = action, float(value or 0)
+        point, visit, action, value = match.groups()
+        found[point, int(visit)] = action or "kill", float(value or 0)
     return found
 
 

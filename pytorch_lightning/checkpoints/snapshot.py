@@ -55,6 +55,8 @@ class Snapshot:
         return value
 
     def _copy_tensor(self, tensor: Tensor) -> Tensor:
+        if tensor.device.type == "meta":
+            return tensor
         if not _is_plain(tensor):
             return tensor.detach().to("cpu", copy=True)
         storage = tensor.untyped_storage()
@@ -92,7 +94,6 @@ def _is_plain(tensor: Tensor) -> bool:
     return (
         type(tensor) in (Tensor, nn.Parameter)
         and tensor.layout == torch.strided
-        and tensor.device.type != "meta"
         and not (tensor.is_quantized or tensor.is_conj() or tensor.is_neg())
     )
 

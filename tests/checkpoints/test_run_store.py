@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import socket
 from collections.abc import Callable
@@ -345,14 +346,23 @@ def test_the_newest_run_with_saves_is_found_with_its_position(tmp_path: Path) ->
     assert newest_run(tmp_path, "Other") is None
 
 
-def test_a_look_at_a_run_neither_reads_its_tensors_nor_changes_anything(tmp_path: Path) -> None:
-    folder = tmp_path / "Net/version_0/checkpoints"
-    saved(folder, 1, 2)
-    flip_a_bit(folder / "step-000000000002.ckpt")  # in a tensor
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="counts what was read as Linux does")
+def test_a_look_at_a_run_does_not_read_its_tensors(tmp_path: Path) -> None:
+    def nb_read() -> int:
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    with RunStore(tmp_path / "Net/version_0/checkpoints") as store:
+        store.write(checkpoint_at(1, nb_values=1_000_000), 1)
+    before = nb_read()
     found = newest_run(tmp_path, "Net")
     assert found is not None
     assert found.position is not None
-    assert found.position.step == 2
+    assert nb_read() - before < 1_000_000
+
+
+def test_a_look_at_a_run_passes_over_what_it_cannot_read_and_changes_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "Net/version_0/checkpoints"
+    saved(folder, 1, 2)
     truncate(folder / "step-000000000002.ckpt")
     found = newest_run(tmp_path, "Net")
     assert found is not None
@@ -455,3 +465,55 @@ def test_a_remote_folder_that_cannot_be_written_is_named(url: str, monkeypatch: 
 
     monkeypatch.setattr(type(fsspec.filesystem("memory")), "pipe_file", refuse)
     assert "no access" in str(folder_problem(url))
+
+
+# ---------------------------------------------------------------------------------------------- a full disk
+def test_a_periodic_save_on_a_full_disk_is_one_line_and_the_next_tries_again(tmp_path: Path) -> None:
+    fault = "write.begin:3:full=100000,write.begin:4:free"
+    ended = warm.run(save_each_step, str(tmp_path / "run"), 4, True, fault=fault, output=tmp_path / "said")
+    assert ended.code == 0, ended.said
+    lines = [line for line in ended.said.splitlines() if "can't be written" in line]
+    assert len(lines) == 1
+    for part in ("step-000000000003.ckpt", "The disk is full", "Training goes on"):
+        assert part in lines[0]
+    assert names(tmp_path / "run") == [2, 4]
+    assert newest_step(tmp_path / "run") == 4
+
+
+def test_failures_that_are_not_in_a_row_are_survived(tmp_path: Path) -> None:
+    fault = ",".join(f"write.begin:{n}:{'full=100000' if n % 2 else 'free'}" for n in range(1, 9))
+    ended = warm.run(save_each_step, str(tmp_path / "run"), 8, True, fault=fault, output=tmp_path / "said")
+    assert ended.code == 0, ended.said
+    assert names(tmp_path / "run") == [6, 8]
+
+
+def test_the_third_failure_in_a_row_is_raised_and_old_saves_stay(tmp_path: Path) -> None:
+    fault = "write.begin:3:full=100000"
+    ended = warm.run(save_each_step, str(tmp_path / "run"), 9, True, fault=fault, output=tmp_path / "said")
+    assert ended.code == 1
+    assert "saved 4" in ended.said
+    assert "saved 5" not in ended.said
+    assert "CheckpointError" in ended.said.splitlines()[-1]
+    assert names(tmp_path / "run") == [1, 2]
+    assert newest_step(tmp_path / "run") == 2
+
+
+def test_a_final_save_on_a_full_disk_is_raised_and_old_saves_stay(tmp_path: Path) -> None:
+    fault = "write.begin:3:full=100000"
+    ended = warm.run(save_each_step, str(tmp_path / "run"), 2, True, True, fault=fault, output=tmp_path / "said")
+    assert ended.code == 1
+    assert "The disk is full" in ended.said.splitlines()[-1]
+    assert names(tmp_path / "run") == [1, 2]
+    with RunStore(tmp_path / "run") as store:
+        found = store.newest()
+        assert found is not None
+        assert (found.position.step, found.position.finished) == (2, False)
+
+
+def test_a_save_that_will_not_fit_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=150_000)
+    with RunStore(tmp_path) as store:
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+        with pytest.raises(CheckpointError, match=r"needs 0.2 MB and 0.1 MB are free"):
+            store.write(checkpoint_at(1), 1)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
