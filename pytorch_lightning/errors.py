@@ -150,4 +150,8 @@ class Notices:
         """Print ``text`` with its ``code``; nothing where that code was said before or silenced."""
         if code not in self._done and not self.quiet:
             self._done.add(code)
-            print(f"pytorch_lightning: {text}  [{code}]", file=sys.stderr, flush=True)
+            self.report(f"{text}  [{code}]")
+
+    def report(self, text: str) -> None:
+        """Print ``text``, each time: something that went wrong, and that training survived."""
+        print(f"pytorch_lightning: {text}", file=sys.stderr, flush=True)

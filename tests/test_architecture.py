@@ -41,6 +41,7 @@ ARROWS = {
     "processes": set(),
     "seeding": set(),
     "errors": set(),
+    "faults": set(),
     "models": {"trainer"},
     "utils": {"trainer", "errors"},
     "utilities": {"trainer", "errors"},
@@ -79,7 +80,8 @@ def functions_of(path: Path) -> list[tuple[str, int]]:
 def test_imports_point_one_way(path: Path) -> None:
     part = part_of(path)
     if part != "__init__":
-        assert imports_of(path) <= ARROWS[part], f"{path.relative_to(PACKAGE)} imports what is above it"
+        # a point that a test can make fail may lie anywhere
+        assert imports_of(path) <= ARROWS[part] | {"faults"}, f"{path.relative_to(PACKAGE)} imports what is above it"
 
 
 def test_no_file_is_long() -> None:

@@ -1,6 +1,7 @@
 """Checkpoint files: written whole or not at all, and verified before they are trusted."""
 
 import contextlib
+import errno
 import os
 import pickle
 import re
@@ -11,6 +12,11 @@ from typing import Any
 import torch
 
 from pytorch_lightning.errors import CheckpointError, describe
+from pytorch_lightning.faults import fault
+
+
+class DamagedCheckpoint(CheckpointError):
+    """A file whose bytes aren't those that were written."""
 
 
 def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> Path:
@@ -23,23 +29,31 @@ def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> Path:
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        fault("write.begin")
         torch.save(checkpoint, temporary)  # to a path: torch then writes without holding the GIL
-        _sync(temporary)
+        fault("write.written")
+        sync(temporary)
+        fault("write.synced")
         os.replace(temporary, target)
-        _sync(target.parent)
-    except (OSError, RuntimeError) as error:
+        fault("write.renamed")
+        sync(target.parent)
+        fault("write.durable")
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if not isinstance(error, (OSError, RuntimeError)):
+            raise
         # torch reports a full disk as RuntimeError "unexpected pos"
-        full = " The disk is full." if "unexpected pos" in str(error) or getattr(error, "errno", None) == 28 else ""
+        full = "unexpected pos" in str(error) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
         raise CheckpointError(
-            f"{target} can't be written: {error}.{full} An older file of that name is untouched."
-            " Free some space or choose another folder."
+            f"{target} can't be written: {str(error).splitlines()[0]}.{' The disk is full.' if full else ''}"
+            " An older file of that name is untouched. Free some space or choose another folder."
         ) from error
     return target
 
 
-def _sync(path: Path) -> None:
+def sync(path: str | Path) -> None:
+    """Flush a file, or the names in a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -58,17 +72,39 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
         there = sorted(p.name for p in folder.glob("*.ckpt"))[-5:] if folder.is_dir() else []
         found = f"{folder.absolute()} holds {', '.join(there) if there else 'no *.ckpt file'}"
         raise CheckpointError(f"there is no checkpoint at {str(path)!r}; {found}. Pass the path of one.")
-    if zipfile.is_zipfile(path):
-        # torch.load accepts flipped bits silently; the zip's checksums find them
-        try:
-            with zipfile.ZipFile(path) as archive:
-                bad = archive.testzip()
-        except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
-            bad = str(error) or type(error).__name__
-        if bad is not None:
-            raise CheckpointError(f"{path} is damaged (in {bad}). Use an older checkpoint.")
+    with open(path, "rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"  # as torch.load tells; zipfile.is_zipfile raises for some damage
+    if is_zip:
+        verify(path)
+    return _load(path, map_location)
+
+
+def verify(path: str | Path) -> None:
+    """Compare the checksums in a file that ``torch.save`` wrote. Raises ``DamagedCheckpoint`` where one differs.
+
+    ``torch.load`` accepts flipped bits silently.
+    """
     try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()
+    except OSError as error:
+        if error.errno != errno.EIO:  # not what the file holds, but whether it can be read now
+            raise CheckpointError(f"{path} can't be read: {error.strerror}.") from error
+        bad = str(error) or type(error).__name__
+    except Exception as error:  # zipfile raises many kinds for a header that makes no sense
+        bad = str(error) or type(error).__name__
+    if bad is not None:
+        raise DamagedCheckpoint(f"{path} is damaged (in {bad}). Use an older checkpoint.")
+
+
+def peek_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The dict in the file at ``path`` without reading its tensors: they are mapped, and nothing is verified."""
+    return _load(path, "cpu", mmap=True)
+
+
+def _load(path: str | Path, map_location: Any, **options: Any) -> dict[str, Any]:
+    try:
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True, **options)
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL (\S+)", str(error))
         if code is None:

@@ -90,7 +90,7 @@ def weights_only(folder: Path) -> Path:
 UNREADABLE: list[tuple[Any, tuple[str, ...]]] = [
     (missing, ("there is no checkpoint at", "b.ckpt", "holds a.ckpt", "Pass the path of one")),
     (a_folder, ("there is no checkpoint at", "holds a.ckpt", "Pass the path of one")),
-    (truncated, ("a.ckpt is damaged", "bytes", "Use an older checkpoint")),
+    (truncated, ("a.ckpt is damaged", "Use an older checkpoint")),
     (flipped, ("a.ckpt is damaged", "Use an older checkpoint")),
     (text, ("a.ckpt is damaged, or isn't a checkpoint", "5 bytes", "Use an older checkpoint")),
     (empty, ("a.ckpt is damaged, or isn't a checkpoint", "0 bytes", "Use an older checkpoint")),
