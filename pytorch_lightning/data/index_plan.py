@@ -59,6 +59,8 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
         """The next iteration gives the batches ``start`` to ``limit`` of ``epoch``."""
         self.epoch, self.start, self.limit = epoch, start, limit
         self._crcs = {0: 0}
+        if not start:  # of an epoch that was resumed at its very end nothing is drawn, so nothing was compared
+            self.expected = None
 
     def crc_at(self, nb_batches: int) -> int | None:
         """The CRC of the indices of this epoch's first ``nb_batches`` batches; None where not yet drawn."""

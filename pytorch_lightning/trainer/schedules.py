@@ -71,7 +71,9 @@ class EpochSchedules:
                 continue
             if schedule.monitor is None:
                 schedule.scheduler.step()
-            elif self._validated or schedule.monitor not in metrics.validation:
+            elif self._validated or (
+                schedule.monitor not in metrics.validation and schedule.monitor in metrics.of_training()
+            ):
                 value = value_for(schedule, metrics)
                 schedule.scheduler.step(value) if _takes_value(schedule) else schedule.scheduler.step()
         self._stepped.clear()
