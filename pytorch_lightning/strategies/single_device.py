@@ -69,7 +69,7 @@ def choose_device(gpus: int | str | list[int] | tuple[int, ...] | None) -> tuple
     if missing:
         raise MisconfigurationException(
             f"gpus={gpus!r} names GPUs that aren't there: {missing} (this machine has {there})."
-            " Pass gpus=None for the CPU, or gpus=-1 for all that there are."
+            " Pass gpus=None (--gpus none) for the CPU, or gpus=-1 for all that there are."
         )
     if len(wanted) > 1:
         raise MisconfigurationException(

@@ -115,12 +115,14 @@ class Metrics:
         self._unread = 0
         self._prog: dict[str, Any] = {}
 
-    def record(self, loss: Tensor | float, prog: Mapping[str, Any] | None) -> None:
-        """Keep the loss and ``prog`` of one batch, unread. ``prog`` replaces that of the batch before."""
+    def record(self, loss: Tensor | float, prog: Mapping[str, Any] | None, adds: bool = False) -> None:
+        """Keep the loss and ``prog`` of one batch, unread. ``prog`` replaces that of the batch before; where the same
+        batch is seen by a further optimizer, it ``adds`` to that of the first."""
         self._losses.append(loss)
         self._unread += 1
         if prog:
-            self._prog = kept = {}
+            kept = self._prog if adds else {}
+            self._prog = kept
             for name, value in prog.items():  # not a comprehension: that would be one more call a batch
                 kept[name] = value.detach() if isinstance(value, Tensor) else value
 

@@ -100,3 +100,19 @@ def test_rows_inside_a_window_have_no_stale_norms(tmp_path: Path) -> None:
     quiet_trainer(tmp_path, accumulate_grad_batches=2, track_grad_norm=2, add_log_row_interval=1).fit(model)
     norms = [row["grad_2_norm_total"] for row in rows_of(tmp_path) if row["tng_loss"]]
     assert norms == ["", "6.0", "", "6.0"]
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.LBFGS])
+def test_prog_of_each_optimizer_is_kept_and_that_of_an_earlier_batch_is_not(tmp_path: Path, optimizer: Any) -> None:
+    class Telling(Two):
+        def training_step(self, data_batch: Any, batch_nb: int, optimizer_i: int) -> Any:
+            loss = (self.weight + self.other - 3.0).pow(2).sum()
+            return {"loss": loss, "prog": {f"seen_by_{optimizer_i}": batch_nb, f"in_{batch_nb}": 1}}
+
+        def configure_optimizers(self) -> Any:
+            return [optimizer([self.weight], 0.1), optimizer([self.other], 0.1)]
+
+    trainer = quiet_trainer(tmp_path, max_nb_steps=2)
+    trainer.fit(Telling())
+    shown = {name: value for name, value in trainer.tqdm_metrics.items() if name.startswith(("seen", "in"))}
+    assert shown == {"seen_by_0": 1, "in_1": 1, "seen_by_1": 1}
