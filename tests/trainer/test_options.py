@@ -79,6 +79,29 @@ def test_a_training_value_can_be_monitored(tmp_path: Path) -> None:
     assert trainer.current_epoch == 3
 
 
+def test_max_time_is_in_minutes() -> None:
+    assert Trainer(max_time=2).config.max_seconds == 120.0
+    assert Trainer(max_time=datetime.timedelta(minutes=2)).config.max_seconds == 120.0
+
+
+def test_max_time_counts_over_all_restarts(tmp_path: Path) -> None:
+    first = quiet_trainer(tmp_path, max_nb_steps=2)
+    first.fit(Recorder())
+    first.save_checkpoint(tmp_path / "x.ckpt")
+    saved = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    assert 0.0 < saved["parts"]["progress"]["seconds"] < 60.0
+    saved["parts"]["progress"]["seconds"] = 3600.0
+    torch.save(saved, tmp_path / "x.ckpt")
+    model = Recorder()
+    trainer = quiet_trainer(tmp_path, max_nb_epochs=9, max_time=61, resume=tmp_path / "x.ckpt")
+    trainer.fit(model)
+    assert model.nb("training_step") == 34, "a minute is left"
+    assert trainer.progress.seconds > 3600.0
+    model = Recorder()
+    quiet_trainer(tmp_path, max_nb_epochs=9, max_time=59, resume=tmp_path / "x.ckpt").fit(model)
+    assert model.nb("training_step") == 1
+
+
 # ---------------------------------------------------------------------------------------------- how much
 def test_percent_checks_leave_a_share_of_each_loader(tmp_path: Path) -> None:
     model = Recorder(nb_batches=10)
@@ -146,6 +169,44 @@ def test_fast_dev_run_runs_one_batch_of_each_and_keeps_nothing(tmp_path: Path) -
     assert not (tmp_path / "logs").exists()
     trainer.test()
     assert model.validation_sizes[2:] == [1]
+
+
+def test_a_validation_by_itself_takes_its_share(tmp_path: Path) -> None:
+    model = Recorder()
+    quiet_trainer(tmp_path, val_percent_check=0.67).validate(model)
+    assert model.validation_sizes == [2]
+
+
+def test_overfit_pct_needs_no_word_about_the_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quiet_trainer(tmp_path, overfit_pct=0.5, silence=()).fit(Recorder())
+    assert "[not-shuffled]" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"val_check_interval": 50},
+        {"val_check_interval": 0.1},
+        {"min_nb_epochs": 5, "max_nb_epochs": 2},
+        {"train_percent_check": 0.01, "val_percent_check": 0.01},
+    ],
+    ids=str,
+)
+def test_a_trial_runs_with_any_other_option(tmp_path: Path, options: dict[str, Any]) -> None:
+    model = Recorder()
+    assert quiet_trainer(tmp_path, fast_dev_run=True, **options).fit(model) == 1
+    assert (model.nb("training_step"), model.validation_sizes) == (1, [1])
+
+
+def test_a_trial_needs_no_length_of_a_loader(tmp_path: Path) -> None:
+    class Endless(Recorder):
+        def loader(self, nb_batches: int) -> Any:
+            return iter([[torch.ones(2, 1)]] * 5)
+
+    model = Endless()
+    options = {"train_percent_check": 0.5, "val_percent_check": 0.5, "val_check_interval": 0.5}
+    assert quiet_trainer(tmp_path, fast_dev_run=True, **options).fit(model) == 1
+    assert (model.nb("training_step"), model.validation_sizes) == (1, [1])
 
 
 # ---------------------------------------------------------------------------------------------- validation
@@ -258,6 +319,20 @@ def test_print_nan_grads_names_the_parameter(tmp_path: Path, capsys: pytest.Capt
     assert "the gradient of weight isn't finite (epoch 0, batch_nb 0)" in capsys.readouterr().out
 
 
+def test_track_grad_norm_is_the_norm_that_is_named(tmp_path: Path) -> None:
+    class Two(Recorder):
+        def __init__(self) -> None:
+            super().__init__(lr=0.0)
+            self.weight = nn.Parameter(torch.zeros(2))
+
+        def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+            return (self.weight * torch.tensor([3.0, -4.0])).sum()
+
+    for norm, value in ((1, 7.0), (2, 5.0), (float("inf"), 4.0)):
+        quiet_trainer(tmp_path / str(norm), track_grad_norm=norm).fit(Two())
+        assert float(rows_of(tmp_path / str(norm), "Two")[0][f"grad_{norm}_norm_total"]) == value
+
+
 # ---------------------------------------------------------------------------------------------- steps
 def test_gradient_clip_limits_the_norm_and_off_is_off(tmp_path: Path) -> None:
     moved = {}
@@ -266,6 +341,7 @@ def test_gradient_clip_limits_the_norm_and_off_is_off(tmp_path: Path) -> None:
         quiet_trainer(tmp_path, gradient_clip=clip, max_nb_steps=1).fit(model)
         moved[clip] = model.weight.item()
     assert moved == {0: 6.0, -1: 6.0, 0.5: pytest.approx(0.5, abs=1e-5)}
+    assert Trainer(gradient_clip=-1).gradient_clip == 0
 
 
 def test_gradient_clip_by_value(tmp_path: Path) -> None:
@@ -324,17 +400,39 @@ def test_fit_leaves_the_callers_random_streams_alone(tmp_path: Path) -> None:
     assert torch.equal(torch.rand(1), expected)
 
 
+def test_the_seed_decides_what_a_validation_draws(tmp_path: Path) -> None:
+    class Drawing(Recorder):
+        def validation_end(self, outputs: Any) -> Any:
+            return {"val_loss": torch.rand(1)}
+
+    def drawn(seed: int | None) -> Any:
+        return quiet_trainer(tmp_path, seed=seed).validate(Drawing())
+
+    assert drawn(3) == drawn(3) != drawn(4)
+    torch.manual_seed(3)
+    assert drawn(None) == drawn(3)
+
+
 def test_deterministic_holds_during_the_fit_only(tmp_path: Path) -> None:
     during = []
 
     class Looking(Recorder):
         def on_batch_end(self) -> None:
-            during.append(torch.are_deterministic_algorithms_enabled())
+            during.append((torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark))
 
-    quiet_trainer(tmp_path, deterministic=True, max_nb_steps=1).fit(Looking())
-    quiet_trainer(tmp_path, max_nb_steps=1).fit(Looking())
-    assert during == [True, False]
-    assert not torch.are_deterministic_algorithms_enabled()
+        def validation_end(self, outputs: Any) -> Any:
+            self.on_batch_end()
+
+    torch.backends.cudnn.benchmark = True
+    try:
+        quiet_trainer(tmp_path, deterministic=True, val_percent_check=0.1, max_nb_steps=1).fit(Looking())
+        quiet_trainer(tmp_path, deterministic=True).validate(Looking())
+        quiet_trainer(tmp_path, max_nb_steps=1).fit(Looking())
+        assert during == [(True, False)] * 2 + [(False, True)]
+        assert not torch.are_deterministic_algorithms_enabled()
+        assert torch.backends.cudnn.benchmark
+    finally:
+        torch.backends.cudnn.benchmark = False
 
 
 # ---------------------------------------------------------------------------------------------- seen and kept
