@@ -128,6 +128,45 @@ def test_callbacks_see_the_run_at_their_places(tmp_path: Path) -> None:
     ]
 
 
+class WatchPasses(Callback):
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def on_evaluation_start(self, run: Any, stage: str, nb_batches: int | None) -> None:
+        self.seen.append(("start", stage, nb_batches))
+
+    def on_evaluation_batch_end(self, run: Any, stage: str, batch_nb: int) -> None:
+        self.seen.append((stage, batch_nb))
+
+    def on_evaluation_end(self, run: Any, stage: str) -> None:
+        self.seen.append(("end", stage))
+
+
+def test_callbacks_see_each_pass_over_a_data_set(tmp_path: Path) -> None:
+    watch = WatchPasses()
+    trainer = quiet_trainer(tmp_path, callbacks=[watch], nb_sanity_val_steps=1)
+    trainer.fit(Recorder(nb_batches=1))
+    trainer.test()
+    trainer.predict()
+    assert watch.seen == [
+        *[("start", "sanity", 1), ("sanity", 0), ("end", "sanity")],
+        *[("start", "validation", 3), ("validation", 0), ("validation", 1), ("validation", 2), ("end", "validation")],
+        *[("start", "test", 2), ("test", 0), ("test", 1), ("end", "test")],
+        *[("start", "predict", 2), ("predict", 0), ("predict", 1), ("end", "predict")],
+    ]
+
+
+def test_callbacks_see_the_end_of_a_pass_that_failed(tmp_path: Path) -> None:
+    class Failing(Recorder):
+        def validation_step(self, data_batch: Any, batch_nb: int) -> Any:
+            raise ValueError("mine")
+
+    watch = WatchPasses()
+    with pytest.raises(ValueError, match="mine"):
+        quiet_trainer(tmp_path, callbacks=[watch]).validate(Failing())
+    assert watch.seen == [("start", "validation", 3), ("end", "validation")]
+
+
 def test_a_callback_stops_the_fit_with_a_reason(tmp_path: Path) -> None:
     class Stop(Callback):
         def on_batch_end(self, run: Any) -> None:

@@ -512,6 +512,21 @@ def test_fit_works_outside_the_main_thread(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- names
+def test_callbacks_are_called_in_a_fixed_order(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    def noting(cls: Any, *arguments: Any) -> Any:
+        return type("Noting", (cls,), {"on_fit_start": lambda self, run: order.append(cls.__name__)})(*arguments)
+
+    quiet_trainer(
+        tmp_path,
+        checkpoint_callback=noting(ModelCheckpoint, tmp_path / "w"),
+        callbacks=[noting(Callback)],
+        early_stop_callback=noting(EarlyStopping),
+    ).fit(Recorder())
+    assert order == ["EarlyStopping", "Callback", "ModelCheckpoint"]
+
+
 def test_the_two_callbacks_may_come_in_either_order(tmp_path: Path) -> None:
     stop, keep = EarlyStopping(), ModelCheckpoint(tmp_path / "w")
     for first, second in ((stop, keep), (keep, stop)):
@@ -521,11 +536,24 @@ def test_the_two_callbacks_may_come_in_either_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("alias", "value", "attribute"),
-    [("gradient_clip_val", 0.5, "gradient_clip"), ("row_log_interval", 7, "add_log_row_interval")],
+    ("alias", "value", "option"),
+    [
+        ("logger", False, "experiment"),
+        ("show_progress_bar", False, "progress_bar"),
+        ("enable_tqdm", False, "progress_bar"),
+        ("gradient_clip_val", 0.5, "gradient_clip"),
+        ("row_log_interval", 7, "add_log_row_interval"),
+        ("check_grad_nans", True, "print_nan_grads"),
+        ("overfit", 0.5, "overfit_pct"),
+    ],
 )
-def test_later_spellings_are_aliases(alias: str, value: Any, attribute: str) -> None:
-    assert getattr(Trainer(**{alias: value}), attribute) == value
+def test_other_spellings_are_aliases(alias: str, value: Any, option: str) -> None:
+    assert getattr(Trainer(**{alias: value}).config, option) == value
+
+
+def test_an_alias_of_what_is_not_there_yet_is_refused_by_its_name() -> None:
+    with pytest.raises(MisconfigurationException, match="nb_gpu_nodes=2 isn't available"):
+        Trainer(nb_nodes=2)
 
 
 def test_show_progress_bar_is_the_bar(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -567,15 +595,25 @@ def test_an_option_that_is_not_there_yet_is_refused_by_name(name: str, value: An
 @pytest.mark.parametrize(
     "options",
     [
+        {"gradient_clip": "a lot"},
+        {"process_position": -1},
+        {"overfit_pct": "half"},
+        {"track_grad_norm": "2"},
+        {"check_val_every_n_epoch": 0},
         {"max_nb_epochs": 0},
         {"max_nb_epochs": 1.5},
+        {"min_nb_epochs": -1},
         {"min_nb_epochs": 5, "max_nb_epochs": 2},
         {"max_nb_steps": 0},
         {"max_time": "an hour"},
         {"train_percent_check": -0.5},
+        {"val_percent_check": -0.5},
+        {"test_percent_check": True},
         {"val_check_interval": 0},
         {"val_check_interval": 2.5},
         {"add_log_row_interval": 0},
+        {"log_save_interval": 0},
+        {"nb_sanity_val_steps": -1},
         {"accumulate_grad_batches": 0},
         {"accumulate_grad_batches": {}},
         {"lr_scheduler_milestones": "ten"},
@@ -591,7 +629,7 @@ def test_an_option_that_is_not_there_yet_is_refused_by_name(name: str, value: An
     ids=str,
 )
 def test_a_value_that_cannot_work_is_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(MisconfigurationException, match=next(iter(options)).split("_")[0]):
+    with pytest.raises(MisconfigurationException, match=next(iter(options))):
         Trainer(**options)
 
 
