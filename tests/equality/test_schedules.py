@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.optim import SGD
+from torch.optim import LBFGS, SGD
 from torch.optim.lr_scheduler import ExponentialLR, MultiStepLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
 from tests.equality.models import Classifier, Validated, assert_same, fit, windows
@@ -143,3 +143,25 @@ def test_two_schedules_of_two_optimizers(tmp_path: Path) -> None:
             return configure(self)
 
     assert_same(by_hand, fit(tmp_path, Two()))
+
+
+def test_lbfgs_with_a_schedule_of_steps(tmp_path: Path) -> None:
+    def optimize(parameters: Any) -> Any:
+        optimizer = LBFGS(parameters, 0.3, max_iter=2)
+        return [optimizer], [{"scheduler": ExponentialLR(optimizer, 0.8), "interval": "step"}]
+
+    by_hand = Classifier()
+    (optimizer,), (schedule,) = optimize(by_hand.parameters())
+    for _ in range(2):
+        for batch in by_hand.tng_dataloader:
+
+            def evaluate(batch: Any = batch) -> torch.Tensor:
+                optimizer.zero_grad()
+                loss = by_hand.loss(batch)
+                loss.backward()
+                return loss
+
+            optimizer.step(evaluate)
+            schedule["scheduler"].step()
+
+    assert_same(by_hand, fit(tmp_path, Classifier(optimize), nb_epochs=2))

@@ -346,6 +346,31 @@ def test_validation_runs_without_gradients_in_eval_mode_and_puts_modes_back(tmp_
     assert modes == [(False, False, False)] * 3 + [(True, False, True)]
 
 
+def test_a_fit_begins_in_training_mode_and_with_gradients_wherever_it_is_called(tmp_path: Path) -> None:
+    class Modes(Recorder):
+        def on_batch_start(self, data_batch: Any) -> None:
+            self.note("modes", self.training, torch.is_grad_enabled())
+
+    model = Modes()
+    model.eval()
+    with torch.no_grad():
+        quiet_trainer(tmp_path).fit(model)
+        assert not torch.is_grad_enabled()
+    assert {call[1:] for call in model.calls if call[0] == "modes"} == {(True, True)}
+
+
+def test_a_validation_batch_that_is_none_is_skipped(tmp_path: Path) -> None:
+    class Gaps(Recorder):
+        @property
+        def val_dataloader(self) -> Any:
+            return [None, [torch.ones(2, 1)], None, [torch.ones(2, 1)]]
+
+    model = Gaps()
+    quiet_trainer(tmp_path).fit(model)
+    assert [call[1] for call in model.calls if call[0] == "validation_step"] == [1, 3]
+    assert model.validation_sizes == [2]
+
+
 def test_an_exception_in_validation_is_raised_and_modes_are_put_back(tmp_path: Path) -> None:
     class Bad(Recorder):
         def validation_end(self, outputs: Any) -> Any:
