@@ -116,3 +116,80 @@ def test_prog_of_each_optimizer_is_kept_and_that_of_an_earlier_batch_is_not(tmp_
     trainer.fit(Telling())
     shown = {name: value for name, value in trainer.tqdm_metrics.items() if name.startswith(("seen", "in"))}
     assert shown == {"seen_by_0": 1, "in_1": 1, "seen_by_1": 1}
+
+
+# ---------------------------------------------------------------------------------------------- LBFGS
+class Closure(Recorder):
+    """Two evaluations of the loss per step."""
+
+    def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+        self.note("step", self.global_step, batch_nb)
+        return (self.weight - 3.0).pow(2).sum()
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.LBFGS(self.parameters(), 0.1, max_iter=2, max_eval=2)
+
+
+def test_batches_that_are_none_have_a_place_in_a_closures_window_and_no_loss(tmp_path: Path) -> None:
+    class Gaps(Closure):
+        @property
+        def tng_dataloader(self) -> Any:
+            batch = [torch.ones(2, 1)]
+            return [batch, None, batch, None, None]
+
+    for accumulate in (1, 2, 3):
+        model = Gaps()
+        trainer = quiet_trainer(tmp_path, accumulate_grad_batches=accumulate, max_nb_epochs=2)
+        trainer.fit(model)
+        assert sorted({call[2] for call in model.calls if call[0] == "step"}) == [0, 2]
+        assert (trainer.global_step, model.nb_validations) == (4, 2)
+
+
+def test_a_hook_ends_the_epoch_before_a_closures_window(tmp_path: Path) -> None:
+    class Ended(Closure):
+        def on_batch_start(self, data_batch: Any) -> int | None:
+            return -1 if data_batch[0][0] == 4.0 else None
+
+    for accumulate in (1, 2, 3):
+        model = Ended()
+        trainer = quiet_trainer(tmp_path, accumulate_grad_batches=accumulate, max_nb_epochs=2)
+        trainer.fit(model)
+        assert (trainer.global_step, model.nb_validations) == (4, 2)
+        assert {call[2] for call in model.calls if call[0] == "step"} == {0, 1}
+
+
+def test_a_closures_epoch_ends_with_a_loader_of_unknown_length(tmp_path: Path) -> None:
+    class Endless:
+        def __iter__(self) -> Any:
+            yield from ([torch.ones(1, 1)] for _ in range(5))
+
+    class Unknown(Closure):
+        @property
+        def tng_dataloader(self) -> Any:
+            return Endless()
+
+    for accumulate in (1, 2, 5):
+        model = Unknown()
+        trainer = quiet_trainer(tmp_path, accumulate_grad_batches=accumulate, max_nb_epochs=2)
+        trainer.fit(model)
+        assert (trainer.global_step, model.nb_validations) == (10, 2)
+
+
+def test_only_the_first_evaluation_of_a_closure_is_seen(tmp_path: Path) -> None:
+    class Trying(Closure):
+        nb_evaluations = 0
+
+        def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+            self.nb_evaluations += 1
+            loss = (self.weight - 3.0).pow(2).sum()
+            # what a line search tries may well not be finite
+            return {
+                "loss": loss if self.nb_evaluations == 1 else loss * float("inf"),
+                "prog": {"n": self.nb_evaluations},
+            }
+
+    model = Trying()
+    trainer = quiet_trainer(tmp_path, max_nb_steps=1)
+    trainer.fit(model)
+    assert model.nb_evaluations > 1
+    assert (trainer.avg_loss, trainer.tqdm_metrics["n"]) == (9.0, 1)
