@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.errors import FitError, MisconfigurationException
+from pytorch_lightning.loggers import CSVLogger, Logger
 from tests.trainer.recorder import Recorder, quiet_trainer, rows_of
 
 
@@ -249,6 +250,20 @@ def test_what_a_training_step_may_return(tmp_path: Path, returned: Any) -> None:
     trainer.fit(model)
     assert model.weight.item() > 0.5
     assert trainer.tqdm_metrics.get("n", 3) == 3
+
+
+@pytest.mark.parametrize("key", ["prog", "tqdm_metrics"])
+def test_what_prog_holds_is_shown(tmp_path: Path, key: str) -> None:
+    class Telling(Recorder):
+        def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+            told = {"n": batch_nb, "x": np.float32(2.0), "name": "text", "tng_loss": torch.tensor([7.0])}
+            return {"loss": (self.weight - 3.0).pow(2).sum(), key: told}
+
+    trainer = quiet_trainer(tmp_path)
+    trainer.fit(Telling())
+    shown = {"n": 3, "x": 2.0, "name": "text", "tng_loss": 7.0, "val_loss": 1.0}
+    assert trainer.tqdm_metrics == shown
+    assert rows_of(tmp_path, "Telling")[0]["tng_loss"] == "7.0"
 
 
 @pytest.mark.parametrize(
@@ -615,14 +630,38 @@ def test_attributes_that_users_read(tmp_path: Path) -> None:
     assert trainer.lr_schedulers == []
 
 
+class Keeping(Logger):
+    """Keeps its rows."""
+
+    folder = version = None
+
+    def __init__(self) -> None:
+        self.rows: list[Any] = []
+
+    def log_hyperparams(self, hparams: Any) -> None:
+        pass
+
+    def log_metrics(self, metrics: Any, step: int) -> None:
+        self.rows.append((metrics, step))
+
+    def save(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def test_the_experiment_stand_in_logs_rows(tmp_path: Path) -> None:
     class Logging(Recorder):
         def on_epoch_end(self) -> None:
             self.experiment.log({"mine": torch.tensor(4.0)})
+            self.experiment.log({"mine": 5}, global_step=99)
             self.experiment.add_image("x", None)  # does nothing
 
-    quiet_trainer(tmp_path).fit(Logging())
-    assert rows_of(tmp_path, "Logging")[-1]["mine"] == "4.0"
+    keep = Keeping()
+    quiet_trainer(tmp_path, experiment=[CSVLogger(tmp_path / "logs", "Logging"), keep]).fit(Logging())
+    assert [row["mine"] for row in rows_of(tmp_path, "Logging")[-2:]] == ["4.0", "5"]
+    assert keep.rows[-2:] == [({"mine": 4.0}, 4), ({"mine": 5}, 99)]
 
 
 def test_a_loader_is_read_once_a_fit_and_its_length_may_be_unknown(tmp_path: Path) -> None:

@@ -304,6 +304,27 @@ def test_hooks_change_the_row(tmp_path: Path) -> None:
     assert not row.get("twice")
 
 
+def test_a_hook_that_returns_no_row_is_an_error(tmp_path: Path) -> None:
+    class Forgetting(Recorder):
+        def update_tng_log_metrics(self, logs: dict[str, Any]) -> Any:
+            logs["added"] = 1
+
+    with pytest.raises(FitError, match=r"update_tng_log_metrics returned None; expected the dict to log. Return logs"):
+        quiet_trainer(tmp_path).fit(Forgetting())
+
+
+def test_each_group_of_parameters_has_its_rate_in_the_row(tmp_path: Path) -> None:
+    class Groups(Recorder):
+        def configure_optimizers(self) -> Any:
+            other = nn.Parameter(torch.zeros(1))
+            groups = [{"params": [self.weight], "lr": 0.1}, {"params": [other], "lr": 0.2}]
+            return [torch.optim.SGD(groups), torch.optim.SGD([other], 0.3)]
+
+    quiet_trainer(tmp_path).fit(Groups())
+    row = rows_of(tmp_path, "Groups")[0]
+    assert [float(row[name]) for name in ("lr_0", "lr_0_1", "lr_1")] == [0.1, 0.2, 0.3]
+
+
 def test_track_grad_norm_logs_norms_of_the_step(tmp_path: Path) -> None:
     quiet_trainer(tmp_path, track_grad_norm=2, gradient_clip=0.001).fit(Recorder(lr=0.0))
     row = rows_of(tmp_path)[0]
