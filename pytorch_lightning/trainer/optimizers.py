@@ -77,6 +77,8 @@ def _read_schedule(value: Any, optimizers: list[Optimizer]) -> Schedule:
     monitor = options.get("monitor")
     if monitor is None and isinstance(scheduler, ReduceLROnPlateau):
         monitor = "val_loss"
+    if next(iter(signature(scheduler.step).parameters), "epoch") == "epoch":
+        monitor = None  # it would take the value for the number of an epoch
     return Schedule(scheduler, places[0], interval, monitor)
 
 

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch.optim.lr_scheduler import ReduceLROnPlateau
-
 from pytorch_lightning.errors import FitError
 from pytorch_lightning.trainer.metrics import Metrics
 from pytorch_lightning.trainer.optimizers import Schedule
@@ -74,8 +72,7 @@ class EpochSchedules:
             elif self._validated or (
                 schedule.monitor not in metrics.validation and schedule.monitor in metrics.of_training()
             ):
-                value = value_for(schedule, metrics)
-                schedule.scheduler.step(value) if _takes_value(schedule) else schedule.scheduler.step()
+                schedule.scheduler.step(value_for(schedule, metrics))
         self._stepped.clear()
         self._validated = False
 
@@ -84,7 +81,3 @@ class EpochSchedules:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._stepped, self._validated = set(state["stepped"]), state["validated"]
-
-
-def _takes_value(schedule: Schedule) -> bool:
-    return isinstance(schedule.scheduler, ReduceLROnPlateau)

@@ -109,6 +109,65 @@ def test_a_plateau_of_the_training_loss(tmp_path: Path) -> None:
     assert_same(by_hand, fit(tmp_path, Classifier(with_schedule(schedule)), nb_epochs=8))
 
 
+@pytest.mark.parametrize("interval", ["epoch", "step"])
+def test_a_schedule_that_takes_no_value_is_given_none(tmp_path: Path, interval: str) -> None:
+    def schedule(optimizer: Any) -> Any:
+        return {"scheduler": ExponentialLR(optimizer, 0.9), "interval": interval}
+
+    plain = fit(tmp_path, Validated(with_schedule(schedule)))
+    monitored = Validated(with_schedule(lambda o: {**schedule(o), "monitor": "val_loss"}))
+    assert_same(plain, fit(tmp_path, monitored))
+
+
+def test_a_schedule_of_ones_own_is_given_the_value(tmp_path: Path) -> None:
+    class Own:
+        def __init__(self, optimizer: Any) -> None:
+            self.optimizer = optimizer
+
+        def step(self, metrics: float) -> None:
+            self.optimizer.param_groups[0]["lr"] = 0.1 * metrics
+
+        def state_dict(self) -> Any:
+            return {}
+
+        def load_state_dict(self, state: Any) -> None:
+            pass
+
+    by_hand = Validated()
+    optimizer = momentum(by_hand.parameters())
+    for _ in range(3):
+        train(by_hand, optimizer)
+        optimizer.param_groups[0]["lr"] = 0.1 * validation_loss(by_hand).item()
+
+    model = Validated(with_schedule(lambda o: {"scheduler": Own(o), "monitor": "val_loss"}))
+    assert_same(by_hand, fit(tmp_path, model))
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_plateau_that_is_looked_at_after_each_step(tmp_path: Path, size: int) -> None:
+    options: Any = {"factor": 0.5, "patience": 1, "threshold": 0.2}
+    by_hand = Classifier()
+    optimizer = momentum(by_hand.parameters())
+    scheduler = ReduceLROnPlateau(optimizer, **options)
+    losses: list[float] = []
+    for _ in range(3):
+        for window in windows(by_hand.tng_dataloader, size):
+            for batch in window:
+                loss = by_hand.loss(batch)
+                losses.append(loss.item())
+                (loss / len(window)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            scheduler.step(sum(losses) / len(losses))
+    assert optimizer.param_groups[0]["lr"] < 0.1, "there was no plateau"
+
+    def schedule(optimizer: Any) -> Any:
+        plateau = ReduceLROnPlateau(optimizer, **options)
+        return {"scheduler": plateau, "interval": "step", "monitor": "tng_loss"}
+
+    assert_same(by_hand, fit(tmp_path, Classifier(with_schedule(schedule)), accumulate_grad_batches=size))
+
+
 @pytest.mark.parametrize("milestones", [[1, 3], "1,3"])
 def test_lr_scheduler_milestones_cut_the_rate_by_ten(tmp_path: Path, milestones: Any) -> None:
     by_hand = Classifier()
