@@ -88,6 +88,20 @@ def test_a_metric_that_nothing_gives_is_an_error_that_lists_what_there_is(
     assert model.nb("training_step") == (1 if sanity else 4)
 
 
+def test_a_plateau_whose_metric_is_gone_says_what_there_is(tmp_path: Path) -> None:
+    class Once(Recorder):
+        def validation_end(self, outputs: Any) -> Any:
+            metrics = super().validation_end(outputs)
+            return metrics if self.nb_validations == 1 else {"other": 1.0}
+
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.SGD(self.parameters(), 0.1)
+            return [optimizer], [torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)]
+
+    with pytest.raises(FitError, match=r"ReduceLROnPlateau needs the metric 'val_loss'.*other, tng_loss, twice"):
+        quiet_trainer(tmp_path, max_nb_epochs=3).fit(Once())
+
+
 def test_a_checkpoint_callback_that_compares_nothing_needs_no_metric(tmp_path: Path) -> None:
     keep = ModelCheckpoint(tmp_path / "w", monitor="nothing")
     quiet_trainer(tmp_path, checkpoint_callback=keep).fit(Recorder())

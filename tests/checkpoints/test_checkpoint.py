@@ -348,3 +348,12 @@ def test_max_time_counts_over_restarts(tmp_path: Path) -> None:
     model = Recorder()
     trainer.fit(model)
     assert model.nb("training_step") == 1
+
+
+def test_a_file_asked_for_in_the_last_hook_is_written(tmp_path: Path) -> None:
+    class Last(Recorder):
+        def on_fit_end(self) -> None:
+            self.trainer.save_checkpoint(tmp_path / "end.ckpt")
+
+    quiet_trainer(tmp_path).fit(Last())
+    assert read_checkpoint(tmp_path / "end.ckpt")["global_step"] == 4

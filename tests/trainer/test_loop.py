@@ -449,6 +449,36 @@ def test_what_validation_end_may_not_return(tmp_path: Path) -> None:
         quiet_trainer(tmp_path).fit(Recorder(val_values=(torch.ones(2),)))  # type: ignore[arg-type]
 
 
+def test_validation_end_returns_a_dict_or_nothing(tmp_path: Path) -> None:
+    with pytest.raises(FitError, match=r"validation_end of Ending returned a Tensor of shape \(\); expected a dict"):
+
+        class Ending(Recorder):
+            def validation_end(self, outputs: Any) -> Any:
+                return torch.tensor(1.0)
+
+        quiet_trainer(tmp_path).fit(Ending())
+
+
+def test_a_share_of_a_loader_without_length_is_refused_before_the_first_batch(tmp_path: Path) -> None:
+    class Unknown(Recorder):
+        unknown = "val_dataloader"
+
+        def loader(self, nb_batches: int) -> Any:
+            ready = super().loader(nb_batches)
+            is_unknown = (nb_batches == 3) == (self.unknown == "val_dataloader")
+            return (batch for batch in ready) if is_unknown else ready
+
+    model = Unknown()
+    with pytest.raises(MisconfigurationException, match="the validation loader has no length, so a share of 0.5"):
+        quiet_trainer(tmp_path, val_percent_check=0.5).fit(model)
+    model.unknown = "tng_dataloader"
+    with pytest.raises(MisconfigurationException, match="training loader has no length, so train_percent_check=0.5"):
+        quiet_trainer(tmp_path, train_percent_check=0.5).fit(model)
+    with pytest.raises(MisconfigurationException, match="training loader has no length, so val_check_interval=0.5"):
+        quiet_trainer(tmp_path, val_check_interval=0.5).fit(model)
+    assert model.calls == []
+
+
 def test_several_validation_loaders_give_a_list_of_lists(tmp_path: Path) -> None:
     class Several(Recorder):
         @property
@@ -507,6 +537,18 @@ def test_test_runs_test_step_and_test_end_where_defined(tmp_path: Path) -> None:
     trainer.fit(model)
     assert trainer.test() == {"test_sum": 1}
     assert rows_of(tmp_path, "Tested")[-1]["test_sum"] == "1"
+
+
+def test_a_test_names_the_hooks_that_it_lacks(tmp_path: Path) -> None:
+    class Bare(LightningModule):
+        pass
+
+    with pytest.raises(MisconfigurationException) as caught:
+        quiet_trainer(tmp_path).test(Bare())
+    for name in ("3 things", "test_dataloader", "validation_step", "validation_end"):
+        assert name in str(caught.value)
+    with pytest.raises(MisconfigurationException, match="doesn't define test_dataloader"):
+        quiet_trainer(tmp_path).predict(Bare())
 
 
 def test_validate_runs_the_validation_set(tmp_path: Path) -> None:

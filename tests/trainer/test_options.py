@@ -4,6 +4,7 @@ import datetime
 import math
 import signal
 import threading
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -379,7 +380,7 @@ def test_gradient_clip_by_value(tmp_path: Path) -> None:
     assert model.weight.tolist() == [0.25, -0.5]
 
 
-def test_stop_on_nan_stops_before_the_weights_change(tmp_path: Path) -> None:
+def test_stop_on_nan_stops_before_the_weights_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class Bad(Recorder):
         def training_step(self, data_batch: Any, batch_nb: int) -> Any:
             return self.weight.sum() * (math.nan if batch_nb == 2 else 1.0)
@@ -393,6 +394,7 @@ def test_stop_on_nan_stops_before_the_weights_change(tmp_path: Path) -> None:
     trainer = quiet_trainer(tmp_path, stop_on_nan=False, silence=("loss-not-finite", "not-shuffled"))
     assert trainer.fit(Bad()) == 1
     assert trainer.global_step == 4
+    assert "2 losses weren't finite" in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------------------------------------- again
@@ -417,7 +419,11 @@ def test_fit_leaves_the_callers_random_streams_alone(tmp_path: Path) -> None:
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    quiet_trainer(tmp_path).fit(Recorder())
+    trainer = quiet_trainer(tmp_path)
+    trainer.fit(Recorder())
+    trainer.validate()
+    trainer.test()
+    trainer.predict()
     assert torch.equal(torch.rand(1), expected)
 
 
@@ -581,6 +587,14 @@ def test_show_progress_bar_is_the_bar(tmp_path: Path, capsys: pytest.CaptureFixt
     options = {k: v for k, v in QUIET.items() if k != "progress_bar"}
     Trainer(show_progress_bar=False, default_save_path=tmp_path, max_nb_epochs=1, **options).fit(Recorder())
     assert capsys.readouterr().err == ""
+
+
+def test_from_args_takes_no_object_from_a_command_line() -> None:
+    hparams = Namespace(experiment="a name", callbacks="two", cluster="none", max_nb_epochs=3, hidden_dim=5)
+    trainer = Trainer.from_args(hparams, experiment=False)
+    assert (trainer.config.experiment, trainer.config.callbacks, trainer.max_nb_epochs) == (False, (), 3)
+    assert Trainer.from_args(vars(hparams), max_nb_epochs=4).config.experiment is None
+    assert Trainer.from_args(hparams, max_nb_epochs=4).max_nb_epochs == 4
 
 
 def test_an_unknown_option_is_named_with_the_nearest_one() -> None:
