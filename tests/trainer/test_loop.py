@@ -450,12 +450,11 @@ def test_what_validation_end_may_not_return(tmp_path: Path) -> None:
 
 
 def test_validation_end_returns_a_dict_or_nothing(tmp_path: Path) -> None:
+    class Ending(Recorder):
+        def validation_end(self, outputs: Any) -> Any:
+            return torch.tensor(1.0)
+
     with pytest.raises(FitError, match=r"validation_end of Ending returned a Tensor of shape \(\); expected a dict"):
-
-        class Ending(Recorder):
-            def validation_end(self, outputs: Any) -> Any:
-                return torch.tensor(1.0)
-
         quiet_trainer(tmp_path).fit(Ending())
 
 
@@ -469,13 +468,21 @@ def test_a_share_of_a_loader_without_length_is_refused_before_the_first_batch(tm
             return (batch for batch in ready) if is_unknown else ready
 
     model = Unknown()
-    with pytest.raises(MisconfigurationException, match="the validation loader has no length, so a share of 0.5"):
+    with pytest.raises(MisconfigurationException, match=r"the validation loader has no length, so a share of 0.5"):
         quiet_trainer(tmp_path, val_percent_check=0.5).fit(model)
     model.unknown = "tng_dataloader"
-    with pytest.raises(MisconfigurationException, match="training loader has no length, so train_percent_check=0.5"):
+    with pytest.raises(MisconfigurationException, match=r"training loader has no length, so train_percent_check=0.5"):
         quiet_trainer(tmp_path, train_percent_check=0.5).fit(model)
-    with pytest.raises(MisconfigurationException, match="training loader has no length, so val_check_interval=0.5"):
+    with pytest.raises(MisconfigurationException, match=r"training loader has no length, so val_check_interval=0.5"):
         quiet_trainer(tmp_path, val_check_interval=0.5).fit(model)
+    assert model.calls == []
+
+
+def test_a_hook_must_be_a_method(tmp_path: Path) -> None:
+    model = Recorder()
+    model.on_epoch_end = 5  # type: ignore[assignment,method-assign]
+    with pytest.raises(MisconfigurationException, match=r"Recorder.on_epoch_end must be a method; received 5"):
+        quiet_trainer(tmp_path).fit(model)
     assert model.calls == []
 
 
