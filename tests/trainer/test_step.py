@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from pytorch_lightning.errors import FitError
+from pytorch_lightning.errors import FitError, MisconfigurationException
 from tests.trainer.recorder import Recorder, quiet_trainer, rows_of
 
 
@@ -193,3 +193,58 @@ def test_only_the_first_evaluation_of_a_closure_is_seen(tmp_path: Path) -> None:
     trainer.fit(model)
     assert model.nb_evaluations > 1
     assert (trainer.avg_loss, trainer.tqdm_metrics["n"]) == (9.0, 1)
+
+
+# ---------------------------------------------------------------------------------------------- configure_optimizers
+@pytest.mark.parametrize(
+    ("returned", "nb_optimizers", "nb_schedules"),
+    [
+        (lambda a, b, s: a, 1, 0),
+        (lambda a, b, s: [a], 1, 0),
+        (lambda a, b, s: (a, b), 2, 0),
+        (lambda a, b, s: (a, s), 1, 1),
+        (lambda a, b, s: (a, [s]), 1, 1),
+        (lambda a, b, s: ([a], s), 1, 1),
+        (lambda a, b, s: ([a, b], [s]), 2, 1),
+        (lambda a, b, s: ([a], {"scheduler": s}), 1, 1),
+        (lambda a, b, s: (a, {"scheduler": s, "interval": "epoch"}), 1, 1),
+        (lambda a, b, s: ([a], []), 1, 0),
+    ],
+)
+def test_what_configure_optimizers_may_return(
+    tmp_path: Path, returned: Any, nb_optimizers: int, nb_schedules: int
+) -> None:
+    class Returning(Recorder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.other = nn.Parameter(torch.zeros(1))
+
+        def configure_optimizers(self) -> Any:
+            first, second = torch.optim.SGD([self.weight], 0.1), torch.optim.SGD([self.other], 0.1)
+            return returned(first, second, torch.optim.lr_scheduler.ExponentialLR(first, 0.5))
+
+    trainer = quiet_trainer(tmp_path, silence=("not-shuffled", "unused-parameter"), max_nb_epochs=2)
+    trainer.fit(Returning())
+    assert (len(trainer.optimizers), len(trainer.lr_schedulers)) == (nb_optimizers, nb_schedules)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == (0.025 if nb_schedules else 0.1)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        (lambda s: {"scheduler": s, "every": "step"}, r"Remove \['every'\]"),
+        (lambda s: {"scheduler": s, "interval": "batch"}, "'interval': 'step' or 'epoch'"),
+        (lambda s: {"scheduler": 3}, "as a scheduler"),
+        (lambda s: "cosine", "'cosine' .str. as a scheduler"),
+    ],
+)
+def test_what_it_may_not_return_as_a_schedule(tmp_path: Path, schedule: Any, message: str) -> None:
+    class Returning(Recorder):
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.SGD([self.weight], 0.1)
+            return [optimizer], [schedule(torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5))]
+
+    model = Returning()
+    with pytest.raises(MisconfigurationException, match=message):
+        quiet_trainer(tmp_path).fit(model)
+    assert model.calls == []
