@@ -12,7 +12,7 @@ class ModelCheckpoint(Callback):
     """Saves ``{filepath}/{prefix}_ckpt_epoch_{n}.ckpt`` after validations, n counting epochs from 1.
 
     ``filepath`` is a folder. Without validation it saves at the end of each epoch. A later file of the same epoch
-    replaces the earlier one.
+    replaces the earlier one; where values are compared, only a better one does.
 
     ``monitor``, ``mode``: the metric and its better direction ('auto': max where the name holds 'acc').
     ``save_best_only``: only where ``monitor`` beat every value so far, and only the newest of these is kept.
@@ -66,14 +66,13 @@ class ModelCheckpoint(Callback):
         epoch = run.progress.epoch + 1
         if self._last_epoch is not None and epoch != self._last_epoch and epoch - self._last_epoch < self.period:
             return
-        if self.save_top_k is None:
-            value = 0.0 if value is None else value
-        elif value is None or self.save_top_k == 0 or not self._among_best(value):
-            return
-        self._last_epoch = epoch
         folder = Path(self.filepath) if run.scratch is None else run.scratch / "checkpoints"
         path = str(folder / f"{self.prefix}_ckpt_epoch_{epoch}.ckpt")
-        self.kept.pop(path, None)
+        if self.save_top_k is None:
+            value = 0.0 if value is None else value
+        elif value is None or self.save_top_k == 0 or not self._among_best(path, value):
+            return
+        self._last_epoch = epoch
         self.kept[path] = value
         if self.save_top_k is None or is_better(value, self.best, self.mode):
             self.best_path = path
@@ -89,8 +88,10 @@ class ModelCheckpoint(Callback):
 
         run.save(path, on_saved=saved, weights_only=self.save_weights_only)
 
-    def _among_best(self, value: float) -> bool:
+    def _among_best(self, path: str, value: float) -> bool:
         assert self.save_top_k is not None
+        if path in self.kept:  # an earlier one of the same epoch, which it would replace
+            return is_better(value, self.kept[path], self.mode)
         if len(self.kept) < self.save_top_k and not self.save_best_only:
             return value == value  # NaN is never among the best
         return any(is_better(value, old, self.mode) for old in self.kept.values()) or not self.kept

@@ -59,6 +59,19 @@ def test_min_delta_is_the_least_gain(tmp_path: Path, min_delta: float) -> None:
 def test_verbose_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     quiet_trainer(tmp_path, early_stop_callback=EarlyStopping(verbose=1), max_nb_epochs=9).fit(Recorder())
     assert "early stopping in epoch 2: val_loss didn't get better than 1" in capsys.readouterr().out
+    quiet_trainer(tmp_path, early_stop_callback=EarlyStopping(), max_nb_epochs=9).fit(Recorder())
+    assert capsys.readouterr().out == ""
+
+
+def test_a_name_that_training_gives_too_is_checked_once_an_epoch(tmp_path: Path) -> None:
+    class Both(Recorder):
+        def validation_end(self, outputs: Any) -> Any:
+            return {"twice": 1.0}  # training's is 18
+
+    stop = EarlyStopping("twice", patience=2, mode="min")
+    trainer = quiet_trainer(tmp_path, early_stop_callback=stop, max_nb_epochs=9)
+    trainer.fit(Both(lr=0.0))
+    assert (trainer.current_epoch, stop.wait, stop.best) == (3, 2, 1.0)
 
 
 def test_stopping_in_mid_epoch_leaves_the_rest_of_it(tmp_path: Path) -> None:
@@ -170,6 +183,38 @@ def test_save_weights_only_leaves_the_rest_out(tmp_path: Path) -> None:
 def test_verbose_names_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(tmp_path, (1.0,), verbose=1)
     assert f"saved {tmp_path}/w/_ckpt_epoch_1.ckpt" in capsys.readouterr().out
+    run(tmp_path, (1.0,))
+    assert capsys.readouterr().out == ""
+
+
+def test_with_validation_it_saves_after_validations_only(tmp_path: Path) -> None:
+    keep = ModelCheckpoint(tmp_path / "w")
+    quiet_trainer(tmp_path, checkpoint_callback=keep, max_nb_epochs=5, check_val_every_n_epoch=2).fit(Recorder())
+    assert names_in(tmp_path / "w") == ["_ckpt_epoch_2.ckpt", "_ckpt_epoch_4.ckpt"]
+
+
+def test_where_nothing_is_compared_the_newest_is_the_best(tmp_path: Path) -> None:
+    keep, _ = run(tmp_path, (1.0, 2.0, 3.0))
+    assert keep.best_path == str(tmp_path / "w/_ckpt_epoch_3.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("options", "values", "kept", "step"),
+    [
+        ({}, (1.0, 2.0), 2.0, 4),
+        ({"save_top_k": 2}, (1.0, 2.0), 1.0, 2),
+        ({"save_top_k": 2}, (2.0, 1.0), 1.0, 4),
+        ({"save_best_only": True}, (1.0, 2.0), 1.0, 2),
+    ],
+)
+def test_a_later_file_of_an_epoch_replaces_the_earlier_one_unless_it_is_worse(
+    tmp_path: Path, options: Any, values: Any, kept: float, step: int
+) -> None:
+    keep = ModelCheckpoint(tmp_path / "w", **options)
+    trainer = quiet_trainer(tmp_path, checkpoint_callback=keep, val_check_interval=0.5)
+    trainer.fit(Recorder(val_values=values))
+    assert keep.kept == {keep.best_path: kept}
+    assert torch.load(keep.best_path, weights_only=True)["global_step"] == step
 
 
 def test_without_validation_it_saves_at_each_epochs_end(tmp_path: Path) -> None:
