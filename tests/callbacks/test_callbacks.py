@@ -1,6 +1,7 @@
 """Early stopping, checkpoints and the bar."""
 
 import io
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ def test_patience(tmp_path: Path, patience: int, epochs: int) -> None:
     [
         ("val_loss", "auto", (3.0, 2.0, 1.0, 2.0), 4),
         ("val_acc", "auto", (1.0, 2.0, 3.0, 2.0), 4),
+        ("fmeasure_1", "auto", (1.0, 2.0, 3.0, 2.0), 4),
         ("val_acc", "min", (1.0, 2.0), 2),
         ("val_loss", "max", (3.0, 2.0), 2),
         ("val_loss", "min", (1.0, float("nan")), 2),
@@ -301,6 +303,21 @@ def test_a_terminal_gets_a_bar_with_numbers_and_a_nested_one(tmp_path: Path, mon
         "gpu=A",
     ):
         assert text in shown, text
+
+
+def test_a_nested_bar_is_wiped_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    quiet_trainer(tmp_path, progress_bar=True).test(Recorder())
+    assert re.search(r"test: .*\r +\r$", terminal.getvalue(), re.DOTALL)
+
+
+def test_the_bar_of_a_fit_that_stops_in_mid_epoch_shows_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(bar_module, "DRAW_SECONDS", 3600.0)
+    quiet_trainer(tmp_path, progress_bar=True, max_nb_steps=3).fit(Recorder())
+    assert "3/4" in terminal.getvalue()
 
 
 def test_the_bar_of_a_resumed_epoch_starts_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
