@@ -103,6 +103,18 @@ def test_a_metric_that_nothing_gives_is_an_error_that_lists_what_there_is(
     assert model.nb("training_step") == (1 if sanity else 4)
 
 
+def test_a_metric_of_validation_is_missed_at_once_where_there_is_no_validation(tmp_path: Path) -> None:
+    class Unvalidated(Recorder):
+        pass
+
+    for name in ("validation_step", "validation_end", "val_dataloader"):
+        setattr(Unvalidated, name, getattr(LightningModule, name))
+    model = Unvalidated()
+    with pytest.raises(FitError, match=r"EarlyStopping needs the metric 'val_loss', and nothing gives it"):
+        quiet_trainer(tmp_path, early_stop_callback=EarlyStopping()).fit(model)
+    assert model.nb("training_step") == 1
+
+
 def test_a_plateau_whose_metric_is_gone_says_what_there_is(tmp_path: Path) -> None:
     class Once(Recorder):
         def validation_end(self, outputs: Any) -> Any:
@@ -149,9 +161,20 @@ def test_save_best_only_keeps_the_best_and_deletes_only_its_own(tmp_path: Path) 
     assert (keep.best, keep.best_path) == (2.0, str(tmp_path / "w/_ckpt_epoch_2.ckpt"))
 
 
-def test_save_top_k(tmp_path: Path) -> None:
-    _, names = run(tmp_path, (3.0, 1.0, 4.0, 2.0, 5.0), save_top_k=2)
-    assert names == ["_ckpt_epoch_2.ckpt", "_ckpt_epoch_4.ckpt"]
+@pytest.mark.parametrize(
+    ("options", "values", "kept", "best"),
+    [
+        ({"save_top_k": 2}, (3.0, 1.0, 4.0, 2.0, 5.0), [2, 4], 2),
+        ({"save_top_k": 2, "mode": "max"}, (3.0, 1.0, 4.0, 2.0), [1, 3], 3),
+        ({"save_top_k": 2}, (float("nan"), 1.0, float("nan")), [2], 2),
+        ({"save_top_k": 3}, (1.0, 2.0, 3.0), [1, 2, 3], 1),
+        ({"save_top_k": -1}, (1.0, 2.0, 3.0), [1, 2, 3], 3),
+    ],
+)
+def test_save_top_k(tmp_path: Path, options: Any, values: Any, kept: list[int], best: int) -> None:
+    keep, names = run(tmp_path, values, **options)
+    assert names == [f"_ckpt_epoch_{n}.ckpt" for n in kept]
+    assert keep.best_path == str(tmp_path / f"w/_ckpt_epoch_{best}.ckpt")
 
 
 def test_save_top_0_saves_nothing(tmp_path: Path) -> None:
@@ -271,6 +294,16 @@ def test_counters_go_on_after_a_resume(tmp_path: Path) -> None:
     assert whole.current_epoch == rest.current_epoch == 6
     assert names_in(tmp_path / "whole") == names_in(tmp_path / "parts")
     assert rest.checkpoint_callback.best == 0.5
+    assert rest.checkpoint_callback.best_path == str(tmp_path / "parts/_ckpt_epoch_3.ckpt")
+
+
+def test_a_period_goes_on_after_a_resume(tmp_path: Path) -> None:
+    first = quiet_trainer(tmp_path, checkpoint_callback=ModelCheckpoint(tmp_path / "w", period=3), max_nb_epochs=2)
+    first.fit(Recorder())
+    first.save_checkpoint(tmp_path / "x.ckpt")
+    keep = ModelCheckpoint(tmp_path / "w", period=3)
+    quiet_trainer(tmp_path, checkpoint_callback=keep, max_nb_epochs=5, resume=tmp_path / "x.ckpt").fit(Recorder())
+    assert names_in(tmp_path / "w") == ["_ckpt_epoch_1.ckpt", "_ckpt_epoch_4.ckpt"]
 
 
 @pytest.mark.parametrize("options", [{"mode": "best"}, {"period": 0}, {"save_best_only": True, "save_top_k": 3}])
@@ -295,6 +328,7 @@ def test_a_terminal_gets_a_bar_with_numbers_and_a_nested_one(tmp_path: Path, mon
         "sanity",
         "validation",
         "epoch 1: 100%",
+        "2/3",
         "4/4",
         "tng_loss=9",
         "twice=18",

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch.optim import SGD, Adam
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
 from pytorch_lightning.callbacks import Callback
@@ -160,3 +160,22 @@ def test_what_hooks_draw_between_batches_goes_on_too(tmp_path: Path) -> None:
     whole = fit(tmp_path, Drawing(), callbacks=[SaveAt(tmp_path / "cut.ckpt", 9)])
     torch.manual_seed(2)
     assert_same(whole, fit(tmp_path, Drawing(), resume=tmp_path / "cut.ckpt"))
+
+
+def test_a_plateau_remembers_that_its_epoch_was_validated_before_the_cut(tmp_path: Path) -> None:
+    class Plateau(Validated):
+        def configure_optimizers(self) -> Any:
+            optimizer = SGD(self.parameters(), 0.1)
+            return [optimizer], [ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=0.2)]
+
+    class SaveAfterValidation(Callback):
+        def on_validation_end(self, run: Any, metrics: Any) -> None:
+            if run.progress.epoch == 1:
+                run.save(tmp_path / "cut.ckpt")
+
+    options: Any = {"nb_epochs": 6, "val_check_interval": 4}  # the fifth batch comes after the validation
+    whole = fit(tmp_path, Plateau(), callbacks=[SaveAfterValidation()], **options)
+    rest = fit(tmp_path, Plateau(), resume=tmp_path / "cut.ckpt", **options)
+    assert_same(whole, rest)
+    plateaus = [model.trainer.lr_schedulers[0] for model in (whole, rest)]
+    assert [plateau.last_epoch for plateau in plateaus] == [6, 6]

@@ -1,5 +1,6 @@
 """What is called, in which order, and what the loop makes of what hooks return."""
 
+import weakref
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.errors import FitError, MisconfigurationException
+from pytorch_lightning.errors import CheckpointError, FitError, MisconfigurationException
 from pytorch_lightning.loggers import CSVLogger, Logger
 from tests.trainer.recorder import Recorder, quiet_trainer, rows_of
 
@@ -250,6 +251,22 @@ def test_what_a_training_step_may_return(tmp_path: Path, returned: Any) -> None:
     trainer.fit(model)
     assert model.weight.item() > 0.5
     assert trainer.tqdm_metrics.get("n", 3) == 3
+
+
+def test_prog_keeps_no_graph_alive(tmp_path: Path) -> None:
+    inside: list[Any] = []
+
+    class Telling(Recorder):
+        def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+            doubled = self.weight * 2
+            inside.append(weakref.ref(doubled))
+            return {"loss": self.weight.sum(), "prog": {"square": doubled.square().sum()}}
+
+        def on_batch_end(self) -> None:
+            assert inside[-1]() is None
+
+    quiet_trainer(tmp_path).fit(Telling())
+    assert len(inside) == 4
 
 
 @pytest.mark.parametrize("key", ["prog", "tqdm_metrics"])
@@ -544,6 +561,19 @@ def test_test_runs_test_step_and_test_end_where_defined(tmp_path: Path) -> None:
     trainer.fit(model)
     assert trainer.test() == {"test_sum": 1}
     assert rows_of(tmp_path, "Tested")[-1]["test_sum"] == "1"
+
+
+def test_the_best_weights_need_a_callback_that_saved_some(tmp_path: Path) -> None:
+    trainer = quiet_trainer(tmp_path)
+    trainer.fit(Recorder())
+    with pytest.raises(CheckpointError, match="ckpt='best' needs a ModelCheckpoint that has saved something"):
+        trainer.test(ckpt="best")
+
+
+def test_a_test_runs_in_the_trainers_precision(tmp_path: Path) -> None:
+    model = Recorder()
+    quiet_trainer(tmp_path, precision="64").test(model)
+    assert model.dtype == torch.float64
 
 
 def test_a_test_names_the_hooks_that_it_lacks(tmp_path: Path) -> None:

@@ -501,7 +501,7 @@ def test_a_run_gets_the_next_free_version(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- Ctrl-C, threads
-def test_ctrl_c_ends_the_fit_at_the_next_step_and_returns(tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_fit_at_the_next_step_and_returns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class Interrupted(Recorder):
         def training_step(self, data_batch: Any, batch_nb: int) -> Any:
             if self.global_step == 5:
@@ -514,6 +514,7 @@ def test_ctrl_c_ends_the_fit_at_the_next_step_and_returns(tmp_path: Path) -> Non
     assert trainer.fit(model) == 0
     assert trainer.interrupted
     assert trainer.global_step == 6, "the window is finished first"
+    assert capsys.readouterr().out == "interrupted: training isn't complete\n"
     assert signal.getsignal(signal.SIGINT) is before
 
 

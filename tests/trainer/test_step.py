@@ -195,6 +195,38 @@ def test_only_the_first_evaluation_of_a_closure_is_seen(tmp_path: Path) -> None:
     assert (trainer.avg_loss, trainer.tqdm_metrics["n"]) == (9.0, 1)
 
 
+def test_an_optimizers_own_zero_grad_is_called(tmp_path: Path) -> None:
+    class Halving(torch.optim.SGD):
+        """Keeps half of a gradient for the next step."""
+
+        def zero_grad(self, set_to_none: bool = True) -> None:
+            for parameter in self.param_groups[0]["params"]:
+                parameter.grad.mul_(0.5)
+
+    class Kept(Recorder):
+        def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+            return self.weight.sum()
+
+        def configure_optimizers(self) -> Any:
+            return Halving([self.weight], 1.0)
+
+    model = Kept()
+    quiet_trainer(tmp_path, max_nb_steps=3).fit(model)
+    assert model.weight.item() == -(1.0 + 1.5 + 1.75)
+
+
+def test_a_schedule_of_steps_waits_for_the_first_validation(tmp_path: Path) -> None:
+    class Plateau(Recorder):
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.SGD([self.weight], 0.1)
+            schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+            return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+    trainer = quiet_trainer(tmp_path, max_nb_epochs=3)
+    trainer.fit(Plateau())
+    assert trainer.lr_schedulers[0].last_epoch == 8
+
+
 # ---------------------------------------------------------------------------------------------- configure_optimizers
 @pytest.mark.parametrize(
     ("returned", "nb_optimizers", "nb_schedules"),
