@@ -61,7 +61,8 @@ def _as_list(value: Any) -> list[Any]:
 def _read_schedule(value: Any, optimizers: list[Optimizer]) -> Schedule:
     options = dict(value) if isinstance(value, dict) else {"scheduler": value}
     unknown = sorted(set(options) - {"scheduler", "interval", "monitor"})
-    scheduler, interval = options.get("scheduler"), options.get("interval", "epoch")
+    scheduler: Any = options.get("scheduler")
+    interval = options.get("interval", "epoch")
     if unknown or not callable(getattr(scheduler, "step", None)) or interval not in ("step", "epoch"):
         raise MisconfigurationException(
             f"configure_optimizers returned {describe(value)} as a scheduler; expected a scheduler or"
