@@ -84,7 +84,7 @@ def loader_problems(loader: Any, config: Config) -> list[Problem]:
             for name, share in shares.items()
             if share < 1.0
         ]
-    if length is not None and not config.fast_dev_run and config.val_check_interval > max(1, length):
+    if length is not None and config.val_check_interval > max(1, length):
         return [
             Problem(
                 f"val_check_interval={config.val_check_interval:g} batches is more than an epoch's {length},"

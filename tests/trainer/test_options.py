@@ -210,6 +210,22 @@ def test_a_trial_needs_no_length_of_a_loader(tmp_path: Path) -> None:
     assert (model.nb("training_step"), model.validation_sizes) == (1, [1])
 
 
+def test_a_trial_leaves_the_users_experiment_alone(tmp_path: Path) -> None:
+    from test_tube import Experiment
+
+    class Logging(Recorder):
+        def on_epoch_end(self) -> None:
+            self.experiment.log({"mine": 1.0})
+
+    experiment = Experiment(name="trial", save_dir=str(tmp_path / "tt"))
+    model = Logging()
+    trainer = quiet_trainer(tmp_path, fast_dev_run=True, experiment=experiment)
+    trainer.fit(model)
+    assert experiment.metrics == []
+    assert trainer.experiment is not experiment
+    assert quiet_trainer(tmp_path, experiment=experiment).experiment is experiment
+
+
 # ---------------------------------------------------------------------------------------------- validation
 @pytest.mark.parametrize(
     ("interval", "after"),
@@ -692,12 +708,18 @@ def test_all_gpus_of_a_machine_without_any_is_the_cpu(
 ) -> None:
     quiet_trainer(tmp_path, gpus=gpus).fit(Recorder())
     assert capsys.readouterr().err.count("[no-gpu]") == 1
+    model = Recorder()
+    quiet_trainer(tmp_path, gpus=gpus).test(model)
+    assert capsys.readouterr().err.count("[no-gpu]") == 1
+    assert not model.on_gpu
 
 
 @pytest.mark.parametrize("gpus", [[97], "97", "96;97"])
 def test_naming_gpus_that_are_not_there_is_an_error(tmp_path: Path, gpus: Any) -> None:
     with pytest.raises(MisconfigurationException, match="aren't there"):
         quiet_trainer(tmp_path, gpus=gpus).fit(Recorder())
+    with pytest.raises(MisconfigurationException, match="aren't there"):
+        quiet_trainer(tmp_path, gpus=gpus).test(Recorder())
 
 
 @pytest.mark.gpu
