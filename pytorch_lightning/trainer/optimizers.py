@@ -63,7 +63,8 @@ def _as_list(value: Any) -> list[Any]:
 def _read_schedule(value: Any, optimizers: list[Optimizer]) -> Schedule:
     options = dict(value) if isinstance(value, dict) else {"scheduler": value}
     unknown = sorted(set(options) - {"scheduler", "interval", "monitor"})
-    scheduler, interval = options.get("scheduler"), options.get("interval", "epoch")
+    scheduler: Any = options.get("scheduler")
+    interval = options.get("interval", "epoch")
     fits = callable(getattr(scheduler, "step", None)) and isinstance(options.get("monitor"), (str, type(None)))
     if unknown or not fits or interval not in ("step", "epoch"):
         raise MisconfigurationException(
@@ -80,6 +81,8 @@ def _read_schedule(value: Any, optimizers: list[Optimizer]) -> Schedule:
     monitor = options.get("monitor")
     if monitor is None and isinstance(scheduler, ReduceLROnPlateau):
         monitor = "val_loss"
+    if next(iter(signature(scheduler.step).parameters), "epoch") == "epoch":
+        monitor = None  # it would take the value for the number of an epoch
     return Schedule(scheduler, places[0], interval, monitor)
 
 

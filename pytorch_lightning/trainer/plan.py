@@ -90,8 +90,6 @@ class FitPlan:
         """The values of ``batch_nb`` after which to validate in ``epoch``."""
         if not self.validates(epoch):
             return ()
-        if self.config.fast_dev_run:
-            return (1,)
         return validation_batches(self.nb_batches, self.config.val_check_interval)
 
     def ended_unchecked(self) -> bool:

@@ -101,9 +101,7 @@ def build_train_window(parts: StepParts) -> TrainWindow:
     groups: list[Sequence[int]] = [(i,) for i in everyone] if takes_optimizer else [everyone]
     stepped = [False] * len(parts.optimizers)
     update = build_update(parts, windows, stepped)
-    run_batch = build_forward_backward(parts)
-    if takes_optimizer:
-        run_batch = build_run_per_optimizer(parts, run_batch, windows, update)
+    run_batch = build_run_per_optimizer(parts, windows, update) if takes_optimizer else build_forward_backward(parts)
     prepare_batch, finish_batch = build_prepare_batch(parts), build_finish_batch(parts)
     progress, to_device, precision, schedules = parts.progress, parts.to_device, parts.precision, parts.schedules
 
@@ -168,7 +166,7 @@ def build_finish_batch(parts: StepParts) -> Callable[[], None]:
     return finish_batch
 
 
-def build_forward_backward(parts: StepParts) -> Callable[..., Tensor]:
+def build_forward_backward(parts: StepParts, optimizer_i: int = 0) -> Callable[..., Any]:
     """``forward_backward(window, batch, batch_nb, [optimizer_i])``: one loss and its gradients."""
     step, backward, record = parts.step, parts.precision.backward, parts.metrics.record
     name, progress, on_device, nonfinite = parts.name, parts.progress, parts.on_device, parts.nonfinite
@@ -193,17 +191,16 @@ def build_forward_backward(parts: StepParts) -> Callable[..., Tensor]:
     return forward_backward
 
 
-def build_run_per_optimizer(
-    parts: StepParts, forward_backward: Callable[..., Tensor], windows: Sequence[Window], update: Update
-) -> Callable[..., Any]:
+def build_run_per_optimizer(parts: StepParts, windows: Sequence[Window], update: Update) -> Callable[..., Any]:
     """A step of three arguments: once per optimizer. Each steps before the next one's turn, unless batches are
     accumulated."""
     optimizers = parts.optimizers
+    functions = [build_forward_backward(parts, i) for i in range(len(optimizers))]
 
     def run_batch(first: Window, batch: Any, batch_nb: int) -> None:
         for i, window in enumerate(windows):
             with only_requiring(optimizers, i):
-                forward_backward(window, batch, batch_nb, i)
+                functions[i](window, batch, batch_nb, i)
             if first.accumulate == 1:
                 update((i,))
 
@@ -271,9 +268,10 @@ def build_closure_window(parts: StepParts) -> TrainWindow:
     Each evaluation draws the same random numbers, so that a line search compares like with like.
     """
     progress, optimizers, to_device = parts.progress, parts.optimizers, parts.to_device
-    once = build_evaluate(parts)
+    once = [build_evaluate(parts, i) for i in range(len(optimizers))]
     # of the further evaluations nothing is kept, and a line search may well try a point whose loss isn't finite
-    again = build_evaluate(replace(parts, metrics=Metrics(), nonfinite=lambda loss: None))
+    unseen = replace(parts, metrics=Metrics(), nonfinite=lambda loss: None)
+    again = [build_evaluate(unseen, i) for i in range(len(optimizers))]
     prepare_batch, finish_batch = build_prepare_batch(parts), build_finish_batch(parts)
     stepped = [False] * len(optimizers)
     update = build_update(parts, [Window()] * len(optimizers), stepped)
@@ -293,9 +291,9 @@ def build_closure_window(parts: StepParts) -> TrainWindow:
         skipped = max(nb_taken, len(taken)) - len(taken)
         if taken:
             for i in range(len(optimizers)):
-                evaluations = chain([once], repeat(again))
+                evaluations = chain([once[i]], repeat(again[i]))
                 with only_requiring(optimizers, i):
-                    update((i,), lambda i=i, evaluations=evaluations: next(evaluations)(taken, i))
+                    update((i,), lambda evaluations=evaluations: next(evaluations)(taken))
             progress.nb_optimizer_steps += any(stepped)
             for _ in taken:
                 finish_batch()
@@ -306,12 +304,12 @@ def build_closure_window(parts: StepParts) -> TrainWindow:
     return train_window
 
 
-def build_evaluate(parts: StepParts) -> Callable[[list[tuple[Any, int, int]], int], Tensor]:
-    """``evaluate(taken, i)``: the loss of a whole window and its gradients, ready for optimizer i. ``taken`` holds
+def build_evaluate(parts: StepParts, i: int) -> Callable[[list[tuple[Any, int, int]]], Tensor]:
+    """``evaluate(taken)``: the loss of a whole window and its gradients, ready for optimizer i. ``taken`` holds
     (batch, batch_nb, global_step) for each batch."""
-    window, optimizers, forward_backward = Window(), parts.optimizers, build_forward_backward(parts)
+    window, optimizers, forward_backward = Window(), parts.optimizers, build_forward_backward(parts, i)
 
-    def evaluate(taken: list[tuple[Any, int, int]], i: int) -> Tensor:
+    def evaluate(taken: list[tuple[Any, int, int]]) -> Tensor:
         clear_gradients(optimizers[i])
         window.open(len(taken), len(taken))
         total: Any = 0.0
