@@ -21,6 +21,7 @@ from torch.utils.data import (
 )
 
 from pytorch_lightning import seeding
+from pytorch_lightning.data.in_memory import build_fetch, is_in_memory
 from pytorch_lightning.data.index_plan import IndexPlan, set_epoch
 from pytorch_lightning.data.seeded_view import KeyedDataset, SeededDataset, SeededIterable
 from pytorch_lightning.errors import FitError, MisconfigurationException
@@ -58,11 +59,16 @@ class IndexedLoader(ReplayableLoader):
         view = (KeyedDataset if draws_nothing else SeededDataset)(loader.dataset)
         place = {"batch_sampler": self._plan} if batched else {"batch_size": None, "sampler": self._plan}
         self._loader: DataLoader[Any] = DataLoader(view, **place, **_options_of(loader))
+        self._fetch = build_fetch(cast("TensorDataset", loader.dataset)) if is_in_memory(loader) else None
 
     def batches(self, epoch: int, start: int = 0, limit: int | None = None) -> Iterator[Any]:
         self._plan.begin_epoch(epoch, start, limit)
         set_epoch(getattr(self._loader.dataset, "_dataset", None), epoch)
-        return iter(self._loader)
+        return iter(self._loader) if self._fetch is None else self._fetched(self._fetch)
+
+    def _fetched(self, fetch: Callable[..., Any]) -> Iterator[Any]:
+        for indices, whole, _ in self._plan.drawn():
+            yield fetch(indices, whole)
 
     def crc_at(self, nb_batches: int) -> int | None:
         return self._plan.crc_at(nb_batches)
