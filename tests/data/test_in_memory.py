@@ -49,6 +49,9 @@ TENSORS: dict[str, Any] = {
     "channels last": lambda: image().contiguous(memory_format=torch.channels_last),
     "one channel last": lambda: torch.randn(NB, 1, 4, 5).contiguous(memory_format=torch.channels_last),
     "channels last in 3d": lambda: torch.randn(NB, 2, 3, 4, 5).contiguous(memory_format=torch.channels_last_3d),
+    "frames, channels last": lambda: (
+        torch.randn(2 * NB, 3, 4, 5).contiguous(memory_format=torch.channels_last).unflatten(0, (NB, 2))
+    ),
     "transposed": lambda: torch.randn(7, NB).t(),
     "permuted": lambda: torch.randn(4, NB, 3).permute(1, 2, 0),
     "every other": lambda: torch.randn(NB, 8)[:, ::2],
