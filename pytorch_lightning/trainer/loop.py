@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from pytorch_lightning.seeding import EVALUATION, seed_device, seed_streams
+from pytorch_lightning.seeding import EVALUATION, build_seeder, seed_device
 from pytorch_lightning.trainer.evaluation import EvaluationPlan
 from pytorch_lightning.trainer.plan import FitPlan
 from pytorch_lightning.trainer.progress import NEVER, accumulation_at, next_due
@@ -83,10 +83,11 @@ def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
             nb_done = 0
             for loader_i, (loader, limit, extra) in enumerate(plan.loaders):
                 outputs.append([])
+                seed_at = build_seeder(seed, EVALUATION, counter, None, loader_i)
                 for batch_nb, batch in enumerate(loader.batches(counter, 0, limit)):
                     if batch is None:
                         continue
-                    word = seed_streams(seed, EVALUATION, counter, batch_nb, loader_i)
+                    word = seed_at(batch_nb)
                     if plan.on_device:
                         seed_device(word)
                     if to_device is not None:

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from pytorch_lightning.errors import FitError
 from pytorch_lightning.precision.precision import SKIPPED, Precision
-from pytorch_lightning.seeding import MODEL, seed_device, seed_streams
+from pytorch_lightning.seeding import MODEL, build_seeder, seed_device, seed_streams
 from pytorch_lightning.trainer.metrics import Metrics, at, check_loss, read_output
 from pytorch_lightning.trainer.optimizers import SteppedOptimizer, clear_gradients, needs_closure, scale_gradients
 from pytorch_lightning.trainer.progress import Progress
@@ -144,10 +144,11 @@ def build_train_window(parts: StepParts) -> TrainWindow:
 
 def build_prepare_batch(parts: StepParts) -> Callable[[Any], bool]:
     """``prepare_batch(batch)``: seed the streams and call the hooks; False where a hook ends the epoch."""
-    progress, seed, on_device, before_batch = parts.progress, parts.seed, parts.on_device, parts.before_batch
+    progress, on_device, before_batch = parts.progress, parts.on_device, parts.before_batch
+    seed_at = build_seeder(parts.seed, MODEL, None)
 
     def prepare_batch(batch: Any) -> bool:
-        word = seed_streams(seed, MODEL, progress.global_step)
+        word = seed_at(progress.global_step)
         if on_device:
             seed_device(word)
         return not before_batch or -1 not in [hook(batch) for hook in before_batch]

@@ -75,7 +75,7 @@ LOADERS: dict[str, Any] = {
     "tensor subset": lambda data: DataLoader(data, 4, sampler=SubsetRandomSampler(torch.arange(3, NB))),
     "negative": lambda data: DataLoader(data, batch_sampler=OwnBatches([[0, 1], [2, -1], [-2, 3], [4, 5]])),
     "bools": lambda data: DataLoader(data, batch_sampler=OwnBatches([[0, 1], [True, True], [2, 3]])),
-    "slices": lambda data: DataLoader(data, batch_sampler=OwnBatches([[slice(0, 2), slice(2, 4)], [0, 1], [2, 3], [4, 5]])),
+    "slices": lambda data: DataLoader(data, batch_sampler=OwnBatches([[slice(0, 2), slice(2, 4)], *[[0, 1]] * 3])),
     "sizes": lambda data: DataLoader(data, batch_sampler=OwnBatches([[0], [1], [2, 3], [4, 5], [6], [7, 8, 9]])),
     "one sample": lambda data: DataLoader(data, 1, shuffle=True),
     "no batches": lambda data: DataLoader(data, batch_size=None, shuffle=True),
