@@ -61,7 +61,12 @@ def seed_streams(seed: int, purpose: int, a: int = 0, b: int = 0, c: int = 0) ->
     Takes about 7 us, most of it in ``random.seed`` and ``np.random.seed``, and three times that between training
     steps, where nothing of it is in the processor's caches.
     """
-    return _seed_from(*_words(seed, purpose, a, b, c))
+    for_torch, for_python, for_numpy = _unpack(blake2b(_pack(seed & _WORD, purpose, a, b, c), digest_size=24).digest())
+    # torch.manual_seed would also walk over every device type: 130 us
+    _seed_torch(for_torch >> 1)
+    random.seed(for_python)
+    np.random.seed(for_numpy)
+    return int(for_torch >> 1)
 
 
 def build_seeder(seed: int, purpose: int, *counters: int | None) -> Callable[[int], int]:
@@ -78,24 +83,16 @@ def build_seeder(seed: int, purpose: int, *counters: int | None) -> Callable[[in
             first = n
             ahead.clear()
             for key[place] in range(n, n + AHEAD):
-                ahead.append(_words(seed, purpose, *key))
-        return _seed_from(*ahead[n - first])
+                ahead.append(_unpack(blake2b(_pack(seed & _WORD, purpose, *key), digest_size=24).digest()))
+        for_torch, for_python, for_numpy = ahead[n - first]
+        # as in seed_streams, and what random.seed does with a whole number
+        _seed_torch(for_torch >> 1)
+        _seed_python(for_python)
+        _python.gauss_next = None
+        np.random.seed(for_numpy)
+        return for_torch >> 1
 
     return seed_at
-
-
-def _words(seed: int, purpose: int, a: int, b: int, c: int) -> tuple[int, int, int]:
-    return _unpack(blake2b(_pack(seed & _WORD, purpose, a, b, c), digest_size=24).digest())
-
-
-def _seed_from(for_torch: int, for_python: int, for_numpy: int) -> int:
-    # torch.manual_seed would also walk over every device type: 130 us
-    _seed_torch(for_torch >> 1)
-    # what random.seed does with a whole number
-    _seed_python(for_python)
-    _python.gauss_next = None
-    np.random.seed(for_numpy)
-    return for_torch >> 1
 
 
 def derive(seed: int, purpose: int, *counters: int) -> int:

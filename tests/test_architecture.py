@@ -40,6 +40,7 @@ ARROWS = {
     "data": {"errors", "processes", "seeding", "data"},
     "seeding": set(),
     "errors": set(),
+    "timings": set(),
     "models": {"trainer"},
     "utils": {"trainer", "errors"},
     "utilities": {"trainer", "errors"},

@@ -6,7 +6,7 @@ layout in memory and bytes, are further ones of that size made the short way.
 """
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,32 +29,35 @@ def is_in_memory(loader: DataLoader[Any]) -> bool:
     )
 
 
-def build_fetch(dataset: TensorDataset) -> Callable[[Sequence[Any], "array[int] | None"], Any]:
-    """``fetch(indices, whole)``: the batch of these samples, as ``default_collate`` makes it.
+class InMemory:
+    """The batches of a ``TensorDataset`` as ``default_collate`` makes them."""
 
-    ``whole`` are the same indices as an array, None where they aren't whole numbers.
-    """
-    tensors: Any = None
-    alike: dict[int, bool] = {}
-    select, from_buffer, whole_numbers = torch.index_select, torch.frombuffer, torch.int64
+    def __init__(self, dataset: TensorDataset) -> None:
+        self._dataset = dataset
+        self._tensors: Any = None
+        self._alike: dict[int, bool] = {}
+        """By the size of a batch, whether the short way gives what the long one gives."""
 
-    def fetch(indices: Sequence[Any], whole: "array[int] | None") -> Any:
-        nonlocal tensors
-        if dataset.tensors is not tensors:  # at first, and where a user puts others in their place
-            tensors = dataset.tensors
-            alike.clear()
-        if whole is not None and alike.get(len(indices)) and WHOLE.issuperset(map(type, indices)):
-            rows = from_buffer(whole, dtype=whole_numbers)
-            try:
-                return [select(tensor, 0, rows) for tensor in tensors]
-            except IndexError:  # below zero, or too large: the long way knows
-                pass
-        batch = default_collate([dataset[index] for index in indices])
-        if len(indices) not in alike and whole is not None:
-            alike[len(indices)] = _is_alike(tensors, batch, whole)
-        return batch
-
-    return fetch
+    def batches(self, drawn: Iterable[tuple[Any, "array[int] | None", int]]) -> Iterator[Any]:
+        """The batches of the indices that ``drawn`` gives (see ``IndexPlan.drawn``)."""
+        dataset, alike, select, from_buffer = self._dataset, self._alike, torch.index_select, torch.frombuffer
+        for indices, whole, _ in drawn:
+            if dataset.tensors is not self._tensors:  # at first, and where a user puts others in their place
+                self._tensors = dataset.tensors
+                alike.clear()
+            if whole is not None and alike.get(len(indices)) and WHOLE.issuperset(map(type, indices)):
+                rows = from_buffer(whole, dtype=torch.int64)
+                batch = []
+                try:
+                    for tensor in dataset.tensors:  # not a comprehension: that would be one more call a batch
+                        batch.append(select(tensor, 0, rows))
+                except IndexError:  # below zero, or too large: the long way knows
+                    batch = default_collate([dataset[index] for index in indices])
+            else:
+                batch = default_collate([dataset[index] for index in indices])
+                if whole is not None and len(indices) not in alike:
+                    alike[len(indices)] = _is_alike(dataset.tensors, batch, whole)
+            yield batch
 
 
 def _is_alike(tensors: Sequence[Tensor], batch: Any, whole: "array[int]") -> bool:

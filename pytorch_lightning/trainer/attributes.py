@@ -49,6 +49,11 @@ class ReadAttributes:
         return 0 if self._run is None else self._run.progress.batch_nb
 
     @property
+    def timings(self) -> Any:
+        """Where the time of the last fit went (``seconds`` by phase, ``total``, or as text); None before."""
+        return None if self._run is None else self._run.timings
+
+    @property
     def seed(self) -> int | None:
         """The seed of the last fit; before it the option."""
         return self.config.seed if self._plan is None else self._plan.seed

@@ -29,7 +29,7 @@ from pytorch_lightning.trainer.rows import Rows
 from pytorch_lightning.trainer.run import FitRun
 from pytorch_lightning.trainer.saving import CallbacksPart, DataPart, RandomPart, Saver, read_for_resume, restore_module
 from pytorch_lightning.trainer.schedules import EpochSchedules, build_step_schedule
-from pytorch_lightning.trainer.step import StepParts, TrainWindow, build_train_window
+from pytorch_lightning.trainer.step import StepParts, TrainWindow, build_train_window, with_timers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,8 @@ class FitPlan:
     loader: ReplayableLoader
     nb_batches: int | None
     train_window: TrainWindow
+    sampled_window: TrainWindow
+    """The same, its phases timed."""
     validation: EvaluationPlan | None
     sanity: EvaluationPlan | None
     epoch_schedules: EpochSchedules
@@ -136,6 +138,9 @@ def plan_fit(
     if basis.saved is not None:
         saver.restore(basis.saved, str(config.resume))
         run.progress.forget_limits()
+    parts = _step_parts(config, module, run, basis, rows, epoch_schedules)
+    nb_before = run.progress.nb_optimizer_steps
+    run.timings.begin(basis.strategy.device, lambda: run.progress.nb_optimizer_steps - nb_before)
     return FitPlan(
         config=config,
         module=module,
@@ -143,7 +148,8 @@ def plan_fit(
         hooks=basis.hooks,
         loader=basis.loader,
         nb_batches=run.nb_tng_batches,
-        train_window=build_train_window(_step_parts(config, module, run, basis, rows, epoch_schedules)),
+        train_window=build_train_window(parts),
+        sampled_window=run.timings.sampling(build_train_window(with_timers(parts, run.timings))),
         validation=basis.validation,
         sanity=None if basis.saved is not None else basis.sanity,
         epoch_schedules=epoch_schedules,

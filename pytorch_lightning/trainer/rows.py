@@ -47,9 +47,11 @@ class Rows:
         if self._reads_late and self._run.metrics.must_be_read:
             self.check_losses()
         if not progress.batch_nb % self._every:
-            self._write_training()
+            with self._run.timings.measuring("logging"):
+                self._write_training()
         if not (progress.global_step + 1) % self._save_every:
-            self._loggers.save()
+            with self._run.timings.measuring("logging"):
+                self._loggers.save()
 
     def _write_training(self) -> None:
         run = self._run

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pytorch_lightning.errors import Notices
+from pytorch_lightning.timings import Timings
 from pytorch_lightning.trainer.metrics import Metrics
 from pytorch_lightning.trainer.progress import Progress
 
@@ -40,6 +41,7 @@ class FitRun:
     interrupted: bool = False
     running: bool = False
     """Whether a fit is going on."""
+    timings: Timings = field(default_factory=Timings)
     began: float = field(default_factory=time.monotonic)
     """When this process began to count wall time."""
 

@@ -12,6 +12,7 @@ from pytorch_lightning.errors import CheckpointError, LightningError, raise_toge
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.strategies.single_device import SingleDevice, choose_device
+from pytorch_lightning.timings import hint
 from pytorch_lightning.trainer.config import Config
 from pytorch_lightning.trainer.evaluation import names_of, plan_evaluation
 from pytorch_lightning.trainer.hooks import hook_table, missing, wrongly_signed
@@ -50,7 +51,14 @@ def finish_fit(plan: FitPlan, failed: bool) -> None:
         if not failed:
             plan.at_save_point()
     finally:
-        plan.loggers.close()
+        with run.timings.measuring("logging"):
+            plan.loggers.close()
+        run.timings.end()
+    if plan.config.print_weights_summary and not failed:
+        print(run.timings, flush=True)
+        advice = hint(run.timings.seconds, plan.loader.nb_workers)
+        if advice is not None:
+            run.notices.say("slow-data", advice)
     if run.metrics.nb_nonfinite and not failed:
         print(f"{run.metrics.nb_nonfinite} losses weren't finite", flush=True)
     if run.interrupted:
