@@ -141,16 +141,20 @@ class Timings:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Seconds by phase; they add up to ``total``, except where an accelerator works on its own.
+        """Seconds by phase; they add up to ``total``.
 
         A fit of less than 11 windows has no ``forward``, ``backward`` and ``optimizer``.
         """
         self._settle()
         found = {**self._measured, "data": self._data}
+        rest = max(0.0, self.total - sum(found.values()))
         if self._nb_sampled:
             scale = max(self.nb_windows(), self._nb_sampled) / self._nb_sampled
+            # a few samples on a crowded machine may say more than there was
+            scale = min(scale, rest / max(sum(self._sampled.values()), 1e-9))
             found.update({phase: seconds * scale for phase, seconds in self._sampled.items()})
-        found["other"] = max(0.0, self.total - sum(found.values()))
+            rest -= sum(self._sampled.values()) * scale
+        found["other"] = max(0.0, rest)
         return {phase: found[phase] for phase in PHASES if phase in found}
 
     def __str__(self) -> str:
