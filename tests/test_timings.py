@@ -118,17 +118,6 @@ def test_time_is_given_to_the_phase_that_spends_it(tmp_path: Path, phase: str, e
     assert list(seconds) == [name for name in PHASES if name in seconds]
 
 
-def test_the_phases_of_a_step_that_evaluates_its_own_loss_are_told_apart(tmp_path: Path) -> None:
-    class Searching(Spending):
-        def configure_optimizers(self) -> Any:
-            return torch.optim.LBFGS(self.parameters(), max_iter=2)
-
-    trainer = quiet_trainer(tmp_path)
-    trainer.fit(Searching(backward=0.004))
-    seconds = trainer.timings.seconds
-    assert seconds["backward"] > seconds["optimizer"]
-
-
 def test_a_fit_too_short_to_be_sampled_says_only_what_was_measured(tmp_path: Path) -> None:
     trainer = quiet_trainer(tmp_path, max_nb_steps=FIRST_SAMPLE)
     assert trainer.timings is None
@@ -192,3 +181,19 @@ def test_the_hint_names_only_what_can_help() -> None:
     assert hint(slow, 0, 1) is None
     assert hint({"data": 1.0, "forward": 9.0}, 0, 4) is None
     assert hint({"data": 0.2, "forward": 0.1}, 0, 4) is None
+
+
+def test_a_phase_inside_another_takes_its_time_from_that_one() -> None:
+    timings = Timings()
+    inner = timings.timed("backward", lambda: work(0.03))
+
+    def outer() -> None:
+        work(0.01)
+        inner()
+        work(0.02)
+
+    timings.nb_windows = lambda: 1
+    timings.sampling(timings.timed("optimizer", outer))()
+    seconds = timings.seconds
+    assert seconds["backward"] >= 0.0299
+    assert 0.0299 <= seconds["optimizer"] <= timings.total - seconds["backward"]

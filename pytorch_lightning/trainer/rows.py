@@ -95,7 +95,8 @@ class Rows:
         rates = {}
         for i, optimizer in enumerate(self._optimizers):
             for g, group in enumerate(optimizer.param_groups):
-                rates[f"lr_{i}" + (f"_{g}" if g else "")] = float(group["lr"])
+                if "lr" in group:
+                    rates[f"lr_{i}" + (f"_{g}" if g else "")] = float(group["lr"])
         return rates
 
     def _memory(self) -> dict[str, float]:
