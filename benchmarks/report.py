@@ -100,7 +100,8 @@ def chart(about: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     scale, row, left = 480 / max(longest, 1.0), 18, 190
     height = 70 + row * len(bars) + 10 * len({b[0] for b in bars})
     out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="760" height="{height}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="760" height="{height}" font-size="12"',
+        ' font-family="sans-serif">',
         '<rect width="100%" height="100%" fill="white"/>',
         '<text x="10" y="20" font-size="14">CPU time a step, the lean raw loop = 1 (shorter is better)</text>',
         f'<text x="10" y="38" fill="#666">{escape(str(about["machine"]))}, {escape(str(about["date"]))}</text>',

@@ -35,9 +35,6 @@ LATER: dict[str, Any] = {
     "save_every_minutes": 5.0,
     "save_every_nb_batches": None,
     "crash_bundle": True,
-    "compile": False,
-    "profile": False,
-    "fused_optimizers": False,
 }
 """Options that this version knows by name only, with the one value that they may have."""
 
@@ -89,6 +86,9 @@ class Config:
     resume_check: str
     stop_on_nan: bool
     silence: tuple[str, ...]
+    compile: bool | dict[str, Any]
+    fused_optimizers: bool
+    profile: bool
 
 
 def resolve_aliases(aliases: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
@@ -219,6 +219,12 @@ def _max_time(options: Mapping[str, Any]) -> Problem | None:
     return Problem("max_time must be a number of minutes or a timedelta", describe(value))
 
 
+def _compile(options: Mapping[str, Any]) -> Problem | None:
+    if isinstance(options["compile"], (bool, dict)):
+        return None
+    return Problem("compile must be True, False or a dict of torch.compile's options", describe(options["compile"]))
+
+
 CHECKS: tuple[Check, ...] = (
     _number("gradient_clip", float("-inf")),
     _choice("gradient_clip_algorithm", "norm", "value"),
@@ -239,6 +245,7 @@ CHECKS: tuple[Check, ...] = (
     _choice("resume_check", "error", "warn"),
     _choice("amp_level", *AMP_LEVELS),
     _choice("precision", None, *PRECISIONS, 16, 32, 64),
+    _compile,
     _interval,
     _epochs,
     _max_time,

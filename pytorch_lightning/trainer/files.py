@@ -33,6 +33,7 @@ def open_loggers(config: Config, module: LightningModule, run: FitRun, notices: 
             each = given if isinstance(given, (list, tuple)) else [given]
             chosen = [_as_logger(value, notices) for value in each]
     run.version = chosen[0].version if chosen else None
+    run.folder = next((logger.folder for logger in chosen if logger.folder is not None), None)
     group = LoggerGroup(chosen, notices)
     group.log_hyperparams(plain_hparams(module.hparams))
     group.save()

@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from pytorch_lightning.callbacks import Callback, ProgressBar
+from pytorch_lightning.callbacks.profiler import Profiler
 from pytorch_lightning.checkpoints.checkpoint import Part
 from pytorch_lightning.data.replay import ReplayableLoader, length_of, replayable
 from pytorch_lightning.errors import Notices, Problem, raise_together
@@ -16,6 +17,7 @@ from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.root_module.root_module import LightningModule
+from pytorch_lightning.strategies.compiled import compiling
 from pytorch_lightning.strategies.single_device import SingleDevice, choose_device
 from pytorch_lightning.strategies.strategy import Strategy
 from pytorch_lightning.trainer import checks, files
@@ -23,7 +25,7 @@ from pytorch_lightning.trainer.config import Config
 from pytorch_lightning.trainer.evaluation import EvaluationPlan, plan_evaluation
 from pytorch_lightning.trainer.hooks import Hooks, hook_table, is_overridden, say_near_misses, takes_one_more
 from pytorch_lightning.trainer.metrics import at
-from pytorch_lightning.trainer.optimizers import Schedule, gradients_of, read_optimizers
+from pytorch_lightning.trainer.optimizers import Schedule, gradients_of, read_optimizers, use_fused
 from pytorch_lightning.trainer.progress import NEVER, Progress, nb_checked, validation_batches
 from pytorch_lightning.trainer.rows import Rows
 from pytorch_lightning.trainer.run import FitRun
@@ -137,6 +139,7 @@ def plan_fit(
     saver = _plan_saver(config, module, run, callbacks, basis, epoch_schedules)
     if basis.saved is not None:
         saver.restore(basis.saved, str(config.resume))
+        _fuse(config, basis.optimizers)
         run.progress.forget_limits()
     parts = _step_parts(config, module, run, basis, rows, epoch_schedules)
     nb_before = run.progress.nb_optimizer_steps
@@ -191,13 +194,16 @@ def _plan_basis(
     device, line = choose_device(config.gpus)
     if line:
         notices.say("no-gpu", line)
-    strategy, precision = SingleDevice(device), build_precision(config.precision, device)
+    strategy: Strategy = SingleDevice(device)
+    precision = build_precision(config.precision, device)
     strategy.place(module, precision.dtype)
+    strategy = compiling(strategy, config.compile, notices)
     if saved is not None:
         # before the optimizers are made: a hook may put new parameters in the place of old ones
         restore_module(module, saved, str(config.resume))
     problems: list[Problem] = []
     optimizers, schedules = _plan_optimizers(config, module, precision, problems)
+    _fuse(config, optimizers)
     tng_loader = module.tng_dataloader
     problems += checks.loader_problems(tng_loader, config) + checks.saving_problems(module)
     hooks = hook_table(module, callbacks, run)
@@ -220,6 +226,11 @@ def _plan_basis(
         validation=validation,
         sanity=sanity,
     )
+
+
+def _fuse(config: Config, optimizers: Sequence[Optimizer]) -> None:
+    for optimizer in optimizers if config.fused_optimizers else ():
+        use_fused(optimizer)
 
 
 def _plan_saver(
@@ -358,5 +369,6 @@ def _build_clock(run: FitRun, max_seconds: float) -> Callable[[], None]:
 def all_callbacks(config: Config) -> tuple[Callback, ...]:
     """The callbacks of a fit in the order in which they are called: the bar comes last, the checkpoint before it."""
     bar = [ProgressBar(config.process_position, config.current_gpu_name)] if config.progress_bar else []
-    chosen = [config.early_stop_callback, *config.callbacks, config.checkpoint_callback, *bar]
+    profiler = [Profiler()] if config.profile else []
+    chosen = [config.early_stop_callback, *config.callbacks, config.checkpoint_callback, *profiler, *bar]
     return tuple(callback for callback in chosen if callback is not None)

@@ -35,6 +35,7 @@ class FitRun:
     fast_dev_run: bool = False
     scratch: Path | None = None
     version: int | str | None = None
+    folder: Path | None = None
     requests: list[SaveRequest] = field(default_factory=list)
     asked: bool = False
     """Whether a stop or a save was asked for and hasn't been looked at: the one flag that the loop reads."""

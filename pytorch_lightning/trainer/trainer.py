@@ -46,6 +46,7 @@ class Trainer(ReadAttributes):
     add_log_row_interval and log_save_interval (batches), track_grad_norm (-1: off), print_nan_grads, stop_on_nan,
     default_save_path, silence (codes of notices).
     *Again*: seed (None: ``torch.initial_seed()``), deterministic, resume (a checkpoint), resume_check.
+    *Speed*: compile (True, or a dict of torch.compile's options), fused_optimizers, profile (a trace of a few steps).
     *Where*: gpus (None: the CPU; a number, a list, '0,1', or -1 for all).
 
     Raises ``MisconfigurationException`` for values that can't work, all of them in one error.

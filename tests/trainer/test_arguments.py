@@ -70,6 +70,9 @@ GIVEN: dict[str, tuple[tuple[str, ...], Any]] = {
     "resume": (("/x.ckpt",), "/x.ckpt"),
     "resume_check": (("warn",), "warn"),
     "silence": (("a,b",), ("a", "b")),
+    "compile": ((), True),
+    "fused_optimizers": ((), True),
+    "profile": ((), True),
 }
 
 
