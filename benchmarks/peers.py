@@ -5,6 +5,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from importlib.metadata import version
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / ".peers"
@@ -37,7 +38,11 @@ def set_up(names: list[str]) -> None:
         venv.create(folder, with_pip=True, clear=True)
         (site,) = folder.glob("lib/python*/site-packages")
         (site / "shared.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
-        done = subprocess.run([folder / "bin" / "python", "-m", "pip", "install", "--quiet", *PEERS[name]])
+        # a library that wants another torch isn't installed: it couldn't be compared
+        limits = folder / "constraints.txt"
+        limits.write_text(f"torch=={version('torch')}\n")
+        pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--constraint", limits]
+        done = subprocess.run([*pip, *PEERS[name]])
         if done.returncode == 0:
             (folder / "installed").touch()
 

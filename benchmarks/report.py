@@ -35,11 +35,10 @@ def summarize(measured: Measured) -> dict[str, dict[str, dict[str, Any]]]:
             entry: dict[str, Any] = {key: spread([r[key] for r in kept]) for key in kept[0]}
             lean = contestants.get("lean", [])
             for key in ("cpu", "wall", "whole_cpu", "whole_wall", "value"):
-                pairs = [
-                    r[key] / base[key] for r, base in zip(rounds, lean, strict=False) if r.get(key) and base.get(key)
-                ]
-                if pairs:
-                    entry[f"{key}_ratio"] = spread(pairs)
+                pairs = [(r.get(key, 0.0), base.get(key, 0.0)) for r, base in zip(rounds, lean, strict=False)]
+                ratios = [own / of_lean for own, of_lean in pairs if own > 0 and of_lean > 0]
+                if ratios:
+                    entry[f"{key}_ratio"] = spread(ratios)
             summary[workload][name] = entry
     return summary
 
