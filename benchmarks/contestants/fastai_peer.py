@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from fastai.callback.progress import ProgressCallback
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner, Recorder
 from fastai.optimizer import OptimWrapper
@@ -17,17 +18,17 @@ def learner(loader: Any) -> Any:
 
     data = DataLoaders(loader, loader, device=torch.device("cpu"))
     made = Learner(data, w.w1_network(), loss_func=nn.MSELoss(), opt_func=optimizer, lr=0.01, train_bn=True)
-    return made.remove_cb(Recorder)
+    return made.remove_cbs([Recorder, ProgressCallback])
 
 
 def W1(nb: int) -> None:
     made = learner(w.w1_loader(nb))
-    with made.no_bar(), made.no_logging():
+    with made.no_logging():
         made._do_epoch_validate = lambda *_: None
         made.fit(1)
 
 
 def W4(nb: int) -> None:
     made = learner(w.w1_loader(nb, shuffle=False))
-    with made.no_bar(), made.no_logging():
+    with made.no_logging():
         made.validate()
