@@ -42,6 +42,7 @@ ARROWS = {
     "seeding": set(),
     "errors": set(),
     "faults": set(),
+    "timings": set(),
     "models": {"trainer"},
     "utils": {"trainer", "errors"},
     "utilities": {"trainer", "errors"},
@@ -216,6 +217,7 @@ def test_a_batch_costs_few_calls(tmp_path: Path, options: dict[str, Any]) -> Non
 def test_every_test_folder_mirrors_a_part() -> None:
     """Nothing of the package goes by another name in the tests."""
     root = Path(__file__).parent
-    others = {"mistakes", "equality", "examples", "conformance", "faults", "frozen", "slurm", "hosts", "docs"}
+    others = {"benchmarks", "mistakes", "equality", "examples", "conformance", "faults", "frozen", "slurm", "hosts"}
+    others |= {"docs"}
     there = {p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith((".", "_"))}
     assert there - others <= {p.name for p in PACKAGE.iterdir()} | {"trainer"}

@@ -45,6 +45,8 @@ class Run(Protocol):
     fast_dev_run: bool
     version: int | str | None
     """The version of the run's folder, or of the user's Experiment."""
+    folder: Path | None
+    """Where the run's files are; None where there are none."""
 
     @property
     def progress(self) -> RunProgress:

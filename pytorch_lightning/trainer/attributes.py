@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.root_module.root_module import LightningModule
     from pytorch_lightning.strategies import Strategy
     from pytorch_lightning.trainer.config import Config
-    from pytorch_lightning.trainer.plan import FitPlan
+    from pytorch_lightning.trainer.fit_plan import FitPlan
     from pytorch_lightning.trainer.run import FitRun
 
 
@@ -83,6 +83,11 @@ class ReadAttributes:
     def batch_nb(self) -> int:
         """The batch in its epoch, counted from 0."""
         return 0 if self._run is None else self._run.progress.batch_nb
+
+    @property
+    def timings(self) -> Any:
+        """Where the time of the last fit went (``seconds`` by phase, ``total``, or as text); None before."""
+        return None if self._run is None else self._run.timings
 
     @property
     def seed(self) -> int | None:

@@ -31,9 +31,6 @@ LATER: dict[str, Any] = {
     "save_every_minutes": 5.0,
     "save_every_nb_batches": None,
     "crash_bundle": True,
-    "compile": False,
-    "profile": False,
-    "fused_optimizers": False,
 }
 """Options that this version knows by name only, with the one value that they may have."""
 
@@ -103,6 +100,9 @@ class Config:
     resume_check: str
     stop_on_nan: bool
     silence: tuple[str, ...]
+    compile: bool | dict[str, Any]
+    fused_optimizers: bool
+    profile: bool
 
 
 def resolve_aliases(
@@ -205,6 +205,7 @@ CHECKS: tuple[Check, ...] = (
     choice("precision", None, *PRECISIONS, 16, 32, 64),
     *map(flag, FLAGS),
     option_checks.backend(STRATEGIES),
+    option_checks.compile,
     option_checks.val_check_interval,
     option_checks.epochs,
     option_checks.max_time,

@@ -16,6 +16,7 @@ from pytorch_lightning.errors import FitError, MisconfigurationException, descri
 from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.processes import Processes, Share
 from pytorch_lightning.root_module.root_module import LightningModule
+from pytorch_lightning.strategies.compiled import Compile, as_it_is
 from pytorch_lightning.strategies.strategy import Strategy
 from pytorch_lightning.trainer.checks import loader_problems
 from pytorch_lightning.trainer.hooks import Hooks, is_overridden, nb_arguments
@@ -74,6 +75,7 @@ def plan_evaluation(
     outputs_to: Callable[[Any, int], None] | None = None,
     to_cpu: bool = False,
     gather: bool = True,
+    compiled: Compile = as_it_is,
 ) -> EvaluationPlan:
     """A plan for one pass over ``loaders`` (one, or a list of several).
 
@@ -107,7 +109,7 @@ def plan_evaluation(
     return EvaluationPlan(
         stage=stage,
         module=module,
-        step=precision.forward(strategy.step_function(module, step_name)),
+        step=precision.forward(compiled(strategy.step_function(module, step_name))),
         end=build_end(_build_summary(module, end_name, nested), processes, gather and outputs_to is None),
         keep=_to_cpu(outputs_to) if to_cpu or (processes.nb > 1 and gather) else keep_detached,
         loaders=planned,

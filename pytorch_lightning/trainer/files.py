@@ -39,6 +39,7 @@ def open_loggers(
             each = given if isinstance(given, (list, tuple)) else [given]
             chosen = [TestTubeLogger(value, notices) if is_experiment(value) else value for value in each]
     run.version = chosen[0].version if chosen else None
+    run.folder = next((logger.folder for logger in chosen if logger.folder is not None), None)
     group = LoggerGroup(chosen, notices)
     group.log_hyperparams(plain_hparams(module.hparams, notices))
     group.save()

@@ -7,9 +7,10 @@ from typing import Any, cast
 import torch
 
 from pytorch_lightning.data.sharing import numbered
-from pytorch_lightning.seeding import EVALUATION, seed_device, seed_streams
+from pytorch_lightning.seeding import EVALUATION, build_seeder, seed_device
+from pytorch_lightning.timings import FIRST_SAMPLE, SAMPLE_EVERY
 from pytorch_lightning.trainer.evaluation import EvaluationPlan
-from pytorch_lightning.trainer.plan import FitPlan
+from pytorch_lightning.trainer.fit_plan import FitPlan
 from pytorch_lightning.trainer.progress import NEVER, accumulation_at, next_due
 
 
@@ -19,7 +20,8 @@ def run_fit(plan: FitPlan) -> None:
     plan.call("on_fit_start")
     if plan.sanity is not None:
         plan.call("on_sanity_check_start")
-        plan.learn_names(run_evaluation(plan.sanity, NEVER))
+        with plan.run.timings.measuring("validation"):
+            plan.learn_names(run_evaluation(plan.sanity, NEVER))
     plan.at_save_point()
 
     while not plan.is_complete():
@@ -28,7 +30,7 @@ def run_fit(plan: FitPlan) -> None:
 
 def run_epoch(plan: FitPlan) -> None:
     """Train on the rest of an epoch, window by window, validating where that is due."""
-    progress, run, train_window = plan.progress, plan.run, plan.train_window
+    progress, run, train_window, sampled_window = plan.progress, plan.run, plan.train_window, plan.sampled_window
     last = NEVER if plan.nb_batches is None else plan.nb_batches
     accumulate = accumulation_at(progress.epoch, plan.config.accumulate_grad_batches)
     checks = plan.validation_batches(progress.epoch)
@@ -37,7 +39,7 @@ def run_epoch(plan: FitPlan) -> None:
     if not progress.epoch_started:
         progress.epoch_started = True
         plan.call("on_epoch_start")
-    batches = plan.loader.batches(progress.epoch, progress.batch_nb, plan.nb_batches)
+    batches = run.timings.waiting(plan.loader.batches, progress.epoch, progress.batch_nb, plan.nb_batches)
 
     while True:
         # also where a validation fell due before the checkpoint that this fit continues
@@ -48,7 +50,9 @@ def run_epoch(plan: FitPlan) -> None:
             break
         if progress.stop_reason:
             return
-        train_window(batches, min(accumulate, last - progress.batch_nb), accumulate)
+        is_sample = progress.nb_optimizer_steps % SAMPLE_EVERY == FIRST_SAMPLE
+        run_window = sampled_window if is_sample else train_window
+        run_window(batches, min(accumulate, last - progress.batch_nb), accumulate)
         if run.asked or progress.nb_optimizer_steps >= plan.most_steps:
             plan.at_save_point()
 
@@ -63,7 +67,8 @@ def run_validation(plan: FitPlan) -> None:
     assert plan.validation is not None
     progress = plan.progress
     plan.call("on_pre_performance_check")
-    metrics = run_evaluation(plan.validation, progress.nb_validations)
+    with plan.run.timings.measuring("validation"):
+        metrics = run_evaluation(plan.validation, progress.nb_validations)
     plan.call("on_post_performance_check")
 
     progress.validated_batch, progress.nb_validations = progress.batch_nb, progress.nb_validations + 1
@@ -86,10 +91,11 @@ def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
             for loader_i, (loader, limit, extra) in enumerate(plan.loaders):
                 outputs.append([])
                 place = 0
+                seed_at = build_seeder(seed, EVALUATION, counter, None, loader_i)
                 for batch_nb, batch in numbered(loader, plan.share, counter, limit):
                     if batch is None:
                         continue
-                    word = seed_streams(seed, EVALUATION, counter, batch_nb, loader_i)
+                    word = seed_at(batch_nb)
                     if plan.on_device:
                         seed_device(word)
                     if to_device is not None:

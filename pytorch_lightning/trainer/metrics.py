@@ -145,8 +145,9 @@ class Metrics:
 
     def read_losses(self) -> list[float]:
         """The losses of the last 100 batches; waits for the device where they aren't numbers yet."""
-        waiting = [loss for loss in self._losses if isinstance(loss, Tensor)]
-        if waiting:
+        # tensors are always the last ones
+        if self._losses and isinstance(self._losses[-1], Tensor):
+            waiting = [loss for loss in self._losses if isinstance(loss, Tensor)]
             numbers = iter(torch.stack([loss.reshape(()) for loss in waiting]).double().tolist())
             read = [next(numbers) if isinstance(loss, Tensor) else loss for loss in self._losses]
             self._losses = deque(read, maxlen=RUNNING)

@@ -165,3 +165,11 @@ def backend(known: Mapping[Any, type[Strategy]]) -> Check:
         return None
 
     return check
+
+
+def compile(options: Mapping[str, Any]) -> Problem | None:
+    """``compile`` is a bool or options."""
+    if isinstance(options["compile"], (bool, dict)):
+        return None
+    text = "compile must be True, False or a dict of torch.compile's options"
+    return Problem(text, describe(options["compile"]), "Pass compile=True")

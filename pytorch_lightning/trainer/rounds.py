@@ -22,6 +22,7 @@ from pytorch_lightning.processes import Share
 from pytorch_lightning.seeding import MODEL, seed_device, seed_streams
 from pytorch_lightning.strategies.strategy import Strategy
 from pytorch_lightning.trainer.buffers import Buffers
+from pytorch_lightning.trainer.config import Config
 from pytorch_lightning.trainer.exact_sum import ExactSum
 from pytorch_lightning.trainer.metrics import Metrics, check_loss, read_output
 from pytorch_lightning.trainer.optimizers import clear_gradients, gradients_of, needs_closure
@@ -55,6 +56,8 @@ class Rounds:
         self.table = RoundTable(parts, strategy, share)
         self._exact = ExactSum(parts.optimizers, share, strategy.processes) if exact_elastic else None
         self._held = HeldGradients() if parts.optimizer_step is not None else None
+        self._step = parts.timed("forward", parts.step)
+        self._backward = parts.timed("backward", parts.precision.backward)
         self._looked_for_unused = False
 
     def next_round(self, batches: Iterator[Any], ahead: int = 0) -> Round:
@@ -98,11 +101,11 @@ class Rounds:
         parts, progress = self.parts, self.parts.progress
         self._seed(virtual_rank, group, ahead)
         extra = (group,) if parts.takes_optimizer else ()
-        loss, prog, count = read_output(parts.step(batch, progress.batch_nb + ahead, *extra), parts.name, progress)
+        loss, prog, count = read_output(self._step(batch, progress.batch_nb + ahead, *extra), parts.name, progress)
         if not loss.requires_grad or loss.numel() != 1:
             check_loss(loss, parts.name, progress)
         self.table.note(virtual_rank, loss, count)
-        parts.precision.backward(loss if count is None else loss * (count / self.weights[group].reference))
+        self._backward(loss if count is None else loss * (count / self.weights[group].reference))
         return prog or {}
 
     def _seed(self, virtual_rank: int, group: int, ahead: int) -> None:
@@ -166,14 +169,14 @@ class Rounds:
 
 
 def build_round_window(
-    parts: StepParts, strategy: Strategy, share: Share, module: nn.Module, exact_elastic: bool
+    parts: StepParts, *, strategy: Strategy, share: Share, module: nn.Module, config: Config
 ) -> TrainWindow:
     """The window function where there are several virtual ranks."""
-    rounds = Rounds(parts, strategy, share, module, exact_elastic)
+    rounds = Rounds(parts, strategy, share, module, config.exact_elastic)
     if any(map(needs_closure, parts.optimizers)):
         # of the further evaluations nothing is kept, and a line search may well try a point whose loss isn't finite
         tried = replace(parts, metrics=Metrics(), nonfinite=lambda loss: None)
-        again = Rounds(tried, strategy, share, module, exact_elastic)
+        again = Rounds(tried, strategy, share, module, config.exact_elastic)
         again.buffers, again.weights = rounds.buffers, rounds.weights
         return build_closure_rounds(rounds, again)
     progress, groups = parts.progress, range(len(rounds.groups))

@@ -48,9 +48,11 @@ class Rows:
         if self._reads_late and self._run.metrics.must_be_read:
             self.check_losses()
         if not progress.batch_nb % self._every:
-            self._write_training()
+            with self._run.timings.measuring("logging"):
+                self._write_training()
         if not (progress.global_step + 1) % self._save_every:
-            self._loggers.save()
+            with self._run.timings.measuring("logging"):
+                self._loggers.save()
 
     def _write_training(self) -> None:
         run = self._run
@@ -106,7 +108,8 @@ class Rows:
         rates = {}
         for i, optimizer in enumerate(self._optimizers):
             for g, group in enumerate(optimizer.param_groups):
-                rates[f"lr_{i}" + (f"_{g}" if g else "")] = float(group["lr"])
+                if "lr" in group:
+                    rates[f"lr_{i}" + (f"_{g}" if g else "")] = float(group["lr"])
         return rates
 
     def _memory(self) -> dict[str, float]:

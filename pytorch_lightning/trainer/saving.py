@@ -122,9 +122,10 @@ class Saver:
     def save_requested(self) -> None:
         """Write what was asked for since the last save point."""
         requests, self.run.requests[:] = list(self.run.requests), []
-        for request in requests:
-            if self.save(request.path, request.weights_only) and request.on_saved is not None:
-                request.on_saved()
+        with self.run.timings.measuring("saving"):
+            for request in requests:
+                if self.save(request.path, request.weights_only) and request.on_saved is not None:
+                    request.on_saved()
 
     def save(self, path: str | Path, weights_only: bool = False) -> bool:
         """Write a checkpoint; False where it was left out since a weight isn't finite."""

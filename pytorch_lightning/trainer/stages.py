@@ -13,12 +13,13 @@ from pytorch_lightning.errors import CheckpointError, raise_together
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.strategies import Strategy
+from pytorch_lightning.timings import hint
 from pytorch_lightning.trainer.config import Config
 from pytorch_lightning.trainer.evaluation import names_of, plan_evaluation
+from pytorch_lightning.trainer.fit_plan import FitPlan
 from pytorch_lightning.trainer.hooks import hook_table, is_overridden, missing, wrongly_signed
 from pytorch_lightning.trainer.loop import run_evaluation
 from pytorch_lightning.trainer.metrics import at
-from pytorch_lightning.trainer.plan import FitPlan
 from pytorch_lightning.trainer.run import FitRun
 
 
@@ -56,9 +57,16 @@ def finish_fit(plan: FitPlan, failed: bool) -> None:
         note_place(error, run)
         raise
     finally:
-        plan.loggers.close()
+        with run.timings.measuring("logging"):
+            plan.loggers.close()
+        run.timings.end()
     if not plan.strategy.processes.is_first:
         return
+    if plan.config.print_weights_summary and not failed:
+        print(run.timings, flush=True)
+        advice = hint(run.timings.seconds, plan.loader.nb_workers)
+        if advice is not None:
+            run.notices.say("slow-data", advice)
     if run.metrics.nb_nonfinite and not failed:
         print(f"{run.metrics.nb_nonfinite} losses weren't finite", flush=True)
     if run.interrupted:

@@ -21,9 +21,10 @@ from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.trainer import checks, files, stages
 from pytorch_lightning.trainer.attributes import ReadAttributes
 from pytorch_lightning.trainer.config import OBJECT_OPTIONS, build_config, resolve_aliases
+from pytorch_lightning.trainer.fit_plan import FitPlan
 from pytorch_lightning.trainer.loop import run_fit
 from pytorch_lightning.trainer.placement import choose_strategy, nb_to_start
-from pytorch_lightning.trainer.plan import FitPlan, all_callbacks, plan_fit
+from pytorch_lightning.trainer.plan import all_callbacks, plan_fit
 from pytorch_lightning.trainer.remote import run_remotely, state_of, take_state
 from pytorch_lightning.trainer.run import FitRun
 
@@ -92,6 +93,11 @@ class Trainer(ReadAttributes):
     deterministic: run with torch.use_deterministic_algorithms(True)
     resume: the path of a checkpoint to go on from
     resume_check: 'error' or 'warn' where the training data come in another order than before the checkpoint
+
+    *Speed*
+    compile: true compiles the steps of the module with torch.compile; a dict holds its options
+    fused_optimizers: use torch's fused implementation of an optimizer where there is one
+    profile: write a trace of a few steps, by torch.profiler, into the folder of the run
 
     *Where*
     gpus: None is the CPU; a number of GPUs, a list, '0,1', or -1 for all

@@ -78,6 +78,9 @@ GIVEN: dict[str, tuple[tuple[str, ...], Any]] = {
     "exact_elastic": ((), True),
     "gather_validation": (("false",), False),
     "process_timeout_minutes": (("2.5",), 2.5),
+    "compile": ((), True),
+    "fused_optimizers": ((), True),
+    "profile": ((), True),
 }
 
 

@@ -631,9 +631,6 @@ def test_an_unknown_option_is_named_with_the_nearest_one() -> None:
         ("save_every_minutes", 1.0),
         ("save_every_nb_batches", 5),
         ("crash_bundle", False),
-        ("compile", True),
-        ("profile", True),
-        ("fused_optimizers", True),
     ],
 )
 def test_an_option_that_is_not_there_yet_is_refused_by_name(name: str, value: Any) -> None:
