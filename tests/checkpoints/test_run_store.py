@@ -455,6 +455,10 @@ def test_a_damaged_remote_save_is_set_aside(url: str, damage: str) -> None:
     else:
         content[len(content) // 2] ^= 1
         system.pipe_file(data, bytes(content))
+    found = newest_run("memory://bucket", "Net")
+    assert found is not None
+    assert found.position is not None
+    assert found.position.step == (2 if damage == "bits" else 1)  # a look doesn't read the data
     assert newest_step(url) == 1
     assert "step-000000000002.ckpt.damaged.json" in remote_files(url)
 
