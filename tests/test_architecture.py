@@ -133,7 +133,7 @@ def test_no_part_is_given_the_trainer() -> None:
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
-    heavy = ["pandas", "tensorboard", "test_tube", "torchvision", "matplotlib", "tqdm", "imageio", "PIL"]
+    heavy = ["pandas", "tensorboard", "test_tube", "torchvision", "matplotlib", "tqdm", "imageio", "PIL", "fsspec"]
     code = (
         "import sys, torch; before = set(sys.modules); import pytorch_lightning;"
         "from pytorch_lightning import Trainer, LightningModule;"

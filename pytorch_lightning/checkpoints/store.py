@@ -30,7 +30,7 @@ def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         fault("write.begin")
-        torch.save(checkpoint, temporary)  # to a path: torch then writes without holding the GIL
+        _save(checkpoint, temporary)
         fault("write.written")
         sync(temporary)
         fault("write.synced")
@@ -50,6 +50,15 @@ def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> Path:
             " An older file of that name is untouched. Free some space or choose another folder."
         ) from error
     return target
+
+
+def _save(checkpoint: dict[str, Any], path: Path) -> None:
+    own = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(True)  # verify needs the checksums
+    try:
+        torch.save(checkpoint, path)  # to a path: torch then writes without holding the GIL
+    finally:
+        torch.serialization.set_crc32_options(own)
 
 
 def sync(path: str | Path) -> None:

@@ -266,6 +266,16 @@ def test_a_save_with_code_in_it_is_an_error_and_stays(tmp_path: Path) -> None:
     assert names(tmp_path) == [3, 4]
 
 
+def test_saves_have_checksums_also_where_a_script_turned_them_off(tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        saved(tmp_path, 1)
+        assert torch.serialization.get_crc32_options() is False
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert newest_step(tmp_path) == 1
+
+
 # ---------------------------------------------------------------------------------------------- the folder
 def test_a_second_run_in_a_folder_is_refused_with_the_holders_name(tmp_path: Path) -> None:
     process, line = holder(hold, tmp_path)
@@ -455,6 +465,10 @@ def test_a_damaged_remote_save_is_set_aside(url: str, damage: str) -> None:
     else:
         content[len(content) // 2] ^= 1
         system.pipe_file(data, bytes(content))
+    found = newest_run("memory://bucket", "Net")
+    assert found is not None
+    assert found.position is not None
+    assert found.position.step == (2 if damage == "bits" else 1)  # a look doesn't read the data
     assert newest_step(url) == 1
     assert "step-000000000002.ckpt.damaged.json" in remote_files(url)
 

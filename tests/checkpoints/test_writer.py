@@ -28,18 +28,26 @@ class HeldStorage(MemoryFileSystem):  # type: ignore[misc]
     pseudo_dirs: ClassVar[list[str]] = [""]
     begun = threading.Event()
     free = threading.Event()
-    error: Exception | None = None
+    errors: ClassVar[list[Exception]] = []
+    """What the next uploads raise."""
+    nb_at_once = 0
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
         return str(super()._strip_protocol(path.replace("held://", "memory://")))
 
     def put_file(self, *args: Any, **kwargs: Any) -> None:
-        type(self).begun.set()
-        assert self.free.wait(60)
-        if self.error is not None:
-            raise self.error
-        super().put_file(*args, **kwargs)
+        cls = type(self)
+        assert cls.nb_at_once == 0, "two saves at once"
+        cls.nb_at_once += 1
+        cls.begun.set()
+        try:
+            assert self.free.wait(60)
+            if self.errors:
+                raise self.errors.pop()
+            super().put_file(*args, **kwargs)
+        finally:
+            cls.nb_at_once -= 1
 
 
 @pytest.fixture
@@ -49,7 +57,7 @@ def storage() -> Iterator[type[HeldStorage]]:
     HeldStorage.pseudo_dirs[:] = [""]
     HeldStorage.begun.clear()
     HeldStorage.free.clear()
-    HeldStorage.error = None
+    HeldStorage.errors.clear()
     yield HeldStorage
     HeldStorage.free.set()
 
@@ -96,7 +104,7 @@ def test_a_save_that_waits_comes_after_the_one_in_flight(storage: type[HeldStora
         writer = Writer(store)
         writer.save(checkpoint_at(1), 1)
         assert storage.begun.wait(60)
-        threading.Timer(0, storage.free.set).start()
+        threading.Timer(0.1, storage.free.set).start()
         assert writer.save(checkpoint_at(2), 2, wait=True)
         found = store.newest()  # on the disk on return
         assert found is not None
@@ -121,7 +129,7 @@ def test_a_failed_save_is_said_and_the_third_in_a_row_raised(
     storage: type[HeldStorage], capsys: pytest.CaptureFixture[str]
 ) -> None:
     storage.free.set()
-    storage.error = OSError("no network")
+    storage.errors[:] = [OSError("no network")] * 3
     with RunStore(URL) as store:
         writer = Writer(store)
         for step in (1, 2):
@@ -137,7 +145,7 @@ def test_a_final_save_is_tried_even_where_the_one_in_flight_fails(
     storage: type[HeldStorage], capsys: pytest.CaptureFixture[str]
 ) -> None:
     storage.free.set()
-    storage.error = OSError("no network")
+    storage.errors[:] = [OSError("no network")] * 3
     with RunStore(URL) as store:
         writer = Writer(store)
         for step in (1, 2):
@@ -147,14 +155,19 @@ def test_a_final_save_is_tried_even_where_the_one_in_flight_fails(
         storage.free.clear()
         writer.save(checkpoint_at(3), 3)
         assert storage.begun.wait(60)
-        threading.Timer(0, storage.free.set).start()
-        with pytest.raises(CheckpointError, match="no network"):
-            writer.save(checkpoint_at(3), 3, finished=True)
-        storage.error = None
+        threading.Timer(0.1, storage.free.set).start()
         writer.save(checkpoint_at(3), 3, finished=True)
         found = store.newest()
         assert found is not None
         assert found.position.finished
+    assert capsys.readouterr().err.count("no network") == 3
+
+
+def test_a_final_save_that_fails_is_raised_at_once(storage: type[HeldStorage]) -> None:
+    storage.free.set()
+    storage.errors[:] = [OSError("no network")]
+    with RunStore(URL) as store, pytest.raises(CheckpointError, match="no network"):
+        Writer(store).save(checkpoint_at(1), 1, finished=True)
 
 
 def test_an_error_of_another_kind_is_raised_at_the_next_step(tmp_path: Path) -> None:
