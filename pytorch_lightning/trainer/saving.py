@@ -17,9 +17,8 @@ from pytorch_lightning.checkpoints.checkpoint import (
     module_part,
     plain_hparams,
     to_plain,
-    upgrade,
 )
-from pytorch_lightning.checkpoints.store import read_checkpoint, write_checkpoint
+from pytorch_lightning.checkpoints.store import write_checkpoint
 from pytorch_lightning.data.replay import ReplayableLoader
 from pytorch_lightning.errors import CheckpointError, FitError
 from pytorch_lightning.strategies import Strategy
@@ -30,9 +29,11 @@ from pytorch_lightning.trainer.run import FitRun
 class DataPart:
     """Where the training data is: the seed, the epoch's length, and a checksum of the indices so far."""
 
-    def __init__(self, loader: ReplayableLoader, run: FitRun, seed: int, check: str, nb_virtual: int) -> None:
+    def __init__(
+        self, loader: ReplayableLoader, run: FitRun, seed: int, check: str, nb_virtual: int, sizes: dict[str, int]
+    ) -> None:
         self._loader, self._run, self._seed, self._check = loader, run, seed, check
-        self._nb_virtual = nb_virtual
+        self._nb_virtual, self._sizes = nb_virtual, sizes
 
     def state_dict(self) -> dict[str, Any]:
         nb_done = self._run.progress.batch_nb
@@ -40,10 +41,15 @@ class DataPart:
             "seed": self._seed,
             "virtual_ranks": self._nb_virtual,
             "nb_tng_batches": self._run.nb_tng_batches,
+            "sizes": self._sizes,
             "indices_crc": self._loader.crc_at(nb_done) if nb_done else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        before = state.get("sizes", self._sizes)
+        changed = [f"{k} was {before[k]} and is {v}" for k, v in self._sizes.items() if before.get(k, v) != v]
+        if changed:
+            self._complain(f"the training data changed since the checkpoint: {', '.join(changed)}", "other-data")
         if state["indices_crc"] is not None:
             self._loader.expect(state["indices_crc"], self._other_order)
 
@@ -52,9 +58,12 @@ class DataPart:
             "the training loader doesn't give the order that it gave before the checkpoint: its sampler or its dataset"
             " has changed, or draws from something that can't be seeded"
         )
+        self._complain(text, "other-order")
+
+    def _complain(self, text: str, code: str) -> None:
         if self._check == "error":
-            raise FitError(f"{text}. Mend that, or pass resume_check='warn' to go on with another order.")
-        self._run.notices.say("other-order", text)
+            raise FitError(f"{text}. Mend that, or pass resume_check='warn' to go on with it.")
+        self._run.notices.say(code, text)
 
 
 class RandomPart:
@@ -119,21 +128,9 @@ class Saver:
             )
         return {key: to_plain(value, f"checkpoint[{key!r}]") for key, value in checkpoint.items()}
 
-    def save_requested(self) -> None:
-        """Write what was asked for since the last save point."""
-        requests, self.run.requests[:] = list(self.run.requests), []
-        with self.run.timings.measuring("saving"):
-            for request in requests:
-                if self.save(request.path, request.weights_only) and request.on_saved is not None:
-                    request.on_saved()
-
     def save(self, path: str | Path, weights_only: bool = False) -> bool:
         """Write a checkpoint; False where it was left out since a weight isn't finite."""
-        if not self._is_finite():
-            text = f"a weight isn't finite, so {path} isn't written; what was saved before stays"
-            if self.stop_on_nan:
-                raise FitError(f"{text}. Lower the learning rate, or clip gradients.")
-            self.run.notices.say("weights-not-finite", text)
+        if not self.is_finite(str(path)):
             return False
         is_first = self.strategy.processes.is_first
         if is_first or self.strategy.saves_together:
@@ -142,8 +139,15 @@ class Saver:
                 write_checkpoint(checkpoint, path)
         return True
 
-    def _is_finite(self) -> bool:
-        return all(bool(torch.isfinite(p).all()) for p in self.module.parameters() if p.is_floating_point())
+    def is_finite(self, what: str) -> bool:
+        """Whether every weight is; otherwise ``what`` isn't to be written, which is an error or a notice."""
+        if all(bool(torch.isfinite(p).all()) for p in self.module.parameters() if p.is_floating_point()):
+            return True
+        text = f"a weight isn't finite, so {what} isn't written; what was saved before stays"
+        if self.stop_on_nan:
+            raise FitError(f"{text}. Lower the learning rate, or clip gradients.")
+        self.run.notices.say("weights-not-finite", text)
+        return False
 
     def restore(self, checkpoint: dict[str, Any], path: str) -> None:
         """Put back everything but the module."""
@@ -177,8 +181,3 @@ def _load(target: Any, state: dict[str, Any], where: str) -> None:
                 f"{where} doesn't fit: the state is another optimizer's, without {', '.join(absent)}."
                 " Resume with the optimizer that wrote it."
             )
-
-
-def read_for_resume(path: str) -> dict[str, Any]:
-    """The checkpoint at ``path``, whole and in today's layout."""
-    return upgrade(read_checkpoint(path), path)
