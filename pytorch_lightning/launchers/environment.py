@@ -3,16 +3,19 @@
 import atexit
 import datetime
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TextIO, cast
 
-import torch.distributed as dist
+from torch import distributed
 
 from pytorch_lightning.errors import MisconfigurationException
 from pytorch_lightning.processes import Processes
+
+dist: Any = distributed  # torch's stubs don't name all that this exports
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,22 +68,26 @@ def join(environment: Environment, backend: str, timeout_minutes: float) -> Proc
         if environment.launcher == "srun":
             _name_the_first_host(environment)
         try:
-            dist.init_process_group(backend, timeout=timeout)
+            store, rank, nb = next(dist.rendezvous("env://", timeout=timeout))
+            store.set_timeout(timeout)
+            own = dist.PrefixStore("default_pg", store)
+            dist.init_process_group(backend, store=own, rank=rank, world_size=nb, timeout=timeout)
         except (dist.DistNetworkError, dist.DistStoreError, RuntimeError) as error:
             raise MisconfigurationException(
                 f"process {environment.rank} of {environment.nb} can't meet the others at"
                 f" {os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}: {error}. Check that this address"
                 " is reachable from every machine and that all processes were started"
             ) from error
-        if environment.rank:
+        _shared["store"] = store
+        if environment.rank and not isinstance(sys.stdout, Prefixed):
             prefix = f"[rank {environment.rank}] "
             sys.stdout = cast("TextIO", Prefixed(sys.stdout, prefix))
             sys.stderr = cast("TextIO", Prefixed(sys.stderr, prefix))
         atexit.register(leave)
     group = None
     if dist.get_backend() != "gloo":
-        group = _groups.get("objects") or dist.new_group(backend="gloo", timeout=timeout)
-        _groups["objects"] = group
+        group = _shared.get("objects") or dist.new_group(backend="gloo", timeout=timeout)
+        _shared["objects"] = group
     return Processes(
         rank=dist.get_rank(),
         nb=dist.get_world_size(),
@@ -91,7 +98,9 @@ def join(environment: Environment, backend: str, timeout_minutes: float) -> Proc
     )
 
 
-_groups: dict[str, Any] = {}
+_shared: dict[str, Any] = {}
+"""What this process has of the others: the ``store`` where they met, and the group for ``objects``."""
+_FAILED = "pytorch_lightning/failed"
 
 
 def leave() -> None:
@@ -99,10 +108,31 @@ def leave() -> None:
     if not dist.is_initialized():
         return
     failed = getattr(sys, "last_value", None) is not None or sys.exc_info()[0] is not None
-    if not failed:
-        dist.barrier(group=_groups.get("objects"))
-    _groups.clear()
+    if failed:
+        try:
+            _shared["store"].set(_FAILED, str(dist.get_rank()))
+        except (dist.DistError, RuntimeError):  # the process that held the store is gone already
+            pass
+    else:
+        dist.barrier(group=_shared.get("objects"))
+    _shared.clear()
     dist.destroy_process_group()
+
+
+def another_failed() -> bool:
+    """Whether another process has said that it failed, or the one where all met is gone."""
+    store = _shared.get("store")
+    try:
+        return store is not None and bool(store.check([_FAILED]))
+    except (dist.DistError, RuntimeError):
+        return True
+
+
+def is_loss_of_another(error: BaseException) -> bool:
+    """Whether ``error`` says that another process is gone or doesn't answer."""
+    if not isinstance(error, (RuntimeError, ConnectionError)):
+        return False
+    return isinstance(error, dist.DistError) or re.search("gloo|NCCL|onnection (closed|reset)", str(error)) is not None
 
 
 def _name_the_first_host(environment: Environment) -> None:
@@ -118,18 +148,35 @@ def _name_the_first_host(environment: Environment) -> None:
 
 
 class Prefixed:
-    """A text stream whose every line begins with the process's rank."""
+    """A text stream whose every line begins with the process's rank. Each line is written as a whole, so that those
+    of several processes don't mix; what has no end yet waits for ``flush``."""
 
     def __init__(self, stream: Any, prefix: str) -> None:
-        self._stream, self._prefix, self._at_start = stream, prefix, True
+        self._stream, self._prefix, self._waiting, self._at_start = stream, prefix, "", True
 
     def write(self, text: str) -> int:
-        """Write ``text``, the prefix before each of its lines."""
-        if text:
-            body = text[:-1].replace("\n", f"\n{self._prefix}") + text[-1]
-            self._stream.write((self._prefix if self._at_start else "") + body)
-            self._at_start = text.endswith("\n")
+        """Take ``text``, and write the lines that are complete: those of a bar end with a carriage return."""
+        *complete, self._waiting = re.split("(?<=[\\n\\r])", self._waiting + text)
+        if complete:
+            self._stream.write("".join(map(self._begin, complete)))
+            self._stream.flush()
         return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Take each of ``lines``."""
+        self.write("".join(lines))
+
+    def flush(self) -> None:
+        """Write what there is of a line too."""
+        waiting, self._waiting = self._waiting, ""
+        if waiting:
+            self._stream.write(self._begin(waiting))
+        self._stream.flush()
+
+    def _begin(self, line: str) -> str:
+        prefix = self._prefix if self._at_start and line not in "\n\r" else ""
+        self._at_start = line[-1:] in ("\n", "\r")
+        return prefix + line
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -26,10 +26,12 @@ REQUIRED = {
 
 
 class Standin:
-    """What ``self.experiment`` is where there is none: ``log`` reaches the loggers, other calls do nothing."""
+    """What ``self.experiment`` is where there is none: ``log`` reaches the loggers, other calls do nothing.
 
-    def __init__(self, log: Any = None) -> None:
-        self._log = log
+    ``like`` is the experiment of another process: its name, version and other plain values may be read."""
+
+    def __init__(self, log: Any = None, like: Any = None) -> None:
+        self._log, self._like = log, like
 
     def log(self, metrics_dict: Mapping[str, Any], global_step: int | None = None, **_: Any) -> None:
         if self._log is not None:
@@ -38,7 +40,8 @@ class Standin:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return lambda *args, **kwargs: None
+        value = getattr(self._like, name, None)
+        return (lambda *args, **kwargs: None) if value is None or callable(value) else value
 
 
 class LightningModule(ModelHooks, nn.Module):

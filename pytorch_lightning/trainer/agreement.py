@@ -1,6 +1,7 @@
 """What the processes of a run agree on between two steps: to stop, to save, and when to ask again."""
 
 import time
+from pathlib import Path
 
 from pytorch_lightning.processes import Processes
 from pytorch_lightning.trainer.run import FitRun, SaveRequest
@@ -24,15 +25,21 @@ class Agreement:
             self._run.asked = True
 
     def settle(self) -> None:
-        """Make the first wish to stop everybody's, and rank 0's saves everybody's."""
+        """Make the first wish to stop everybody's, and all saves that somebody asked for."""
         run = self._run
         told = self._processes.gather(
             (run.stop_wanted, run.interrupted, [request.without_callback() for request in run.requests])
         )
         run.stop_wanted = next((reason for reason, _, _ in told if reason), "")
         run.interrupted = any(interrupted for _, interrupted, _ in told)
-        if not self._processes.is_first:
-            run.requests[:] = [SaveRequest(*request) for request in told[0][2]]
+        # a file may be asked for by everybody or by one alone; rank 0 writes it, and so knows when it is there
+        wanted: dict[Path, SaveRequest] = {}
+        if self._processes.is_first:
+            wanted = {request.path: request for request in run.requests}
+        for _, _, requests in told:
+            for request in requests:
+                wanted.setdefault(request[0], SaveRequest(*request))
+        run.requests[:] = wanted.values()
         self._due = run.progress.global_step + self._processes.from_first(self._steps_to_next())
 
     def _steps_to_next(self) -> int:
