@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TextIO, cast
 
@@ -109,10 +110,8 @@ def leave() -> None:
         return
     failed = getattr(sys, "last_value", None) is not None or sys.exc_info()[0] is not None
     if failed:
-        try:
+        with suppress(dist.DistError, RuntimeError):  # the process that held the store may be gone already
             _shared["store"].set(_FAILED, str(dist.get_rank()))
-        except (dist.DistError, RuntimeError):  # the process that held the store is gone already
-            pass
     else:
         dist.barrier(group=_shared.get("objects"))
     _shared.clear()

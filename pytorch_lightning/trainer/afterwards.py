@@ -96,9 +96,7 @@ class Afterwards:
     def saver(self) -> Saver:
         """Writes checkpoints of the finished fit."""
         parts: dict[str, Part] = {name: Kept(state) for name, state in self._state["parts"].items()}
-        parts.update(
-            progress=self._run.progress, metrics=self._run.metrics, callbacks=CallbacksPart(self._callbacks)
-        )
+        parts.update(progress=self._run.progress, metrics=self._run.metrics, callbacks=CallbacksPart(self._callbacks))
         strategy = SingleDevice()
         strategy.attach(torch.device("cpu"), ALONE)
         return Saver(

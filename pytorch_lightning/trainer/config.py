@@ -226,6 +226,10 @@ def _backend(options: Mapping[str, Any]) -> Problem | None:
     if name not in (*STRATEGIES, "single"):
         known = ", ".join(repr(known) for known in STRATEGIES)
         return Problem(f"distributed_backend must be one of {known}, or a strategy object", describe(backend))
+    if name == "dp" and options["nb_processes"] not in (1, None):
+        return Problem(
+            f"distributed_backend='dp' is one process, and nb_processes={options['nb_processes']}", do="Use 'ddp'"
+        )
     if exact and name not in (None, "single", "ddp"):
         return Problem(f"exact_elastic=True doesn't work with distributed_backend={name!r}", do="Use 'ddp'")
     return None
