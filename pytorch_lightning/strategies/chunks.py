@@ -93,8 +93,16 @@ def join_training(outputs: Sequence[Any], sizes: Sequence[int], device: torch.de
         elif key == "loss_count" and counted:
             joined[key] = sum(float(count) for count in counts)
         else:
+            if key in ("prog", "tqdm_metrics"):  # numbers, whatever their shape: with chunks of one sample too
+                values = [_scalars(value) for value in values]
             joined[key] = join(values, sizes, device)
     return _like(first, list(joined.values()))
+
+
+def _scalars(prog: Any) -> Any:
+    if not isinstance(prog, Mapping):
+        return prog
+    return {k: v.reshape(()) if isinstance(v, Tensor) and v.numel() == 1 else v for k, v in prog.items()}
 
 
 def join(outputs: Sequence[Any], sizes: Sequence[int], device: torch.device) -> Any:
@@ -137,6 +145,6 @@ def _join_tensors(outputs: Sequence[Tensor], sizes: Sequence[int], device: torch
 
 
 def _mean(values: Sequence[Tensor], weights: Sequence[float], device: torch.device) -> Tensor:
-    total = sum(weights)
+    total = sum(weights) or 1.0
     parts = [value.to(device) * (weight / total) for value, weight in zip(values, weights, strict=True)]
     return torch.stack(parts).sum(0)

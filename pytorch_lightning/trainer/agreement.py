@@ -24,23 +24,26 @@ class Agreement:
         if self._run.progress.global_step + 1 >= self._due:
             self._run.asked = True
 
-    def settle(self) -> None:
-        """Make the first wish to stop everybody's, and all saves that somebody asked for."""
+    def settle(self) -> str:
+        """Make all saves that somebody asked for everybody's, and return the first wish to stop, if there is one.
+
+        A wish that comes while they talk (a signal, say) stays where it is: it is the next time's."""
         run = self._run
+        nb_asked = len(run.requests)
         told = self._processes.gather(
-            (run.stop_wanted, run.interrupted, [request.without_callback() for request in run.requests])
+            (run.stop_wanted, run.interrupted, [request.without_callback() for request in run.requests[:nb_asked]])
         )
-        run.stop_wanted = next((reason for reason, _, _ in told if reason), "")
-        run.interrupted = any(interrupted for _, interrupted, _ in told)
+        run.interrupted = any(interrupted for _, interrupted, _ in told) or run.interrupted
         # a file may be asked for by everybody or by one alone; rank 0 writes it, and so knows when it is there
         wanted: dict[Path, SaveRequest] = {}
         if self._processes.is_first:
-            wanted = {request.path: request for request in run.requests}
+            wanted = {request.path: request for request in run.requests[:nb_asked]}
         for _, _, requests in told:
             for request in requests:
                 wanted.setdefault(request[0], SaveRequest(*request))
-        run.requests[:] = wanted.values()
+        run.requests[:nb_asked] = wanted.values()
         self._due = run.progress.global_step + self._processes.from_first(self._steps_to_next())
+        return next((reason for reason, _, _ in told if reason), "")
 
     def _steps_to_next(self) -> int:
         now, step = time.monotonic(), self._run.progress.global_step

@@ -112,9 +112,8 @@ class FitPlan:
         if progress.nb_optimizer_steps >= self.most_steps:
             run.stop(f"max_nb_steps reached ({self.most_steps})")
             run.asked = False
-        if self.agreement is not None:
-            self.agreement.settle()
-        progress.stop_reason = progress.stop_reason or run.stop_wanted
+        wanted = run.stop_wanted if self.agreement is None else self.agreement.settle()
+        progress.stop_reason = progress.stop_reason or wanted
         if self.run.requests:
             self.rows.check_losses()
             self.saver.save_requested()
