@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+import time
+import uuid
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -71,8 +73,10 @@ def join(environment: Environment, backend: str, timeout_minutes: float) -> Proc
         try:
             store, rank, nb = next(dist.rendezvous("env://", timeout=timeout))
             store.set_timeout(timeout)
+            excepthook, store = sys.excepthook, _new_corner(store, rank, nb, timeout)
             own = dist.PrefixStore("default_pg", store)
             dist.init_process_group(backend, store=own, rank=rank, world_size=nb, timeout=timeout)
+            sys.excepthook = excepthook  # torch's would put the rank in front a second time
         except (dist.DistNetworkError, dist.DistStoreError, RuntimeError) as error:
             raise MisconfigurationException(
                 f"process {environment.rank} of {environment.nb} can't meet the others at"
@@ -116,6 +120,31 @@ def leave() -> None:
         dist.barrier(group=_shared.get("objects"))
     _shared.clear()
     dist.destroy_process_group()
+
+
+def _new_corner(store: Any, rank: int, nb: int, timeout: datetime.timedelta) -> Any:
+    """A part of ``store`` that only the processes know that are there now.
+
+    torchrun keeps its store when it restarts processes, and with it the addresses of those that are gone (torch
+    2.14): without this, some would try to reach them.
+    """
+    mine = uuid.uuid4().hex
+    if rank:
+        store.set(f"hello/{rank}", mine)
+        welcome = store.get(f"welcome/{rank}/{mine}").decode()  # waits for it
+        store.set(f"here/{rank}/{welcome}", "")
+        return dist.PrefixStore(welcome, store)
+    absent, deadline = set(range(1, nb)), time.monotonic() + timeout.total_seconds()
+    while absent:
+        for other in sorted(absent):
+            if store.check([f"hello/{other}"]):  # an older one may be answered too, but not be here
+                store.set(f"welcome/{other}/{store.get(f'hello/{other}').decode()}", mine)
+            if store.check([f"here/{other}/{mine}"]):
+                absent.discard(other)
+        if absent and time.monotonic() > deadline:
+            raise RuntimeError(f"processes {sorted(absent)} didn't come within {timeout}")
+        time.sleep(0.01)
+    return dist.PrefixStore(mine, store)
 
 
 def another_failed() -> bool:

@@ -27,7 +27,7 @@ class Net(LightningModule):
         return self.layer(x)
 
     def training_step(self, data_batch: Any, batch_nb: int) -> Any:
-        if self.mishap and self.trainer.proc_rank == 1 and self.global_step == 1:
+        if self.mishap and self.trainer.proc_rank == 1 and self.global_step in (1, 2):
             getattr(self, self.mishap)()
         x, y = data_batch
         loss = (self(x) - y).pow(2).mean()

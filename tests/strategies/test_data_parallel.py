@@ -57,7 +57,10 @@ class Net(LightningModule):
 
     def validation_end(self, outputs: Any) -> Any:
         self.outputs = outputs
-        return {"val_loss": sum(o["val_loss"] for o in outputs) / len(outputs), "right": sum(o["right"] for o in outputs)}
+        return {
+            "val_loss": sum(o["val_loss"] for o in outputs) / len(outputs),
+            "right": sum(o["right"] for o in outputs),
+        }
 
     def predict_step(self, data_batch: Any, batch_nb: int) -> Tensor:
         return self.body(data_batch[0])
