@@ -73,11 +73,6 @@ def main(hparams: Namespace, cluster: SlurmCluster) -> None:
 
 def search(hparams: Namespace, root_dir: str) -> None:
     """Hand a job to SLURM for each trial; inside such a job, run its trial."""
-    # a trial travels as a command line, where nothing can't be written; the defaults say the same
-    for name, value in list(vars(hparams).items()):
-        if value in ("", ()):
-            delattr(hparams, name)
-
     cluster = SlurmCluster(
         hyperparam_optimizer=hparams,
         log_path=os.path.join(root_dir, "slurm"),
@@ -117,4 +112,8 @@ if __name__ == "__main__":
     parser.add_argument("--job_time", default="01:00:00", type=str, help="how long a job may take")
     parser.set_defaults(max_nb_epochs=50, early_stop_metric="val_loss", model_save_monitor_value="val_loss")
     parser.usage = "%(prog)s [--option value ...]"
-    search(parser.parse_args(), root_dir)
+    hparams = parser.parse_args()
+
+    # a trial travels as a command line, on which an empty value can't be written; the defaults say the same
+    parser.parsed_args = {name: value for name, value in parser.parsed_args.items() if value not in ("", ())}
+    search(hparams, root_dir)

@@ -97,7 +97,7 @@ def test_each_trial_of_the_cluster_template_is_a_job_that_trains(tmp_path: Path)
     assert_trained(ran.stdout)
     version = Path(shown(ran.stdout, "metrics")).parent
     assert version.name == "version_2", "the number of the trial"
-    tags = dict(list(csv.reader((version / "meta_tags.csv").open(newline="")))[1:])
+    tags = dict(list(csv.reader((version / "meta_tags.csv").read_text().splitlines()))[1:])
     assert (tags["learning_rate"], tags["drop_prob"]) == (
         option_of(jobs[2], "learning_rate"),
         option_of(jobs[2], "drop_prob"),
