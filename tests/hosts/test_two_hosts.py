@@ -74,9 +74,7 @@ def run_on_both(hosts: Hosts, folder: Path, *arguments: str) -> list[tuple[int, 
 
 
 @pytest.mark.parametrize("backend", ["ddp"])
-def test_two_hosts_train_like_one_process_with_their_virtual_ranks(
-    hosts: Hosts, tmp_path: Path, backend: str
-) -> None:
+def test_two_hosts_train_like_one_process_with_their_virtual_ranks(hosts: Hosts, tmp_path: Path, backend: str) -> None:
     ended = run_on_both(hosts, tmp_path, backend, "")
     assert [code for code, _ in ended] == [0, 0], ended
     told = [json.loads((tmp_path / f"told_{rank}.json").read_text()) for rank in range(4)]

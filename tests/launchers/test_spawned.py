@@ -79,7 +79,7 @@ def fit_and_go_on(folder: Path, **options: Any) -> tuple[Trainer, Net, dict[str,
 
 def test_after_a_fit_in_two_processes_everything_is_as_after_one_here(tmp_path: Path) -> None:
     here, _, expected = fit_and_go_on(tmp_path / "alone")
-    there, model, after = fit_and_go_on(tmp_path / "several", nb_processes=2)
+    there, _, after = fit_and_go_on(tmp_path / "several", nb_processes=2)
     assert after == expected
     assert after["stop"].startswith("early stopping: val_loss didn't get better")
     assert [sorted(row) for row in after["rows"][-3:]][::2] == [["afterwards"], ["at the end"]]
@@ -161,7 +161,7 @@ def test_the_first_error_of_any_process_is_the_one_that_is_raised(tmp_path: Path
 
 
 def test_a_started_process_that_fails_ends_the_run(tmp_path: Path) -> None:
-    with pytest.raises(ProcessError, match="process 1 of 2 raised an exception(.|\n)*something of the user's own"):
+    with pytest.raises(ProcessError, match=r"process 1 of 2 raised an exception(.|\n)*something of the user's own"):
         trainer(tmp_path, nb_processes=2, experiment=False).fit(Net("raise_own"))
     assert multiprocessing.active_children() == []
 
@@ -169,12 +169,12 @@ def test_a_started_process_that_fails_ends_the_run(tmp_path: Path) -> None:
 def test_what_cannot_be_sent_is_named_before_anything_starts(tmp_path: Path) -> None:
     model = Net()
     model.activation = lambda x: x  # type: ignore[assignment]
-    with pytest.raises(MisconfigurationException, match="can't be sent to another process: .*lambda"):
+    with pytest.raises(MisconfigurationException, match=r"can't be sent to another process: .*lambda"):
         trainer(tmp_path, nb_processes=2).fit(model)
 
 
 def test_several_machines_are_not_started_from_here(tmp_path: Path) -> None:
-    with pytest.raises(MisconfigurationException, match="torchrun --nnodes=2 --nproc-per-node=N .*or srun --nodes="):
+    with pytest.raises(MisconfigurationException, match=r"torchrun --nnodes=2 --nproc-per-node=N .*or srun --nodes="):
         trainer(tmp_path, nb_gpu_nodes=2).fit(Net())
     assert not list(tmp_path.iterdir())
 
