@@ -194,7 +194,7 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nobody but itself ends it
 def hang(self):
     threading.Event().wait()
 Net.hang = hang
-trainer("logs", experiment=False, process_timeout_minutes=0.1).fit(Net("hang"))
+trainer("logs", experiment=False, process_timeout_minutes=0.2).fit(Net("hang"))
 """
 
 
