@@ -26,7 +26,7 @@ from pytorch_lightning.launchers.environment import is_loss_of_another, leave
 dist: Any = distributed  # torch's stubs don't name all that this exports
 
 GUARD = 'if __name__ == "__main__":'
-GRACE = 5.0
+GRACE = 3.0
 """Seconds that the other processes have to end by themselves once one has failed."""
 
 

@@ -18,7 +18,7 @@ from test_tube import Experiment
 import pytorch_lightning
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
-from pytorch_lightning.errors import MisconfigurationException, ProcessError
+from pytorch_lightning.errors import MisconfigurationException
 from tests.launchers.nets import Net, trainer
 
 ROOT = Path(pytorch_lightning.__file__).parent.parent
@@ -121,7 +121,7 @@ told = {}
 for mishap in ("", "raise_own", "raise_ours", "die", "leave", "hang"):
     began = time.monotonic()
     try:
-        options = {"process_timeout_minutes": 0.15} if mishap == "hang" else {}
+        options = {"process_timeout_minutes": 0.1} if mishap == "hang" else {}
         told[mishap] = [trainer("logs", nb_processes=2, experiment=False, **options).fit(Own(mishap))]
     except Exception as error:
         told[mishap] = [type(error).__name__, str(error), "".join(traceback.format_exception(error))]
@@ -159,12 +159,6 @@ def test_the_first_error_of_any_process_is_the_one_that_is_raised(tmp_path: Path
     assert any("[rank 1] no batch has ended for" in line for line in stacks)
     assert len([s for s in stacks if s.startswith("[rank 1]") and "threading.Event().wait()" in s]) == 1, done.stderr
     assert any(s.startswith("[rank 0]") and "backward" in s for s in stacks), done.stderr
-
-
-def test_a_started_process_that_fails_ends_the_run(tmp_path: Path) -> None:
-    with pytest.raises(ProcessError, match=r"process 1 of 2 raised an exception(.|\n)*something of the user's own"):
-        trainer(tmp_path, nb_processes=2, experiment=False).fit(Net("raise_own"))
-    assert multiprocessing.active_children() == []
 
 
 def test_what_cannot_be_sent_is_named_before_anything_starts(tmp_path: Path) -> None:
