@@ -21,7 +21,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 MOST_LINES_OF_A_FILE = 400
 MOST_LINES_OF_A_FUNCTION = 50
-MOST_LINES_OF_THE_PACKAGE = 8_000  # of code: the docstrings are the reference pages, and may be as long as they need
+# of code: the docstrings are the reference pages. 8,000 before exact resume, signals and the strategies were whole
+MOST_LINES_OF_THE_PACKAGE = 10_000
 MOST_FRAMES = 6
 MOST_CALLS = 15
 

@@ -22,7 +22,7 @@ from tests.trainer.recorder import quiet_trainer
 MOST_BYTECODES = 1.22
 """Of a step in a fit, for each of the lean raw loop's. 1.15 was measured with Python 3.11 and torch 2.14."""
 MOST_INSTRUCTIONS = 1.16
-"""The same in processor instructions: 1.08 to 1.14 was measured. Half of what is over is the seeding of python's stream."""
+"""The same in processor instructions: 1.08 to 1.14 was measured. Half of what is over: python's stream is seeded."""
 MOST_MODULES = 120  # one variation is one file
 """Modules that ``import pytorch_lightning`` and its two classes load on top of ``import torch``."""
 

@@ -52,7 +52,7 @@ class EarlyStopping(Callback):
         if self.wait >= self.patience and run.nb_epochs_completed >= run.min_nb_epochs:
             self.stopped_epoch = run.progress.epoch
             reason = f"{self.monitor} didn't get better than {self.best:g} in {self.wait} checks"
-            if self.verbose:
+            if self.verbose and not run.notices.quiet:
                 print(f"early stopping in epoch {run.progress.epoch + 1}: {reason}", flush=True)
             run.stop(f"early stopping: {reason}")
 

@@ -3,16 +3,22 @@
 import atexit
 import datetime
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TextIO, cast
 
-import torch.distributed as dist
+from torch import distributed
 
 from pytorch_lightning.errors import MisconfigurationException
 from pytorch_lightning.processes import Processes
+
+dist: Any = distributed  # torch's stubs don't name all that this exports
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,22 +71,28 @@ def join(environment: Environment, backend: str, timeout_minutes: float) -> Proc
         if environment.launcher == "srun":
             _name_the_first_host(environment)
         try:
-            dist.init_process_group(backend, timeout=timeout)
+            store, rank, nb = next(dist.rendezvous("env://", timeout=timeout))
+            store.set_timeout(timeout)
+            excepthook, store = sys.excepthook, _new_corner(store, rank, nb, timeout)
+            own = dist.PrefixStore("default_pg", store)
+            dist.init_process_group(backend, store=own, rank=rank, world_size=nb, timeout=timeout)
+            sys.excepthook = excepthook  # torch's would put the rank in front a second time
         except (dist.DistNetworkError, dist.DistStoreError, RuntimeError) as error:
             raise MisconfigurationException(
                 f"process {environment.rank} of {environment.nb} can't meet the others at"
                 f" {os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}: {error}. Check that this address"
                 " is reachable from every machine and that all processes were started"
             ) from error
-        if environment.rank:
+        _shared["store"] = store
+        if environment.rank and not isinstance(sys.stdout, Prefixed):
             prefix = f"[rank {environment.rank}] "
             sys.stdout = cast("TextIO", Prefixed(sys.stdout, prefix))
             sys.stderr = cast("TextIO", Prefixed(sys.stderr, prefix))
         atexit.register(leave)
     group = None
     if dist.get_backend() != "gloo":
-        group = _groups.get("objects") or dist.new_group(backend="gloo", timeout=timeout)
-        _groups["objects"] = group
+        group = _shared.get("objects") or dist.new_group(backend="gloo", timeout=timeout)
+        _shared["objects"] = group
     return Processes(
         rank=dist.get_rank(),
         nb=dist.get_world_size(),
@@ -91,7 +103,9 @@ def join(environment: Environment, backend: str, timeout_minutes: float) -> Proc
     )
 
 
-_groups: dict[str, Any] = {}
+_shared: dict[str, Any] = {}
+"""What this process has of the others: the ``store`` where they met, and the group for ``objects``."""
+_FAILED = "pytorch_lightning/failed"
 
 
 def leave() -> None:
@@ -99,10 +113,54 @@ def leave() -> None:
     if not dist.is_initialized():
         return
     failed = getattr(sys, "last_value", None) is not None or sys.exc_info()[0] is not None
-    if not failed:
-        dist.barrier(group=_groups.get("objects"))
-    _groups.clear()
+    if failed:
+        with suppress(dist.DistError, RuntimeError):  # the process that held the store may be gone already
+            _shared["store"].set(_FAILED, str(dist.get_rank()))
+    else:
+        dist.barrier(group=_shared.get("objects"))
+    _shared.clear()
     dist.destroy_process_group()
+
+
+def _new_corner(store: Any, rank: int, nb: int, timeout: datetime.timedelta) -> Any:
+    """A part of ``store`` that only the processes know that are there now.
+
+    torchrun keeps its store when it restarts processes, and with it the addresses of those that are gone (torch
+    2.14): without this, some would try to reach them.
+    """
+    mine = uuid.uuid4().hex
+    if rank:
+        store.set(f"hello/{rank}", mine)
+        welcome = store.get(f"welcome/{rank}/{mine}").decode()  # waits for it
+        store.set(f"here/{rank}/{welcome}", "")
+        return dist.PrefixStore(welcome, store)
+    absent, deadline = set(range(1, nb)), time.monotonic() + timeout.total_seconds()
+    while absent:
+        for other in sorted(absent):
+            if store.check([f"hello/{other}"]):  # an older one may be answered too, but not be here
+                store.set(f"welcome/{other}/{store.get(f'hello/{other}').decode()}", mine)
+            if store.check([f"here/{other}/{mine}"]):
+                absent.discard(other)
+        if absent and time.monotonic() > deadline:
+            raise RuntimeError(f"processes {sorted(absent)} didn't come within {timeout}")
+        time.sleep(0.01)
+    return dist.PrefixStore(mine, store)
+
+
+def another_failed() -> bool:
+    """Whether another process has said that it failed, or the one where all met is gone."""
+    store = _shared.get("store")
+    try:
+        return store is not None and bool(store.check([_FAILED]))
+    except (dist.DistError, RuntimeError):
+        return True
+
+
+def is_loss_of_another(error: BaseException) -> bool:
+    """Whether ``error`` says that another process is gone or doesn't answer."""
+    if not isinstance(error, (RuntimeError, ConnectionError)):
+        return False
+    return isinstance(error, dist.DistError) or re.search("gloo|NCCL|onnection (closed|reset)", str(error)) is not None
 
 
 def _name_the_first_host(environment: Environment) -> None:
@@ -118,18 +176,35 @@ def _name_the_first_host(environment: Environment) -> None:
 
 
 class Prefixed:
-    """A text stream whose every line begins with the process's rank."""
+    """A text stream whose every line begins with the process's rank. Each line is written as a whole, so that those
+    of several processes don't mix; what has no end yet waits for ``flush``."""
 
     def __init__(self, stream: Any, prefix: str) -> None:
-        self._stream, self._prefix, self._at_start = stream, prefix, True
+        self._stream, self._prefix, self._waiting, self._at_start = stream, prefix, "", True
 
     def write(self, text: str) -> int:
-        """Write ``text``, the prefix before each of its lines."""
-        if text:
-            body = text[:-1].replace("\n", f"\n{self._prefix}") + text[-1]
-            self._stream.write((self._prefix if self._at_start else "") + body)
-            self._at_start = text.endswith("\n")
+        """Take ``text``, and write the lines that are complete: those of a bar end with a carriage return."""
+        *complete, self._waiting = re.split("(?<=[\\n\\r])", self._waiting + text)
+        if complete:
+            self._stream.write("".join(map(self._begin, complete)))
+            self._stream.flush()
         return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Take each of ``lines``."""
+        self.write("".join(lines))
+
+    def flush(self) -> None:
+        """Write what there is of a line too."""
+        waiting, self._waiting = self._waiting, ""
+        if waiting:
+            self._stream.write(self._begin(waiting))
+        self._stream.flush()
+
+    def _begin(self, line: str) -> str:
+        prefix = self._prefix if self._at_start and line not in "\n\r" else ""
+        self._at_start = line[-1:] in ("\n", "\r")
+        return prefix + line
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -1,119 +1,245 @@
 """Processes that a Trainer in a plain script or in a notebook starts itself, on this machine."""
 
 import ast
+import multiprocessing
 import os
 import pickle
+import signal
 import sys
 import tempfile
-from collections.abc import Callable
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import connection
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 import torch
-from torch import distributed, multiprocessing
+from torch import distributed
 
 from pytorch_lightning.errors import LightningError, MisconfigurationException, ProcessError
-from pytorch_lightning.launchers.environment import leave
+from pytorch_lightning.launchers.environment import is_loss_of_another, leave
 
-# torch's stubs don't name all that these export
-dist: Any = distributed
-mp: Any = multiprocessing
+dist: Any = distributed  # torch's stubs don't name all that this exports
 
 GUARD = 'if __name__ == "__main__":'
+GRACE = 3.0
+"""Seconds that the other processes have to end by themselves once one has failed."""
+
+
+class Failure(NamedTuple):
+    """What a process leaves behind that ends with an exception."""
+
+    is_consequence: bool
+    """Whether it only says that another process is gone."""
+    seconds: float
+    """When, by the clock of the machine."""
+    kind: type[BaseException]
+    text: str
+    trace: str
 
 
 def run_in_processes(entry: Callable[[str], Any], job: dict[str, Any], nb: int) -> Any:
     """What ``entry(path of the pickled job)`` returns in the first of ``nb`` new processes.
 
     They see the environment that torchrun would give them. Raises the error of the process that failed first, once
-    the others have ended. Raises ``MisconfigurationException`` where a script can't be started a second time.
+    the others have ended, and ``KeyboardInterrupt`` at the second Ctrl-C; the first is theirs to deal with. Raises
+    ``MisconfigurationException`` where a script can't be started a second time.
     """
-    notebook = "ipykernel" in sys.modules and not hasattr(sys.modules["__main__"], "__file__")
-    if notebook and torch.accelerator.is_available():
-        raise MisconfigurationException(
-            "several processes can't be started from a notebook that uses an accelerator: what the notebook defines"
-            " can't be sent to them. Put the model in a file and run it as a script, or with torchrun."
-        )
-    if not notebook:
+    method = start_method()
+    if method == "spawn":
         check_guard(sys._getframe(1))
     with tempfile.TemporaryDirectory(prefix="processes_") as folder:
         job_path = os.path.join(folder, "job")
         try:
             torch.save(job, job_path)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
+        except (pickle.PicklingError, AttributeError, TypeError, RuntimeError) as error:
             raise MisconfigurationException(
-                f"the model or a callback can't be sent to another process: {error}. Keep functions at the top level"
-                " of a file (no lambda), and open files and connections in on_fit_start; or start the script with"
-                " torchrun, which sends nothing."
+                f"the model or a callback can't be sent to another process: {error}. Keep functions and classes at the"
+                " top level of a file (no lambda), and open files and connections in on_fit_start; or start the"
+                " script with torchrun, which sends nothing."
             ) from error
         store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-        settings = (entry, job_path, folder, nb, store.port, list(sys.argv))
-        # a notebook's classes exist in its own process only, so that is copied
-        method = "fork" if notebook else "spawn"
-        context = mp.start_processes(_run_child, settings, nprocs=nb, join=False, start_method=method)
-        assert context is not None
-        _wait_for(context, folder)
-        return torch.load(os.path.join(folder, "result"), weights_only=False)  # written by our own process
+        context: Any = multiprocessing.get_context(method)
+        nb_threads = 1 if method == "fork" else max(1, (os.cpu_count() or 1) // nb)
+        settings = (entry, job_path, folder, nb, store.port, list(sys.argv), nb_threads)
+        processes = [context.Process(target=_run_child, args=(rank, *settings)) for rank in range(nb)]
+        _supervise(processes, folder)
+        result = os.path.join(folder, "result")
+        return torch.load(result, weights_only=False, map_location="cpu")  # written by our own process
 
 
-def _run_child(local_rank: int, entry: Any, job: str, folder: str, nb: int, port: int, argv: list[str]) -> None:
-    threads = os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nb)))
-    torch.set_num_threads(int(threads))
-    sys.argv = argv
-    os.environ.update(
-        RANK=str(local_rank),
-        WORLD_SIZE=str(nb),
-        LOCAL_RANK=str(local_rank),
-        LOCAL_WORLD_SIZE=str(nb),
-        GROUP_RANK="0",
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-        # the parent holds the store, so that no port has to be guessed
-        TORCHELASTIC_USE_AGENT_STORE="True",
-        TORCHELASTIC_RESTART_COUNT="0",
-    )
+def start_method() -> str:
+    """How new processes get at what this one has defined: 'spawn' where they can import the script, 'fork' where
+    there is none: in a notebook, or where the code came by ``python -c`` or a pipe."""
+    main = sys.modules["__main__"]
+    if os.path.isfile(getattr(main, "__file__", None) or "") or getattr(main, "__spec__", None) is not None:
+        return "spawn"
+    if torch.accelerator.is_available() or "fork" not in multiprocessing.get_all_start_methods():
+        raise MisconfigurationException(
+            "several processes can't be started from a notebook, or from code that isn't in a file, on a machine with"
+            " an accelerator: what was defined there can't be sent to them. Put the model in a file and run it as a"
+            " script, or with torchrun."
+        )
+    return "fork"
+
+
+def _run_child(
+    local_rank: int, entry: Any, job: str, folder: str, nb: int, port: int, argv: list[str], nb_threads: int
+) -> None:
+    """The whole life of a new process."""
     try:
+        os.setpgid(0, 0)  # so that Ctrl-C reaches it through its parent alone, once
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        # a process that is copied must not use threads that its parent may have: they weren't copied
+        torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", str(nb_threads))) if nb_threads > 1 else 1)
+        sys.argv = argv
+        os.environ.update(
+            RANK=str(local_rank),
+            WORLD_SIZE=str(nb),
+            LOCAL_RANK=str(local_rank),
+            LOCAL_WORLD_SIZE=str(nb),
+            GROUP_RANK="0",
+            MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=str(port),
+            # the parent holds the store, so that no port has to be guessed
+            TORCHELASTIC_USE_AGENT_STORE="True",
+            TORCHELASTIC_RESTART_COUNT="0",
+        )
         result = entry(job)
-    except LightningError as error:
-        Path(folder, f"error_{local_rank}").write_bytes(pickle.dumps((type(error), str(error))))
-        raise
-    if local_rank == 0:
-        torch.save(result, os.path.join(folder, "result"))
-    leave()
+        if local_rank == 0:
+            torch.save(result, os.path.join(folder, "result"))
+        leave()
+    except BaseException as error:  # whatever it is, the parent shows it
+        sys.stdout.flush()
+        _write_failure(error, Path(folder, f"failure_{local_rank}"))
+        sys.stderr.flush()
+        os._exit(1)  # at once: a clean end could wait for the others
 
 
-def _wait_for(context: Any, folder: str) -> None:
+def _write_failure(error: BaseException, path: Path) -> None:
+    own = isinstance(error, (LightningError, KeyboardInterrupt))
+    kind: Any = type(error) if own else ProcessError
+    trace = "".join(traceback.format_exception(error))
+    failure = Failure(is_loss_of_another(error), time.time(), kind, str(error), trace)
+    temporary = path.with_suffix(".part")
+    temporary.write_bytes(pickle.dumps(tuple(failure)))
+    temporary.rename(path)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os.killpg(0, signal.SIGKILL)  # with the workers of loaders
+
+
+def _supervise(processes: Sequence[Any], folder: str) -> None:
+    """Start ``processes`` and come back when all have ended well. Raises the error of the first that doesn't."""
+    killed: set[int] = set()
+
+    def kill_all() -> None:
+        for rank, process in enumerate(processes):
+            if process.pid is not None and process.exitcode is None:
+                killed.add(rank)
+                _signal(process, signal.SIGKILL)
+
     try:
-        while True:
-            try:
-                if context.join(timeout=5, grace_period=5):
-                    return
-            except KeyboardInterrupt:  # the processes got it too: they end by themselves
-                continue
-    except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:
-        told = [Path(path) for path in context.error_files if path and os.path.exists(path)]
-        first = min(told, key=lambda path: path.stat().st_mtime, default=None)
-        if first is None:
-            raise ProcessError(f"{error} It left no traceback: was it killed, for want of memory perhaps?") from None
-        rank = [str(path) for path in context.error_files].index(str(first))
-        own = Path(folder, f"error_{rank}")
-        if own.exists():
-            kind, text = pickle.loads(own.read_bytes())
-            raise kind(text) from None
-        trace = pickle.loads(first.read_bytes())
-        raise ProcessError(f"process {rank} raised an exception:\n\n{trace}") from None
+        with _passing_on_interrupts(processes, kill_all) as received:
+            for process in processes:
+                process.start()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            deadline = None
+            while running := [p.sentinel for p in processes if p.exitcode is None]:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                if left == 0.0:
+                    kill_all()
+                connection.wait(running, 1.0 if left == 0.0 else left)
+                if deadline is None and any(p.exitcode for p in processes):
+                    deadline = time.monotonic() + GRACE
+        if len(received) > 1:
+            raise KeyboardInterrupt
+        if any(p.exitcode for p in processes):
+            _raise_first([p.exitcode for p in processes], folder, killed)
+    finally:
+        kill_all()
+        for process in processes:
+            if process.pid is not None:
+                process.join()
+
+
+def _raise_first(exit_codes: Sequence[int], folder: str, killed: set[int]) -> NoReturn:
+    """Raise what the process said that began it all; the others only lost it."""
+    nb = len(exit_codes)
+    told: dict[int, Failure] = {}
+    for rank in range(nb):
+        path = Path(folder, f"failure_{rank}")
+        if path.exists():
+            told[rank] = Failure(*pickle.loads(path.read_bytes()))
+    silent = [rank for rank, code in enumerate(exit_codes) if code and rank not in told and rank not in killed]
+    if silent and all(failure.is_consequence for failure in told.values()):
+        code = exit_codes[silent[0]]
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"left with exit code {code}"
+        hint = " The machine may have run out of memory." if code == -signal.SIGKILL else ""
+        raise ProcessError(f"process {silent[0]} of {nb} {how}.{hint}")
+    rank, failure = min(told.items(), key=lambda item: item[1][:2])
+    if failure.kind is ProcessError:
+        raise ProcessError(f"process {rank} of {nb} raised an exception:\n\n{failure.trace}")
+    raise failure.kind(failure.text)
+
+
+@contextmanager
+def _passing_on_interrupts(processes: Sequence[Any], end_all: Callable[[], None]) -> Iterator[list[int]]:
+    """A scope in which the first Ctrl-C goes to every process and the second ends them all. Gives the list of those
+    received. Processes that are started in it don't get one before they are ready."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+
+    def pass_on(number: int, frame: Any) -> None:
+        received.append(number)
+        if len(received) > 1:
+            end_all()
+            return
+        for process in processes:
+            if process.pid is not None and process.exitcode is None:
+                os.kill(process.pid, number)
+
+    before = signal.signal(signal.SIGINT, pass_on)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGINT, before if before is not None else signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _signal(process: Any, number: int) -> None:
+    """Send a signal to a process and to all that it started."""
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:  # it hasn't come so far as to have a group
+        process.kill()
 
 
 def check_guard(frame: FrameType | None) -> None:
-    """Raises ``MisconfigurationException`` where the script's own code on the stack isn't under a ``__main__`` guard.
+    """Raises ``MisconfigurationException`` where a file on the stack is being run or imported without a ``__main__``
+    guard.
 
-    Each new process imports the script first; without the guard it would start the fit again.
+    Each new process imports the script first, and what the model's class needs; without the guard it would start the
+    fit again.
     """
     while frame is not None:
-        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") == "__main__":
-            path, line = frame.f_code.co_filename, frame.f_lineno
-            if os.path.isfile(path) and not is_guarded(Path(path).read_text(), line):
+        path, line = frame.f_code.co_filename, frame.f_lineno
+        if frame.f_code.co_name == "<module>" and os.path.isfile(path):
+            is_main = frame.f_globals.get("__name__") == "__main__"
+            if not (is_main and is_guarded(Path(path).read_text(), line)):
                 raise MisconfigurationException(
                     f"{path}, line {line}, starts several processes, and each of them imports this file first: it"
                     f" would start them again. Put the lines that run under a guard:\n\n{GUARD}\n    main()\n\n"

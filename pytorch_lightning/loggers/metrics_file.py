@@ -76,6 +76,7 @@ class MetricsFile:
         """Write ``rows`` at the file's end."""
         if not rows:
             return
+        self.columns = read_columns(self.path)  # another process may have written it
         new = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in self.columns]
         if new:
             columns = self.columns + new

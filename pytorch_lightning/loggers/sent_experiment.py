@@ -32,16 +32,16 @@ def packed(experiment: Any) -> Any:
 
 
 def unpacked(sent: Any, *, is_first: bool) -> Any:
-    """The Experiment again, in the first process; the others log nothing."""
-    if not is_first:
-        return False
+    """The Experiment again, in the first process; in the others one that writes nothing and knows its name."""
     if isinstance(sent, SentExperiment):
         from test_tube import Experiment
 
-        experiment = Experiment(**sent.options)
+        experiment = Experiment(**{**sent.options, "debug": sent.options["debug"] or not is_first})
         experiment.metrics, experiment.tags = sent.metrics, sent.tags
         return experiment
-    return [unpacked(each, is_first=True) for each in sent] if isinstance(sent, list) else sent
+    if isinstance(sent, list):
+        return [unpacked(each, is_first=is_first) for each in sent]
+    return sent if is_first else False
 
 
 def refresh(experiment: Any) -> None:

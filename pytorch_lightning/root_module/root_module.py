@@ -30,10 +30,11 @@ class Standin:
     """What ``self.experiment`` is where there is none: ``log`` reaches the loggers, other calls do nothing.
 
     One that a module kept before its first fit (in ``__init__``, say) follows that module's experiment later.
+    ``like`` is the experiment of another process: its name, version and other plain values may be read.
     """
 
-    def __init__(self, log: Any = None, module: Any = None) -> None:
-        self._log, self._module = log, module
+    def __init__(self, log: Any = None, module: Any = None, like: Any = None) -> None:
+        self._log, self._module, self._like = log, module, like
 
     def log(self, metrics_dict: Mapping[str, Any], global_step: int | None = None, **_: Any) -> None:
         if self._module is not None and self._module.trainer is not None:
@@ -45,7 +46,10 @@ class Standin:
         if name.startswith("_"):
             raise AttributeError(name)
         trainer = None if self._module is None else self._module.trainer
-        return (lambda *args, **kwargs: None) if trainer is None else getattr(trainer.experiment, name)
+        value = getattr(self._like if trainer is None else trainer.experiment, name, None)
+        if trainer is not None:
+            return value
+        return (lambda *args, **kwargs: None) if value is None or callable(value) else value
 
 
 class LightningModule(ModelHooks, nn.Module):

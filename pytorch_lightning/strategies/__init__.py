@@ -2,11 +2,12 @@
 
 from typing import Any
 
+from pytorch_lightning.strategies.data_parallel import DataParallel as DataParallel
 from pytorch_lightning.strategies.distributed import Distributed as Distributed
 from pytorch_lightning.strategies.single_device import SingleDevice as SingleDevice
 from pytorch_lightning.strategies.strategy import Strategy as Strategy
 
-STRATEGIES: dict[Any, type[Strategy]] = {None: SingleDevice, "ddp": Distributed}
+STRATEGIES: dict[Any, type[Strategy]] = {None: SingleDevice, "dp": DataParallel, "ddp": Distributed}
 """The strategies by the names that ``distributed_backend`` takes."""
 
 

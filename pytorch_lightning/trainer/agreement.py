@@ -1,6 +1,7 @@
 """What the processes of a run agree on between two steps: to stop, to save, and when to ask again."""
 
 import time
+from pathlib import Path
 
 from pytorch_lightning.processes import Processes
 from pytorch_lightning.trainer.run import FitRun, SaveRequest
@@ -17,18 +18,28 @@ class Agreement:
         self._run, self._processes = run, processes
         self._asked_at, self._asked_step = time.monotonic(), 0
 
-    def settle(self) -> int:
-        """Make the first wish to stop everybody's, and rank 0's saves everybody's. Returns the ``global_step`` at
-        which to settle again."""
+    def settle(self) -> tuple[str, int]:
+        """Make all saves that somebody asked for everybody's. Returns the first wish to stop, if there is one, and the
+        ``global_step`` at which to settle again.
+
+        A wish that comes while they talk (a signal, say) stays where it is: it is the next time's.
+        """
         run = self._run
+        nb_asked = len(run.requests)
         told = self._processes.gather(
-            (run.stop_wanted, run.interrupted, [request.without_callback() for request in run.requests])
+            (run.stop_wanted, run.interrupted, [request.without_callback() for request in run.requests[:nb_asked]])
         )
-        run.stop_wanted = next((reason for reason, _, _ in told if reason), "")
-        run.interrupted = any(interrupted for _, interrupted, _ in told)
-        if not self._processes.is_first:
-            run.requests[:] = [SaveRequest(*request) for request in told[0][2]]
-        return run.progress.global_step + int(self._processes.from_first(self._steps_to_next()))
+        run.interrupted = any(interrupted for _, interrupted, _ in told) or run.interrupted
+        # a file may be asked for by everybody or by one alone; rank 0 writes it, and so knows when it is there
+        wanted: dict[Path | None, SaveRequest] = {}
+        if self._processes.is_first:
+            wanted = {request.path: request for request in run.requests[:nb_asked]}
+        for _, _, requests in told:
+            for request in requests:
+                wanted.setdefault(request[0], SaveRequest(*request))
+        run.requests[:nb_asked] = wanted.values()
+        again = run.progress.global_step + int(self._processes.from_first(self._steps_to_next()))
+        return next((reason for reason, _, _ in told if reason), ""), again
 
     def _steps_to_next(self) -> int:
         now, step = time.monotonic(), self._run.progress.global_step

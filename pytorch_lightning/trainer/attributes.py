@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.processes import Processes
     from pytorch_lightning.root_module.root_module import LightningModule
     from pytorch_lightning.strategies import Strategy
+    from pytorch_lightning.trainer.afterwards import Afterwards
     from pytorch_lightning.trainer.config import Config
     from pytorch_lightning.trainer.fit_plan import FitPlan
     from pytorch_lightning.trainer.run import FitRun
@@ -19,7 +20,8 @@ class ReadAttributes:
 
     config: "Config"
     module: "LightningModule | None"
-    _plan: "FitPlan | None"
+    _plan: "FitPlan | Afterwards | None"
+    _nb_started: int
     _run: "FitRun | None"
 
     _strategy: "Strategy | None"
@@ -36,7 +38,7 @@ class ReadAttributes:
     @property
     def use_ddp(self) -> bool:
         """Whether the last run was one of several processes."""
-        return self._processes.nb > 1
+        return self._processes.nb > 1 or self._nb_started > 1
 
     @property
     def proc_rank(self) -> int:

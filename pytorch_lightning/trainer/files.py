@@ -33,7 +33,8 @@ def open_loggers(
     ``default_save_path``), or False (nothing). A trial (``fast_dev_run``) writes to a temporary folder only.
     """
     if config.fast_dev_run:
-        run.scratch = Path(tempfile.mkdtemp(prefix="fast_dev_run_"))
+        made = tempfile.mkdtemp(prefix="fast_dev_run_") if processes.is_first else None
+        run.scratch = Path(processes.from_first(made))
     if not processes.is_first:
         return LoggerGroup([], notices)
     chosen: list[Logger] = []
@@ -82,6 +83,17 @@ def folder_for_saves(
         if home is not None:
             folder = os.path.join(*home, f"version_{make_folder(Path(*home))}")
     return None if folder is None else f"{folder}/checkpoints"
+
+
+def reopen_loggers(config: Config, module: LightningModule, run: FitRun, notices: Notices) -> LoggerGroup:
+    """The loggers of a run that other processes logged to."""
+    given = config.experiment
+    if given is False or run.version is None or config.fast_dev_run:
+        return LoggerGroup([], notices)
+    if given is None:
+        return LoggerGroup([CSVLogger(config.default_save_path, type(module).__name__, run.version)], notices)
+    each = given if isinstance(given, (list, tuple)) else [given]
+    return LoggerGroup([TestTubeLogger(v, notices) if is_experiment(v) else v for v in each], notices)
 
 
 def _default_logger(config: Config, module: LightningModule, notices: Notices, version: int | None) -> list[Logger]:

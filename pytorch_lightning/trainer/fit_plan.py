@@ -106,9 +106,11 @@ class FitPlan:
             run.asked = False
         self.rolling.look()
         run.look_at = self.rolling.next_look()
+        wanted = run.stop_wanted
         if self.agreement is not None:
-            run.look_at = min(run.look_at, self.agreement.settle())
-        progress.stop_reason = progress.stop_reason or run.stop_wanted
+            wanted, again = self.agreement.settle()
+            run.look_at = min(run.look_at, again)
+        progress.stop_reason = progress.stop_reason or wanted
         self.rolling.poll()
         if run.requests:
             self.rows.check_losses()

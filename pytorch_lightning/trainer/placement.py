@@ -28,7 +28,7 @@ def nb_to_start(config: Config) -> int:
         )
     devices, _ = _devices(config, [])
     nb = config.nb_processes if devices[0].type == "cpu" else len(devices)
-    return nb if nb > 1 and _backend(config, devices) not in (None, "dp", "single") else 0
+    return nb if nb > 1 and _name_of(_backend(config, devices)) not in (None, "dp", "single") else 0
 
 
 def choose_strategy(config: Config, notices: Notices, problems: list[Problem]) -> Strategy:
@@ -44,7 +44,7 @@ def choose_strategy(config: Config, notices: Notices, problems: list[Problem]) -
     processes, device = ALONE, devices[0]
     if environment is not None and environment.nb > 1:
         _check_environment(config, environment, devices)
-        backend = "ddp" if backend in (None, "dp") else backend
+        backend = "ddp" if config.distributed_backend is None else backend
         device = devices[environment.local_rank % len(devices)]
         processes = join(environment, _carrier(device), config.process_timeout_minutes)
         if device.type != "cpu":
@@ -70,10 +70,16 @@ def _backend(config: Config, devices: list[torch.device]) -> Any:
     return "ddp" if config.nb_processes > 1 else None
 
 
+def _name_of(backend: Any) -> Any:
+    return getattr(backend, "name", backend)
+
+
 def _check_environment(config: Config, environment: Environment, devices: list[torch.device]) -> None:
     started = f"{environment.launcher} started {environment.nb_local} processes on this machine"
     if config.nb_processes not in (1, environment.nb_local):
         raise MisconfigurationException(f"{started}, and nb_processes={config.nb_processes}. Leave nb_processes out.")
+    if _name_of(config.distributed_backend) == "dp":
+        raise MisconfigurationException(f"{started}, and distributed_backend='dp' is one process. Use 'ddp'.")
     if devices[0].type != "cpu" and environment.nb_local > len(devices):
         raise MisconfigurationException(
             f"{started}, and gpus={config.gpus!r} names {len(devices)} GPUs. Start one process per GPU."

@@ -5,9 +5,11 @@ from typing import Any
 
 import torch
 
+from pytorch_lightning.errors import MisconfigurationException
 from pytorch_lightning.launchers.spawned import run_in_processes
 from pytorch_lightning.loggers.sent_experiment import packed, refresh, unpacked
 from pytorch_lightning.root_module.root_module import LightningModule
+from pytorch_lightning.trainer.fit_plan import FitPlan
 from pytorch_lightning.trainer.run import FitRun
 from pytorch_lightning.trainer.saving import CallbacksPart
 
@@ -36,7 +38,13 @@ def run_job(path: str) -> dict[str, Any]:
 
     from pytorch_lightning.trainer.trainer import Trainer
 
-    job = Namespace(**torch.load(path, weights_only=False))  # written by the process that started this one
+    try:
+        job = Namespace(**torch.load(path, weights_only=False))  # written by the process that started this one
+    except (AttributeError, ImportError) as error:
+        raise MisconfigurationException(
+            f"a new process doesn't find what the model or a callback is made of: {error}. Define classes at the top"
+            ' level of a file, not under `if __name__ == "__main__":`.'
+        ) from error
     torch.manual_seed(job.random)
     options = job.options
     options["experiment"] = unpacked(options["experiment"], is_first=os.environ["RANK"] == "0")
@@ -45,10 +53,15 @@ def run_job(path: str) -> dict[str, Any]:
     return {"returned": returned, **(trainer._remote_state() if job.stage == "fit" else {})}
 
 
-def state_of(module: LightningModule, run: FitRun, callbacks: Any) -> dict[str, Any]:
+def state_of(plan: FitPlan, callbacks: Any) -> dict[str, Any]:
     """What a fit leaves behind, on the CPU."""
+    run = plan.run
     return {
-        "module": {name: value.cpu() for name, value in module.state_dict().items()},
+        "module": {name: value.cpu() for name, value in plan.module.state_dict().items()},
+        "optimizers": [optimizer.state_dict() for optimizer in plan.optimizers],
+        "schedulers": [schedule.scheduler.state_dict() for schedule in plan.schedules],
+        "parts": {name: part.state_dict() for name, part in plan.saver.parts.items()},
+        "seed": plan.seed,
         "progress": run.progress.state_dict(),
         "metrics": run.metrics.state_dict(),
         "callbacks": CallbacksPart(callbacks).state_dict(),

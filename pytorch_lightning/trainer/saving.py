@@ -163,13 +163,14 @@ class Saver:
                     f" {len(targets)}. Resume with the model that wrote it."
                 )
             for target, state in zip(targets, states, strict=True):
-                _load(target, state, f"{path}: {type(target).__name__}")
+                load_part(target, state, f"{path}: {type(target).__name__}")
         for name, part in self.parts.items():
             if name in checkpoint["parts"]:
-                _load(part, checkpoint["parts"][name], f"{path}: {name}")
+                load_part(part, checkpoint["parts"][name], f"{path}: {name}")
 
 
-def _load(target: Any, state: dict[str, Any], where: str) -> None:
+def load_part(target: Any, state: dict[str, Any], where: str) -> None:
+    """Put ``state`` back into ``target``. Raises ``CheckpointError`` where it doesn't fit."""
     try:
         target.load_state_dict(state)
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:

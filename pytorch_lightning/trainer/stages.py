@@ -10,10 +10,12 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.checkpoints.checkpoint import restore_module
 from pytorch_lightning.checkpoints.store import read_checkpoint
 from pytorch_lightning.errors import CheckpointError, raise_together
+from pytorch_lightning.launchers.environment import is_loss_of_another
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.timings import hint
+from pytorch_lightning.trainer.afterwards import Afterwards
 from pytorch_lightning.trainer.config import Config
 from pytorch_lightning.trainer.evaluation import names_of, plan_evaluation
 from pytorch_lightning.trainer.fit_plan import FitPlan
@@ -43,6 +45,8 @@ def note_place(error: Exception, run: FitRun) -> None:
     """Add to an exception where in the fit it was raised, unless it says so itself."""
     if at(run.progress) not in str(error):
         error.add_note(f"raised while fitting {type(run.module).__name__} {at(run.progress)}")
+    if not run.alone and is_loss_of_another(error):
+        error.add_note("another process of this run has ended or hangs: its own traceback, or its stacks, say why")
 
 
 def finish_fit(plan: FitPlan, failed: bool) -> None:
@@ -82,7 +86,7 @@ def run_stage(
     run: FitRun,
     callbacks: Sequence[Callback],
     strategy: Strategy,
-    fit_plan: FitPlan | None,
+    fit_plan: FitPlan | Afterwards | None,
     ckpt: Any,
     loader: Any,
     write_to: Any,
@@ -94,6 +98,7 @@ def run_stage(
     strategy.place(module, precision.dtype)
     if ckpt is not None:
         path = path_of(ckpt, callbacks)
+        strategy.processes.wait()  # rank 0 may still be writing it
         restore_module(module, read_checkpoint(path), path)
     if loader is None:
         loader = module.val_dataloader if stage == "validation" else module.test_dataloader
@@ -115,10 +120,15 @@ def run_stage(
     result = run_evaluation(plan, 0)
     if stage == "predict":
         return [] if write_to is not None else result
+    log_result(fit_plan, module, result)
+    return result
+
+
+def log_result(fit_plan: FitPlan | Afterwards | None, module: LightningModule, result: dict[str, float | int]) -> None:
+    """Add a row with ``result`` to the files of the fit of ``module``, if there was one."""
     if fit_plan is not None and fit_plan.module is module:
         fit_plan.rows.write_validation(result)
         fit_plan.loggers.close()
-    return result
 
 
 def _problems(module: LightningModule, stage: str, loader: Any) -> list[Any]:

@@ -15,10 +15,13 @@ import torch
 
 from pytorch_lightning import seeding
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks.watchdog import Watchdog
 from pytorch_lightning.errors import MisconfigurationException, Notices, Problem, describe, raise_together
+from pytorch_lightning.launchers.environment import another_failed
 from pytorch_lightning.root_module.root_module import LightningModule, Standin
 from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.trainer import checks, files, stages
+from pytorch_lightning.trainer.afterwards import Afterwards
 from pytorch_lightning.trainer.attributes import ReadAttributes
 from pytorch_lightning.trainer.config import OBJECT_OPTIONS, build_config, resolve_aliases
 from pytorch_lightning.trainer.fit_plan import FitPlan
@@ -179,9 +182,11 @@ class Trainer(ReadAttributes):
         self.module: LightningModule | None = None
         self._notices = Notices(self.config.silence)
         self._callbacks = all_callbacks(self.config)
-        self._plan: FitPlan | None = None
+        self._plan: FitPlan | Afterwards | None = None
+        self._nb_started = 0
         self._strategy: Strategy | None = None
         self._run: FitRun | None = None
+        self._watchdog: Watchdog | None = None
 
     @classmethod
     def from_args(cls, hparams: Namespace | Mapping[str, Any], **overrides: Any) -> Self:
@@ -205,20 +210,25 @@ class Trainer(ReadAttributes):
         self._begin(model, run)
         nb = nb_to_start(self.config)
         if nb:
+            self._nb_started = nb
             state = run_remotely(self.options, "fit", model, (), nb)
             take_state(state, model, run, self._callbacks)
-            self._plan, self.interrupted = None, run.interrupted
+            self._plan = Afterwards(self.config, model, run, self._callbacks, self._notices, state)
+            self.interrupted = run.interrupted
             return int(state["returned"])
         problems: list[Problem] = []
         strategy, callbacks = self._take_place(run, problems)
         # gradients: a fit may be started from another one's validation
         with (
+            self._watched(strategy),
             seeding.preserved(),
             torch.enable_grad(),
             _deterministic(self.config.deterministic),
             _stopping_on_interrupt(run),
         ):
-            plan = self._plan = plan_fit(self.config, model, run, callbacks, self._notices, strategy, problems)
+            plan = self._plan = plan_fit(
+                self.config, model, run, self._with_watchdog(callbacks), self._notices, strategy, problems
+            )
             stages.announce(plan)
             failed = True
             try:
@@ -269,13 +279,18 @@ class Trainer(ReadAttributes):
         self._begin(module, run)
         nb = nb_to_start(self.config)
         if nb:
+            self._nb_started = nb
             ckpt = None if ckpt is None else stages.path_of(ckpt, self._callbacks)
             arguments = (loader, ckpt, write_to) if stage == "predict" else (ckpt,)
-            return run_remotely(self.options, name, module, arguments, nb)["returned"]
+            returned = run_remotely(self.options, name, module, arguments, nb)["returned"]
+            if stage != "predict":
+                stages.log_result(self._plan, module, returned)
+            return returned
         problems: list[Problem] = []
         strategy, callbacks = self._take_place(run, problems)
         raise_together(problems)
-        with seeding.preserved(), _deterministic(self.config.deterministic):
+        with self._watched(strategy), seeding.preserved(), _deterministic(self.config.deterministic):
+            callbacks = self._with_watchdog(callbacks)
             return stages.run_stage(stage, self.config, run, callbacks, strategy, self._plan, ckpt, loader, write_to)
 
     def _take_place(self, run: FitRun, problems: list[Problem]) -> tuple[Strategy, tuple[Callback, ...]]:
@@ -285,11 +300,22 @@ class Trainer(ReadAttributes):
         run.alone = processes.nb == 1
         return strategy, tuple(c for c in self._callbacks if processes.is_first or not c.only_first)
 
+    def _watched(self, strategy: Strategy) -> contextlib.AbstractContextManager[Any]:
+        """A scope in which somebody looks whether this process hangs, where others wait for it."""
+        self._watchdog = None
+        if strategy.processes.nb == 1:
+            return contextlib.nullcontext()
+        seconds = 60 * self.config.process_timeout_minutes
+        self._watchdog = Watchdog(strategy.processes.rank, seconds, another_failed)
+        return self._watchdog
+
+    def _with_watchdog(self, callbacks: tuple[Callback, ...]) -> tuple[Callback, ...]:
+        return callbacks if self._watchdog is None else (*callbacks, self._watchdog)
+
     def _remote_state(self) -> dict[str, Any]:
         """After a fit, what the process that started this one is told."""
-        assert self.module is not None
-        assert self._run is not None
-        return state_of(self.module, self._run, self._callbacks)
+        assert isinstance(self._plan, FitPlan)
+        return state_of(self._plan, self._callbacks)
 
     def save_checkpoint(self, path: str | Path) -> None:
         """Write a checkpoint to ``path``: at the next save point during a fit, at once after one."""
@@ -306,7 +332,7 @@ class Trainer(ReadAttributes):
         experiment = files.experiment_of(self.config)
         if experiment is not None and self._processes.is_first:
             return experiment
-        return Standin(None if self._plan is None else self._plan.rows.log_by_hand)
+        return Standin(None if self._plan is None else self._plan.rows.log_by_hand, like=experiment)
 
     def _begin(self, model: LightningModule, run: FitRun) -> None:
         if not isinstance(model, LightningModule):
@@ -320,7 +346,7 @@ class Trainer(ReadAttributes):
             raise MisconfigurationException(
                 f"{type(model).__name__}.__init__ doesn't call super().__init__(). Call it first."
             )
-        self.module, self._run = model, run
+        self.module, self._run, self._nb_started = model, run, 0
         run.min_nb_epochs, run.max_nb_epochs = self.config.min_nb_epochs, self.config.max_nb_epochs
         run.fast_dev_run = self.config.fast_dev_run
         model.trainer = self

@@ -1,0 +1,100 @@
+"""Train the template model on several GPUs: ``python multi_gpu_template.py --gpus 0,1 --distributed_backend ddp``.
+
+``ddp`` has a process for each GPU, ``dp`` one process for all. Without a GPU it trains in two processes on the CPU.
+Copy this file and ``lightning_module_template.py`` into a folder of your own: they run there as they are.
+"""
+
+import os
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+from lightning_module_template import LightningTemplateModel
+from test_tube import Experiment, HyperOptArgumentParser
+
+from pytorch_lightning import Trainer, add_default_args, seed_everything
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+
+
+def main(hparams: Namespace) -> None:
+    # ------------------------
+    # 1 MODEL
+    # ------------------------
+    if hparams.seed is not None:
+        seed_everything(hparams.seed)
+    model = LightningTemplateModel(hparams)
+
+    # ------------------------
+    # 2 EXPERIMENT: each run gets a version, and a folder, of its own
+    # ------------------------
+    experiment = Experiment(
+        name=hparams.tt_name,
+        save_dir=hparams.tt_save_path,
+        description=hparams.tt_description,
+        debug=hparams.debug,
+    )
+    experiment.argparse(hparams)
+    run = Path(hparams.tt_name, f"version_{experiment.version}")
+
+    # ------------------------
+    # 3 CALLBACKS: they decide alike in all processes, and one of them writes
+    # ------------------------
+    early_stop = EarlyStopping(
+        monitor=hparams.early_stop_metric,
+        mode=hparams.early_stop_mode,
+        patience=hparams.early_stop_patience,
+        verbose=1,
+    )
+    checkpoint = ModelCheckpoint(
+        filepath=Path(hparams.model_save_path, run),
+        monitor=hparams.model_save_monitor_value,
+        mode=hparams.model_save_monitor_mode,
+        save_best_only=True,
+    )
+
+    # ------------------------
+    # 4 TRAINING: with 'ddp' the Trainer starts the processes, and brings their results back here
+    # ------------------------
+    trainer = Trainer.from_args(
+        hparams,
+        experiment=experiment,
+        early_stop_callback=early_stop,
+        checkpoint_callback=checkpoint,
+    )
+    trainer.fit(model)
+
+    # ------------------------
+    # 5 TEST, with the weights that did best in validation
+    # ------------------------
+    metrics = trainer.test(ckpt="best")
+
+    print(f"metrics         {Path(hparams.tt_save_path, run, 'metrics.csv')}")
+    print(f"tensorboard     {Path(hparams.tt_save_path, run, 'tf')}")
+    print(f"best checkpoint {checkpoint.best_path}")
+    print(f"test accuracy   {metrics['test_acc']:.3f}")
+
+
+# each process imports this file first: without the guard it would start them all again
+if __name__ == "__main__":
+    root_dir = os.path.dirname(os.path.realpath(__file__))
+
+    # the Trainer's options, then the model's
+    parent_parser = HyperOptArgumentParser(strategy="grid_search", add_help=False)
+    add_default_args(parent_parser, root_dir)
+    parser = LightningTemplateModel.add_model_specific_args(parent_parser, root_dir)
+
+    # all the GPUs that there are; where there is none, two processes
+    gpus = torch.accelerator.is_available()
+    parser.set_defaults(
+        gpus="-1" if gpus else None,
+        nb_processes=1 if gpus else 2,
+        distributed_backend="ddp",
+        max_nb_epochs=50,
+        early_stop_metric="val_loss",
+        model_save_monitor_value="val_loss",
+    )
+    parser.usage = "%(prog)s [--option value ...]"
+    hparams = parser.parse_args()
+    if hparams.distributed_backend == "dp":
+        hparams.nb_processes = 1  # one for all GPUs
+    main(hparams)

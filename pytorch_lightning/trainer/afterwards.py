@@ -1,0 +1,110 @@
+"""What is left, in the process that asked for it, of a fit that others did."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.checkpoints.checkpoint import Part
+from pytorch_lightning.errors import Notices
+from pytorch_lightning.loggers.logger import LoggerGroup
+from pytorch_lightning.processes import ALONE
+from pytorch_lightning.root_module.root_module import LightningModule
+from pytorch_lightning.strategies import SingleDevice
+from pytorch_lightning.trainer import files
+from pytorch_lightning.trainer.config import Config
+from pytorch_lightning.trainer.hooks import hook_table
+from pytorch_lightning.trainer.optimizers import Schedule, read_optimizers
+from pytorch_lightning.trainer.rows import Rows
+from pytorch_lightning.trainer.run import FitRun
+from pytorch_lightning.trainer.saving import CallbacksPart, Saver, load_part
+
+
+class Kept:
+    """A part as another process left it."""
+
+    def __init__(self, state: dict[str, Any]) -> None:
+        self._state = state
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._state = state
+
+
+class Afterwards:
+    """Answers what a user may ask after a fit, as its plan does where the fit was in this process."""
+
+    def __init__(
+        self,
+        config: Config,
+        module: LightningModule,
+        run: FitRun,
+        callbacks: Sequence[Callback],
+        notices: Notices,
+        state: Mapping[str, Any],
+    ) -> None:
+        self.module, self.seed = module, state["seed"]
+        self._config, self._run, self._callbacks, self._notices, self._state = config, run, callbacks, notices, state
+
+    @property
+    def optimizers(self) -> Sequence[Optimizer]:
+        """Made anew for the trained parameters, with the state that the fit left."""
+        return self._restored[0]
+
+    @property
+    def schedules(self) -> Sequence[Schedule]:
+        """The schedules of these optimizers."""
+        return self._restored[1]
+
+    @cached_property
+    def _restored(self) -> tuple[list[Optimizer], list[Schedule]]:
+        optimizers, schedules = read_optimizers(
+            self.module.configure_optimizers(), self._config.lr_scheduler_milestones
+        )
+        targets = [*optimizers, *(schedule.scheduler for schedule in schedules)]
+        states = [*self._state["optimizers"], *self._state["schedulers"]]
+        for target, state in zip(targets, states, strict=True):
+            load_part(target, state, type(target).__name__)
+        return optimizers, schedules
+
+    @cached_property
+    def loggers(self) -> LoggerGroup:
+        """The run's loggers, to add rows to."""
+        return files.reopen_loggers(self._config, self.module, self._run, self._notices)
+
+    @cached_property
+    def rows(self) -> Rows:
+        """Writes rows to ``loggers``."""
+        return Rows(
+            self._run,
+            self.loggers,
+            [],
+            hook_table(self.module, [], self._run),
+            every=self._config.add_log_row_interval,
+            save_every=self._config.log_save_interval,
+            needed={},
+            device=torch.device("cpu"),
+            stop_on_nan=self._config.stop_on_nan,
+        )
+
+    @cached_property
+    def saver(self) -> Saver:
+        """Writes checkpoints of the finished fit."""
+        parts: dict[str, Part] = {name: Kept(state) for name, state in self._state["parts"].items()}
+        parts.update(progress=self._run.progress, metrics=self._run.metrics, callbacks=CallbacksPart(self._callbacks))
+        strategy = SingleDevice()
+        strategy.attach(torch.device("cpu"), ALONE)
+        return Saver(
+            module=self.module,
+            run=self._run,
+            optimizers=self.optimizers,
+            schedules=self.schedules,
+            parts=parts,
+            stop_on_nan=self._config.stop_on_nan,
+            strategy=strategy,
+        )
