@@ -3,10 +3,11 @@
 from typing import Any
 
 from pytorch_lightning.strategies.distributed import Distributed as Distributed
+from pytorch_lightning.strategies.fully_sharded import FullySharded as FullySharded
 from pytorch_lightning.strategies.single_device import SingleDevice as SingleDevice
 from pytorch_lightning.strategies.strategy import Strategy as Strategy
 
-STRATEGIES: dict[Any, type[Strategy]] = {None: SingleDevice, "ddp": Distributed}
+STRATEGIES: dict[Any, type[Strategy]] = {None: SingleDevice, "ddp": Distributed, "fsdp": FullySharded}
 """The strategies by the names that ``distributed_backend`` takes."""
 
 

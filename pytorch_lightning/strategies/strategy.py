@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from pytorch_lightning.data.transfer import build_transfer
 from pytorch_lightning.processes import ALONE, Processes
@@ -33,6 +34,23 @@ class Strategy(ABC):
     @abstractmethod
     def place(self, module: nn.Module, dtype: torch.dtype | None) -> None:
         """Move ``module`` to where it runs, converted to ``dtype`` (None: as it is). Changes it in place."""
+
+    def share_out(self, module: nn.Module) -> None:
+        """Cut the weights of ``module`` up, where processes hold a piece each. They have their values, and optimizers
+        are made afterwards."""
+
+    def give_back(self, module: nn.Module) -> None:
+        """Undo ``share_out``: the module is whole, and its parameters are the objects that they were. Everybody
+        calls it."""
+
+    def whole(self, data: Any) -> Any:
+        """``data``, nested plain data, with tensors that are cut up made whole, on the CPU. Everybody calls it; only
+        the first process gets their values."""
+        return data
+
+    def cut_up(self, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        """The ``state_dict`` of an optimizer of whole parameters as ``optimizer`` takes it."""
+        return state
 
     @abstractmethod
     def step_function(self, module: nn.Module, name: str, *, takes_optimizer: bool = False) -> Callable[..., Any]:

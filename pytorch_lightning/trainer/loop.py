@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from pytorch_lightning.data.sharing import numbered
+from pytorch_lightning.data.sharing import Along, in_step, numbered
 from pytorch_lightning.seeding import EVALUATION, seed_device, seed_streams
+from pytorch_lightning.trainer.buffers import kept_buffers
 from pytorch_lightning.trainer.evaluation import EvaluationPlan
 from pytorch_lightning.trainer.plan import FitPlan
 from pytorch_lightning.trainer.progress import NEVER, accumulation_at, next_due
@@ -85,8 +86,12 @@ def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
             nb_before = 0
             for loader_i, (loader, limit, extra) in enumerate(plan.loaders):
                 outputs.append([])
-                for batch_nb, batch in numbered(loader, plan.share, counter, limit):
+                batches = numbered(loader, plan.share, counter, limit)
+                for batch_nb, batch in batches if plan.together is None else in_step(batches, loader, plan.together):
                     if batch is None:
+                        continue
+                    if type(batch) is Along:
+                        run_along(plan, batch.batch, extra)
                         continue
                     word = seed_streams(seed, EVALUATION, counter, batch_nb, loader_i)
                     if plan.on_device:
@@ -99,6 +104,12 @@ def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
             return plan.end(outputs)
     finally:
         plan.call("on_evaluation_end", plan.stage)
+
+
+def run_along(plan: EvaluationPlan, batch: Any, extra: tuple[int, ...]) -> None:
+    """Take part in a step of the other processes; the output is dropped and buffers stay."""
+    with kept_buffers(plan.module):
+        plan.step(batch if plan.to_device is None else plan.to_device(batch), 0, *extra)
 
 
 @contextlib.contextmanager

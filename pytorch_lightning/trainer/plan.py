@@ -214,6 +214,7 @@ def _plan_basis(
     if saved is not None:
         # before the optimizers are made: a hook may put new parameters in the place of old ones
         restore_module(module, saved, str(config.resume))
+    strategy.share_out(module)
     problems: list[Problem] = []
     optimizers, schedules = _plan_optimizers(config, module, precision, problems)
     tng_loader = module.tng_dataloader

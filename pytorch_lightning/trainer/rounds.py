@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pytorch_lightning.data.sharing import IDLE
+from pytorch_lightning.data.sharing import IDLE, Spare
 from pytorch_lightning.errors import FitError
 from pytorch_lightning.processes import Share
 from pytorch_lightning.seeding import MODEL, seed_device, seed_streams
 from pytorch_lightning.strategies.strategy import Strategy
-from pytorch_lightning.trainer.buffers import Buffers
+from pytorch_lightning.trainer.buffers import Buffers, kept_buffers
 from pytorch_lightning.trainer.exact_sum import ExactSum
 from pytorch_lightning.trainer.metrics import Metrics, check_loss, read_output
 from pytorch_lightning.trainer.optimizers import clear_gradients, gradients_of, needs_closure
@@ -53,14 +53,18 @@ class Rounds:
         self.update = build_update(parts, [Window() for _ in each], self.stepped)
         self.buffers = Buffers(module, strategy, len(share.mine))
         self.table = RoundTable(parts, strategy, share)
+        self.spare = Spare(strategy.processes) if strategy.runs_together else None
+        self._module = module
         self._exact = ExactSum(parts.optimizers, share, strategy.processes) if exact_elastic else None
         self._held = HeldGradients() if parts.optimizer_step is not None else None
         self._looked_for_unused = False
 
     def next_round(self, batches: Iterator[Any], ahead: int = 0) -> Round:
         """The next round, on the device; without slots at the end of the epoch."""
-        parts, taken = self.parts, Round()
+        parts, taken, drawn = self.parts, Round(), list[Any]()
         for virtual_rank, batch in zip(self.share.mine, batches, strict=False):
+            if self.spare is not None:
+                drawn.append(batch)
             if batch is not None and batch is not IDLE:
                 self._seed(virtual_rank, 0, ahead)
                 if parts.before_batch and -1 in [hook(batch) for hook in parts.before_batch]:
@@ -70,6 +74,8 @@ class Rounds:
                     batch = parts.to_device(batch)
             # a batch that is skipped has a place in the epoch and no weight
             taken.slots.append((virtual_rank, IDLE if batch is None else batch))
+        if self.spare is not None and taken.slots:
+            self.spare.take(drawn)
         return taken
 
     def run(self, taken: Round, group: int, last: bool, ahead: int = 0) -> tuple[Any, Any]:
@@ -87,6 +93,8 @@ class Rounds:
                     if batch is not IDLE:
                         shown = self._run_batch(batch, virtual_rank, group, ahead)
                         prog = shown if prog is None else prog
+                    elif self.spare is not None:
+                        self._run_along(virtual_rank, group, ahead)
                     elif exchanges and self._exact is None:
                         self.strategy.run_idle()
                 if self._exact is not None:
@@ -105,6 +113,19 @@ class Rounds:
         parts.precision.backward(loss if count is None else loss * (count / self.weights[group].reference))
         return prog or {}
 
+    def _run_along(self, virtual_rank: int, group: int, ahead: int = 0) -> None:
+        """Take part in a pass of the other processes, with a batch that weighs nothing."""
+        assert self.spare is not None
+        parts, batch = self.parts, self.spare.batch
+        if batch is None:  # nobody has one
+            return
+        self._seed(virtual_rank, group, ahead)
+        batch = batch if parts.to_device is None else parts.to_device(batch)
+        extra = (group,) if parts.takes_optimizer else ()
+        with kept_buffers(self._module):
+            loss, _, _ = read_output(parts.step(batch, parts.progress.batch_nb, *extra), parts.name, parts.progress)
+            parts.precision.backward(loss * 0.0)
+
     def _seed(self, virtual_rank: int, group: int, ahead: int) -> None:
         word = seed_streams(self.parts.seed, MODEL, self.parts.progress.global_step + ahead, virtual_rank, group)
         if self.parts.on_device:
@@ -117,7 +138,10 @@ class Rounds:
         """The window ended before its last round: exchange what there is."""
         if self._exact is None:
             with self._requiring(group), self.strategy.exchanging(True):
-                self.strategy.run_idle()
+                if self.spare is not None:
+                    self._run_along(self.share.mine[-1], group)
+                else:
+                    self.strategy.run_idle()
 
     def make_ready(self, group: int) -> bool:
         """Turn the sums of gradients into means; False where no virtual rank had a batch."""
@@ -174,7 +198,7 @@ def build_round_window(
         # of the further evaluations nothing is kept, and a line search may well try a point whose loss isn't finite
         tried = replace(parts, metrics=Metrics(), nonfinite=lambda loss: None)
         again = Rounds(tried, strategy, share, module, exact_elastic)
-        again.buffers, again.weights = rounds.buffers, rounds.weights
+        again.buffers, again.weights, again.spare = rounds.buffers, rounds.weights, rounds.spare
         return build_closure_rounds(rounds, again)
     progress, groups = parts.progress, range(len(rounds.groups))
 

@@ -19,9 +19,11 @@ from pytorch_lightning.checkpoints.checkpoint import (
     to_plain,
     upgrade,
 )
-from pytorch_lightning.checkpoints.store import read_checkpoint, write_checkpoint
+from pytorch_lightning.checkpoints.sharded import read_any
+from pytorch_lightning.checkpoints.store import write_checkpoint
 from pytorch_lightning.data.replay import ReplayableLoader
 from pytorch_lightning.errors import CheckpointError, FitError
+from pytorch_lightning.processes import own_piece
 from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.trainer.optimizers import Schedule
 from pytorch_lightning.trainer.run import FitRun
@@ -94,12 +96,13 @@ class Saver:
     stop_on_nan: bool
     strategy: Strategy
 
-    def checkpoint(self, weights_only: bool = False) -> dict[str, Any]:
-        """Everything as one dict of plain data."""
+    def checkpoint(self, weights_only: bool = False, whole: bool = True) -> dict[str, Any]:
+        """Everything as one dict of plain data; without ``whole`` tensors that are cut up stay so."""
+        gather: Any = self.strategy.whole if whole else (lambda data: data)
         progress = self.run.progress
         self.run.tick()
         checkpoint: dict[str, Any] = {
-            **module_part(self.module),
+            **gather(module_part(self.module)),
             "epoch": progress.epoch,
             "global_step": progress.global_step,
             "hparams": plain_hparams(self.module.hparams, self.run.notices),
@@ -107,9 +110,11 @@ class Saver:
             "library": f"pytorch-lightning-classic {__version__}, torch {torch.__version__}",
         }
         if not weights_only:
-            checkpoint["optimizer_states"] = [optimizer.state_dict() for optimizer in self.optimizers]
+            checkpoint["optimizer_states"] = [gather(o.state_dict()) for o in self.optimizers]
             checkpoint["lr_schedulers"] = [schedule.scheduler.state_dict() for schedule in self.schedules]
             checkpoint["parts"] = {name: part.state_dict() for name, part in self.parts.items()}
+        if whole and not self.strategy.processes.is_first:
+            return {}
         own = {key: checkpoint[key] for key in TRAINER_KEYS if key in checkpoint}
         self.module.on_save_checkpoint(checkpoint)
         changed = [key for key, value in own.items() if checkpoint.get(key) is not value]
@@ -142,7 +147,9 @@ class Saver:
         return True
 
     def _is_finite(self) -> bool:
-        return all(bool(torch.isfinite(p).all()) for p in self.module.parameters() if p.is_floating_point())
+        weights = (own_piece(p) for p in self.module.parameters() if p.is_floating_point())
+        finite = all(bool(torch.isfinite(weight).all()) for weight in weights)
+        return all(self.strategy.processes.gather(finite)) if self.strategy.saves_together else finite
 
     def restore(self, checkpoint: dict[str, Any], path: str) -> None:
         """Put back everything but the module."""
@@ -156,6 +163,7 @@ class Saver:
                     " Resume with the model that wrote it."
                 )
             for target, state in zip(targets, states, strict=True):
+                state = self.strategy.cut_up(target, state) if kind == "optimizers" else state
                 _load(target, state, f"{path}: {type(target).__name__}")
         for name, part in self.parts.items():
             if name in checkpoint["parts"]:
@@ -171,7 +179,7 @@ def _load(target: Any, state: dict[str, Any], where: str) -> None:
 
 def read_for_resume(path: str) -> dict[str, Any]:
     """The checkpoint at ``path``, whole and in today's layout."""
-    return upgrade(read_checkpoint(path), path)
+    return upgrade(read_any(path), path)
 
 
 def restore_module(module: Any, checkpoint: dict[str, Any], path: str) -> None:

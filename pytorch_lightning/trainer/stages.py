@@ -7,10 +7,11 @@ from typing import Any
 import torch
 
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
-from pytorch_lightning.checkpoints.store import read_checkpoint
+from pytorch_lightning.checkpoints.sharded import read_any
 from pytorch_lightning.errors import CheckpointError, LightningError, raise_together
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.root_module.root_module import LightningModule
+from pytorch_lightning.root_module.summary import summarize
 from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.trainer.config import Config
 from pytorch_lightning.trainer.evaluation import names_of, plan_evaluation
@@ -27,7 +28,10 @@ def announce(plan: FitPlan) -> None:
     processes = plan.strategy.processes
     if not plan.config.print_weights_summary or not processes.is_first:
         return
-    plan.module.summarize()
+    if plan.strategy.runs_together:  # sizes would need a forward pass, in which everybody takes part
+        print(summarize(plan.module, None), flush=True)
+    else:
+        plan.module.summarize()
     folder = next((logger.folder for logger in plan.loggers.loggers if logger.folder is not None), None)
     print(
         f"training on {plan.strategy.device}"
@@ -52,6 +56,7 @@ def finish_fit(plan: FitPlan, failed: bool) -> None:
         plan.call("on_fit_end")
         if not failed:
             plan.at_save_point()
+            plan.strategy.give_back(plan.module)
     finally:
         plan.loggers.close()
     if not plan.strategy.processes.is_first:
@@ -80,7 +85,8 @@ def run_stage(
     strategy.place(module, precision.dtype)
     if ckpt is not None:
         path = path_of(ckpt, callbacks)
-        restore_module(module, read_checkpoint(path), path)
+        restore_module(module, read_any(path), path)
+    strategy.share_out(module)
     if loader is None:
         loader = module.val_dataloader if stage == "validation" else module.test_dataloader
     percent = {"validation": config.val_percent_check, "test": config.test_percent_check}.get(stage, 1.0)
@@ -99,6 +105,7 @@ def run_stage(
         gather=stage == "predict" or config.gather_validation,
     )
     result = run_evaluation(plan, 0)
+    strategy.give_back(module)
     if stage == "predict":
         return [] if write_to is not None else result
     if fit_plan is not None and fit_plan.module is module:
