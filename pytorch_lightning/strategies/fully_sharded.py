@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed._composable_state import _module_state_mapping  # torch has no call that undoes fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
@@ -118,6 +119,7 @@ class FullySharded(Strategy):
                 owner._parameters[name] = original
         for changed, kind, added in self._before:
             changed.__class__ = kind
+            _module_state_mapping.pop(changed, None)
             for attribute in added:
                 del changed.__dict__[attribute]
             remove_hooks_of("torch.distributed.fsdp", changed)
@@ -166,6 +168,11 @@ class FullySharded(Strategy):
             return copy
         return type(data)(map(self.whole, data)) if type(data) in (list, tuple) else data
 
+    def refusal(self, optimizer: Optimizer) -> str | None:
+        if self._entry is not None and isinstance(optimizer, torch.optim.LBFGS):
+            return "LBFGS makes one vector of all gradients, and torch can't do that with pieces of them. Use 'ddp'"
+        return None
+
     def cut_up(self, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         names = [name for group in state["param_groups"] for name in group["params"]]
@@ -196,7 +203,7 @@ class Entry(nn.Module):
 
 
 def remove_hooks_of(package: str, module: nn.Module) -> None:
-    """Remove the hooks that ``package`` registered on ``module``: torch has no call that undoes ``fully_shard``."""
+    """Remove the hooks that ``package`` registered on ``module``."""
     tables = [table for name, table in vars(module).items() if "hooks" in name and isinstance(table, dict)]
     theirs = set()
     for table in tables:

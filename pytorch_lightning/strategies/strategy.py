@@ -48,6 +48,10 @@ class Strategy(ABC):
         the first process gets their values."""
         return data
 
+    def refusal(self, optimizer: Optimizer) -> str | None:
+        """Why ``optimizer`` can't be used here, and what to do; None where it can."""
+        return None
+
     def cut_up(self, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
         """The ``state_dict`` of an optimizer of whole parameters as ``optimizer`` takes it."""
         return state

@@ -216,7 +216,7 @@ def _plan_basis(
         restore_module(module, saved, str(config.resume))
     strategy.share_out(module)
     problems: list[Problem] = []
-    optimizers, schedules = _plan_optimizers(config, module, precision, problems)
+    optimizers, schedules = _plan_optimizers(config, module, precision, strategy, problems)
     tng_loader = module.tng_dataloader
     problems += checks.loader_problems(tng_loader, config, share) + checks.saving_problems(module)
     hooks = hook_table(module, callbacks, run)
@@ -282,7 +282,7 @@ def _plan_saver(
 
 
 def _plan_optimizers(
-    config: Config, module: LightningModule, precision: Precision, problems: list[Problem]
+    config: Config, module: LightningModule, precision: Precision, strategy: Strategy, problems: list[Problem]
 ) -> tuple[list[Optimizer], list[Schedule]]:
     found = checks.attempt(
         problems, lambda: read_optimizers(module.configure_optimizers(), config.lr_scheduler_milestones)
@@ -290,7 +290,7 @@ def _plan_optimizers(
     if found is None:
         return [], []
     takes_optimizer = takes_one_more(module, "training_step")
-    problems += checks.optimizer_problems(found[0], takes_optimizer, precision)
+    problems += checks.optimizer_problems(found[0], takes_optimizer, precision, strategy)
     return found
 
 

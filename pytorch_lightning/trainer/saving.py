@@ -19,7 +19,7 @@ from pytorch_lightning.checkpoints.checkpoint import (
     to_plain,
     upgrade,
 )
-from pytorch_lightning.checkpoints.sharded import read_any
+from pytorch_lightning.checkpoints.sharded import read_any, write_sharded
 from pytorch_lightning.checkpoints.store import write_checkpoint
 from pytorch_lightning.data.replay import ReplayableLoader
 from pytorch_lightning.errors import CheckpointError, FitError
@@ -131,19 +131,39 @@ class Saver:
             if self.save(request.path, request.weights_only) and request.on_saved is not None:
                 request.on_saved()
 
-    def save(self, path: str | Path, weights_only: bool = False) -> bool:
-        """Write a checkpoint; False where it was left out since a weight isn't finite."""
+    def save_pieces(self, folder: str | Path) -> bool:
+        """Write a checkpoint as a folder in which each process puts what it holds; False where it was left out."""
+        if not self._may_save(folder):
+            return False
+        write_sharded(self.checkpoint(whole=False), folder, self.strategy.processes)
+        return True
+
+    def _may_save(self, path: str | Path) -> bool:
         if not self._is_finite():
             text = f"a weight isn't finite, so {path} isn't written; what was saved before stays"
             if self.stop_on_nan:
                 raise FitError(f"{text}. Lower the learning rate, or clip gradients.")
             self.run.notices.say("weights-not-finite", text)
             return False
-        is_first = self.strategy.processes.is_first
-        if is_first or self.strategy.saves_together:
+        return True
+
+    def save(self, path: str | Path, weights_only: bool = False) -> bool:
+        """Write a checkpoint; False where it was left out since a weight isn't finite."""
+        if not self._may_save(path):
+            return False
+        processes = self.strategy.processes
+        problem = None
+        if processes.is_first or self.strategy.saves_together:
             checkpoint = self.checkpoint(weights_only)
-            if is_first:
-                write_checkpoint(checkpoint, path)
+            try:
+                if processes.is_first:
+                    write_checkpoint(checkpoint, path)
+            except CheckpointError as error:
+                problem = str(error)
+        # when anybody goes on the file is there; and nobody waits for one that couldn't write it
+        problem = processes.from_first(problem)
+        if problem is not None:
+            raise CheckpointError(problem)
         return True
 
     def _is_finite(self) -> bool:
