@@ -22,6 +22,7 @@ from pytorch_lightning.trainer import checks, files
 from pytorch_lightning.trainer.agreement import Agreement
 from pytorch_lightning.trainer.config import Config
 from pytorch_lightning.trainer.evaluation import EvaluationPlan, plan_evaluation
+from pytorch_lightning.trainer.exact_sum import adds_in_order
 from pytorch_lightning.trainer.gradients import before_update
 from pytorch_lightning.trainer.hooks import Hooks, hook_table, is_overridden, say_near_misses, takes_one_more
 from pytorch_lightning.trainer.optimizers import Schedule, read_optimizers
@@ -153,6 +154,8 @@ def plan_fit(
         run.progress.forget_limits()
     agreement = None if run.alone else Agreement(run, strategy.processes)
     parts = _step_parts(config, module, run, basis, rows, epoch_schedules, agreement)
+    nb_processes = strategy.processes.nb
+    in_order = adds_in_order(config.exact_elastic, basis.share, nb_processes, config.accumulate_grad_batches)
     return FitPlan(
         config=config,
         module=module,
@@ -162,7 +165,7 @@ def plan_fit(
         nb_batches=run.nb_tng_batches,
         train_window=build_train_window(parts)
         if basis.share.nb == 1
-        else build_round_window(parts, strategy, basis.share, module, config.exact_elastic),
+        else build_round_window(parts, strategy, basis.share, module, in_order),
         validation=basis.validation,
         sanity=None if basis.saved is not None else basis.sanity,
         epoch_schedules=epoch_schedules,

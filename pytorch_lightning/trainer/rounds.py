@@ -43,7 +43,7 @@ class Rounds:
     """One window's rounds: their batches, the gradients, the sum over processes, and the step."""
 
     def __init__(
-        self, parts: StepParts, strategy: Strategy, share: Share, module: nn.Module, exact_elastic: bool
+        self, parts: StepParts, strategy: Strategy, share: Share, module: nn.Module, in_order: bool
     ) -> None:
         self.parts, self.strategy, self.share = parts, strategy, share
         each = range(len(parts.optimizers))
@@ -55,7 +55,7 @@ class Rounds:
         self.table = RoundTable(parts, strategy, share)
         self.spare = Spare(strategy.processes) if strategy.runs_together else None
         self._module = module
-        self._exact = ExactSum(parts.optimizers, share, strategy.processes) if exact_elastic else None
+        self._exact = ExactSum(parts.optimizers, share, strategy.processes) if in_order else None
         self._held = HeldGradients() if parts.optimizer_step is not None else None
         self._looked_for_unused = False
 
@@ -190,14 +190,14 @@ class Rounds:
 
 
 def build_round_window(
-    parts: StepParts, strategy: Strategy, share: Share, module: nn.Module, exact_elastic: bool
+    parts: StepParts, strategy: Strategy, share: Share, module: nn.Module, in_order: bool
 ) -> TrainWindow:
-    """The window function where there are several virtual ranks."""
-    rounds = Rounds(parts, strategy, share, module, exact_elastic)
+    """The window function where there are several virtual ranks. ``in_order``: see ``exact_sum``."""
+    rounds = Rounds(parts, strategy, share, module, in_order)
     if any(map(needs_closure, parts.optimizers)):
         # of the further evaluations nothing is kept, and a line search may well try a point whose loss isn't finite
         tried = replace(parts, metrics=Metrics(), nonfinite=lambda loss: None)
-        again = Rounds(tried, strategy, share, module, exact_elastic)
+        again = Rounds(tried, strategy, share, module, in_order)
         again.buffers, again.weights, again.spare = rounds.buffers, rounds.weights, rounds.spare
         return build_closure_rounds(rounds, again)
     progress, groups = parts.progress, range(len(rounds.groups))

@@ -85,11 +85,13 @@ FITS: dict[str, tuple[type[models.Net], dict[str, Any]]] = {
     "counted": (models.Counted, {}),
     "counted and accumulated": (models.Counted, {"accumulate_grad_batches": 2}),
     "clipped by norm": (models.Net, {"gradient_clip": 0.1}),
+    "clipped by norm, smooth": (models.Smooth, {"gradient_clip": 0.1}),
     "clipped by value": (models.Net, {"gradient_clip": 0.01, "gradient_clip_algorithm": "value"}),
     "clipped, a step per optimizer": (models.Gan, {"gradient_clip": 0.05}),
     "scheduled": (models.Scheduled, {}),
     "milestones": (models.Net, {"lr_scheduler_milestones": [1]}),
     "line search": (models.Lbfgs, {}),
+    "line search, accumulated": (models.Lbfgs, {"accumulate_grad_batches": 2}),
     "waits": (models.Waits, {}),
     "ends early": (models.EndsEarly, {}),
     "ends early, accumulated": (models.EndsEarly, {"accumulate_grad_batches": 2}),
@@ -104,7 +106,6 @@ FITS: dict[str, tuple[type[models.Net], dict[str, Any]]] = {
     "a few steps": (models.Net, {"max_nb_steps": 3}),
     "a share of the data": (models.Net, {"train_percent_check": 0.5, "val_percent_check": 0.6}),
     "a trial": (models.Net, {"fast_dev_run": True}),
-    "not gathered": (models.Net, {"gather_validation": False}),
     "64": (models.Net, {"precision": "64"}),
     "bf16": (models.Net, {"precision": "bf16"}),
     "16": (models.Net, {"precision": "16"}),
@@ -304,6 +305,12 @@ def given_back(place: Place) -> Any:
         "copy": copied,
         "second fit": outcome(model, trainer),
     }
+
+
+@case
+def not_gathered(place: Place) -> Any:
+    """Each process makes its own numbers of its own batches."""
+    return fit(place, models.Net, gather_validation=False)
 
 
 @case

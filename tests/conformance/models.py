@@ -258,3 +258,6 @@ class Scalar(Smooth):
     def __init__(self, hparams: Any = None) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x) * self.scale
