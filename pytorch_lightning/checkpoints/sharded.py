@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytorch_lightning.checkpoints.store import _sync as sync
 from pytorch_lightning.checkpoints.store import read_checkpoint, write_checkpoint
 from pytorch_lightning.errors import CheckpointError
 from pytorch_lightning.processes import Processes, own_piece
@@ -55,7 +54,7 @@ def write_sharded(checkpoint: dict[str, Any], path: str | Path, processes: Proce
             if target.exists():
                 os.replace(target, old)
             os.replace(temporary, target)
-            sync(target.parent)
+            _sync(target.parent)
             shutil.rmtree(old, ignore_errors=True)
 
     _together(finish, processes)
@@ -166,11 +165,17 @@ def _together(function: Callable[[], Any], processes: Processes) -> list[Any]:
     return [result for result, _ in told]
 
 
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def _crc(path: Path) -> int:
     crc = 0
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
             crc = zlib.crc32(block, crc)
     return crc
-
-

@@ -42,7 +42,7 @@ class FullySharded(Strategy):
         **options: Any,
     ) -> None:
         self._min_parameters, self._options = min_parameters, options
-        self._chooses: Any = shard if shard is None or callable(shard) else lambda m: isinstance(m, tuple(shard))
+        self._shard = shard
         self._entry: Any = None
         self._before: list[tuple[nn.Module, type, set[str]]] = []
         self._originals: list[tuple[nn.Module, str, nn.Parameter]] = []
@@ -98,11 +98,15 @@ class FullySharded(Strategy):
             tied = any(not owners[p] <= inside for p in parameters)
             if candidate is module or isinstance(candidate, HOLDERS) or tied or not parameters - taken:
                 continue
-            size = sum(p.numel() for p in parameters - taken)
-            if size >= self._min_parameters if self._chooses is None else self._chooses(candidate):
+            if self._is_group(candidate, sum(p.numel() for p in parameters - taken)):
                 groups.append(candidate)
                 taken |= parameters
         return groups
+
+    def _is_group(self, module: nn.Module, nb_parameters: int) -> bool:
+        if self._shard is None:
+            return nb_parameters >= self._min_parameters
+        return bool(self._shard(module)) if callable(self._shard) else isinstance(module, tuple(self._shard))
 
     @torch.no_grad()
     def give_back(self, module: nn.Module) -> None:
@@ -113,7 +117,7 @@ class FullySharded(Strategy):
             piece: Any = owner._parameters.get(name)
             if isinstance(piece, DTensor):
                 if original not in whole:
-                    whole[original] = piece.full_tensor().to(original.device)
+                    whole[original] = gathered(piece).to(original.device)
                     original.data, original.grad = whole[original], None
                     original.requires_grad = piece.requires_grad
                 owner._parameters[name] = original
@@ -124,6 +128,7 @@ class FullySharded(Strategy):
                 del changed.__dict__[attribute]
             remove_hooks_of("torch.distributed.fsdp", changed)
         self._entry, self._before, self._originals = None, [], []
+        module.cpu()  # where it came from: no device may have the room for all of it
 
     def step_function(self, module: nn.Module, name: str, *, takes_optimizer: bool = False) -> Callable[..., Any]:
         if self._entry is None:
@@ -160,7 +165,7 @@ class FullySharded(Strategy):
     @torch.no_grad()
     def whole(self, data: Any) -> Any:
         if isinstance(data, DTensor):
-            tensor = data.full_tensor()
+            tensor = gathered(data)
             return tensor.cpu() if self.processes.is_first else tensor.new_empty(0)
         if isinstance(data, dict):
             copy = type(data)((key, self.whole(value)) for key, value in data.items())
@@ -189,6 +194,12 @@ class FullySharded(Strategy):
             for name, values in state["state"].items()
         }
         return {**state, "state": cut}
+
+
+def gathered(piece: DTensor) -> Tensor:
+    """The whole tensor, in memory of its size: torch leaves it in a padded buffer, which would be saved along."""
+    whole = piece.full_tensor()
+    return whole if whole.untyped_storage().nbytes() == whole.nbytes else whole.clone()
 
 
 class Entry(nn.Module):

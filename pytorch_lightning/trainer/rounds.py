@@ -7,7 +7,7 @@ numbers don't depend on how many processes there are.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
 from typing import Any
@@ -42,9 +42,7 @@ class Round:
 class Rounds:
     """One window's rounds: their batches, the gradients, the sum over processes, and the step."""
 
-    def __init__(
-        self, parts: StepParts, strategy: Strategy, share: Share, module: nn.Module, in_order: bool
-    ) -> None:
+    def __init__(self, parts: StepParts, strategy: Strategy, share: Share, module: nn.Module, in_order: bool) -> None:
         self.parts, self.strategy, self.share = parts, strategy, share
         each = range(len(parts.optimizers))
         self.groups = [(i,) for i in each] if parts.takes_optimizer else [tuple(each)]
@@ -56,6 +54,7 @@ class Rounds:
         self.spare = Spare(strategy.processes) if strategy.runs_together else None
         self._module = module
         self._exact = ExactSum(parts.optimizers, share, strategy.processes) if in_order else None
+        # what a user's optimizer_step lets wait was exchanged already
         self._held = HeldGradients() if parts.optimizer_step is not None else None
         self._looked_for_unused = False
 
@@ -132,7 +131,22 @@ class Rounds:
             seed_device(word)
 
     def _requiring(self, group: int) -> AbstractContextManager[None]:
-        return only_requiring(self.parts.optimizers, group) if self.parts.takes_optimizer else nullcontext()
+        if not self.parts.takes_optimizer:
+            return nullcontext()
+        alone = self.strategy.processes.nb == 1
+        return only_requiring(self.parts.optimizers, group) if alone else self._only(group)
+
+    @contextmanager
+    def _only(self, group: int) -> Iterator[None]:
+        """A scope for a pass that is for one group of several."""
+        # DDP remembers that they have gradients, so it must find some
+        optimizers, others = self.parts.optimizers, HeldGradients(zeros=True)
+        rest = [optimizer for i, optimizer in enumerate(optimizers) if i not in self.groups[group]]
+        # otherwise an exchange would take along, too early, what the others have so far
+        others.take(rest)
+        with only_requiring(optimizers, group):
+            yield
+        others.put_back(rest)
 
     def exchange_late(self, group: int) -> None:
         """The window ended before its last round: exchange what there is."""
@@ -272,16 +286,17 @@ def build_closure_rounds(rounds: Rounds, again: Rounds) -> TrainWindow:
 
 
 class HeldGradients:
-    """Gradients of optimizers that a user's ``optimizer_step`` lets wait: they were exchanged already, so they are
-    put aside while those of the next window are."""
+    """Gradients that are put aside while others are exchanged."""
 
-    def __init__(self) -> None:
+    def __init__(self, zeros: bool = False) -> None:
         self._held: dict[Any, Tensor] = {}
+        self._zeros = zeros
 
     def take(self, optimizers: Sequence[Optimizer]) -> None:
         """Put aside what is there."""
         for parameter in gradients_of(optimizers):
-            self._held[parameter], parameter.grad = parameter.grad, None
+            self._held[parameter] = parameter.grad
+            parameter.grad = torch.zeros_like(parameter.grad) if self._zeros else None
 
     def put_back(self, optimizers: Sequence[Optimizer]) -> None:
         """Add what was put aside."""

@@ -96,7 +96,8 @@ class Trainer(ReadAttributes):
     *Where*
     gpus: None is the CPU; a number of GPUs, a list, '0,1', or -1 for all
     nb_processes: processes to start on this machine where no GPUs are used; more than 1 means 'ddp'
-    distributed_backend: None, 'dp' (several GPUs in one process), 'ddp' (a process for each), or a strategy object
+    distributed_backend: None, 'dp' (several GPUs in one process), 'ddp' (a process for each), 'fsdp' (a process for
+        each, which holds a piece of every weight), or a strategy object
     nb_gpu_nodes: machines; torchrun or srun starts the processes on each
     virtual_ranks: batches in the global batch; None is the number of processes at the first start
     exact_elastic: true gives the same bits on any number of processes, at the cost of a slower exchange
