@@ -137,6 +137,8 @@ def main(hparams: Namespace) -> None:
         silence=["no-validation"],  # there is no number that says how good an image is
     )
     trainer.fit(model)
+    if hparams.fast_dev_run:  # keeps nothing
+        return
     trainer.save_checkpoint(folder / "gan.ckpt")
 
     print(f"images          {folder / 'epoch_*.png'}")

@@ -10,9 +10,16 @@ Every message has four short parts: what, where, what was received, what to do. 
 something that is probably a mistake but may be meant; its code silences it: ``Trainer(silence=('not-shuffled',))``.
 """
 
+import contextlib
+import difflib
+import inspect
+import re
 import sys
-from collections.abc import Collection, Iterable
-from typing import NamedTuple
+import textwrap
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 
 class LightningError(Exception):
@@ -20,7 +27,10 @@ class LightningError(Exception):
 
 
 class MisconfigurationException(LightningError):
-    """A run that can't work, found before its first batch."""
+    """A run that can't work, found before its first batch. ``problems`` lists the mistakes where they were found
+    together."""
+
+    problems: "tuple[Problem, ...]" = ()
 
 
 class FitError(LightningError):
@@ -41,6 +51,8 @@ class Problem(NamedTuple):
     what: str
     received: str = ""
     do: str = ""
+    error: LightningError | None = None
+    """What to raise where this is the only one."""
 
     def __str__(self) -> str:
         """The problem in one paragraph.
@@ -49,33 +61,81 @@ class Problem(NamedTuple):
         "gradient_clip must be a number; received 'x' (str). Pass 0 to turn it off."
         """
         text = self.what + (f"; received {self.received}" if self.received else "")
-        # code to write, on lines of its own, takes no full stop
-        return text + "." + (f" {self.do}" if self.do else "") + ("." if self.do and "\n" not in self.do else "")
+        stop = "" if "\n" in self.do or self.do.endswith("?") else "."  # a stub to write is code
+        return text + "." + (f" {self.do}{stop}" if self.do else "")
 
 
 def describe(value: object) -> str:
-    """``value`` for a message: short, with its type, and with its shape where it is a tensor.
+    """``value`` for a message: one short line, with its type, and with its shape where it is a tensor.
 
-    >>> describe(3)
-    '3 (int)'
+    >>> describe(3), describe(int), describe(print)
+    ('3 (int)', 'the class int', 'the function print')
     """
-    shape = getattr(value, "shape", None)
-    if shape is not None:
-        return f"a {type(value).__name__} of shape {tuple(shape)}"
     if value is None:
         return "None"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if inspect.isroutine(value):
+        return f"the function {value.__name__}"
+    shape, name = getattr(value, "shape", None), type(value).__name__
+    if shape is not None:
+        return f"a {name} of shape {tuple(shape)}"
     text = repr(value)
-    return f"{text if len(text) <= 80 else text[:77] + '...'} ({type(value).__name__})"
+    if text.startswith("<") or ("\n" in text and not isinstance(value, (str, list, tuple, dict))):
+        return (
+            f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"  # an address, or a drawing of many lines, says no more
+        )
+    text = re.sub(r" at 0x[0-9a-f]+", "", " ".join(text.split()))
+    return f"{text if len(text) <= 80 else text[:77] + '...'} ({name})"
+
+
+def near(name: str, known: Iterable[str], nb: int = 1) -> str:
+    """`` Did you mean 'x'?`` where up to ``nb`` of ``known`` are spelt like ``name``; nothing otherwise.
+
+    >>> near("val_los", ["val_loss", "tng_loss"])
+    " Did you mean 'val_loss'?"
+    """
+    found = difflib.get_close_matches(name, known, n=nb)
+    return f" Did you mean {' or '.join(map(repr, found))}?" if found else ""
 
 
 def raise_together(problems: Iterable[Problem]) -> None:
     """Raise one ``MisconfigurationException`` that lists every problem; nothing where there is none."""
     found = list(dict.fromkeys(problems))
-    if len(found) == 1:
-        raise MisconfigurationException(str(found[0]))
-    if found:
-        lines = "\n".join(f"  {number}. {problem}" for number, problem in enumerate(found, 1))
-        raise MisconfigurationException(f"{len(found)} things must be mended before this can run:\n{lines}")
+    if not found:
+        return
+    if len(found) == 1 and found[0].error is not None:
+        raise found[0].error
+    text = str(found[0])
+    if len(found) > 1:
+        lines = [f"  {number}. {textwrap.indent(str(p), ' ' * 5)[5:]}" for number, p in enumerate(found, 1)]
+        text = "\n".join([f"{len(found)} things must be mended before this can run:", *lines])
+    error = MisconfigurationException(text)
+    error.problems = tuple(found)
+    raise error
+
+
+def attempt(problems: list[Problem], function: Callable[[], T], *, keep_type: bool = False) -> T | None:
+    """What ``function`` gives; None, and an entry in ``problems``, where it finds a mistake. ``keep_type``: its
+    error is raised as it is where it is the only one."""
+    try:
+        return function()
+    except (MisconfigurationException, CheckpointError) as error:
+        several = getattr(error, "problems", ())
+        problems += several or [Problem(str(error).removesuffix("."), error=error if keep_type else None)]
+        return None
+
+
+@contextlib.contextmanager
+def noting(text: str) -> Iterator[None]:
+    """A scope whose exceptions keep their type and traceback and get ``text`` as a note; ours say so themselves."""
+    try:
+        yield
+    except LightningError:
+        raise
+    except Exception as error:
+        error.add_note(text)
+        raise
 
 
 class Notices:
@@ -90,4 +150,8 @@ class Notices:
         """Print ``text`` with its ``code``; nothing where that code was said before or silenced."""
         if code not in self._done and not self.quiet:
             self._done.add(code)
-            print(f"pytorch_lightning: {text}  [{code}]", file=sys.stderr, flush=True)
+            self.report(f"{text}  [{code}]")
+
+    def report(self, text: str) -> None:
+        """Print ``text``, each time: something that went wrong, and that training survived."""
+        print(f"pytorch_lightning: {text}", file=sys.stderr, flush=True)

@@ -41,6 +41,8 @@ ARROWS = {
     "processes": set(),
     "seeding": set(),
     "errors": set(),
+    "faults": set(),
+    "timings": set(),
     "models": {"trainer"},
     "utils": {"trainer", "errors"},
     "utilities": {"trainer", "errors"},
@@ -79,7 +81,8 @@ def functions_of(path: Path) -> list[tuple[str, int]]:
 def test_imports_point_one_way(path: Path) -> None:
     part = part_of(path)
     if part != "__init__":
-        assert imports_of(path) <= ARROWS[part], f"{path.relative_to(PACKAGE)} imports what is above it"
+        # a point that a test can make fail may lie anywhere
+        assert imports_of(path) <= ARROWS[part] | {"faults"}, f"{path.relative_to(PACKAGE)} imports what is above it"
 
 
 def test_no_file_is_long() -> None:
@@ -130,7 +133,7 @@ def test_no_part_is_given_the_trainer() -> None:
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
-    heavy = ["pandas", "tensorboard", "test_tube", "torchvision", "matplotlib", "tqdm", "imageio", "PIL"]
+    heavy = ["pandas", "tensorboard", "test_tube", "torchvision", "matplotlib", "tqdm", "imageio", "PIL", "fsspec"]
     code = (
         "import sys, torch; before = set(sys.modules); import pytorch_lightning;"
         "from pytorch_lightning import Trainer, LightningModule;"
@@ -214,6 +217,7 @@ def test_a_batch_costs_few_calls(tmp_path: Path, options: dict[str, Any]) -> Non
 def test_every_test_folder_mirrors_a_part() -> None:
     """Nothing of the package goes by another name in the tests."""
     root = Path(__file__).parent
-    others = {"equality", "examples", "conformance", "faults", "frozen", "slurm", "hosts", "docs"}
+    others = {"benchmarks", "mistakes", "equality", "examples", "conformance", "faults", "frozen", "slurm", "hosts"}
+    others |= {"docs"}
     there = {p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith((".", "_"))}
     assert there - others <= {p.name for p in PACKAGE.iterdir()} | {"trainer"}

@@ -1,8 +1,11 @@
 """Random numbers as functions of counters."""
 
+import hashlib
 import random
+import struct
 
 import numpy as np
+import pytest
 import torch
 
 from pytorch_lightning import seed_everything, seeding
@@ -46,3 +49,28 @@ def test_states_come_back_from_plain_data() -> None:
     first = draw()
     seeding.set_generator_states(states)
     assert draw() == first
+
+
+@pytest.mark.parametrize("counters", [(None,), (None, 3), (5, None, 2)])
+def test_hashing_ahead_changes_no_number(counters: tuple[int | None, ...]) -> None:
+    seed_at = seeding.build_seeder(-7, seeding.MODEL, *counters)
+    for n in (0, 1, 2, seeding.AHEAD - 1, seeding.AHEAD, 1000, 999, 2**40):
+        random.gauss(0, 1)  # leaves a second number behind, which seeding drops
+        word = seed_at(n)
+        drawn = torch.rand(()), random.gauss(0, 1), np.random.rand()
+        assert word == seeding.seed_streams(-7, seeding.MODEL, *(n if c is None else c for c in counters))
+        assert drawn == (torch.rand(()), random.gauss(0, 1), np.random.rand())
+
+
+def test_the_streams_are_those_of_the_public_seeding_functions() -> None:
+    random.gauss(0, 1)
+    word = seeding.seed_streams(1, seeding.MODEL, 2)
+    drawn = torch.rand(()), random.random(), random.gauss(0, 1), np.random.rand()
+    for_torch, for_python, for_numpy = struct.unpack_from(
+        "<QQI", hashlib.blake2b(struct.pack("<5Q", 1, seeding.MODEL, 2, 0, 0), digest_size=24).digest()
+    )
+    torch.manual_seed(for_torch >> 1)
+    random.seed(for_python)
+    np.random.seed(for_numpy)
+    assert word == for_torch >> 1
+    assert drawn == (torch.rand(()), random.random(), random.gauss(0, 1), np.random.rand())

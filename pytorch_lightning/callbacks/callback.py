@@ -45,6 +45,8 @@ class Run(Protocol):
     fast_dev_run: bool
     version: int | str | None
     """The version of the run's folder, or of the user's Experiment."""
+    folder: Path | None
+    """Where the run's files are; None where there are none."""
 
     @property
     def progress(self) -> RunProgress:
@@ -84,6 +86,9 @@ class Callback:
     def on_epoch_start(self, run: Run) -> None:
         """Before the first batch of an epoch."""
 
+    def on_batch_start(self, run: Run, data_batch: Any) -> int | None:
+        """Before each training step, with the batch as the loader gave it. Return -1 to end the epoch here."""
+
     def on_batch_end(self, run: Run) -> None:
         """After each training batch."""
 
@@ -108,6 +113,9 @@ class Callback:
     def needed_metric(self) -> str | None:
         """The name of a metric without which this callback can't work; None where it needs none."""
         return None
+
+    def reset(self) -> None:
+        """Forget an earlier fit. Called before each fit; a resume puts its state back afterwards."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of this callback, as plain data."""

@@ -3,7 +3,7 @@
 from typing import Any
 
 from pytorch_lightning.callbacks.callback import Callback, Run
-from pytorch_lightning.callbacks.monitor import direction, is_better, worst
+from pytorch_lightning.callbacks.monitor import check_count, direction, is_better, worst
 
 
 class EarlyStopping(Callback):
@@ -24,8 +24,12 @@ class EarlyStopping(Callback):
         verbose: int = 0,
         mode: str = "auto",
     ) -> None:
+        check_count(self, "patience", patience, 0)
         self.monitor, self.min_delta, self.patience = monitor, abs(min_delta), patience
         self.verbose, self.mode = verbose, direction(monitor, mode)
+        self.reset()
+
+    def reset(self) -> None:
         self.best = worst(self.mode)
         self.wait = 0
         self.stopped_epoch: int | None = None

@@ -4,15 +4,15 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.callbacks.callback import Callback, Run
-from pytorch_lightning.callbacks.monitor import direction, is_better, worst
-from pytorch_lightning.errors import MisconfigurationException
+from pytorch_lightning.callbacks.monitor import check_count, direction, is_better, worst
+from pytorch_lightning.errors import MisconfigurationException, describe
 
 
 class ModelCheckpoint(Callback):
     """Saves ``{filepath}/{prefix}_ckpt_epoch_{n}.ckpt`` after validations, n counting epochs from 1.
 
     ``filepath`` is a folder. Without validation it saves at the end of each epoch. A later file of the same epoch
-    replaces the earlier one.
+    replaces the earlier one; where the best are kept, only if it is better.
 
     ``monitor``, ``mode``: the metric and its better direction ('auto': max where the name holds 'acc').
     ``save_best_only``: only where ``monitor`` beat every value so far, and only the newest of these is kept.
@@ -36,8 +36,13 @@ class ModelCheckpoint(Callback):
         save_top_k: int | None = None,
         save_function: Any = None,
     ) -> None:
-        if period < 1:
-            raise MisconfigurationException(f"ModelCheckpoint: period must be at least 1; received {period}.")
+        check_count(self, "period", period, 1)
+        if save_top_k is not None:
+            check_count(self, "save_top_k", save_top_k, -1)
+        if not isinstance(filepath, (str, Path)) or not str(filepath):
+            raise MisconfigurationException(
+                f"ModelCheckpoint: filepath must be a folder; received {describe(filepath)}. Pass 'checkpoints', say."
+            )
         if save_best_only and save_top_k not in (None, 1):
             raise MisconfigurationException(
                 f"ModelCheckpoint: save_best_only keeps one file and save_top_k={save_top_k} another number."
@@ -48,11 +53,15 @@ class ModelCheckpoint(Callback):
         self.mode, self.period, self.prefix = direction(monitor, mode), period, prefix
         self.save_top_k = 1 if save_best_only else (None if save_top_k == -1 else save_top_k)
         self.save_function = save_function
+        self.reset()
+
+    def reset(self) -> None:
         self.best = worst(self.mode)
         self.best_path: str | None = None
-        """The file with the best value so far (the newest where nothing is compared)."""
-        self.kept: dict[str, float] = {}
-        """The files that this callback wrote and hasn't deleted, with their values."""
+        """The file with the best value so far; the newest where ``monitor`` isn't known."""
+        self.kept: dict[str, float | None] = {}
+        """The files that this callback keeps, with their values."""
+        self._written: set[str] = set()
         self._last_epoch: int | None = None
 
     def on_validation_end(self, run: Run, metrics: dict[str, float | int]) -> None:
@@ -66,40 +75,49 @@ class ModelCheckpoint(Callback):
         epoch = run.progress.epoch + 1
         if self._last_epoch is not None and epoch != self._last_epoch and epoch - self._last_epoch < self.period:
             return
-        if self.save_top_k is None:
-            value = 0.0 if value is None else value
-        elif value is None or self.save_top_k == 0 or not self._among_best(value):
-            return
-        self._last_epoch = epoch
         folder = Path(self.filepath) if run.scratch is None else run.scratch / "checkpoints"
         path = str(folder / f"{self.prefix}_ckpt_epoch_{epoch}.ckpt")
+        if not self._is_kept(path, value):
+            return
+        self._last_epoch = epoch
         self.kept.pop(path, None)
         self.kept[path] = value
-        if self.save_top_k is None or is_better(value, self.best, self.mode):
-            self.best_path = path
-        if is_better(value, self.best, self.mode):
+        if value is not None and is_better(value, self.best, self.mode):
             self.best = value
         surplus = self._forget_surplus()
+        pick = min if self.mode == "min" else max
+        self.best_path = path if self.best == worst(self.mode) else pick(self.kept, key=self._worth)
 
         def saved() -> None:
-            for old in surplus:
+            self._written.add(path)
+            for old in self._written & surplus:
                 Path(old).unlink(missing_ok=True)
+            self._written -= surplus
             if self.verbose:
                 print(f"saved {path}", flush=True)
 
         run.save(path, on_saved=saved, weights_only=self.save_weights_only)
 
-    def _among_best(self, value: float) -> bool:
-        assert self.save_top_k is not None
-        if len(self.kept) < self.save_top_k and not self.save_best_only:
-            return value == value  # NaN is never among the best
-        return any(is_better(value, old, self.mode) for old in self.kept.values()) or not self.kept
-
-    def _forget_surplus(self) -> list[str]:
+    def _is_kept(self, path: str, value: float | None) -> bool:
+        """Whether a file at ``path`` with this value is worth being kept."""
         if self.save_top_k is None:
-            return []
-        ranked = sorted(self.kept, key=lambda path: self.kept[path], reverse=self.mode == "max")
-        surplus = ranked[self.save_top_k :]
+            return True
+        if self.save_top_k == 0 or value is None or value != value:
+            return False
+        if path in self.kept:
+            return is_better(value, self._worth(path), self.mode)
+        return len(self.kept) < self.save_top_k or any(
+            is_better(value, self._worth(old), self.mode) for old in self.kept
+        )
+
+    def _worth(self, path: str) -> float:
+        """The value of a file; the worst there is where it has none, or NaN."""
+        value = self.kept[path]
+        return worst(self.mode) if value is None or value != value else value
+
+    def _forget_surplus(self) -> set[str]:
+        ranked = sorted(self.kept, key=self._worth, reverse=self.mode == "max")
+        surplus = set() if self.save_top_k is None else set(ranked[self.save_top_k :])
         for path in surplus:
             del self.kept[path]
         return surplus
@@ -113,3 +131,4 @@ class ModelCheckpoint(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self.best_path = state["best"], state["best_path"]
         self.kept, self._last_epoch = dict(state["kept"]), state["last_epoch"]
+        self._written = set(self.kept)

@@ -1,8 +1,9 @@
 """Which of two values of a metric is the better one."""
 
 import math
+from typing import Any
 
-from pytorch_lightning.errors import MisconfigurationException
+from pytorch_lightning.errors import MisconfigurationException, describe
 
 
 def direction(monitor: str, mode: str) -> str:
@@ -11,8 +12,10 @@ def direction(monitor: str, mode: str) -> str:
     >>> direction("val_acc", "auto"), direction("val_loss", "auto")
     ('max', 'min')
     """
+    if not isinstance(monitor, str):
+        raise MisconfigurationException(f"monitor must be the name of a metric; received {describe(monitor)}.")
     if mode not in ("auto", "min", "max"):
-        raise MisconfigurationException(f"mode must be 'auto', 'min' or 'max'; received {mode!r}.")
+        raise MisconfigurationException(f"mode must be 'auto', 'min' or 'max'; received {describe(mode)}.")
     if mode != "auto":
         return mode
     return "max" if "acc" in monitor or monitor.startswith("fmeasure") else "min"
@@ -26,3 +29,11 @@ def worst(mode: str) -> float:
 def is_better(value: float, than: float, mode: str, min_delta: float = 0.0) -> bool:
     """Whether ``value`` beats ``than`` by more than ``min_delta``. NaN never does."""
     return value > than + min_delta if mode == "max" else value < than - min_delta
+
+
+def check_count(owner: object, name: str, value: Any, least: int) -> None:
+    """Raises ``MisconfigurationException`` where ``value`` isn't a whole number of at least ``least``."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
+        raise MisconfigurationException(
+            f"{type(owner).__name__}: {name} must be a whole number of at least {least}; received {describe(value)}."
+        )

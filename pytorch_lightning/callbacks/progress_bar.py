@@ -14,9 +14,9 @@ class ProgressBar(Callback):
     """A tqdm bar over the batches of an epoch, with its validations nested below.
 
     Drawn at most 10 times a second; numbers are read from the device only then. On something that isn't a
-    terminal one plain line is printed every 5 seconds, and one at each epoch's end. ``process_position`` is the
-    line that the bar takes, counted from 0, for several runs in one terminal. ``gpu_name`` is shown where it
-    isn't 0.
+    terminal one plain line is printed every 5 seconds, and one at each epoch's end. ``process_position``, counted
+    from 0, keeps the two lines of a run apart from those of others in one terminal. ``gpu_name`` is shown where
+    it isn't 0.
     """
 
     only_first = True
@@ -27,6 +27,7 @@ class ProgressBar(Callback):
         self._nested: Any = None
         self._drawn = self._began = 0.0
         self._first_batch = 0
+        self._nb_evaluated: int | None = None
         self._plain = False
 
     def on_fit_start(self, run: Run) -> None:
@@ -68,7 +69,8 @@ class ProgressBar(Callback):
         self._close()
 
     def on_evaluation_start(self, run: Run, stage: str, nb_batches: int | None) -> None:
-        self._plain = not _can_draw()
+        self._plain, self._nb_evaluated = not _can_draw(), nb_batches
+        self._drawn = self._drawn or time.monotonic()
         if self._bar is not None:
             self._draw(run, run.progress.batch_nb)
         if not self._plain:
@@ -83,12 +85,17 @@ class ProgressBar(Callback):
             )
 
     def on_evaluation_batch_end(self, run: Run, stage: str, batch_nb: int) -> None:
+        now = time.monotonic()
         if self._nested is not None:
-            now = time.monotonic()
             self._nested.n = batch_nb + 1
-            if now - self._drawn >= DRAW_SECONDS:
-                self._drawn = now
-                self._nested.refresh()
+        if now - self._drawn < (LINE_SECONDS if self._plain else DRAW_SECONDS):
+            return
+        self._drawn = now
+        if self._nested is not None:
+            self._nested.refresh()
+        elif self._plain:
+            total = "" if self._nb_evaluated is None else f"/{self._nb_evaluated}"
+            print(f"{stage}: {batch_nb + 1}{total} batches", file=sys.stderr, flush=True)
 
     def on_evaluation_end(self, run: Run, stage: str) -> None:
         if self._nested is not None:

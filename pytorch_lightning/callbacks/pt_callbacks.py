@@ -1,2 +1,3 @@
 from pytorch_lightning.callbacks import EarlyStopping as EarlyStopping
 from pytorch_lightning.callbacks import ModelCheckpoint as ModelCheckpoint
+from pytorch_lightning.callbacks.keras_style import KerasCallback as Callback  # noqa: F401

@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import inspect
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import PurePath
@@ -91,6 +92,8 @@ def plain_hparams(hparams: Any, notices: Notices | None = None) -> dict[str, Any
     if hparams is None:
         return {}
     if not isinstance(hparams, Mapping):
+        if notices is not None and not dataclasses.is_dataclass(hparams) and not hasattr(hparams, "__dict__"):
+            notices.say("hparams-left-out", f"hparams aren't saved: {describe(hparams)} has no names; use a Namespace")
         if dataclasses.is_dataclass(hparams) and not isinstance(hparams, type):
             hparams = {f.name: getattr(hparams, f.name) for f in dataclasses.fields(hparams)}
         else:
@@ -98,7 +101,7 @@ def plain_hparams(hparams: Any, notices: Notices | None = None) -> dict[str, Any
     plain: dict[str, Any] = {}
     left_out = []
     for key, value in hparams.items():
-        if callable(value) and not isinstance(value, type):
+        if inspect.isroutine(value):
             continue
         try:
             plain[str(key)] = to_plain(value)
@@ -128,15 +131,38 @@ def module_part(module: Any) -> dict[str, Any]:
 
 def upgrade(checkpoint: dict[str, Any], path: Any) -> dict[str, Any]:
     """``checkpoint`` in today's layout. Raises ``CheckpointError`` where it is newer, or not one of ours."""
-    written = checkpoint.get("format")
-    if not isinstance(written, int) or "parts" not in checkpoint:
+    check_format(checkpoint, path)
+    parts = checkpoint.get("parts")
+    absent = [key for key in ("format", "parts", "optimizer_states", "lr_schedulers") if key not in checkpoint]
+    absent += [f"parts[{name!r}]" for name in ("progress", "data") if isinstance(parts, dict) and name not in parts]
+    if absent or not isinstance(parts, dict):
+        weights = "" if "library" not in checkpoint else " It was written with save_weights_only=True, perhaps."
         raise CheckpointError(
-            f"{path} doesn't hold all that a resume needs: the keys 'format' and 'parts' of a Trainer's checkpoint are"
-            f" missing (it has {sorted(map(str, checkpoint))[:8]}). For weights alone use load_from_checkpoint."
+            f"{path} doesn't hold all that a resume needs; it has {sorted(map(str, checkpoint))[:8]}, without"
+            f" {', '.join(absent) or 'a dict as parts'}.{weights} For its weights alone use load_from_checkpoint."
         )
-    if written > FORMAT:
+    return checkpoint
+
+
+def check_format(checkpoint: dict[str, Any], path: Any) -> None:
+    """Raises ``CheckpointError`` where ``checkpoint`` was written by a version newer than this one."""
+    written = checkpoint.get("format")
+    if isinstance(written, int) and written > FORMAT and "library" in checkpoint:
         raise CheckpointError(
             f"{path} has format {written} and this version ({__version__}) reads up to {FORMAT}."
             " Upgrade pytorch-lightning-classic."
         )
-    return checkpoint
+
+
+def restore_module(module: Any, checkpoint: dict[str, Any], path: Any) -> None:
+    """Restore ``module`` through its own hooks. Raises ``CheckpointError`` where the weights don't fit."""
+    check_format(checkpoint, path)
+    module.on_load_checkpoint(checkpoint)
+    try:
+        module.load_model_specific(checkpoint)
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointError(
+            f"load_model_specific of {type(module).__name__} can't restore {path}, which has"
+            f" {sorted(map(str, checkpoint))[:8]}: {type(error).__name__}: {str(error).rstrip('.')}."
+            " Use the model, with the hyperparameters, that wrote it."
+        ) from error

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytorch_lightning.checkpoints.store import read_checkpoint, write_checkpoint
+from pytorch_lightning.checkpoints.store import DamagedCheckpoint, read_checkpoint, sync, write_checkpoint
 from pytorch_lightning.errors import CheckpointError
 from pytorch_lightning.processes import Processes, own_piece
 
@@ -54,7 +54,7 @@ def write_sharded(checkpoint: dict[str, Any], path: str | Path, processes: Proce
             if target.exists():
                 os.replace(target, old)
             os.replace(temporary, target)
-            _sync(target.parent)
+            sync(target.parent)
             shutil.rmtree(old, ignore_errors=True)
 
     _together(finish, processes)
@@ -69,7 +69,7 @@ def is_sharded(path: str | Path) -> bool:
 def read_sharded(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     """The checkpoint in the folder ``path``, its tensors whole, whatever the number of processes that wrote it.
 
-    Raises ``CheckpointError`` where a file is missing, damaged, or of another save.
+    Raises ``DamagedCheckpoint`` where a file is missing, damaged, or of another save.
     """
     folder = Path(path)
     manifest = read_checkpoint(folder / MANIFEST)
@@ -84,13 +84,13 @@ def read_sharded(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     for file in manifest[KEY]:
         piece_path = folder / file["name"]
         if not piece_path.is_file() or piece_path.stat().st_size != file["size"] or _crc(piece_path) != file["crc"]:
-            raise CheckpointError(f"{piece_path} is missing or damaged. Use an older checkpoint.")
+            raise DamagedCheckpoint(f"{piece_path} is missing or damaged. Use an older checkpoint.")
         for number, dim, start, piece in read_checkpoint(piece_path)["pieces"]:
             place = tensors[number] if dim is None else tensors[number].narrow(dim, start, piece.shape[dim])
             place.copy_(piece)
             missing[number] -= piece.numel()
     if any(missing):
-        raise CheckpointError(f"{path} lacks pieces of {sum(map(bool, missing))} tensors. Use an older checkpoint.")
+        raise DamagedCheckpoint(f"{path} lacks pieces of {sum(map(bool, missing))} tensors. Use an older checkpoint.")
     return checkpoint  # type: ignore[no-any-return]
 
 
@@ -163,14 +163,6 @@ def _together(function: Callable[[], Any], processes: Processes) -> list[Any]:
     if errors:
         raise CheckpointError(errors[0])
     return [result for result, _ in told]
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _crc(path: Path) -> int:

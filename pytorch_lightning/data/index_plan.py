@@ -74,23 +74,33 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[tuple[BatchKey, Any]]:
+        seed, epoch, loader_id = self.seed, self.epoch, self.loader_id
+        for batch_nb, indices, _, crc in self.drawn():
+            yield BatchKey(seed, epoch, loader_id, batch_nb, crc), indices
+
+    def drawn(self) -> Iterator[tuple[int, Any, "array[int] | None", int]]:
+        """For the same batches (number, what the sampler gave, that as an array, the CRC up to and with it).
+
+        The array is None where the sampler gave something else than whole numbers.
+        """
         states = [_state_of(generator) for generator in self._generators]
-        seed, epoch, loader_id, start, limit = self.seed, self.epoch, self.loader_id, self.start, self.limit
-        crcs, crc, batch_nb = self._crcs, 0, -1
+        start, crcs, crc, batch_nb = self.start, self._crcs, 0, -1
         has = None if self.share.nb == 1 else self.share.has
         try:
-            for batch_nb, indices in enumerate(islice(self._drawn(), limit)):
+            for batch_nb, indices in enumerate(islice(self._drawn(), self.limit)):
                 if batch_nb == start:
                     self._compare(crc)
                 try:
-                    crc = crc32(array("q", indices), crc)
-                except TypeError:  # not a list of whole numbers
+                    whole = array("q", indices)
+                    crc = crc32(whole, crc)
+                except TypeError:
+                    whole = None
                     crc = crc32(repr(indices).encode(), crc)
                 if batch_nb >= start - 1:
                     crcs[batch_nb + 1] = crc
                     crcs.pop(batch_nb - MOST_AHEAD, None)
                 if batch_nb >= start and (has is None or has(batch_nb)):
-                    yield BatchKey(seed, epoch, loader_id, batch_nb, crc), indices
+                    yield batch_nb, indices, whole, crc
             self.nb_drawn = batch_nb + 1
             if batch_nb < start:  # all of them dropped, or there are fewer now
                 self._compare(crc)

@@ -24,9 +24,10 @@ from torch.utils.data import (
 )
 
 from pytorch_lightning import seeding
+from pytorch_lightning.data.in_memory import InMemory, is_in_memory
 from pytorch_lightning.data.index_plan import IndexPlan, set_epoch
-from pytorch_lightning.data.seeded_view import KeyedDataset, SeededDataset, SeededIterable
-from pytorch_lightning.errors import FitError, MisconfigurationException
+from pytorch_lightning.data.seeded_view import KeyedDataset, SeededDataset, SeededIterable, loader_name, pass_name
+from pytorch_lightning.errors import FitError, MisconfigurationException, describe
 from pytorch_lightning.processes import EVERYTHING, Share
 
 
@@ -35,6 +36,8 @@ class ReplayableLoader(ABC):
 
     nb_drawn = 0
     """How many batches the epoch had, other processes' included; known once ``batches`` was used up."""
+    nb_workers: int | None = None
+    """How many processes make batches; None where there can't be any, or where they wouldn't help."""
 
     @abstractmethod
     def batches(self, epoch: int, start: int = 0, limit: int | None = None) -> Iterator[Any]:
@@ -69,11 +72,13 @@ class IndexedLoader(ReplayableLoader):
         view = (KeyedDataset if draws_nothing else SeededDataset)(loader.dataset)
         place = {"batch_sampler": self._plan} if batched else {"batch_size": None, "sampler": self._plan}
         self._loader: DataLoader[Any] = DataLoader(view, **place, **_options_of(loader))
+        self._in_memory = InMemory(cast("TensorDataset", loader.dataset)) if is_in_memory(loader) else None
+        self.nb_workers = loader.num_workers if self._in_memory is None else None
 
     def batches(self, epoch: int, start: int = 0, limit: int | None = None) -> Iterator[Any]:
         self._plan.begin_epoch(epoch, start, limit)
         set_epoch(getattr(self._loader.dataset, "_dataset", None), epoch)
-        return iter(self._loader)
+        return iter(self._loader) if self._in_memory is None else self._in_memory.batches(self._plan.drawn())
 
     @property
     def nb_drawn(self) -> int:  # type: ignore[override]
@@ -107,6 +112,7 @@ class StreamLoader(ReplayableLoader):
         self._view: SeededIterable | None = None
         self._loader = loader
         if isinstance(loader, DataLoader) and type(loader).__iter__ is DataLoader.__iter__:
+            self.nb_workers = loader.num_workers
             self._view = SeededIterable(loader.dataset, seed, loader_id)
             self._loader = DataLoader(
                 self._view, batch_size=loader.batch_size, drop_last=loader.drop_last, **_options_of(loader)
@@ -116,8 +122,9 @@ class StreamLoader(ReplayableLoader):
     def batches(self, epoch: int, start: int = 0, limit: int | None = None) -> Iterator[Any]:
         if self._used_up:
             raise FitError(
-                "the loader gave its batches in an earlier epoch and can't start again; received an iterator, not an"
-                " iterable. Return a DataLoader, a list, or an object whose __iter__ starts anew."
+                f"{loader_name(self._loader_id)} gave its batches in an earlier epoch and can't start again; received"
+                f" {describe(self._loader)}, an iterator. Return a DataLoader, a list, or an object whose __iter__"
+                " starts anew."
             )
         seed, loader_id = self._seed, self._loader_id
         if self._view is not None:
@@ -145,8 +152,14 @@ class StreamLoader(ReplayableLoader):
                 batch = next(iterator)
             except StopIteration:
                 if not batch_nb:
-                    raise FitError("a loader gave no batch at all. Check its dataset and its length.") from None
+                    text = f"{loader_name(loader_id)} gave no batch at all ({pass_name(loader_id, epoch)})"
+                    raise FitError(f"{text}. Check its dataset and its length.") from None
                 return
+            except Exception as error:
+                error.add_note(
+                    f"raised by {loader_name(loader_id)} ({pass_name(loader_id, epoch)}, batch_nb {batch_nb})"
+                )
+                raise
             yield batch
             batch_nb += 1
 
@@ -198,7 +211,9 @@ def replayable(
     if type(loader) in (list, tuple):
         return SequenceLoader(loader, share)
     if not hasattr(loader, "__iter__"):
-        raise MisconfigurationException(f"a loader must have __iter__; received {loader!r}. Return a DataLoader.")
+        raise MisconfigurationException(
+            f"a loader must have __iter__; received {describe(loader)}. Return a DataLoader."
+        )
     return StreamLoader(loader, seed, loader_id, share)
 
 

@@ -9,6 +9,28 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from pytorch_lightning import seeding
 
+LOADER_IDS = {"the training loader": 0, "validation loader": 16, "test loader": 4096, "predict loader": 8192}
+"""Keeps the random streams of a run's loaders apart: the first id of each kind. Released numbers never change."""
+
+
+def loader_name(loader_id: int) -> str:
+    """The loader with this id, for messages.
+
+    >>> loader_name(0), loader_name(17)
+    ('the training loader', 'validation loader 1')
+    """
+    name, first = max(((n, i) for n, i in LOADER_IDS.items() if i <= loader_id), key=lambda pair: pair[1])
+    return f"{name} {loader_id - first}" if first else name
+
+
+def pass_name(loader_id: int, epoch: int) -> str:
+    """Which pass over that loader, for messages: an epoch of training, a number of a validation.
+
+    >>> pass_name(0, 3), pass_name(16, 3), pass_name(16, 2**62)
+    ('epoch 3', 'pass 3', 'sanity pass')
+    """
+    return f"epoch {epoch}" if loader_id == 0 else f"pass {epoch}" if epoch < 2**62 else "sanity pass"
+
 
 class BatchKey(NamedTuple):
     """Which batch: the run's seed, the epoch, the loader, the number of the batch in its epoch, and the CRC of
@@ -77,33 +99,62 @@ class _View:
 
 
 class KeyedDataset(_View, Dataset[Any]):
-    """A map-style dataset whose indices arrive as (key, index or list of indices). It is known to draw nothing."""
+    """A map-style dataset whose indices arrive as (key, index or list of indices). It is known to draw nothing.
+
+    An exception of the user's dataset gets a note of which sample that was.
+    """
 
     def __len__(self) -> int:
         return len(self._dataset)
 
+    _seed: Any = None
+    """Called with a batch's key before its samples are fetched, where there is something to seed."""
+
     def __getitems__(self, item: tuple[BatchKey, list[Any]]) -> list[Any]:
+        key, indices = item
+        if self._seed is not None:
+            self._seed(key)
         fetch_all = getattr(self._dataset, "__getitems__", None)
-        return list(map(self._dataset.__getitem__, item[1])) if fetch_all is None else fetch_all(item[1])
+        waiting = iter(indices)
+        try:
+            return list(map(self._dataset.__getitem__, waiting)) if fetch_all is None else fetch_all(indices)
+        except Exception as error:
+            error.add_note(_place(key, indices, None if fetch_all is not None else list(waiting)))
+            raise
 
     def __getitem__(self, item: tuple[BatchKey, Any]) -> Any:
-        return self._dataset[item[1]]
+        key, indices = item
+        if self._seed is not None:
+            self._seed(key)
+        try:
+            return self._dataset[indices]
+        except Exception as error:
+            error.add_note(_place(key, indices, None))
+            raise
+
+
+def _place(key: BatchKey, indices: Any, waiting: list[Any] | None) -> str:
+    """Where an exception came from. ``waiting``: the samples that hadn't been asked for yet, where that is known."""
+    words = [pass_name(key.loader_id, key.epoch), f"batch_nb {key.batch_nb}"]
+    if isinstance(indices, list) and waiting is not None:
+        words.append(f"sample {indices[len(indices) - len(waiting) - 1]}")
+    shown = [str(index) for index in indices[:16]] if isinstance(indices, list) else [str(indices)]
+    more = ", ..." if isinstance(indices, list) and len(indices) > 16 else ""
+    words.append(f"samples of the batch [{', '.join(shown)}{more}]")
+    worker = get_worker_info()
+    if worker is not None:
+        words.append(f"worker {worker.id}")
+    return f"raised by the dataset of {loader_name(key.loader_id)} ({', '.join(words)})"
 
 
 class SeededDataset(KeyedDataset):
     """The same for any other: every generator is seeded from the key before the batch is fetched."""
 
-    def __getitems__(self, item: tuple[BatchKey, list[Any]]) -> list[Any]:
-        key, indices = item
+    def _seed(self, key: BatchKey) -> None:
         word = seeding.seed_streams(key.seed, seeding.DATA, key.epoch, key.batch_nb, key.loader_id)
         generators = self._find_generators() if self._generators is None else self._generators
         if generators:
             seeding.reseed_generators(generators, word)
-        fetch_all = getattr(self._dataset, "__getitems__", None)
-        return list(map(self._dataset.__getitem__, indices)) if fetch_all is None else fetch_all(indices)
-
-    def __getitem__(self, item: tuple[BatchKey, Any]) -> Any:
-        return self.__getitems__((item[0], [item[1]]))[0]
 
 
 class SeededIterable(_View, IterableDataset[Any]):
@@ -113,8 +164,9 @@ class SeededIterable(_View, IterableDataset[Any]):
 
     def __init__(self, dataset: Any, seed: int, loader_id: int) -> None:
         super().__init__(dataset)
+        signed = (seed + 2**63) % 2**64 - 2**63  # torch.initial_seed() has 64 bits, and so has the seed read from it
         # shared memory, so that persistent workers see the epoch change
-        self.__dict__["_key"] = torch.tensor([seed, loader_id, 0], dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        self.__dict__["_key"] = torch.tensor([signed, loader_id, 0], dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
     def begin_epoch(self, epoch: int) -> None:
         self._key[2] = epoch

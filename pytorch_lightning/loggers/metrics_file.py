@@ -17,7 +17,7 @@ def cell(value: Any) -> str:
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return repr(value) if isinstance(value, float) else str(value)
+    return repr(float(value)) if isinstance(value, float) else str(value)  # numpy's floats have another repr
 
 
 def lines(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
@@ -43,6 +43,17 @@ def replace_file(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
+def append_text(path: Path, text: str) -> None:
+    """Write ``text`` at the end of ``path``: all of it or, where that fails, nothing, so that it can be tried again."""
+    size = path.stat().st_size
+    try:
+        with open(path, "a", newline="") as file:
+            file.write(text)
+    except OSError:
+        os.truncate(path, size)
+        raise
+
+
 class MetricsFile:
     """A csv file that grows by rows, and by columns when a row brings a new one.
 
@@ -64,8 +75,7 @@ class MetricsFile:
                 self.path, lines([dict(zip(columns, columns, strict=True))], columns) + self._old_rows(columns)
             )
             self.columns = columns
-        with open(self.path, "a") as file:
-            file.write(lines(rows, self.columns))
+        append_text(self.path, lines(rows, self.columns))
 
     def _old_rows(self, columns: Sequence[str]) -> str:
         if not self.columns or not self.path.exists():

@@ -4,7 +4,9 @@ import csv
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pytorch_lightning.loggers.test_tube_logger import folder_of, is_experiment, own_root
+from pytorch_lightning.errors import Notices
+from pytorch_lightning.loggers.experiment_traps import mend
+from pytorch_lightning.loggers.test_tube_logger import is_experiment
 
 
 class SentExperiment(NamedTuple):
@@ -24,9 +26,8 @@ def packed(experiment: Any) -> Any:
         return [packed(each) for each in experiment]
     if not is_experiment(experiment):
         return experiment
-    if not experiment.debug:  # it is opened again from its files
-        with own_root(experiment):
-            experiment.save()
+    if mend(experiment, Notices()) is not None:
+        experiment.save()  # it is opened again from its files
     options = {name: getattr(experiment, name) for name in OPTIONS}
     return SentExperiment(options, list(experiment.metrics), dict(experiment.tags))
 
@@ -47,7 +48,7 @@ def unpacked(sent: Any, *, is_first: bool) -> Any:
 def refresh(experiment: Any) -> None:
     """Bring an Experiment that another process has logged to up to date: its next save writes all that it holds."""
     for each in experiment if isinstance(experiment, (list, tuple)) else [experiment]:
-        folder = folder_of(each) if is_experiment(each) else None
+        folder = mend(each, Notices()) if is_experiment(each) else None
         path = None if folder is None else Path(folder, "metrics.csv")
         if path is not None and path.exists():
             with open(path, newline="") as file:

@@ -47,9 +47,13 @@ class TensorBoardLogger(Logger):
             self.writer.add_text("hparams", f"parameter|value\n-|-\n{table}")
 
     def log_metrics(self, metrics: dict[str, float | int], step: int) -> None:
-        for name, value in metrics.items():
-            if name not in ("batch_nb", "global_step"):  # the axis, and the place in an epoch
-                self.writer.add_scalar(name, value, step)
+        try:
+            for name, value in metrics.items():
+                if name not in ("batch_nb", "global_step"):  # the axis, and the place in an epoch
+                    self.writer.add_scalar(name, value, step)
+        except Exception:
+            self._writer = None  # its thread is dead; the next row begins a new event file
+            raise
 
     def save(self) -> None:
         if self._writer is not None:

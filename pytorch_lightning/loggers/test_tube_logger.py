@@ -1,14 +1,14 @@
 """Rows to a user's test-tube Experiment, at a flat cost."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.errors import Notices
+from pytorch_lightning.loggers.experiment_traps import mend, say_silent
 from pytorch_lightning.loggers.logger import Logger
-from pytorch_lightning.loggers.metrics_file import lines, read_columns, write_tags
-
-# test-tube takes a scalar under a key with one of these in it for an image and fails in every later save()
-IMAGE_MARKS = {"png_": "png-", "jpeg": "jp-eg", "jpg": "jp-g"}
+from pytorch_lightning.loggers.metrics_file import append_text, lines, read_columns, write_tags
 
 
 class TestTubeLogger(Logger):
@@ -23,7 +23,7 @@ class TestTubeLogger(Logger):
     def __init__(self, experiment: Any, notices: Notices | None = None) -> None:
         self.experiment = experiment
         self._notices = notices or Notices()
-        self._folder = folder_of(experiment)
+        self._folder = mend(experiment, self._notices)
         self._nb_in_file = 0
         self._columns: list[str] = []
         self._mark: tuple[int, int] | None = None
@@ -37,7 +37,7 @@ class TestTubeLogger(Logger):
         return self.experiment.version  # type: ignore[no-any-return]
 
     def log_hyperparams(self, hparams: dict[str, Any]) -> None:
-        if self._folder is None:
+        if not self._writes():
             return
         missing = {key: value for key, value in hparams.items() if key not in self.experiment.tags}
         if missing:
@@ -45,15 +45,14 @@ class TestTubeLogger(Logger):
         self._save_all()
 
     def log_metrics(self, metrics: dict[str, float | int], step: int) -> None:
-        if self._folder is None:
-            return
-        row = {self._safe(key): float(value) if isinstance(value, float) else value for key, value in metrics.items()}
-        row.pop("created_at", None)
-        self.experiment.log(row, global_step=step)
+        if self._writes():
+            with self._new_events_after_failure():
+                self.experiment.log(metrics, global_step=step)
 
     def save(self) -> None:
-        if self._folder is None:
+        if not self._writes():
             return
+        assert self._folder is not None
         rows = self.experiment.metrics
         path = self._folder / "metrics.csv"
         if self._mark != _mark_of(path):  # the user's own save(), or autosave, wrote it
@@ -64,11 +63,11 @@ class TestTubeLogger(Logger):
         if not waiting:
             return
         if self._nb_in_file and all(columns.issuperset(row) for row in waiting) and _plain(waiting):
-            with open(path, "a") as file:
-                file.write(lines(waiting, self._columns))
+            append_text(path, lines(waiting, self._columns))
             self._nb_in_file = len(rows)
             self._mark = _mark_of(path)
-            self.experiment.flush()
+            with self._new_events_after_failure():
+                self.experiment.flush()
         else:
             self._save_all()
 
@@ -76,24 +75,35 @@ class TestTubeLogger(Logger):
         self._save_all()
 
     def _save_all(self) -> None:
-        """The experiment's own save, in its own folder even where another Experiment was made since."""
-        if self._folder is None:
+        """The experiment's own save."""
+        if self._writes():
+            with self._new_events_after_failure():
+                self.experiment.save()
+        if not self._writes():
             return
-        with own_root(self.experiment):
-            self.experiment.save()
-        if self.experiment.debug:
-            self._notices.say(
-                "experiment-silent",
-                f"the test-tube experiment {self.experiment.name!r} can't write its folder {self._folder}"
-                " and logs nothing any more",
-            )
-            self._folder = None
-            return
+        assert self._folder is not None
         # pandas makes floats of whole numbers that share a column with floats
         write_tags(self._folder / "meta_tags.csv", self.experiment.tags)
         path = self._folder / "metrics.csv"
+        if not self.experiment.metrics:
+            path.unlink(missing_ok=True)  # without a column it is one that pandas can't read
         self._columns, self._nb_in_file = read_columns(path), len(self.experiment.metrics)
         self._mark = _mark_of(path)
+
+    @contextlib.contextmanager
+    def _new_events_after_failure(self) -> Iterator[None]:
+        """A scope after whose failure the next row begins a new event file, since TensorBoard's thread is dead."""
+        try:
+            yield
+        except Exception:
+            self.experiment.all_writers = self.experiment.file_writer = None
+            raise
+
+    def _writes(self) -> bool:
+        if self._folder is not None and self.experiment.debug:  # it turned itself off since
+            say_silent(self.experiment, self._notices)
+            self._folder = None
+        return self._folder is not None
 
     def _count_rows(self, path: Path) -> int:
         import csv
@@ -103,28 +113,6 @@ class TestTubeLogger(Logger):
                 return max(0, sum(1 for row in csv.reader(file) if row) - 1)
         except FileNotFoundError:
             return 0
-
-    def _safe(self, key: str) -> str:
-        safe = "created_at_" if key == "created_at" else key
-        for mark, instead in IMAGE_MARKS.items():
-            safe = safe.replace(mark, instead)
-        if safe != key:
-            self._notices.say(
-                "renamed-metric", f"{key!r} is logged as {safe!r}: test-tube has its own meaning for that name"
-            )
-        return safe
-
-
-def folder_of(experiment: Any) -> Path | None:
-    """The folder of an Experiment; None where it writes nothing.
-
-    Its own paths follow whichever Experiment was made last, so this is computed from its ``save_dir``.
-    """
-    if experiment.debug:
-        return None
-    if experiment.save_dir is None:
-        return Path(experiment.get_data_path(experiment.name, experiment.version))
-    return Path(experiment.save_dir, experiment.name, f"version_{experiment.version}")
 
 
 def _plain(rows: list[dict[str, Any]]) -> bool:
@@ -138,24 +126,6 @@ def _mark_of(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return status.st_ino, status.st_size
-
-
-class own_root:
-    """A scope in which test-tube's module-wide folder is that of one experiment."""
-
-    def __init__(self, experiment: Any) -> None:
-        self._root = experiment.save_dir
-
-    def __enter__(self) -> None:
-        import sys
-
-        module: Any = sys.modules["test_tube.log"]
-        self._module, self._before = module, module._ROOT
-        if self._root is not None:
-            self._module._ROOT = self._root
-
-    def __exit__(self, *_: object) -> None:
-        self._module._ROOT = self._before
 
 
 def is_experiment(value: Any) -> bool:

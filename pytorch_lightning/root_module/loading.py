@@ -6,8 +6,9 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pytorch_lightning.checkpoints.checkpoint import restore_module
 from pytorch_lightning.checkpoints.sharded import read_any
-from pytorch_lightning.errors import CheckpointError
+from pytorch_lightning.errors import CheckpointError, noting
 
 M = TypeVar("M")
 
@@ -68,9 +69,10 @@ def _restore(cls: type[M], path: Any, hparams: Any, map_location: Any) -> M:
     takes_hparams = [
         p for p in list(inspect.signature(cls.__init__).parameters.values())[1:] if p.kind != p.VAR_KEYWORD
     ]
-    model: Any = cls(hparams) if takes_hparams and (hparams is not None or _required(takes_hparams[0])) else cls()  # type: ignore[call-arg]
-    model.on_load_checkpoint(checkpoint)
-    model.load_model_specific(checkpoint)
+    needs = takes_hparams and (hparams is not None or _required(takes_hparams[0]))
+    with noting(f"raised by {cls.__name__}.__init__ with hparams={hparams!r} (from {path}, or as given)"):
+        model: Any = cls(hparams) if needs else cls()  # type: ignore[call-arg]
+    restore_module(model, checkpoint, path)
     return model  # type: ignore[no-any-return]
 
 

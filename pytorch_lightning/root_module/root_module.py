@@ -22,24 +22,31 @@ REQUIRED = {
     "test_dataloader": "@property\ndef test_dataloader(self):\n    return DataLoader(...)",
     "test_step": "def test_step(self, data_batch, batch_nb):\n    return {'test_loss': loss}",
     "test_end": "def test_end(self, outputs):\n    return {'test_loss': mean}",
+    "forward": "def forward(self, x):\n    return self.layers(x)",
 }
 """Hooks without a default, each with the stub to write."""
 
 
 class Standin:
-    """What ``self.experiment`` is where there is none: ``log`` reaches the loggers, other calls do nothing."""
+    """What ``self.experiment`` is where there is none: ``log`` reaches the loggers, other calls do nothing.
 
-    def __init__(self, log: Any = None) -> None:
-        self._log = log
+    One that a module kept before its first fit (in ``__init__``, say) follows that module's experiment later.
+    """
+
+    def __init__(self, log: Any = None, module: Any = None) -> None:
+        self._log, self._module = log, module
 
     def log(self, metrics_dict: Mapping[str, Any], global_step: int | None = None, **_: Any) -> None:
-        if self._log is not None:
+        if self._module is not None and self._module.trainer is not None:
+            self._module.trainer.experiment.log(metrics_dict, global_step)
+        elif self._log is not None:
             self._log(dict(metrics_dict), global_step)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name.startswith("_"):
             raise AttributeError(name)
-        return lambda *args, **kwargs: None
+        trainer = None if self._module is None else self._module.trainer
+        return (lambda *args, **kwargs: None) if trainer is None else getattr(trainer.experiment, name)
 
 
 class LightningModule(ModelHooks, nn.Module):
@@ -63,7 +70,7 @@ class LightningModule(ModelHooks, nn.Module):
     # ------------------------------------------------------------------ what a user writes
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the model computes; called by your steps as ``self.forward(x)`` or ``self(x)``."""
-        self._missing("forward", "def forward(self, x):\n    return self.layers(x)")
+        self._missing("forward")
 
     def training_step(self, data_batch: Any, batch_nb: int) -> dict[str, Any] | Tensor:
         """The loss of one batch.
@@ -135,9 +142,9 @@ class LightningModule(ModelHooks, nn.Module):
         """Add the model's own command line options; returns the parser to go on with."""
         return parent_parser
 
-    def _missing(self, name: str, stub: str | None = None) -> NoReturn:
+    def _missing(self, name: str) -> NoReturn:
         raise MisconfigurationException(
-            f"{type(self).__name__} doesn't define {name}, and it is needed here. Write:\n{stub or REQUIRED[name]}"
+            f"{type(self).__name__} doesn't define {name}, and it is needed here. Write:\n{REQUIRED[name]}"
         )
 
     # ------------------------------------------------------------------ what a user reads
@@ -153,7 +160,7 @@ class LightningModule(ModelHooks, nn.Module):
     @property
     def experiment(self) -> Any:
         """The user's test-tube Experiment; without one a stand-in whose ``log(dict)`` reaches the loggers."""
-        return Standin() if self.trainer is None else self.trainer.experiment
+        return Standin(module=self) if self.trainer is None else self.trainer.experiment
 
     @property
     def current_epoch(self) -> int:

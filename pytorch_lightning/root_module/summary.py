@@ -41,6 +41,16 @@ def summarize(module: nn.Module, example: Any = None) -> str:
     return "\n".join(lines)
 
 
+def _beside(value: Any, parameter: nn.Parameter) -> Any:
+    """``value`` on the device, and with the floating type, of ``parameter``."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(_beside(entry, parameter) for entry in value)
+    if not hasattr(value, "to"):
+        return value
+    floating = getattr(value, "is_floating_point", lambda: False)()
+    return value.to(parameter.device, parameter.dtype) if floating else value.to(parameter.device)
+
+
 def _sizes(module: nn.Module, children: dict[str, nn.Module], example: Any) -> dict[str, tuple[str, str]]:
     import torch
 
@@ -56,9 +66,9 @@ def _sizes(module: nn.Module, children: dict[str, nn.Module], example: Any) -> d
     handles = [child.register_forward_hook(watch(name)) for name, child in children.items()]
     try:
         module.eval()
-        parameter = next(module.parameters(), None)
+        parameter = next((p for p in module.parameters() if p.is_floating_point()), None)
         if parameter is not None:
-            example = example.to(parameter.device) if hasattr(example, "to") else example
+            example = _beside(example, parameter)
         with torch.no_grad():
             module(*example) if isinstance(example, (list, tuple)) else module(example)
     finally:

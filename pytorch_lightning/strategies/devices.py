@@ -47,7 +47,7 @@ def choose_devices(gpus: int | str | list[int] | tuple[int, ...] | None) -> tupl
     if missing:
         raise MisconfigurationException(
             f"gpus={gpus!r} names GPUs that aren't there: {missing} (this machine has {there})."
-            " Pass gpus=None for the CPU, or gpus=-1 for all that there are."
+            " Pass gpus=None (--gpus none) for the CPU, or gpus=-1 for all that there are."
         )
     assert accelerator is not None
     return [torch.device(accelerator.type, index) for index in wanted], None

@@ -8,7 +8,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pytorch_lightning.trainer.config import LATER, OBJECT_OPTIONS
+from pytorch_lightning.trainer.config import ALIASES, LATER, OBJECT_OPTIONS
 from pytorch_lightning.trainer.trainer import Trainer, option_defaults
 
 
@@ -63,7 +63,6 @@ KINDS: dict[str, Callable[[str], Any]] = {
     "seed": optional(int),
     "resume": optional(str),
     "save_every_nb_batches": optional(int),
-    "process_timeout_minutes": float,
     "virtual_ranks": optional(int),
     "lr_scheduler_milestones": optional(str),
     "accumulate_grad_batches": windows,
@@ -72,6 +71,7 @@ KINDS: dict[str, Callable[[str], Any]] = {
     "val_check_interval": number,
     "track_grad_norm": number,
     "gradient_clip": number,
+    "process_timeout_minutes": number,
 }
 """How a word becomes the value of an option, where its default doesn't say."""
 
@@ -122,6 +122,10 @@ def option_texts() -> dict[str, str]:
     return later | {name: text for group in option_groups().values() for name, text in group.items()}
 
 
+READ_ALIASES = ("overfit", "check_grad_nans", "enable_tqdm")
+"""Other spellings of the Trainer's options that programs of 2019 read as well as give."""
+
+
 def kind_of(name: str, default: Any) -> Callable[[str], Any]:
     """How the words of option ``name`` are read."""
     if name in KINDS:
@@ -150,13 +154,29 @@ def add_default_args(
     for name, default in option_defaults().items():
         if name not in OBJECT_OPTIONS:
             value = rand_seed if name == "seed" and rand_seed is not None else default
-            _add(parser, name, value, kind_of(name, default), text=texts.get(name, ""))
+            kind = kind_of(name, default)
+            _add(parser, name, value, kind, text=texts.get(name, ""))
+            for alias in (alias for alias, meant in ALIASES.items() if meant == name):
+                if alias in READ_ALIASES:
+                    _add(parser, alias, value, kind, text=f"the same as --{name}")
+                else:
+                    _add(parser, alias, argparse.SUPPRESS, kind, text=f"the same as --{name}", dest=name)
     for name, default, kind, text in RUN_OPTIONS:
         value = default.format(root=str(root_dir).rstrip(os.sep)) if isinstance(default, str) else default
-        aliases = {"tt_name": ("-en",), "tt_description": ("-td",)}.get(name, ())
-        _add(parser, name, value, kind, *aliases, text=text)
-    _add(parser, "disable_early_stop", True, None, text="train on", nargs=0, const=False, dest="enable_early_stop")
-    _add(parser, "enable_single_run", False, None, text="run once", nargs=0, const=True, dest="single_run")
+        _add(parser, name, value, kind, text=text)
+    for short, name in (("-en", "tt_name"), ("-td", "tt_description")):
+        _add(parser, short, argparse.SUPPRESS, str, text=f"the same as --{name}", dest=name)
+    _add(
+        parser,
+        "disable_early_stop",
+        argparse.SUPPRESS,
+        None,
+        text="train on",
+        nargs=0,
+        const=False,
+        dest="enable_early_stop",
+    )
+    _add(parser, "enable_single_run", argparse.SUPPRESS, None, text="run once", nargs=0, const=True, dest="single_run")
     if possible_model_names:
         _add(parser, "model_name", "", str, text=f"one of {', '.join(possible_model_names)}")
     if rand_seed is not None:
@@ -171,7 +191,11 @@ class YieldingOption(argparse.Action):
     """
 
     def __call__(self, parser: Any, namespace: Namespace, values: Any, option_string: str | None = None) -> None:
-        setattr(namespace, self.dest, self.const if self.nargs == 0 else values)
+        option = ALIASES.get(self.dest, self.dest)
+        for name in (option, *READ_ALIASES):
+            ours = isinstance(parser._option_string_actions.get(f"--{name}"), YieldingOption)
+            if name == self.dest or (ours and option in (name, ALIASES.get(name))):
+                setattr(namespace, name, self.const if self.nargs == 0 else values)
 
     @property
     def container(self) -> Any:
@@ -184,12 +208,10 @@ class YieldingOption(argparse.Action):
         group.conflict_handler = "resolve"
 
 
-def _add(
-    parser: ArgumentParser, name: str, default: Any, kind: Any, *aliases: str, text: str = "", **more: Any
-) -> None:
-    flag = f"--{name}"
-    if any(flag in action.option_strings for action in parser._actions):
+def _add(parser: ArgumentParser, name: str, default: Any, kind: Any, *, text: str = "", **more: Any) -> None:
+    flag = name if name.startswith("-") else f"--{name}"
+    if flag in parser._option_string_actions:
         return
     if kind is boolean:
         more.update(nargs="?", const=True)
-    parser.add_argument(*aliases, flag, action=YieldingOption, default=default, type=kind, help=text or None, **more)
+    parser.add_argument(flag, action=YieldingOption, default=default, type=kind, help=text or None, **more)

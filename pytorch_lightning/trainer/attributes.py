@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.root_module.root_module import LightningModule
     from pytorch_lightning.strategies import Strategy
     from pytorch_lightning.trainer.config import Config
-    from pytorch_lightning.trainer.plan import FitPlan
+    from pytorch_lightning.trainer.fit_plan import FitPlan
     from pytorch_lightning.trainer.run import FitRun
 
 
@@ -85,6 +85,11 @@ class ReadAttributes:
         return 0 if self._run is None else self._run.progress.batch_nb
 
     @property
+    def timings(self) -> Any:
+        """Where the time of the last fit went (``seconds`` by phase, ``total``, or as text); None before."""
+        return None if self._run is None else self._run.timings
+
+    @property
     def seed(self) -> int | None:
         """The seed of the last fit; before it the option."""
         return self.config.seed if self._plan is None else self._plan.seed
@@ -151,13 +156,13 @@ class ReadAttributes:
 
     @property
     def checkpoint_callback(self) -> Any:
-        """The option."""
-        return self.config.checkpoint_callback
+        """The option, as it was given."""
+        return getattr(self.config.checkpoint_callback, "other", self.config.checkpoint_callback)
 
     @property
     def early_stop_callback(self) -> Any:
         """The option; None with ``enable_early_stop=False``."""
-        return self.config.early_stop_callback
+        return getattr(self.config.early_stop_callback, "other", self.config.early_stop_callback)
 
     @property
     def use_amp(self) -> bool:

@@ -1,37 +1,39 @@
 """What can be seen before the first batch."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.data import DataLoader
 
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.checkpoints.checkpoint import module_part
 from pytorch_lightning.data.replay import length_of, shuffles
-from pytorch_lightning.errors import CheckpointError, MisconfigurationException, Notices, Problem
+from pytorch_lightning.errors import Notices, Problem, attempt, describe, noting, raise_together
 from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.processes import Share
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.trainer.config import Config
-from pytorch_lightning.trainer.hooks import is_overridden, missing, wrongly_signed
+from pytorch_lightning.trainer.hooks import is_overridden, missing, wrongly_signed, wrongly_signed_callbacks
 from pytorch_lightning.trainer.optimizers import needs_closure
 
 T = TypeVar("T")
 
+SHARES = ("train_percent_check", "val_percent_check", "test_percent_check")
 
-def attempt(problems: list[Problem], function: Callable[[], T]) -> T | None:
-    """What ``function`` gives; None, and an entry in ``problems``, where it finds a mistake."""
-    try:
+
+def reading(module: LightningModule, name: str, function: Callable[[], T]) -> T:
+    """What ``function`` gives, which runs the hook ``name``; a user's exception gets a note of where that was."""
+    with noting(f"raised by {name} of {type(module).__name__}, before the first batch"):
         return function()
-    except (MisconfigurationException, CheckpointError) as error:
-        problems.append(Problem(str(error).rstrip(".")))
-        return None
 
 
-def hook_problems(module: LightningModule) -> list[Problem]:
+def hook_problems(module: LightningModule, callbacks: Sequence[Callback]) -> list[Problem]:
     """Hooks that a fit needs and that are missing, or can't be called."""
     problems = missing(module, ["training_step", "configure_optimizers", "tng_dataloader"])
     validates = ["val_dataloader", "validation_step", "validation_end"]
@@ -39,7 +41,12 @@ def hook_problems(module: LightningModule) -> list[Problem]:
     # a test may use the steps of validation, so the loader decides where a test is all that is meant
     if there and ("val_dataloader" in there or not is_overridden(module, "test_dataloader")):
         problems += missing(module, validates)
-    return problems + wrongly_signed(module)
+    return problems + wrongly_signed(module) + wrongly_signed_callbacks(callbacks)
+
+
+def needs_init(module: LightningModule) -> bool:
+    """Whether ``LightningModule.__init__`` wasn't called."""
+    return "_parameters" not in module.__dict__ or not hasattr(module, "hparams")
 
 
 def has_validation(module: LightningModule) -> bool:
@@ -48,13 +55,17 @@ def has_validation(module: LightningModule) -> bool:
 
 
 def optimizer_problems(
-    optimizers: Sequence[Optimizer], takes_optimizer: bool, precision: Precision, strategy: Strategy
+    module: LightningModule,
+    optimizers: Sequence[Optimizer],
+    takes_optimizer: bool,
+    precision: Precision,
+    strategy: Strategy,
 ) -> list[Problem]:
-    """Optimizers that can't train anything, or not in this precision or by this strategy."""
+    """Optimizers that can't train anything of ``module``, or not in this precision or by this strategy."""
     problems = []
     for optimizer in optimizers:
         name = type(optimizer).__name__
-        if not any(p.requires_grad for group in optimizer.param_groups for p in group["params"]):
+        if not any(p.requires_grad for p in parameters_of([optimizer])):
             problems.append(
                 Problem(f"{name} has no parameter that requires gradients", do="Unfreeze some, or give it others")
             )
@@ -71,17 +82,46 @@ def optimizer_problems(
                     do="Write def training_step(self, data_batch, batch_nb, optimizer_i)",
                 )
             )
+    own = {id(p) for p in module.parameters() if p.requires_grad}
+    # layers in a plain list are trained all the same: a line says what is lost
+    if not problems and own and not own & {id(p) for p in parameters_of(optimizers)} and not unregistered(module):
+        name = type(module).__name__
+        received = f"{len(parameters_of(optimizers))} parameters of something else"
+        advice = "Write torch.optim.Adam(self.parameters())"
+        problems.append(Problem(f"configure_optimizers gave no parameter of {name} to an optimizer", received, advice))
     return problems
 
 
-def loader_problems(loader: Any, config: Config, share: Share) -> list[Problem]:
-    """A training loader that can't be used with these options."""
-    if not hasattr(loader, "__iter__"):
-        return [Problem("tng_dataloader gave something without __iter__", repr(loader), "Return a DataLoader")]
+def loader_problems(loader: Any, name: str) -> list[Problem]:
+    """What can be seen of the one loader that the hook ``name`` gave."""
+    if isinstance(loader, (str, bytes, Mapping)) or not hasattr(loader, "__iter__"):
+        advice = "Return a DataLoader, or a list of batches"
+        if hasattr(loader, "__getitem__") and hasattr(loader, "__len__") and not isinstance(loader, (str, bytes)):
+            advice = "Return DataLoader(dataset, batch_size=32)"
+        return [Problem(f"{name} gave something that isn't a loader", describe(loader), advice)]
+    if length_of(loader) == 0:
+        return [Problem(f"{name} gave an empty loader", "no batch", "Check its dataset, its batch size and drop_last")]
+    return []
+
+
+def iterator_problems(loader: Any) -> list[Problem]:
+    """An iterator where there are several passes."""
+    if not hasattr(loader, "__next__"):
+        return []
+    what = "val_dataloader gave an iterator, which gives its batches once, and there are several validations"
+    return [Problem(what, describe(loader), "Return what it was made from")]
+
+
+def training_loader_problems(loader: Any, config: Config, validates: bool, share: Share) -> list[Problem]:
+    """A training loader that can't be used with these options. ``validates``: whether there is a validation."""
+    problems = loader_problems(loader, "tng_dataloader")
+    if problems or config.fast_dev_run:
+        return problems
+    if isinstance(loader, (list, tuple)) and isinstance(loader[0], DataLoader):
+        received = f"{len(loader)} DataLoaders"
+        return [Problem("tng_dataloader must give one loader", received, "Return one, over a ConcatDataset, say")]
     length = length_of(loader)
-    if length == 0:
-        return [Problem("the training loader is empty", do="Check its dataset, its batch size and drop_last")]
-    if length is None and not config.fast_dev_run:
+    if length is None:
         shares = {"train_percent_check": config.train_percent_check, "val_check_interval": config.val_check_interval}
         return [
             Problem(
@@ -89,10 +129,10 @@ def loader_problems(loader: Any, config: Config, share: Share) -> list[Problem]:
                 do="Give it a __len__" + (", or pass a number of batches" if name == "val_check_interval" else ""),
             )
             for name, share in shares.items()
-            if share < 1.0
+            if share < 1.0 and (validates or name == "train_percent_check")
         ]
     length = None if length is None else share.nb_rounds(length)
-    if length is not None and not config.fast_dev_run and config.val_check_interval > max(1, length):
+    if validates and length is not None and config.val_check_interval > max(1, length):
         return [
             Problem(
                 f"val_check_interval={config.val_check_interval:g} batches is more than an epoch's {length},"
@@ -103,30 +143,57 @@ def loader_problems(loader: Any, config: Config, share: Share) -> list[Problem]:
     return []
 
 
+def keepers_of(config: Config) -> list[ModelCheckpoint]:
+    """The callbacks that write checkpoints."""
+    return [c for c in (config.checkpoint_callback, *config.callbacks) if isinstance(c, ModelCheckpoint)]
+
+
 def folder_problems(config: Config) -> list[Problem]:
-    """Folders that the user named and that can't be written."""
-    named = {}
+    """Folders that the user named and that can't be written, and files that two callbacks would write."""
+    if config.fast_dev_run:
+        return []
+    keepers = keepers_of(config)
+    named = [(f"filepath of {type(keeper).__name__}", keeper.filepath) for keeper in keepers]
     if config.default_save_path_given and config.experiment is None:
-        named["default_save_path"] = config.default_save_path
-    for callback in (config.checkpoint_callback, *config.callbacks):
-        if isinstance(callback, ModelCheckpoint):
-            named[f"filepath of {type(callback).__name__}"] = callback.filepath
-    problems = []
-    for name, path in {} if config.fast_dev_run else named.items():
-        try:
-            Path(path).mkdir(parents=True, exist_ok=True)
-            reason = None if os.access(path, os.W_OK) else "no permission to write there"
-        except OSError as error:
-            reason = error.strerror
-        if reason:
-            problems.append(Problem(f"{name} can't be written: {path!r}: {reason}", do="Choose another folder"))
+        named.append(("default_save_path", config.default_save_path))
+    problems = [
+        Problem(f"{name} can't be written", f"{path!r}: {reason}", "Choose another folder")
+        for name, path in named
+        if (reason := why_not_writable(Path(path))) is not None
+    ]
+    files = [(os.path.abspath(keeper.filepath), keeper.prefix) for keeper in keepers]
+    problems += [
+        Problem("two ModelCheckpoints write the same files", f"the folder {folder!r} twice", "Give each a prefix")
+        for folder, prefix in dict.fromkeys(files)
+        if files.count((folder, prefix)) > 1
+    ]
     return problems
+
+
+def make_folders(config: Config) -> None:
+    """Make the folders of checkpoints; ``MisconfigurationException`` where that fails after all."""
+    for keeper in () if config.fast_dev_run else keepers_of(config):
+        try:
+            Path(keeper.filepath).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise_together(
+                [Problem(f"{keeper.filepath!r} can't be made", f"{error.strerror}", "Choose another folder")]
+            )
+
+
+def why_not_writable(folder: Path) -> str | None:
+    """Why ``folder`` couldn't be made or written into; None where it could. Makes nothing."""
+    folder = folder.absolute()
+    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not there.is_dir():
+        return f"{there} isn't a folder"
+    return None if os.access(there, os.W_OK | os.X_OK) else f"no permission to write in {there}"
 
 
 def saving_problems(module: LightningModule) -> list[Problem]:
     """A save dict that can't be written, or that ``load_model_specific`` couldn't read."""
     problems: list[Problem] = []
-    saved = attempt(problems, lambda: module_part(module))
+    saved = attempt(problems, lambda: reading(module, "get_save_dict", lambda: module_part(module)))
     saves, loads = is_overridden(module, "get_save_dict"), is_overridden(module, "load_model_specific")
     if saved is None or saves == loads:
         return problems
@@ -157,18 +224,44 @@ def say_probable_mistakes(
     module: LightningModule, loader: Any, optimizers: Sequence[Optimizer], config: Config, notices: Notices
 ) -> None:
     """One line each for what is probably a mistake but may be meant."""
-    if not shuffles(loader) and not config.overfit_pct:
+    if not shuffles(loader) and not config.overfit_pct and length_of(loader) != 1:
         notices.say(
             "not-shuffled", "the training data isn't shuffled; pass shuffle=True to the DataLoader if it should be"
         )
+    if hasattr(loader, "__next__") and config.max_nb_epochs > 1:
+        notices.say(
+            "one-pass",
+            "tng_dataloader gave an iterator, which has no second epoch; return what it was made from, or pass"
+            " max_nb_epochs=1",
+        )
     if not has_validation(module):
         notices.say("no-validation", "there is no validation: val_dataloader isn't defined")
+    elif config.check_val_every_n_epoch > config.max_nb_epochs:
+        notices.say(
+            "never-validated",
+            f"validation never runs: check_val_every_n_epoch={config.check_val_every_n_epoch} is more than"
+            f" max_nb_epochs={config.max_nb_epochs}; lower it",
+        )
+    if config.gradient_clip_algorithm != "norm" and not config.gradient_clip:
+        notices.say(
+            "no-clipping",
+            f"gradient_clip_algorithm={config.gradient_clip_algorithm!r} has no effect without gradient_clip; pass"
+            " gradient_clip=1.0, say",
+        )
+    for name in ("overfit_pct",) if config.overfit_pct else SHARES:
+        share = getattr(config, name)
+        if share > 1.0:
+            notices.say(f"share-{name}", f"{name}={share:g} is more than the whole set; 1.0 is all of it, 0.1 a tenth")
+    say_odd_parameters(module, optimizers, notices)
+
+
+def say_odd_parameters(module: LightningModule, optimizers: Sequence[Optimizer], notices: Notices) -> None:
+    """One line each for parameters in no optimizer, in two, of something else, and in a plain list."""
     held: dict[int, int] = {}
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                held[id(parameter)] = held.get(id(parameter), 0) + 1
+    for parameter in parameters_of(optimizers):
+        held[id(parameter)] = held.get(id(parameter), 0) + 1
     trained = [(name, held.get(id(p), 0)) for name, p in module.named_parameters() if p.requires_grad]
+    hidden = unregistered(module)
     for code, what, names in (
         ("unused-parameter", "in no optimizer, so they aren't trained", [n for n, nb in trained if nb == 0]),
         ("shared-parameter", "in more than one optimizer", [n for n, nb in trained if nb > 1]),
@@ -176,3 +269,42 @@ def say_probable_mistakes(
         if names:
             shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
             notices.say(code, f"{len(names)} parameters are {what}: {shown}")
+    if hidden:
+        notices.say(
+            "unregistered",
+            f"{', '.join(hidden)} of {type(module).__name__} holds layers or parameters that torch doesn't see: they"
+            " aren't moved, saved or given to an optimizer; use nn.ModuleList, nn.ModuleDict or nn.Parameter",
+        )
+
+
+def no_parameters(module: LightningModule) -> Problem:
+    """For a module whose layers all sit where torch doesn't see them."""
+    return Problem(
+        f"{type(module).__name__} has no parameters: torch doesn't see layers in a plain list or dict",
+        f"layers in {', '.join(unregistered(module))}",
+        "Use nn.ModuleList or nn.ModuleDict",
+    )
+
+
+def parameters_of(optimizers: Sequence[Optimizer]) -> list[Any]:
+    """Every parameter of each optimizer."""
+    return [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+
+
+def unregistered(module: nn.Module) -> list[str]:
+    """The attributes of ``module`` and of its layers that hold layers or trained tensors in plain containers."""
+    known = {id(m) for m in module.modules()} | {id(p) for p in module.parameters()}
+    found = []
+    for prefix, layer in module.named_modules():
+        for name, value in vars(layer).items():
+            items: Any = value if isinstance(value, (list, tuple)) else [value]
+            items = value.values() if isinstance(value, dict) else items
+            if any(_is_trained(item) and id(item) not in known for item in islice(items, 256)):
+                found.append(f"{prefix}.{name}".lstrip("."))
+    return found
+
+
+def _is_trained(value: Any) -> bool:
+    if isinstance(value, nn.Module):
+        return any(p.requires_grad for p in value.parameters())
+    return isinstance(value, Tensor) and value.requires_grad and value.is_leaf

@@ -1,16 +1,18 @@
 """The options of a Trainer, checked and given their meaning once."""
 
 import datetime
-import difflib
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.callbacks.keras_style import as_callback
-from pytorch_lightning.errors import MisconfigurationException, Problem, describe, raise_together
+from pytorch_lightning.errors import MisconfigurationException, Problem, attempt, describe, near, raise_together
 from pytorch_lightning.precision import NAMES as PRECISIONS
-from pytorch_lightning.strategies import STRATEGIES, Strategy
+from pytorch_lightning.strategies import STRATEGIES
+from pytorch_lightning.trainer import option_checks
+from pytorch_lightning.trainer.option_checks import Check, choice, flag, number
 
 ALIASES = {
     "logger": "experiment",
@@ -29,14 +31,22 @@ LATER: dict[str, Any] = {
     "save_every_minutes": 5.0,
     "save_every_nb_batches": None,
     "crash_bundle": True,
-    "compile": False,
-    "profile": False,
-    "fused_optimizers": False,
 }
 """Options that this version knows by name only, with the one value that they may have."""
 
 OBJECT_OPTIONS = ("experiment", "early_stop_callback", "checkpoint_callback", "callbacks", "cluster")
 """Options whose values are objects: they can't be words of a command line."""
+
+FLAGS = (
+    "progress_bar",
+    "fast_dev_run",
+    "enable_early_stop",
+    "use_amp",
+    "print_nan_grads",
+    "stop_on_nan",
+    "print_weights_summary",
+    "deterministic",
+)
 
 AMP_LEVELS = {"O0": "32", "O1": "16", "O2": "16", "O3": "16-true"}
 
@@ -90,29 +100,43 @@ class Config:
     resume_check: str
     stop_on_nan: bool
     silence: tuple[str, ...]
+    compile: bool | dict[str, Any]
+    fused_optimizers: bool
+    profile: bool
 
 
-def resolve_aliases(aliases: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
-    """The options that ``aliases`` mean. Raises ``MisconfigurationException`` for names that nobody knows."""
-    resolved = {}
-    for name, value in aliases.items():
-        if name not in ALIASES:
-            near = difflib.get_close_matches(name, [*known, *ALIASES], n=1)
-            raise MisconfigurationException(
-                f"Trainer has no option {name!r}."
-                + (f" Did you mean {near[0]!r}?" if near else f" It has: {', '.join(known)}.")
-            )
-        resolved[ALIASES[name]] = value
+def resolve_aliases(
+    aliases: Mapping[str, Any], options: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+    """``options`` with what ``aliases`` mean. Raises one ``MisconfigurationException`` for all names that nobody
+    knows, and for an option that was given two values by two of its names."""
+    problems, resolved = [], dict(options)
+    given = {name for name, value in options.items() if value != defaults[name]}
+    for alias, value in aliases.items():
+        name = ALIASES.get(alias)
+        if name is None:
+            hint = near(alias, [*defaults, *ALIASES], nb=2) or f" It has: {', '.join(defaults)}."
+            problems.append(Problem(f"Trainer has no option {alias!r}", do=hint.strip().removesuffix(".")))
+        elif name in given and resolved[name] != value:
+            received = f"{name}={resolved[name]!r} and {alias}={value!r}"
+            problems.append(Problem(f"{alias} is another name of {name}", received, "Pass one of them"))
+        else:
+            given.add(name)
+            resolved[name] = value
+    raise_together(problems)
     return resolved
 
 
 def build_config(options: Mapping[str, Any], default_save_path: str) -> Config:
     """The config of the Trainer's arguments ``options``. Raises one ``MisconfigurationException`` for all of them."""
+    options = {name: _from_numpy(value) for name, value in options.items()}
+    if options["default_save_path"] is None:
+        options["default_save_path"] = default_save_path
     problems = list(_later(options)) + [p for check in CHECKS if (p := check(options)) is not None]
-    precision = _read(problems, _precision, options)
-    accumulate = _read(problems, _accumulate, options)
-    milestones = _read(problems, _milestones, options)
-    early, checkpoint, callbacks = _read(problems, _callbacks, options) or (None, None, ())
+    precision = attempt(problems, lambda: _precision(options))
+    accumulate = attempt(problems, lambda: _accumulate(options))
+    milestones = attempt(problems, lambda: _milestones(options))
+    early, checkpoint, callbacks = attempt(problems, lambda: _callbacks(options)) or (None, None, ())
     raise_together(problems)
     overfit = max(0.0, float(options["overfit_pct"]))
     percents = {
@@ -144,15 +168,6 @@ def build_config(options: Mapping[str, Any], default_save_path: str) -> Config:
     return Config(**taken)
 
 
-def _read(problems: list[Problem], reader: Callable[[Mapping[str, Any]], Any], options: Mapping[str, Any]) -> Any:
-    """What ``reader`` makes of the options; where it can't, None and an entry in ``problems``."""
-    try:
-        return reader(options)
-    except MisconfigurationException as error:
-        problems.append(Problem(str(error).rstrip(".")))
-        return None
-
-
 def _later(options: Mapping[str, Any]) -> list[Problem]:
     problems = [
         Problem(f"{name}={options[name]!r} isn't available in this version", "", f"Leave it at {default!r}")
@@ -164,102 +179,46 @@ def _later(options: Mapping[str, Any]) -> list[Problem]:
     return problems
 
 
-Check = Callable[[Mapping[str, Any]], Problem | None]
-
-
-def _number(name: str, least: float, *, whole: bool = False, none: bool = False) -> Check:
-    kinds = (int,) if whole else (int, float)
-
-    def check(options: Mapping[str, Any]) -> Problem | None:
-        value = options[name]
-        if none and value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, kinds) or not value >= least:
-            kind = "a whole number" if whole else "a number"
-            return Problem(f"{name} must be {kind} of at least {least:g}", describe(value))
-        return None
-
-    return check
-
-
-def _choice(name: str, *choices: Any) -> Check:
-    def check(options: Mapping[str, Any]) -> Problem | None:
-        if options[name] not in choices:
-            return Problem(f"{name} must be one of {', '.join(map(repr, choices))}", describe(options[name]))
-        return None
-
-    return check
-
-
-def _interval(options: Mapping[str, Any]) -> Problem | None:
-    value = options["val_check_interval"]
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or value <= 0
-        or (value > 1 and value != int(value))
-    ):
-        return Problem(
-            "val_check_interval must be a fraction of the epoch (at most 1.0) or a whole number of batches",
-            describe(value),
-        )
-    return None
-
-
-def _epochs(options: Mapping[str, Any]) -> Problem | None:
-    least, most = options["min_nb_epochs"], options["max_nb_epochs"]
-    if isinstance(least, int) and isinstance(most, int) and least > most >= 1 and not options["fast_dev_run"]:
-        return Problem(f"min_nb_epochs={least} is more than max_nb_epochs={most}", "", "Raise max_nb_epochs")
-    return None
-
-
-def _max_time(options: Mapping[str, Any]) -> Problem | None:
-    value = options["max_time"]
-    if value is None or isinstance(value, datetime.timedelta) or (isinstance(value, (int, float)) and value > 0):
-        return None
-    return Problem("max_time must be a number of minutes or a timedelta", describe(value))
-
-
-def _backend(options: Mapping[str, Any]) -> Problem | None:
-    backend, exact = options["distributed_backend"], options["exact_elastic"]
-    name = backend.name if isinstance(backend, Strategy) else backend
-    if name not in (*STRATEGIES, "single"):
-        known = ", ".join(repr(known) for known in STRATEGIES)
-        return Problem(f"distributed_backend must be one of {known}, or a strategy object", describe(backend))
-    if exact and name not in (None, "single", "ddp"):
-        return Problem(f"exact_elastic=True doesn't work with distributed_backend={name!r}", do="Use 'ddp'")
-    return None
-
-
 CHECKS: tuple[Check, ...] = (
-    _number("gradient_clip", float("-inf")),
-    _choice("gradient_clip_algorithm", "norm", "value"),
-    _number("process_position", 0, whole=True),
-    _number("overfit_pct", float("-inf")),
-    _number("track_grad_norm", float("-inf")),
-    _number("check_val_every_n_epoch", 1, whole=True),
-    _number("max_nb_epochs", 1, whole=True),
-    _number("min_nb_epochs", 0, whole=True),
-    _number("max_nb_steps", 1, whole=True, none=True),
-    _number("train_percent_check", 0),
-    _number("val_percent_check", 0),
-    _number("test_percent_check", 0),
-    _number("log_save_interval", 1, whole=True),
-    _number("add_log_row_interval", 1, whole=True),
-    _number("nb_sanity_val_steps", 0, whole=True),
-    _number("seed", 0, whole=True, none=True),
-    _choice("resume_check", "error", "warn"),
-    _number("nb_gpu_nodes", 1, whole=True),
-    _number("nb_processes", 1, whole=True),
-    _number("virtual_ranks", 1, whole=True, none=True),
-    _number("process_timeout_minutes", 0.01),
-    _backend,
-    _choice("amp_level", *AMP_LEVELS),
-    _choice("precision", None, *PRECISIONS, 16, 32, 64),
-    _interval,
-    _epochs,
-    _max_time,
+    number("gradient_clip"),
+    choice("gradient_clip_algorithm", "norm", "value"),
+    number("process_position", 0, whole=True),
+    number("overfit_pct"),
+    number("track_grad_norm"),
+    number("check_val_every_n_epoch", 1, whole=True),
+    number("max_nb_epochs", 1, whole=True),
+    number("min_nb_epochs", 0, whole=True),
+    number("max_nb_steps", 1, whole=True, none=True),
+    number("train_percent_check", 0),
+    number("val_percent_check", 0),
+    number("test_percent_check", 0),
+    number("log_save_interval", 1, whole=True),
+    number("add_log_row_interval", 1, whole=True),
+    number("nb_sanity_val_steps", 0, whole=True),
+    number("seed", 0, 2**64 - 1, whole=True, none=True),
+    number("nb_gpu_nodes", 1, whole=True),
+    number("nb_processes", 1, whole=True),
+    number("virtual_ranks", 1, whole=True, none=True),
+    number("process_timeout_minutes", 0.01),
+    choice("resume_check", "error", "warn"),
+    choice("amp_level", *AMP_LEVELS),
+    choice("precision", None, *PRECISIONS, 16, 32, 64),
+    *map(flag, FLAGS),
+    option_checks.backend(STRATEGIES),
+    option_checks.compile,
+    option_checks.val_check_interval,
+    option_checks.epochs,
+    option_checks.max_time,
+    option_checks.gpus,
+    option_checks.silence,
+    option_checks.paths,
+    option_checks.experiment,
 )
+
+
+def _from_numpy(value: Any) -> Any:
+    """A numpy number as python's: a search draws those."""
+    return value.item() if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0 else value
 
 
 def _precision(options: Mapping[str, Any]) -> str:
@@ -277,14 +236,14 @@ def _precision(options: Mapping[str, Any]) -> str:
 
 def _accumulate(options: Mapping[str, Any]) -> int | dict[int, int]:
     value = options["accumulate_grad_batches"]
-    if isinstance(value, str) and value.replace(":", "").replace(",", "").isdigit():  # '1:2,5:8', of a command line
+    if isinstance(value, str) and re.fullmatch(r"\d+|\d+:\d+(,\d+:\d+)*", value):  # '1:2,5:8', of a command line
         pairs = [pair.split(":") for pair in value.split(",")]
         value = {int(pair[0]): int(pair[-1]) for pair in pairs} if ":" in value else int(value)
     whole = [value] if not isinstance(value, dict) else [*value, *value.values()]
     if not whole or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in whole):
         raise MisconfigurationException(
             "accumulate_grad_batches must be a whole number of at least 1, or {epoch: number} with epochs counted from"
-            f" 1; received {describe(value)}."
+            f" 1; received {describe(value)}. Pass 4 for a step every 4 batches, 1 for every batch."
         )
     return value  # type: ignore[no-any-return]
 
@@ -293,11 +252,15 @@ def _milestones(options: Mapping[str, Any]) -> tuple[int, ...]:
     value = options["lr_scheduler_milestones"]
     try:
         words = value.split(",") if isinstance(value, str) else (value or ())
-        return tuple(int(word) for word in words if str(word).strip())
+        epochs = tuple(int(str(word)) for word in words if str(word).strip())  # by its text: 1.5 isn't one
+        if all(epoch >= 1 for epoch in epochs):
+            return epochs
     except (ValueError, TypeError):
-        raise MisconfigurationException(
-            f"lr_scheduler_milestones must be a list of epochs or a string like '100,200'; received {describe(value)}."
-        ) from None
+        pass
+    raise MisconfigurationException(
+        "lr_scheduler_milestones must be a list of epochs, counted from 1, or a string like '100,200';"
+        f" received {describe(value)}. Pass [100, 200], or None for no schedule."
+    )
 
 
 def _callbacks(options: Mapping[str, Any]) -> tuple[Callback | None, Callback | None, tuple[Callback, ...]]:
@@ -305,14 +268,20 @@ def _callbacks(options: Mapping[str, Any]) -> tuple[Callback | None, Callback | 
     early, checkpoint = options["early_stop_callback"] or None, options["checkpoint_callback"] or None
     if isinstance(early, ModelCheckpoint) or isinstance(checkpoint, EarlyStopping):
         early, checkpoint = checkpoint, early
-    others = tuple(options["callbacks"])
+    others = () if options["callbacks"] is None else options["callbacks"]
+    if not isinstance(others, (list, tuple)):
+        raise MisconfigurationException(
+            f"callbacks must be a list of callbacks; received {describe(others)}."
+            f" Pass callbacks=[{type(others).__name__}(...)]."
+        )
 
     def read(name: str, value: Any) -> Callback | None:
-        callback = None if value is None else as_callback(value)
+        callback = None if value is None or isinstance(value, type) else as_callback(value)
         if value is not None and callback is None:
+            example = value.__name__ + "(...)" if isinstance(value, type) else EXAMPLES.get(name, "[MyCallback()]")
             raise MisconfigurationException(
                 f"{name} must be a pytorch_lightning.callbacks.Callback, or have a method of Keras's callbacks;"
-                f" received {describe(value)}."
+                f" received {describe(value)}. Pass {example}."
             )
         return callback
 
@@ -322,6 +291,9 @@ def _callbacks(options: Mapping[str, Any]) -> tuple[Callback | None, Callback | 
         read("checkpoint_callback", checkpoint),
         tuple(callback for callback in chosen if callback is not None),
     )
+
+
+EXAMPLES = {"early_stop_callback": "EarlyStopping('val_loss')", "checkpoint_callback": "ModelCheckpoint('folder')"}
 
 
 def _seconds(value: Any) -> float | None:

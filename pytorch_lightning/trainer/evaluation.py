@@ -10,18 +10,21 @@ import torch
 from torch import Tensor
 
 from pytorch_lightning.data.replay import ReplayableLoader, length_of, replayable
+from pytorch_lightning.data.seeded_view import LOADER_IDS
 from pytorch_lightning.data.transfer import build_transfer
-from pytorch_lightning.errors import FitError, MisconfigurationException, describe
+from pytorch_lightning.errors import FitError, MisconfigurationException, describe, raise_together
 from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.processes import Processes, Share
 from pytorch_lightning.root_module.root_module import LightningModule
+from pytorch_lightning.strategies.compiled import Compile, as_it_is
 from pytorch_lightning.strategies.strategy import Strategy
+from pytorch_lightning.trainer.checks import loader_problems
 from pytorch_lightning.trainer.hooks import Hooks, is_overridden, nb_arguments
 from pytorch_lightning.trainer.metrics import numbers_of
 from pytorch_lightning.trainer.progress import nb_checked
 
-FIRST_LOADER_ID = {"validation": 16, "sanity": 16, "test": 4096, "predict": 8192}
-"""Keeps the random streams of a run's loaders apart; training's is 0. Released numbers never change."""
+LOADERS = {"sanity": "validation loader", "predict": "predict loader", "test": "test loader"}
+"""What a stage's loaders are called; validation's where nothing else is said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,13 @@ class EvaluationPlan:
         for hook in self.hooks[name]:
             hook(*arguments)
 
+    def note_place(self, error: Exception, loader_i: int, batch_nb: int | None) -> None:
+        """Add to a user's exception where in this pass it was raised; None: after the last batch."""
+        place = "after the last batch" if batch_nb is None else f"batch_nb {batch_nb}"
+        loader = f", loader {loader_i}" if len(self.loaders) > 1 and batch_nb is not None else ""
+        stage = {"sanity": "sanity validation", "predict": "prediction"}.get(self.stage, self.stage)
+        error.add_note(f"raised in the {stage} of {type(self.module).__name__} ({place}{loader})")
+
 
 def plan_evaluation(
     stage: str,
@@ -67,6 +77,7 @@ def plan_evaluation(
     outputs_to: Callable[[Any, int], None] | None = None,
     to_cpu: bool = False,
     gather: bool = True,
+    compiled: Compile = as_it_is,
 ) -> EvaluationPlan:
     """A plan for one pass over ``loaders`` (one, or a list of several).
 
@@ -78,6 +89,7 @@ def plan_evaluation(
     step_name, end_name = names_of(module, stage)
     method = getattr(module, step_name)
     takes_loader = nb_arguments(method) >= 3
+    hook = {"test": "test_dataloader", "predict": "predict"}.get(stage, "val_dataloader")
     several = is_several(loaders, takes_loader)
     each = list(loaders) if several else [loaders]
     if len(each) > 1 and not takes_loader:
@@ -87,17 +99,19 @@ def plan_evaluation(
         )
     processes = strategy.processes
     share = Share(processes.nb, range(processes.rank, processes.rank + 1))
+    names = [hook] if len(each) == 1 else [f"{hook}[{i}]" for i in range(len(each))]
+    raise_together(problem for pair in zip(each, names, strict=True) for problem in loader_problems(*pair))
     planned = []
     for i, loader in enumerate(each):
         nb = _nb_of(loader, stage, percent, limit)
-        replay = replayable(loader, seed, FIRST_LOADER_ID[stage] + i, share=share)
-        planned.append((replay, nb, (i,) if takes_loader else ()))
+        loader_id = LOADER_IDS[LOADERS.get(stage, "validation loader")] + i
+        planned.append((replayable(loader, seed, loader_id, share=share), nb, (i,) if takes_loader else ()))
     counts = [nb for _, nb, _ in planned]
     nested = several and takes_loader
     return EvaluationPlan(
         stage=stage,
         module=module,
-        step=precision.forward(strategy.step_function(module, step_name)),
+        step=precision.forward(compiled(strategy.step_function(module, step_name))),
         end=build_end(_build_summary(module, end_name, nested), processes, gather and outputs_to is None),
         keep=_to_cpu(outputs_to) if to_cpu or (processes.nb > 1 and gather) else keep_detached,
         loaders=planned,
@@ -138,8 +152,6 @@ def is_several(loaders: Any, takes_loader: bool) -> bool:
 
 def _nb_of(loader: Any, stage: str, percent: float, limit: int | None) -> int | None:
     length = length_of(loader)
-    if length == 0:
-        raise MisconfigurationException(f"the {stage} loader is empty. Check its dataset.")
     if length is None and percent < 1.0 and limit is None:
         raise MisconfigurationException(
             f"the {stage} loader has no length, so a share of {percent} of it can't be taken. Give it a __len__."

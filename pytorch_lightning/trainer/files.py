@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytorch_lightning.checkpoints.checkpoint import plain_hparams
-from pytorch_lightning.errors import MisconfigurationException, Notices, describe
+from pytorch_lightning.errors import MisconfigurationException, Notices
 from pytorch_lightning.loggers import CSVLogger, Logger, TestTubeLogger
 from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.loggers.test_tube_logger import is_experiment
@@ -37,10 +37,11 @@ def open_loggers(
             chosen = _default_logger(config, module, notices)
         else:
             each = given if isinstance(given, (list, tuple)) else [given]
-            chosen = [_as_logger(value, notices) for value in each]
+            chosen = [TestTubeLogger(value, notices) if is_experiment(value) else value for value in each]
     run.version = chosen[0].version if chosen else None
+    run.folder = next((logger.folder for logger in chosen if logger.folder is not None), None)
     group = LoggerGroup(chosen, notices)
-    group.log_hyperparams(plain_hparams(module.hparams))
+    group.log_hyperparams(plain_hparams(module.hparams, notices))
     group.save()
     return group
 
@@ -60,18 +61,8 @@ def _default_logger(config: Config, module: LightningModule, notices: Notices) -
         return []
 
 
-def _as_logger(value: object, notices: Notices) -> Logger:
-    if isinstance(value, Logger):
-        return value
-    if is_experiment(value):
-        return TestTubeLogger(value, notices)
-    raise MisconfigurationException(
-        "experiment must be a test-tube Experiment, a Logger, a list of them, None or False;"
-        f" received {describe(value)}."
-    )
-
-
 def experiment_of(config: Config) -> object:
     """The user's test-tube Experiment; None where there is none, or none is to be written to."""
     each: Sequence[object] = config.experiment if isinstance(config.experiment, (list, tuple)) else [config.experiment]
-    return next((value for value in each if is_experiment(value)), None) if not config.fast_dev_run else None
+    bare = (value.experiment if isinstance(value, TestTubeLogger) else value for value in each)
+    return next((value for value in bare if is_experiment(value)), None) if not config.fast_dev_run else None

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.errors import Notices, Problem
+from pytorch_lightning.errors import Notices, Problem, describe
 from pytorch_lightning.root_module.root_module import REQUIRED, LightningModule
 
 Hooks = dict[str, tuple[Callable[..., Any], ...]]
@@ -49,13 +49,40 @@ TAKES_ONE_MORE = {
 }
 """Steps that may take a third argument."""
 
-CALLBACK_HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
+LOADERS = ("tng_dataloader", "val_dataloader", "test_dataloader")
+
+CALLBACK_HOOKS = {
+    name: len(inspect.signature(method).parameters) - 1
+    for name, method in vars(Callback).items()
+    if name.startswith("on_")
+}
+"""The hooks of a callback and how many arguments each is called with."""
+
+OTHER_NAMES = {
+    "train_step": "training_step",
+    "train_dataloader": "tng_dataloader",
+    "training_dataloader": "tng_dataloader",
+    "valid_step": "validation_step",
+    "valid_dataloader": "val_dataloader",
+    "validation_epoch_end": "validation_end",
+    "test_epoch_end": "test_end",
+    "on_train_start": "on_fit_start",
+    "on_train_end": "on_fit_end",
+    "on_train_epoch_start": "on_epoch_start",
+    "on_train_epoch_end": "on_epoch_end",
+    "on_train_batch_start": "on_batch_start",
+    "on_train_batch_end": "on_batch_end",
+    "on_validation_start": "on_pre_performance_check",
+    "on_validation_end": "on_post_performance_check",
+    "on_validation_epoch_end": "validation_end",
+}
+"""What hooks of a module are called elsewhere, where the spelling alone doesn't tell."""
 
 
 def is_overridden(module: Any, name: str) -> bool:
     """Whether ``module`` has a ``name`` of its own, by its class or by an attribute of the object."""
-    mine = inspect.getattr_static(module, name, None)
-    return mine is not None and mine is not inspect.getattr_static(LightningModule, name, None)
+    mine = _static(module, name)
+    return mine is not None and mine is not _static(LightningModule, name)
 
 
 def hook_table(module: LightningModule, callbacks: Iterable[Callback], run: Any) -> Hooks:
@@ -69,7 +96,7 @@ def hook_table(module: LightningModule, callbacks: Iterable[Callback], run: Any)
             table[name].append(getattr(module, name))
     for callback in callbacks:
         for name in CALLBACK_HOOKS:
-            if inspect.getattr_static(callback, name) is not inspect.getattr_static(Callback, name):
+            if _static(callback, name) is not _static(Callback, name):
                 table[name].append(partial(getattr(callback, name), run))
     return {name: tuple(methods) for name, methods in table.items()}
 
@@ -86,39 +113,70 @@ def takes_one_more(module: LightningModule, name: str) -> bool:
 
 
 def missing(module: LightningModule, names: Iterable[str]) -> list[Problem]:
-    """A problem for each of ``names`` that ``module`` doesn't define."""
+    """A problem for each of ``names`` that ``module`` doesn't define: what to write, or what to rename."""
+    written = {meant: name for name, meant in near_misses(module).items()}
+    stubs = {
+        name: f"Rename {written[name]} to {name}" if name in written else f"Write:\n{REQUIRED[name]}" for name in names
+    }
     return [
-        Problem(
-            f"{type(module).__name__} doesn't define {name}, and it is needed here",
-            do=f"Write:\n       {REQUIRED[name].replace(chr(10), chr(10) + '       ')}",
-        )
-        for name in names
+        Problem(f"{type(module).__name__} doesn't define {name}, and it is needed here", do=stub)
+        for name, stub in stubs.items()
         if not is_overridden(module, name)
     ]
 
 
 def wrongly_signed(module: LightningModule) -> list[Problem]:
-    """A problem for each overridden hook that can't be called with its arguments."""
+    """A problem for each overridden hook that can't be called with its arguments, and for a loader without
+    ``@property``."""
     problems = []
-    for name, nb in PARAMETERS.items():
-        if not is_overridden(module, name):
-            continue
-        method = getattr(module, name)
-        if not callable(method):
-            problems.append(Problem(f"{type(module).__name__}.{name} must be a method", repr(method)))
-            continue
-        signature = inspect.signature(method)
-        allowed = [nb, nb + 1] if name in TAKES_ONE_MORE else [nb]
-        if not any(_fits(signature, n) for n in allowed):
-            expected = inspect.signature(getattr(LightningModule, name)).parameters
+    for name in filter(partial(is_overridden, module), PARAMETERS):
+        allowed = [PARAMETERS[name], PARAMETERS[name] + (name in TAKES_ONE_MORE)]
+        problems += _signature_problems(module, name, allowed, LightningModule)
+    for name in LOADERS:
+        if inspect.isroutine(_static(module, name)):
             problems.append(
                 Problem(
-                    f"{type(module).__name__}.{name} can't be called as it should be",
-                    f"def {name}{_with_self(signature)}",
-                    f"Write def {name}({', '.join(expected)})",
+                    f"{type(module).__name__}.{name} must be a property",
+                    "a method",
+                    f"Write @property above def {name}(self), or @pytorch_lightning.data_loader to make it once",
                 )
             )
     return problems
+
+
+def wrongly_signed_callbacks(callbacks: Iterable[Callback]) -> list[Problem]:
+    """The same for the hooks of ``callbacks``."""
+    return [
+        problem
+        for callback in callbacks
+        for name, nb in CALLBACK_HOOKS.items()
+        if _static(callback, name) is not _static(Callback, name)
+        for problem in _signature_problems(callback, name, [nb], Callback)
+    ]
+
+
+def can_be_called(module: LightningModule, *names: str) -> bool:
+    """Whether all of ``names`` are there, as they should be."""
+    wrong = {problem.what for problem in wrongly_signed(module)}
+    marks = [f"{type(module).__name__}.{name} " for name in names]
+    return all(is_overridden(module, name) for name in names) and not any(
+        what.startswith(mark) for what in wrong for mark in marks
+    )
+
+
+def _static(owner: Any, name: str) -> Any:
+    return inspect.getattr_static(owner, name, None)
+
+
+def _signature_problems(owner: Any, name: str, allowed: Iterable[int], base: type) -> list[Problem]:
+    method, where = getattr(owner, name), f"{type(owner).__name__}.{name}"
+    if not callable(method):
+        return [Problem(f"{where} must be a method", describe(method), f"Write def {name}{_named(base, name)}")]
+    signature = inspect.signature(method)
+    if any(_fits(signature, nb) for nb in allowed):
+        return []
+    received = f"def {name}({', '.join(['self', *map(str, signature.parameters.values())])})"
+    return [Problem(f"{where} can't be called as it should be", received, f"Write def {name}{_named(base, name)}")]
 
 
 def _fits(signature: inspect.Signature, nb: int) -> bool:
@@ -129,24 +187,33 @@ def _fits(signature: inspect.Signature, nb: int) -> bool:
     return True
 
 
-def _with_self(signature: inspect.Signature) -> str:
-    names = [str(p) for p in signature.parameters.values()]
-    return f"({', '.join(['self', *names])})"
+def _named(base: type, name: str) -> str:
+    """The parameters of a hook as a user writes them, in brackets and without types."""
+    return f"({', '.join(inspect.signature(getattr(base, name)).parameters)})"
 
 
-def say_near_misses(module: LightningModule, notices: Notices) -> None:
-    """One line for each method whose name nearly is a hook's."""
-    known = [*PARAMETERS, "tng_dataloader", "val_dataloader", "test_dataloader", "add_model_specific_args"]
-    for cls in type(module).__mro__:
-        if cls is LightningModule:
-            return
+def near_misses(owner: Any) -> dict[str, str]:
+    """The methods of ``owner`` (a module or a callback) whose name nearly is a hook's, each with that hook."""
+    base: type = LightningModule if isinstance(owner, LightningModule) else Callback
+    known = [*PARAMETERS, *LOADERS, "add_model_specific_args"] if base is LightningModule else list(CALLBACK_HOOKS)
+    others = OTHER_NAMES if base is LightningModule else {}
+    found: dict[str, str] = {}
+    for cls in type(owner).__mro__:
+        if cls is base:
+            break
         for name, value in vars(cls).items():
-            if (
-                name.startswith("_")
-                or not (callable(value) or isinstance(value, property))
-                or hasattr(LightningModule, name)
-            ):
+            if name.startswith("_") or hasattr(base, name) or not (callable(value) or isinstance(value, property)):
                 continue
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
-            if near:
-                notices.say(f"near-hook-{name}", f"{cls.__name__}.{name} is never called; did you mean {near[0]}?")
+            if name in others:  # where both are written, one surely calls the other
+                close = [others[name]] if not is_overridden(owner, others[name]) else []
+            else:
+                close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+            found.update((name, hook) for hook in close)
+    return found
+
+
+def say_near_misses(owners: Iterable[Any], notices: Notices) -> None:
+    """One line for each method of modules and callbacks whose name nearly is a hook's."""
+    for owner in owners:
+        for name, hook in near_misses(owner).items():
+            notices.say(f"near-hook-{name}", f"{type(owner).__name__}.{name} is never called; did you mean {hook}?")

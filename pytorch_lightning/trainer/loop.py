@@ -2,15 +2,16 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from pytorch_lightning.data.sharing import Along, in_step, numbered
-from pytorch_lightning.seeding import EVALUATION, seed_device, seed_streams
+from pytorch_lightning.seeding import EVALUATION, build_seeder, seed_device
+from pytorch_lightning.timings import FIRST_SAMPLE, SAMPLE_EVERY
 from pytorch_lightning.trainer.buffers import kept_buffers
 from pytorch_lightning.trainer.evaluation import EvaluationPlan
-from pytorch_lightning.trainer.plan import FitPlan
+from pytorch_lightning.trainer.fit_plan import FitPlan
 from pytorch_lightning.trainer.progress import NEVER, accumulation_at, next_due
 
 
@@ -20,7 +21,8 @@ def run_fit(plan: FitPlan) -> None:
     plan.call("on_fit_start")
     if plan.sanity is not None:
         plan.call("on_sanity_check_start")
-        plan.learn_names(run_evaluation(plan.sanity, NEVER))
+        with plan.run.timings.measuring("validation"):
+            plan.learn_names(run_evaluation(plan.sanity, NEVER))
     plan.at_save_point()
 
     while not plan.is_complete():
@@ -29,7 +31,7 @@ def run_fit(plan: FitPlan) -> None:
 
 def run_epoch(plan: FitPlan) -> None:
     """Train on the rest of an epoch, window by window, validating where that is due."""
-    progress, run, train_window = plan.progress, plan.run, plan.train_window
+    progress, run, train_window, sampled_window = plan.progress, plan.run, plan.train_window, plan.sampled_window
     last = NEVER if plan.nb_batches is None else plan.nb_batches
     accumulate = accumulation_at(progress.epoch, plan.config.accumulate_grad_batches)
     checks = plan.validation_batches(progress.epoch)
@@ -38,7 +40,7 @@ def run_epoch(plan: FitPlan) -> None:
     if not progress.epoch_started:
         progress.epoch_started = True
         plan.call("on_epoch_start")
-    batches = plan.loader.batches(progress.epoch, progress.batch_nb, plan.nb_batches)
+    batches = run.timings.waiting(plan.loader.batches, progress.epoch, progress.batch_nb, plan.nb_batches)
 
     while True:
         # also where a validation fell due before the checkpoint that this fit continues
@@ -49,7 +51,9 @@ def run_epoch(plan: FitPlan) -> None:
             break
         if progress.stop_reason:
             return
-        train_window(batches, min(accumulate, last - progress.batch_nb), accumulate)
+        is_sample = progress.nb_optimizer_steps % SAMPLE_EVERY == FIRST_SAMPLE
+        run_window = sampled_window if is_sample else train_window
+        run_window(batches, min(accumulate, last - progress.batch_nb), accumulate)
         if run.asked or progress.nb_optimizer_steps >= plan.most_steps:
             plan.at_save_point()
 
@@ -64,7 +68,8 @@ def run_validation(plan: FitPlan) -> None:
     assert plan.validation is not None
     progress = plan.progress
     plan.call("on_pre_performance_check")
-    metrics = run_evaluation(plan.validation, progress.nb_validations)
+    with plan.run.timings.measuring("validation"):
+        metrics = run_evaluation(plan.validation, progress.nb_validations)
     plan.call("on_post_performance_check")
 
     progress.validated_batch, progress.nb_validations = progress.batch_nb, progress.nb_validations + 1
@@ -80,12 +85,14 @@ def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
     """
     step, to_device, seed = plan.step, plan.to_device, plan.seed
     outputs: list[list[tuple[int, Any]]] = []
+    loader_i, nb_before, place = 0, 0, cast("int | None", 0)
     plan.call("on_evaluation_start", plan.stage, plan.nb_batches)
     try:
         with evaluation_mode(plan.module):
-            nb_before = 0
             for loader_i, (loader, limit, extra) in enumerate(plan.loaders):
                 outputs.append([])
+                place = 0
+                seed_at = build_seeder(seed, EVALUATION, counter, None, loader_i)
                 batches = numbered(loader, plan.share, counter, limit)
                 for batch_nb, batch in batches if plan.together is None else in_step(batches, loader, plan.together):
                     if batch is None:
@@ -93,15 +100,20 @@ def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
                     if type(batch) is Along:
                         run_along(plan, batch.batch, extra)
                         continue
-                    word = seed_streams(seed, EVALUATION, counter, batch_nb, loader_i)
+                    word = seed_at(batch_nb)
                     if plan.on_device:
                         seed_device(word)
                     if to_device is not None:
                         batch = to_device(batch)
                     outputs[-1].append((batch_nb, plan.keep(step(batch, batch_nb, *extra), nb_before + batch_nb)))
                     plan.call("on_evaluation_batch_end", plan.stage, nb_before + batch_nb)
+                    place = batch_nb + plan.share.nb
                 nb_before += loader.nb_drawn
+            place = None
             return plan.end(outputs)
+    except Exception as error:
+        plan.note_place(error, loader_i, place)
+        raise
     finally:
         plan.call("on_evaluation_end", plan.stage)
 

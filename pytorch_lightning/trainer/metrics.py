@@ -65,13 +65,12 @@ def read_output(output: Any, name: str, place: Place) -> tuple[Tensor, Mapping[s
     try:
         loss = output["loss"]
         if isinstance(loss, Tensor):
-            prog = output.get("prog")
-            count = output.get("loss_count")
-            return (
-                loss,
-                output.get("tqdm_metrics") if prog is None else prog,
-                None if count is None else to_number(count),
-            )
+            prog, count = output.get("prog"), output.get("loss_count")
+            if prog is None:
+                prog = output.get("tqdm_metrics")
+            if type(prog) is not dict and prog is not None:
+                prog = _checked_prog(prog, name, place)
+            return loss, prog, None if count is None else _checked_count(count, name, place)
         received = f"'loss': {describe(loss)}"
     except (TypeError, KeyError, IndexError, AttributeError):
         received = f"a dict with the keys {list(output)}" if isinstance(output, Mapping) else describe(output)
@@ -79,6 +78,25 @@ def read_output(output: Any, name: str, place: Place) -> tuple[Tensor, Mapping[s
         f"{name} returned {received}; expected a dict with the key 'loss' holding a tensor of one element,"
         f" or that tensor itself. Return {{'loss': loss}}. {at(place)}"
     )
+
+
+def _checked_prog(prog: Any, name: str, place: Place) -> Mapping[str, Any]:
+    if not isinstance(prog, Mapping):
+        raise FitError(
+            f"{name} returned 'prog': {describe(prog)}; expected a dict of numbers by name."
+            f" Return {{'loss': loss, 'prog': {{'name': number}}}}. {at(place)}"
+        )
+    return prog
+
+
+def _checked_count(count: Any, name: str, place: Place) -> float:
+    number = to_number(count)
+    if number is None or not 0 <= number < math.inf:
+        raise FitError(
+            f"{name} returned 'loss_count': {describe(count)}; expected how many items the loss is a mean over,"
+            f" a number that isn't negative. Return {{'loss': loss, 'loss_count': len(targets)}}. {at(place)}"
+        )
+    return number
 
 
 def check_loss(loss: Tensor, name: str, place: Place) -> None:
@@ -115,19 +133,21 @@ class Metrics:
         self._unread = 0
         self._prog: dict[str, Any] = {}
 
-    def record(self, loss: Tensor | float, prog: Mapping[str, Any] | None) -> None:
-        """Keep the loss and ``prog`` of one batch, unread. ``prog`` replaces that of the batch before."""
+    def record(self, loss: Tensor | float, prog: Mapping[str, Any] | None, joins: bool = False) -> None:
+        """Keep the loss and ``prog`` of one batch, unread. ``prog`` replaces that of the batch before; one that
+        ``joins`` is of the same batch, and is added to what an earlier optimizer's step gave."""
         self._losses.append(loss)
         self._unread += 1
         if prog:
-            self._prog = kept = {}
+            self._prog = kept = self._prog if joins else {}
             for name, value in prog.items():  # not a comprehension: that would be one more call a batch
                 kept[name] = value.detach() if isinstance(value, Tensor) else value
 
     def read_losses(self) -> list[float]:
         """The losses of the last 100 batches; waits for the device where they aren't numbers yet."""
-        waiting = [loss for loss in self._losses if isinstance(loss, Tensor)]
-        if waiting:
+        # tensors are always the last ones
+        if self._losses and isinstance(self._losses[-1], Tensor):
+            waiting = [loss for loss in self._losses if isinstance(loss, Tensor)]
             numbers = iter(torch.stack([loss.reshape(()) for loss in waiting]).double().tolist())
             read = [next(numbers) if isinstance(loss, Tensor) else loss for loss in self._losses]
             self._losses = deque(read, maxlen=RUNNING)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from inspect import Parameter, signature
 from typing import Any
 
+import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import MultiStepLR, ReduceLROnPlateau
 
@@ -34,10 +35,12 @@ def read_optimizers(returned: Any, milestones: Sequence[int]) -> tuple[list[Opti
     wrong = [o for o in optimizers if not callable(getattr(o, "step", None)) or not hasattr(o, "param_groups")]
     if wrong or not optimizers:
         received = describe(wrong[0]) if wrong else "an empty list"
-        raise MisconfigurationException(
-            f"configure_optimizers returned {received}; expected {EXPECTED}."
-            " Write: return [torch.optim.Adam(self.parameters())]"
-        )
+        advice = " Write: return [torch.optim.Adam(self.parameters())]"
+        if wrong and isinstance(wrong[0], type):
+            advice = f" Make one: {wrong[0].__name__}(self.parameters(), ...)"
+        elif wrong and isinstance(getattr(wrong[0], "optimizer", None), Optimizer):
+            advice = " Write: return [optimizer], [scheduler]"
+        raise MisconfigurationException(f"configure_optimizers returned {received}; expected {EXPECTED}.{advice}")
     schedules = [_read_schedule(value, optimizers) for value in schedulers]
     if milestones:
         schedules += [Schedule(MultiStepLR(o, list(milestones)), i) for i, o in enumerate(optimizers)]
@@ -61,12 +64,14 @@ def _as_list(value: Any) -> list[Any]:
 def _read_schedule(value: Any, optimizers: list[Optimizer]) -> Schedule:
     options = dict(value) if isinstance(value, dict) else {"scheduler": value}
     unknown = sorted(set(options) - {"scheduler", "interval", "monitor"})
-    scheduler, interval = options.get("scheduler"), options.get("interval", "epoch")
-    if unknown or not callable(getattr(scheduler, "step", None)) or interval not in ("step", "epoch"):
+    scheduler: Any = options.get("scheduler")
+    interval = options.get("interval", "epoch")
+    fits = callable(getattr(scheduler, "step", None)) and isinstance(options.get("monitor"), (str, type(None)))
+    if unknown or not fits or interval not in ("step", "epoch"):
         raise MisconfigurationException(
             f"configure_optimizers returned {describe(value)} as a scheduler; expected a scheduler or"
             " {'scheduler': s, 'interval': 'step' or 'epoch', 'monitor': name}."
-            + (f" Remove {unknown}." if unknown else "")
+            + (f" Remove {unknown}." if unknown else " Write: return [optimizer], [scheduler]")
         )
     places = [i for i, o in enumerate(optimizers) if o is getattr(scheduler, "optimizer", None)]
     if not places:
@@ -77,6 +82,8 @@ def _read_schedule(value: Any, optimizers: list[Optimizer]) -> Schedule:
     monitor = options.get("monitor")
     if monitor is None and isinstance(scheduler, ReduceLROnPlateau):
         monitor = "val_loss"
+    if next(iter(signature(scheduler.step).parameters), "epoch") == "epoch":
+        monitor = None  # it would take the value for the number of an epoch
     return Schedule(scheduler, places[0], interval, monitor)
 
 
@@ -111,6 +118,33 @@ def scale_gradients(optimizers: Sequence[Optimizer], factor: float) -> None:
     """Multiply every gradient of ``optimizers`` by ``factor``."""
     for parameter in gradients_of(optimizers):
         parameter.grad.mul_(factor)
+
+
+def use_fused(optimizer: Optimizer) -> None:
+    """Let ``optimizer`` use torch's fused implementation where its class has one for the device and the user chose
+    none. Without one torch itself takes foreach on accelerators, where that is the faster one."""
+    for group in optimizer.param_groups:
+        unchosen = group.get("fused", False) is None and group.get("foreach") is None
+        if unchosen and not group.get("differentiable"):
+            if not _has_fused(type(optimizer), group["params"]):
+                continue
+            group["fused"] = True
+            for parameter in group["params"]:
+                step = optimizer.state.get(parameter, {}).get("step")
+                if isinstance(step, torch.Tensor):  # of a checkpoint that was written without
+                    optimizer.state[parameter]["step"] = step.to(parameter.device, torch.float32)
+
+
+def _has_fused(kind: type[Optimizer], parameters: Sequence[Any]) -> bool:
+    """Whether a fused step of this kind of optimizer works on such parameters."""
+    try:
+        for device, dtype in {(p.device, p.dtype) for p in parameters}:
+            probe = torch.zeros(1, device=device, dtype=dtype, requires_grad=True)
+            probe.grad = torch.zeros_like(probe)
+            kind([probe], lr=0.1, fused=True).step()  # type: ignore[call-arg]
+    except (RuntimeError, TypeError, ValueError):
+        return False
+    return True
 
 
 class SteppedOptimizer:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from pytorch_lightning.errors import MisconfigurationException, Notices
+from pytorch_lightning.errors import MisconfigurationException, Notices, Problem, attempt
 from pytorch_lightning.launchers.environment import Environment, join, read_environment
 from pytorch_lightning.processes import ALONE, Processes, Share, share_of
 from pytorch_lightning.strategies import Strategy, build_strategy
@@ -26,15 +26,18 @@ def nb_to_start(config: Config) -> int:
             f" each: torchrun --nnodes={config.nb_gpu_nodes} --nproc-per-node=N --rdzv-backend=c10d"
             " --rdzv-endpoint=FIRST_HOST:29500 script.py, or srun --nodes=... --ntasks-per-node=N python script.py."
         )
-    devices, _ = choose_devices(config.gpus)
+    devices, _ = _devices(config, [])
     nb = config.nb_processes if devices[0].type == "cpu" else len(devices)
     return nb if nb > 1 and _backend(config, devices) not in (None, "dp", "single") else 0
 
 
-def choose_strategy(config: Config, notices: Notices) -> Strategy:
-    """The strategy of this run, attached to this process and its device; meets the other processes."""
+def choose_strategy(config: Config, notices: Notices, problems: list[Problem]) -> Strategy:
+    """The strategy of this run, attached to this process and its device; meets the other processes.
+
+    GPUs that aren't there become one of the ``problems`` that are raised together later.
+    """
     environment = read_environment(os.environ)
-    devices, line = choose_devices(config.gpus)
+    devices, line = _devices(config, problems)
     if line:
         notices.say("no-gpu", line)
     backend = _backend(config, devices)
@@ -52,6 +55,10 @@ def choose_strategy(config: Config, notices: Notices) -> Strategy:
     strategy = build_strategy(backend)
     strategy.attach(device, processes, devices)
     return strategy
+
+
+def _devices(config: Config, problems: list[Problem]) -> tuple[list[torch.device], str | None]:
+    return attempt(problems, lambda: choose_devices(config.gpus)) or ([torch.device("cpu")], None)
 
 
 def _backend(config: Config, devices: list[torch.device]) -> Any:

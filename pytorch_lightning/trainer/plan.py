@@ -1,124 +1,49 @@
 """Every choice of a fit, made once: options and a module become a ``FitPlan``."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
 
 from pytorch_lightning.callbacks import Callback, ProgressBar
-from pytorch_lightning.checkpoints.checkpoint import Part
+from pytorch_lightning.callbacks.profiler import Profiler
+from pytorch_lightning.checkpoints.checkpoint import Part, restore_module
 from pytorch_lightning.data.replay import ReplayableLoader, is_distributed, length_of, replayable
 from pytorch_lightning.data.sharing import RoundsLoader
-from pytorch_lightning.errors import Notices, Problem, raise_together
-from pytorch_lightning.loggers.logger import LoggerGroup
+from pytorch_lightning.errors import Notices, Problem, attempt, raise_together
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.precision.precision import Precision
-from pytorch_lightning.processes import Share
+from pytorch_lightning.processes import EVERYTHING, Share
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.strategies import Strategy
+from pytorch_lightning.strategies.compiled import Compile, build_compiler
 from pytorch_lightning.trainer import checks, files
 from pytorch_lightning.trainer.agreement import Agreement
 from pytorch_lightning.trainer.config import Config
 from pytorch_lightning.trainer.evaluation import EvaluationPlan, plan_evaluation
 from pytorch_lightning.trainer.exact_sum import adds_in_order
+from pytorch_lightning.trainer.fit_plan import FitPlan
 from pytorch_lightning.trainer.gradients import before_update
-from pytorch_lightning.trainer.hooks import Hooks, hook_table, is_overridden, say_near_misses, takes_one_more
-from pytorch_lightning.trainer.optimizers import Schedule, read_optimizers
+from pytorch_lightning.trainer.hooks import (
+    Hooks,
+    can_be_called,
+    hook_table,
+    is_overridden,
+    say_near_misses,
+    takes_one_more,
+)
+from pytorch_lightning.trainer.optimizers import Schedule, read_optimizers, use_fused
 from pytorch_lightning.trainer.placement import plan_share
-from pytorch_lightning.trainer.progress import NEVER, Progress, nb_checked, validation_batches
+from pytorch_lightning.trainer.progress import nb_checked
 from pytorch_lightning.trainer.rounds import build_round_window
 from pytorch_lightning.trainer.rows import Rows
 from pytorch_lightning.trainer.run import FitRun
-from pytorch_lightning.trainer.saving import CallbacksPart, DataPart, RandomPart, Saver, read_for_resume, restore_module
+from pytorch_lightning.trainer.saving import CallbacksPart, DataPart, RandomPart, Saver, read_for_resume
 from pytorch_lightning.trainer.schedules import EpochSchedules, build_step_schedule
-from pytorch_lightning.trainer.step import StepParts, TrainWindow, build_train_window
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitPlan:
-    """What the loop reads. Nothing in it is decided while training runs."""
-
-    config: Config
-    module: LightningModule
-    run: FitRun
-    hooks: Hooks
-    loader: ReplayableLoader
-    nb_batches: int | None
-    train_window: TrainWindow
-    validation: EvaluationPlan | None
-    sanity: EvaluationPlan | None
-    epoch_schedules: EpochSchedules
-    rows: Rows
-    loggers: LoggerGroup
-    saver: Saver
-    seed: int
-    optimizers: Sequence[Optimizer]
-    schedules: Sequence[Schedule]
-    strategy: Strategy
-    agreement: Agreement | None
-    progress: Progress = field(init=False)
-    most_steps: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "progress", self.run.progress)
-        object.__setattr__(self, "most_steps", self.config.max_nb_steps or NEVER)
-
-    def call(self, name: str, *arguments: Any) -> None:
-        """Call everybody who overrides the hook ``name``."""
-        for hook in self.hooks[name]:
-            hook(*arguments)
-
-    def is_complete(self) -> bool:
-        """Whether training is to end here, between two epochs."""
-        if self.progress.epoch >= self.config.max_nb_epochs and not self.progress.stop_reason:
-            self.progress.stop_reason = "max_nb_epochs reached"
-        return bool(self.progress.stop_reason)
-
-    def validates(self, epoch: int) -> bool:
-        """Whether ``epoch`` has validations."""
-        return self.validation is not None and (epoch + 1) % self.config.check_val_every_n_epoch == 0
-
-    def validation_batches(self, epoch: int) -> Sequence[int]:
-        """The values of ``batch_nb`` after which to validate in ``epoch``."""
-        if not self.validates(epoch):
-            return ()
-        if self.config.fast_dev_run:
-            return (1,)
-        return validation_batches(self.nb_batches, self.config.val_check_interval)
-
-    def ended_unchecked(self) -> bool:
-        """Whether an epoch that ended early, or whose length wasn't known, still has its validation to come."""
-        return self.progress.batch_nb > self.progress.validated_batch and self.validates(self.progress.epoch)
-
-    def learn_names(self, metrics: dict[str, float | int]) -> None:
-        """Take note of what a sanity validation gave; its numbers aren't kept."""
-        self.rows.validation_names = tuple(metrics)
-
-    def take_validation(self, metrics: dict[str, float | int]) -> None:
-        """Keep the numbers of a validation, log them, and step the schedules that watch them."""
-        self.run.metrics.validation = metrics
-        self.rows.write_validation(metrics)
-        self.epoch_schedules.note_validation()
-
-    def step_epoch_schedules(self) -> None:
-        """Step the schedules that count epochs."""
-        self.epoch_schedules.step(self.run.metrics)
-
-    def at_save_point(self) -> None:
-        """State is whole here: write what was asked for, and see whether a limit is reached."""
-        run, progress = self.run, self.progress
-        run.asked = False
-        if progress.nb_optimizer_steps >= self.most_steps:
-            run.stop(f"max_nb_steps reached ({self.most_steps})")
-            run.asked = False
-        if self.agreement is not None:
-            self.agreement.settle()
-        progress.stop_reason = progress.stop_reason or run.stop_wanted
-        if self.run.requests:
-            self.rows.check_losses()
-            self.saver.save_requested()
+from pytorch_lightning.trainer.step import StepParts, TrainWindow, build_train_window, with_timers
 
 
 def plan_fit(
@@ -128,12 +53,24 @@ def plan_fit(
     callbacks: Sequence[Callback],
     notices: Notices,
     strategy: Strategy,
+    problems: list[Problem],
 ) -> FitPlan:
-    """Decide everything about a fit of ``module``, and restore what ``config.resume`` holds.
+    """Decide everything about a fit of ``module``, and restore what ``config.resume`` holds. ``problems`` are those
+    that were seen before.
 
     Raises one ``MisconfigurationException`` that lists every mistake that can be seen before the first batch.
     """
-    basis = _plan_basis(config, module, run, callbacks, notices, strategy)
+    basis = _plan_basis(config, module, run, callbacks, notices, strategy, problems)
+    epoch_schedules = EpochSchedules(basis.schedules)
+    saver = _plan_saver(config, module, run, callbacks, basis, epoch_schedules)
+    for callback in callbacks:
+        callback.reset()
+    if basis.saved is not None:
+        saver.restore(basis.saved, str(config.resume))
+        _fuse(config, basis.optimizers)
+        run.progress.forget_limits()
+    if strategy.processes.is_first:
+        checks.make_folders(config)  # from here on: a start that fails leaves none behind
     loggers = files.open_loggers(config, module, run, notices, strategy.processes)
     rows = Rows(
         run,
@@ -147,15 +84,9 @@ def plan_fit(
         stop_on_nan=config.stop_on_nan,
         writes=strategy.processes.is_first,
     )
-    epoch_schedules = EpochSchedules(basis.schedules)
-    saver = _plan_saver(config, module, run, callbacks, basis, epoch_schedules)
-    if basis.saved is not None:
-        saver.restore(basis.saved, str(config.resume))
-        run.progress.forget_limits()
     agreement = None if run.alone else Agreement(run, strategy.processes)
     parts = _step_parts(config, module, run, basis, rows, epoch_schedules, agreement)
-    nb_processes = strategy.processes.nb
-    in_order = adds_in_order(config.exact_elastic, basis.share, nb_processes, config.accumulate_grad_batches)
+    train_window, sampled_window = _plan_windows(config, module, run, basis, parts)
     return FitPlan(
         config=config,
         module=module,
@@ -163,9 +94,8 @@ def plan_fit(
         hooks=basis.hooks,
         loader=basis.loader,
         nb_batches=run.nb_tng_batches,
-        train_window=build_train_window(parts)
-        if basis.share.nb == 1
-        else build_round_window(parts, strategy, basis.share, module, in_order),
+        train_window=train_window,
+        sampled_window=sampled_window,
         validation=basis.validation,
         sanity=None if basis.saved is not None else basis.sanity,
         epoch_schedules=epoch_schedules,
@@ -185,6 +115,7 @@ class Basis:
     """What the rest of a plan is built on: everything checked, the module in its place."""
 
     strategy: Strategy
+    compiled: Compile
     share: Share
     """The virtual ranks that this process runs."""
     precision: Precision
@@ -206,27 +137,33 @@ def _plan_basis(
     callbacks: Sequence[Callback],
     notices: Notices,
     strategy: Strategy,
+    problems: list[Problem],
 ) -> Basis:
-    say_near_misses(module, notices)
-    raise_together(checks.hook_problems(module) + checks.folder_problems(config))
-    saved = None if config.resume is None else read_for_resume(config.resume)
+    problems = problems + checks.hook_problems(module, callbacks) + checks.folder_problems(config)
+    path = str(config.resume)
+    saved = None if config.resume is None else attempt(problems, lambda: read_for_resume(path), keep_type=True)
     seed = saved["parts"]["data"]["seed"] if saved else torch.initial_seed() if config.seed is None else config.seed
-    share = plan_share(config, saved, strategy.processes)
+    share = attempt(problems, lambda: plan_share(config, saved, strategy.processes)) or EVERYTHING
     precision = build_precision(config.precision, strategy.device)
     strategy.place(module, precision.dtype)
+    compiled = build_compiler(config.compile, strategy.device, notices)
     if saved is not None:
         # before the optimizers are made: a hook may put new parameters in the place of old ones
-        restore_module(module, saved, str(config.resume))
-    strategy.share_out(module)
-    problems: list[Problem] = []
+        attempt(problems, lambda: restore_module(module, saved, path), keep_type=True)
+    attempt(problems, lambda: strategy.share_out(module))
     optimizers, schedules = _plan_optimizers(config, module, precision, strategy, problems)
-    tng_loader = module.tng_dataloader
-    problems += checks.loader_problems(tng_loader, config, share) + checks.saving_problems(module)
+    _fuse(config, optimizers)
+    tng_loader = None
+    if can_be_called(module, "tng_dataloader"):
+        tng_loader = checks.reading(module, "tng_dataloader", lambda: module.tng_dataloader)
+        problems += checks.training_loader_problems(tng_loader, config, checks.has_validation(module), share)
+    problems += checks.saving_problems(module)
     hooks = hook_table(module, callbacks, run)
     arguments = {"strategy": strategy, "precision": precision, "seed": seed, "hooks": hooks}
-    arguments["gather"] = config.gather_validation
-    validation, sanity = checks.attempt(problems, lambda: _plan_validation(config, module, arguments)) or (None, None)
+    arguments |= {"gather": config.gather_validation, "compiled": compiled}
+    validation, sanity = attempt(problems, lambda: _plan_validation(config, module, arguments)) or (None, None)
     raise_together(problems)
+    say_near_misses([module, *callbacks], notices)
     checks.say_probable_mistakes(module, tng_loader, optimizers, config, notices)
 
     length = length_of(tng_loader)
@@ -235,6 +172,7 @@ def _plan_basis(
     run.nb_val_batches = 0 if validation is None else validation.nb_batches
     return Basis(
         strategy=strategy,
+        compiled=compiled,
         share=share,
         precision=precision,
         seed=seed,
@@ -246,6 +184,11 @@ def _plan_basis(
         validation=validation,
         sanity=sanity,
     )
+
+
+def _fuse(config: Config, optimizers: Sequence[Optimizer]) -> None:
+    for optimizer in optimizers if config.fused_optimizers else ():
+        use_fused(optimizer)
 
 
 def _plan_loader(loader: Any, seed: int, config: Config, share: Share, notices: Notices) -> ReplayableLoader:
@@ -287,13 +230,17 @@ def _plan_saver(
 def _plan_optimizers(
     config: Config, module: LightningModule, precision: Precision, strategy: Strategy, problems: list[Problem]
 ) -> tuple[list[Optimizer], list[Schedule]]:
-    found = checks.attempt(
-        problems, lambda: read_optimizers(module.configure_optimizers(), config.lr_scheduler_milestones)
-    )
+    if not can_be_called(module, "configure_optimizers", "training_step"):
+        return [], []
+    if not any(True for _ in module.parameters()) and checks.unregistered(module):
+        problems.append(checks.no_parameters(module))
+        return [], []
+    returned = checks.reading(module, "configure_optimizers", module.configure_optimizers)
+    found = attempt(problems, lambda: read_optimizers(returned, config.lr_scheduler_milestones))
     if found is None:
         return [], []
     takes_optimizer = takes_one_more(module, "training_step")
-    problems += checks.optimizer_problems(found[0], takes_optimizer, precision, strategy)
+    problems += checks.optimizer_problems(module, found[0], takes_optimizer, precision, strategy)
     return found
 
 
@@ -301,9 +248,10 @@ def _plan_validation(
     config: Config, module: LightningModule, arguments: dict[str, Any]
 ) -> tuple[EvaluationPlan | None, EvaluationPlan | None]:
     """The validation, and the few batches of it that are run before training."""
-    if not checks.has_validation(module):
+    if not can_be_called(module, "val_dataloader", "validation_step", "validation_end"):
         return None, None
-    loaders = module.val_dataloader
+    loaders = checks.reading(module, "val_dataloader", lambda: module.val_dataloader)
+    raise_together(checks.iterator_problems(loaders))
     limit = 1 if config.fast_dev_run else None
     validation = plan_evaluation(
         "validation", module, loaders, limit=limit, percent=config.val_percent_check, **arguments
@@ -342,7 +290,7 @@ def _step_parts(
     step = strategy.step_function(module, "training_step", takes_optimizer=takes_optimizer)
     return StepParts(
         name=f"training_step of {type(module).__name__}",
-        step=precision.forward(step),
+        step=precision.forward(basis.compiled(step)),
         takes_optimizer=takes_optimizer,
         optimizers=basis.optimizers,
         precision=precision,
@@ -361,6 +309,20 @@ def _step_parts(
     )
 
 
+def _plan_windows(
+    config: Config, module: LightningModule, run: FitRun, basis: Basis, parts: StepParts
+) -> tuple[TrainWindow, TrainWindow]:
+    """The window function, and the same with its phases timed."""
+    nb_before = run.progress.nb_optimizer_steps
+    run.timings.begin(basis.strategy.device, lambda: run.progress.nb_optimizer_steps - nb_before)
+    build: Callable[[StepParts], TrainWindow] = build_train_window
+    if basis.share.nb > 1:
+        strategy, share = basis.strategy, basis.share
+        in_order = adds_in_order(config.exact_elastic, share, strategy.processes.nb, config.accumulate_grad_batches)
+        build = partial(build_round_window, strategy=strategy, share=share, module=module, in_order=in_order)
+    return build(parts), run.timings.sampling(build(with_timers(parts, run.timings)))
+
+
 def _build_clock(run: FitRun, max_seconds: float) -> Callable[[], None]:
     def watch_clock() -> None:
         if run.tick() >= max_seconds:
@@ -372,5 +334,6 @@ def _build_clock(run: FitRun, max_seconds: float) -> Callable[[], None]:
 def all_callbacks(config: Config) -> tuple[Callback, ...]:
     """The callbacks of a fit in the order in which they are called: the bar comes last, the checkpoint before it."""
     bar = [ProgressBar(config.process_position, config.current_gpu_name)] if config.progress_bar else []
-    chosen = [config.early_stop_callback, *config.callbacks, config.checkpoint_callback, *bar]
+    profiler = [Profiler()] if config.profile else []
+    chosen = [config.early_stop_callback, *config.callbacks, config.checkpoint_callback, *profiler, *bar]
     return tuple(callback for callback in chosen if callback is not None)

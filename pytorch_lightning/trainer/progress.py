@@ -64,7 +64,7 @@ def nb_checked(length: int | None, percent: float) -> int | None:
     """
     if length is None:
         return None
-    return min(length, max(1, int(length * min(percent, 1.0) + 1e-9)))
+    return min(length, max(1, int(length * percent + 1e-9)))
 
 
 def validation_batches(nb_batches: int | None, interval: float) -> Sequence[int]:

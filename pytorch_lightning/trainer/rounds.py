@@ -56,6 +56,8 @@ class Rounds:
         self._exact = ExactSum(parts.optimizers, share, strategy.processes) if in_order else None
         # what a user's optimizer_step lets wait was exchanged already
         self._held = HeldGradients() if parts.optimizer_step is not None else None
+        self._step = parts.timed("forward", parts.step)
+        self._backward = parts.timed("backward", parts.precision.backward)
         self._looked_for_unused = False
 
     def next_round(self, batches: Iterator[Any], ahead: int = 0) -> Round:
@@ -105,11 +107,11 @@ class Rounds:
         parts, progress = self.parts, self.parts.progress
         self._seed(virtual_rank, group, ahead)
         extra = (group,) if parts.takes_optimizer else ()
-        loss, prog, count = read_output(parts.step(batch, progress.batch_nb + ahead, *extra), parts.name, progress)
+        loss, prog, count = read_output(self._step(batch, progress.batch_nb + ahead, *extra), parts.name, progress)
         if not loss.requires_grad or loss.numel() != 1:
             check_loss(loss, parts.name, progress)
         self.table.note(virtual_rank, loss, count)
-        parts.precision.backward(loss if count is None else loss * (count / self.weights[group].reference))
+        self._backward(loss if count is None else loss * (count / self.weights[group].reference))
         return prog or {}
 
     def _run_along(self, virtual_rank: int, group: int, ahead: int = 0) -> None:
@@ -204,7 +206,7 @@ class Rounds:
 
 
 def build_round_window(
-    parts: StepParts, strategy: Strategy, share: Share, module: nn.Module, in_order: bool
+    parts: StepParts, *, strategy: Strategy, share: Share, module: nn.Module, in_order: bool
 ) -> TrainWindow:
     """The window function where there are several virtual ranks. ``in_order``: see ``exact_sum``."""
     rounds = Rounds(parts, strategy, share, module, in_order)

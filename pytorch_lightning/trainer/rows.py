@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from pytorch_lightning.errors import FitError
+from pytorch_lightning.errors import FitError, describe, near
 from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.trainer.hooks import Hooks
-from pytorch_lightning.trainer.metrics import at, numbers_of
+from pytorch_lightning.trainer.metrics import at, numbers_of, to_number
 from pytorch_lightning.trainer.run import FitRun
 
 
@@ -48,9 +48,11 @@ class Rows:
         if self._reads_late and self._run.metrics.must_be_read:
             self.check_losses()
         if not progress.batch_nb % self._every:
-            self._write_training()
+            with self._run.timings.measuring("logging"):
+                self._write_training()
         if not (progress.global_step + 1) % self._save_every:
-            self._loggers.save()
+            with self._run.timings.measuring("logging"):
+                self._loggers.save()
 
     def _write_training(self) -> None:
         run = self._run
@@ -73,9 +75,12 @@ class Rows:
         for replace in self._replace:
             row = replace(row)
             if not isinstance(row, dict):
-                raise FitError(f"update_tng_log_metrics returned {row!r}; expected the dict to log. Return logs.")
+                raise FitError(
+                    f"update_tng_log_metrics returned {describe(row)}; expected the dict to log."
+                    f" Return logs. {at(progress)}"
+                )
         if self._needed:
-            self._check_needed({**row, **run.metrics.of_training()}, validated=bool(progress.nb_validations))
+            self._check_needed(run.metrics.of_training(), validated=bool(progress.nb_validations))
         self._loggers.log_metrics(numbers_of(row, "the row to log"), progress.global_step)
 
     def write_validation(self, metrics: dict[str, float | int]) -> None:
@@ -87,16 +92,24 @@ class Rows:
             self._check_needed({**metrics, **self._run.metrics.of_training()}, validated=True)
 
     def log_by_hand(self, metrics: dict[str, Any], step: int | None) -> None:
-        """Log a row that a user's own code made."""
-        self._loggers.log_metrics(
-            numbers_of(metrics, "experiment.log"), self._run.progress.global_step if step is None else step
-        )
+        """Log a row that a user's own code made; what is no number is left out, as an Experiment's rows do."""
+        row: dict[str, float | int] = {}
+        for key, value in metrics.items():
+            for name, entry in value.items() if isinstance(value, dict) else [(key, value)]:
+                number = to_number(entry)
+                if number is None:
+                    text = f"{name!r} isn't logged: it is a {type(entry).__name__}, not one number"
+                    self._run.notices.say(f"not-logged-{name}", text)
+                else:
+                    row[str(name)] = number
+        self._loggers.log_metrics(row, self._run.progress.global_step if step is None else step)
 
     def _rates(self) -> dict[str, float]:
         rates = {}
         for i, optimizer in enumerate(self._optimizers):
             for g, group in enumerate(optimizer.param_groups):
-                rates[f"lr_{i}" + (f"_{g}" if g else "")] = float(group["lr"])
+                if "lr" in group:
+                    rates[f"lr_{i}" + (f"_{g}" if g else "")] = float(group["lr"])
         return rates
 
     def _memory(self) -> dict[str, float]:
@@ -108,15 +121,16 @@ class Rows:
 
     def _check_needed(self, there: dict[str, Any], *, validated: bool) -> None:
         names = set(self.validation_names or ()) | set(self._run.metrics.validation)
-        known = {*there, *names} - {"epoch", "batch_nb", "global_step"}
+        known = sorted({*there, *names})
         absent = {name: who for name, who in self._needed.items() if name not in known}
         if not absent:
             self._needed = {}
         elif validated or self._run.nb_val_batches == 0 or self.validation_names is not None:
-            name, who = next(iter(absent.items()))
+            what = " and ".join(f"{who} needs the metric {name!r}" for name, who in absent.items())
+            hints = "".join(near(name, known) for name in absent)
             raise FitError(
-                f"{who} needs the metric {name!r}, and nothing gives it. There are: {', '.join(sorted(known))}."
-                f" Return {name!r} from validation_end, or monitor one of these."
+                f"{what}, and nothing gives it. There are: {', '.join(known)}.{hints}"
+                f" Return {next(iter(absent))!r} from validation_end, or monitor one of these. {at(self._run.progress)}"
             )
 
     def check_losses(self) -> None:

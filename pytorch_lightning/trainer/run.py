@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pytorch_lightning.errors import Notices
+from pytorch_lightning.timings import Timings
 from pytorch_lightning.trainer.metrics import Metrics
 from pytorch_lightning.trainer.progress import Progress
 
@@ -38,6 +39,7 @@ class FitRun:
     fast_dev_run: bool = False
     scratch: Path | None = None
     version: int | str | None = None
+    folder: Path | None = None
     requests: list[SaveRequest] = field(default_factory=list)
     stop_wanted: str = ""
     """Why somebody wants training to stop; becomes ``progress.stop_reason`` at the next save point."""
@@ -48,6 +50,7 @@ class FitRun:
     interrupted: bool = False
     running: bool = False
     """Whether a fit is going on."""
+    timings: Timings = field(default_factory=Timings)
     began: float = field(default_factory=time.monotonic)
     """When this process began to count wall time."""
 

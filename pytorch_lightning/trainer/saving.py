@@ -127,9 +127,10 @@ class Saver:
     def save_requested(self) -> None:
         """Write what was asked for since the last save point."""
         requests, self.run.requests[:] = list(self.run.requests), []
-        for request in requests:
-            if self.save(request.path, request.weights_only) and request.on_saved is not None:
-                request.on_saved()
+        with self.run.timings.measuring("saving"):
+            for request in requests:
+                if self.save(request.path, request.weights_only) and request.on_saved is not None:
+                    request.on_saved()
 
     def save_pieces(self, folder: str | Path) -> bool:
         """Write a checkpoint as a folder in which each process puts what it holds; False where it was left out."""
@@ -179,8 +180,8 @@ class Saver:
         ):
             if len(states) != len(targets):
                 raise CheckpointError(
-                    f"{path} holds the state of {len(states)} {kind} and configure_optimizers gives {len(targets)}."
-                    " Resume with the model that wrote it."
+                    f"{path} doesn't fit configure_optimizers: it holds {len(states)} {kind}, and that gives"
+                    f" {len(targets)}. Resume with the model that wrote it."
                 )
             for target, state in zip(targets, states, strict=True):
                 state = self.strategy.cut_up(target, state) if kind == "optimizers" else state
@@ -193,22 +194,19 @@ class Saver:
 def _load(target: Any, state: dict[str, Any], where: str) -> None:
     try:
         target.load_state_dict(state)
-    except (ValueError, KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{where} doesn't fit: {error}. Resume with the model that wrote it.") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        why = f"{type(error).__name__}: {str(error).rstrip('.')}"
+        raise CheckpointError(f"{where} doesn't fit: {why}. Resume with the model that wrote it.") from error
+    # torch takes the state of another kind of optimizer, and fails in the first step
+    for group in target.param_groups if isinstance(target, Optimizer) else ():
+        absent = sorted(set(target.defaults) - set(group))
+        if absent:
+            raise CheckpointError(
+                f"{where} doesn't fit: the state is another optimizer's, without {', '.join(absent)}."
+                " Resume with the optimizer that wrote it."
+            )
 
 
 def read_for_resume(path: str) -> dict[str, Any]:
     """The checkpoint at ``path``, whole and in today's layout."""
     return upgrade(read_any(path), path)
-
-
-def restore_module(module: Any, checkpoint: dict[str, Any], path: str) -> None:
-    """Restore ``module`` through its own hooks. Raises ``CheckpointError`` where the weights don't fit."""
-    module.on_load_checkpoint(checkpoint)
-    try:
-        module.load_model_specific(checkpoint)
-    except (KeyError, RuntimeError) as error:
-        raise CheckpointError(
-            f"load_model_specific of {type(module).__name__} can't restore {path}: {type(error).__name__}: {error}."
-            " Use the model, with the hyperparameters, that wrote it."
-        ) from error

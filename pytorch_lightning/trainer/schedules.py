@@ -3,8 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch.optim.lr_scheduler import ReduceLROnPlateau
-
 from pytorch_lightning.errors import FitError
 from pytorch_lightning.trainer.metrics import Metrics
 from pytorch_lightning.trainer.optimizers import Schedule
@@ -71,9 +69,10 @@ class EpochSchedules:
                 continue
             if schedule.monitor is None:
                 schedule.scheduler.step()
-            elif self._validated or schedule.monitor not in metrics.validation:
-                value = value_for(schedule, metrics)
-                schedule.scheduler.step(value) if _takes_value(schedule) else schedule.scheduler.step()
+            elif self._validated or (
+                schedule.monitor not in metrics.validation and schedule.monitor in metrics.of_training()
+            ):
+                schedule.scheduler.step(value_for(schedule, metrics))
         self._stepped.clear()
         self._validated = False
 
@@ -82,7 +81,3 @@ class EpochSchedules:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._stepped, self._validated = set(state["stepped"]), state["validated"]
-
-
-def _takes_value(schedule: Schedule) -> bool:
-    return isinstance(schedule.scheduler, ReduceLROnPlateau)

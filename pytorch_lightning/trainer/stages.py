@@ -7,20 +7,21 @@ from typing import Any
 import torch
 
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.checkpoints.checkpoint import restore_module
 from pytorch_lightning.checkpoints.sharded import read_any
-from pytorch_lightning.errors import CheckpointError, LightningError, raise_together
+from pytorch_lightning.errors import CheckpointError, raise_together
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.root_module.summary import summarize
 from pytorch_lightning.strategies import Strategy
+from pytorch_lightning.timings import hint
 from pytorch_lightning.trainer.config import Config
 from pytorch_lightning.trainer.evaluation import names_of, plan_evaluation
-from pytorch_lightning.trainer.hooks import hook_table, missing, wrongly_signed
+from pytorch_lightning.trainer.fit_plan import FitPlan
+from pytorch_lightning.trainer.hooks import hook_table, is_overridden, missing, wrongly_signed
 from pytorch_lightning.trainer.loop import run_evaluation
 from pytorch_lightning.trainer.metrics import at
-from pytorch_lightning.trainer.plan import FitPlan
 from pytorch_lightning.trainer.run import FitRun
-from pytorch_lightning.trainer.saving import restore_module
 
 
 def announce(plan: FitPlan) -> None:
@@ -43,8 +44,8 @@ def announce(plan: FitPlan) -> None:
 
 
 def note_place(error: Exception, run: FitRun) -> None:
-    """Add to a user's exception where in the fit it was raised; our own say so themselves."""
-    if not isinstance(error, LightningError):
+    """Add to an exception where in the fit it was raised, unless it says so itself."""
+    if at(run.progress) not in str(error):
         error.add_note(f"raised while fitting {type(run.module).__name__} {at(run.progress)}")
 
 
@@ -57,10 +58,20 @@ def finish_fit(plan: FitPlan, failed: bool) -> None:
         if not failed:
             plan.at_save_point()
             plan.strategy.give_back(plan.module)
+    except Exception as error:
+        note_place(error, run)
+        raise
     finally:
-        plan.loggers.close()
+        with run.timings.measuring("logging"):
+            plan.loggers.close()
+        run.timings.end()
     if not plan.strategy.processes.is_first:
         return
+    if plan.config.print_weights_summary and not failed:
+        print(run.timings, flush=True)
+        advice = hint(run.timings.seconds, plan.loader.nb_workers)
+        if advice is not None:
+            run.notices.say("slow-data", advice)
     if run.metrics.nb_nonfinite and not failed:
         print(f"{run.metrics.nb_nonfinite} losses weren't finite", flush=True)
     if run.interrupted:
@@ -119,6 +130,8 @@ def _problems(module: LightningModule, stage: str, loader: Any) -> list[Any]:
     loader_name = "val_dataloader" if stage == "validation" else "test_dataloader"
     if stage == "predict":
         wanted = [loader_name] if loader is None else []
+        if not is_overridden(module, "predict_step"):
+            wanted.append("forward")
     else:
         wanted = [loader_name, step, *([end] if end is not None else [])]
     return missing(module, wanted) + wrongly_signed(module)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice, repeat
 from typing import Any
 
@@ -12,7 +13,8 @@ from torch.optim import Optimizer
 
 from pytorch_lightning.errors import FitError
 from pytorch_lightning.precision.precision import SKIPPED, Precision
-from pytorch_lightning.seeding import MODEL, seed_device, seed_streams
+from pytorch_lightning.seeding import MODEL, build_seeder, seed_device
+from pytorch_lightning.timings import Timings
 from pytorch_lightning.trainer.metrics import Metrics, at, check_loss, read_output
 from pytorch_lightning.trainer.optimizers import SteppedOptimizer, clear_gradients, needs_closure, scale_gradients
 from pytorch_lightning.trainer.progress import Progress
@@ -53,6 +55,8 @@ class StepParts:
     """The user's own, where there is one."""
     nonfinite: Callable[[float], None]
     """Told a loss that isn't finite: raises, or counts it."""
+    timed: Callable[[str, Callable[..., Any]], Callable[..., Any]] = lambda phase, function: function
+    """What is wrapped around the phases of a step."""
 
 
 @dataclass(slots=True)
@@ -104,7 +108,7 @@ def build_train_window(parts: StepParts) -> TrainWindow:
     run_batch = build_forward_backward(parts)
     if takes_optimizer:
         run_batch = build_run_per_optimizer(parts, run_batch, windows, update)
-    prepare_batch, finish_batch = build_prepare_batch(parts), build_finish_batch(parts)
+    seed_batch, before_batch, finish_batch = build_seed_batch(parts), parts.before_batch, build_finish_batch(parts)
     progress, to_device, precision, schedules = parts.progress, parts.to_device, parts.precision, parts.schedules
 
     def train_window(batches: Iterator[Any], size: int, accumulate: int) -> None:
@@ -119,12 +123,13 @@ def build_train_window(parts: StepParts) -> TrainWindow:
                 unfinished = False
             if batch is None:  # skipped: it has a place in the epoch, and no step
                 progress.batch_nb += 1
-            elif not prepare_batch(batch):
+                continue
+            seed_batch(progress.global_step)
+            if before_batch and -1 in [hook(batch) for hook in before_batch]:
                 taken = -1
                 break
-            else:
-                run_batch(first, batch if to_device is None else to_device(batch), progress.batch_nb)
-                has_run = unfinished = True
+            run_batch(first, batch if to_device is None else to_device(batch), progress.batch_nb)
+            has_run = unfinished = True
         if taken < size:
             progress.epoch_over = True
         if has_run:
@@ -142,17 +147,15 @@ def build_train_window(parts: StepParts) -> TrainWindow:
     return train_window
 
 
-def build_prepare_batch(parts: StepParts) -> Callable[[Any], bool]:
-    """``prepare_batch(batch)``: seed the streams and call the hooks; False where a hook ends the epoch."""
-    progress, seed, on_device, before_batch = parts.progress, parts.seed, parts.on_device, parts.before_batch
+def with_timers(parts: StepParts, timings: Timings) -> StepParts:
+    """``parts`` with the phases of a step timed."""
+    return replace(parts, timed=timings.timed)
 
-    def prepare_batch(batch: Any) -> bool:
-        word = seed_streams(seed, MODEL, progress.global_step)
-        if on_device:
-            seed_device(word)
-        return not before_batch or -1 not in [hook(batch) for hook in before_batch]
 
-    return prepare_batch
+def build_seed_batch(parts: StepParts) -> Callable[[int], Any]:
+    """``seed_batch(global_step)``: seed every stream for that batch."""
+    seed_at = build_seeder(parts.seed, MODEL, None)
+    return (lambda n: seed_device(seed_at(n))) if parts.on_device else seed_at
 
 
 def build_finish_batch(parts: StepParts) -> Callable[[], None]:
@@ -168,9 +171,10 @@ def build_finish_batch(parts: StepParts) -> Callable[[], None]:
     return finish_batch
 
 
-def build_forward_backward(parts: StepParts) -> Callable[..., Tensor]:
+def build_forward_backward(parts: StepParts) -> Callable[..., Any]:
     """``forward_backward(window, batch, batch_nb, [optimizer_i])``: one loss and its gradients."""
-    step, backward, record = parts.step, parts.precision.backward, parts.metrics.record
+    step, backward = parts.timed("forward", parts.step), parts.timed("backward", parts.precision.backward)
+    record = parts.metrics.record
     name, progress, on_device, nonfinite = parts.name, parts.progress, parts.on_device, parts.nonfinite
     isfinite = math.isfinite
 
@@ -178,13 +182,14 @@ def build_forward_backward(parts: StepParts) -> Callable[..., Tensor]:
         loss, prog, count = read_output(step(*arguments), name, progress)
         if not loss.requires_grad or loss.numel() != 1:
             check_loss(loss, name, progress)
+        joins = arguments[2:] > (0,)  # not the first of several optimizers
         if on_device:
-            record(loss.detach(), prog)
+            record(loss.detach(), prog, joins)
         else:
             value = loss.item()
             if not isfinite(value):
                 nonfinite(value)
-            record(value, prog)
+            record(value, prog, joins)
         weighed = loss if window.size == 1 else window.weigh(loss, count)
         backward(weighed)
         return weighed
@@ -193,7 +198,7 @@ def build_forward_backward(parts: StepParts) -> Callable[..., Tensor]:
 
 
 def build_run_per_optimizer(
-    parts: StepParts, forward_backward: Callable[..., Tensor], windows: Sequence[Window], update: Update
+    parts: StepParts, forward_backward: Callable[..., Any], windows: Sequence[Window], update: Update
 ) -> Callable[..., Any]:
     """A step of three arguments: once per optimizer. Each steps before the next one's turn, unless batches are
     accumulated."""
@@ -212,8 +217,10 @@ def build_run_per_optimizer(
 def build_update(parts: StepParts, windows: Sequence[Window], stepped: list[bool]) -> Update:
     """``update(which, [closure])``: make the gradients of those optimizers ready, step them, clear. Notes in
     ``stepped`` which ones really stepped. A closure makes its gradients ready itself."""
-    optimizers, before_update, before_clear = parts.optimizers, parts.before_update, parts.before_clear
-    steps = [parts.precision.step_function(optimizer) for optimizer in optimizers]
+    optimizers, before_clear, timed = parts.optimizers, parts.before_clear, partial(parts.timed, "optimizer")
+    before_update = [timed(function) for function in parts.before_update]
+    steps = [timed(parts.precision.step_function(optimizer)) for optimizer in optimizers]
+    clears_itself = [type(optimizer).zero_grad is not Optimizer.zero_grad for optimizer in optimizers]
     if parts.optimizer_step is not None:
         steps = [build_user_step(parts, i, step) for i, step in enumerate(steps)]
 
@@ -232,7 +239,12 @@ def build_update(parts: StepParts, windows: Sequence[Window], stepped: list[bool
             if outcome is not WAITING:
                 for hook in before_clear:
                     hook(optimizers[i])
-                clear_gradients(optimizers[i])
+                if clears_itself[i]:
+                    optimizers[i].zero_grad()
+                else:  # clear_gradients, without a call
+                    for group in optimizers[i].param_groups:
+                        for parameter in group["params"]:
+                            parameter.grad = None
 
     return update
 
@@ -270,10 +282,10 @@ def build_closure_window(parts: StepParts) -> TrainWindow:
     Each evaluation draws the same random numbers, so that a line search compares like with like.
     """
     progress, optimizers, to_device = parts.progress, parts.optimizers, parts.to_device
-    once = build_evaluate(parts)
+    seed_batch, before_batch, finish_batch = build_seed_batch(parts), parts.before_batch, build_finish_batch(parts)
+    once = build_evaluate(parts, seed_batch)
     # of the further evaluations nothing is kept, and a line search may well try a point whose loss isn't finite
-    again = build_evaluate(replace(parts, metrics=Metrics(), nonfinite=lambda loss: None))
-    prepare_batch, finish_batch = build_prepare_batch(parts), build_finish_batch(parts)
+    again = build_evaluate(replace(parts, metrics=Metrics(), nonfinite=lambda loss: None), seed_batch)
     stepped = [False] * len(optimizers)
     update = build_update(parts, [Window()] * len(optimizers), stepped)
 
@@ -282,7 +294,8 @@ def build_closure_window(parts: StepParts) -> TrainWindow:
         nb_taken = 0
         for nb_taken, batch in enumerate(islice(batches, size), 1):
             if batch is not None:
-                if not prepare_batch(batch):
+                seed_batch(progress.global_step)
+                if before_batch and -1 in [hook(batch) for hook in before_batch]:
                     nb_taken = -1
                     break
                 batch = batch if to_device is None else to_device(batch)
@@ -305,7 +318,9 @@ def build_closure_window(parts: StepParts) -> TrainWindow:
     return train_window
 
 
-def build_evaluate(parts: StepParts) -> Callable[[list[tuple[Any, int, int]], int], Tensor]:
+def build_evaluate(
+    parts: StepParts, seed_batch: Callable[[int], Any]
+) -> Callable[[list[tuple[Any, int, int]], int], Tensor]:
     """``evaluate(taken, i)``: the loss of a whole window and its gradients, ready for optimizer i. ``taken`` holds
     (batch, batch_nb, global_step) for each batch."""
     window, optimizers, forward_backward = Window(), parts.optimizers, build_forward_backward(parts)
@@ -315,9 +330,7 @@ def build_evaluate(parts: StepParts) -> Callable[[list[tuple[Any, int, int]], in
         window.open(len(taken), len(taken))
         total: Any = 0.0
         for batch, batch_nb, global_step in taken:
-            word = seed_streams(parts.seed, MODEL, global_step)
-            if parts.on_device:
-                seed_device(word)
+            seed_batch(global_step)
             extra = (i,) if parts.takes_optimizer else ()
             total = total + forward_backward(window, batch, batch_nb, *extra).detach()
         correction = window.correction() if window.size > 1 else 1.0

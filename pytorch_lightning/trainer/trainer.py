@@ -15,15 +15,16 @@ import torch
 
 from pytorch_lightning import seeding
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.errors import MisconfigurationException, Notices, describe
+from pytorch_lightning.errors import MisconfigurationException, Notices, Problem, describe, raise_together
 from pytorch_lightning.root_module.root_module import LightningModule, Standin
 from pytorch_lightning.strategies import Strategy
-from pytorch_lightning.trainer import files, stages
+from pytorch_lightning.trainer import checks, files, stages
 from pytorch_lightning.trainer.attributes import ReadAttributes
 from pytorch_lightning.trainer.config import OBJECT_OPTIONS, build_config, resolve_aliases
+from pytorch_lightning.trainer.fit_plan import FitPlan
 from pytorch_lightning.trainer.loop import run_fit
 from pytorch_lightning.trainer.placement import choose_strategy, nb_to_start
-from pytorch_lightning.trainer.plan import FitPlan, all_callbacks, plan_fit
+from pytorch_lightning.trainer.plan import all_callbacks, plan_fit
 from pytorch_lightning.trainer.remote import run_remotely, state_of, take_state
 from pytorch_lightning.trainer.run import FitRun
 
@@ -92,6 +93,11 @@ class Trainer(ReadAttributes):
     deterministic: run with torch.use_deterministic_algorithms(True)
     resume: the path of a checkpoint to go on from
     resume_check: 'error' or 'warn' where the training data come in another order than before the checkpoint
+
+    *Speed*
+    compile: true compiles the steps of the module with torch.compile; a dict holds its options
+    fused_optimizers: use torch's fused implementation of an optimizer where there is one
+    profile: write a trace of a few steps, by torch.profiler, into the folder of the run
 
     *Where*
     gpus: None is the CPU; a number of GPUs, a list, '0,1', or -1 for all
@@ -165,7 +171,7 @@ class Trainer(ReadAttributes):
         **aliases: Any,
     ) -> None:
         options = {name: value for name, value in locals().items() if name in option_defaults()}
-        options.update(resolve_aliases(aliases, list(option_defaults())))
+        options = resolve_aliases(aliases, options, option_defaults())
         self.config = build_config(options, option_defaults()["default_save_path"])
         self.options = options
         self.interrupted = False
@@ -180,7 +186,11 @@ class Trainer(ReadAttributes):
     def from_args(cls, hparams: Namespace | Mapping[str, Any], **overrides: Any) -> Self:
         """A Trainer with the options that ``hparams`` (what ``parse_args`` gave, or a dict) holds; other entries
         are left alone. ``overrides`` win."""
-        values = hparams if isinstance(hparams, Mapping) else vars(hparams)
+        values = hparams if isinstance(hparams, Mapping) else getattr(hparams, "__dict__", None)
+        if values is None or isinstance(hparams, type):
+            raise MisconfigurationException(
+                f"hparams must be a Namespace or a dict; received {describe(hparams)}. Pass parser.parse_args()."
+            )
         options = {name: values[name] for name in option_defaults() if name in values and name not in OBJECT_OPTIONS}
         return cls(**{**options, **overrides})
 
@@ -198,7 +208,8 @@ class Trainer(ReadAttributes):
             take_state(state, model, run, self._callbacks)
             self._plan, self.interrupted = None, run.interrupted
             return int(state["returned"])
-        strategy = self._take_place(run)
+        problems: list[Problem] = []
+        strategy, callbacks = self._take_place(run, problems)
         # gradients: a fit may be started from another one's validation
         with (
             seeding.preserved(),
@@ -206,7 +217,7 @@ class Trainer(ReadAttributes):
             _deterministic(self.config.deterministic),
             _stopping_on_interrupt(run),
         ):
-            plan = self._plan = plan_fit(self.config, model, run, self._here(strategy), self._notices, strategy)
+            plan = self._plan = plan_fit(self.config, model, run, callbacks, self._notices, strategy, problems)
             stages.announce(plan)
             failed = True
             try:
@@ -260,20 +271,18 @@ class Trainer(ReadAttributes):
             ckpt = None if ckpt is None else stages.path_of(ckpt, self._callbacks)
             arguments = (loader, ckpt, write_to) if stage == "predict" else (ckpt,)
             return run_remotely(self.options, name, module, arguments, nb)["returned"]
-        strategy = self._take_place(run)
+        problems: list[Problem] = []
+        strategy, callbacks = self._take_place(run, problems)
+        raise_together(problems)
         with seeding.preserved(), _deterministic(self.config.deterministic):
-            return stages.run_stage(
-                stage, self.config, run, self._here(strategy), strategy, self._plan, ckpt, loader, write_to
-            )
+            return stages.run_stage(stage, self.config, run, callbacks, strategy, self._plan, ckpt, loader, write_to)
 
-    def _take_place(self, run: FitRun) -> Strategy:
-        strategy = self._strategy = choose_strategy(self.config, self._notices)
-        run.alone = strategy.processes.nb == 1
-        return strategy
-
-    def _here(self, strategy: Strategy) -> tuple[Callback, ...]:
-        """The callbacks that this process has a use for."""
-        return tuple(c for c in self._callbacks if strategy.processes.is_first or not c.only_first)
+    def _take_place(self, run: FitRun, problems: list[Problem]) -> tuple[Strategy, tuple[Callback, ...]]:
+        """The strategy, and the callbacks that this process has a use for."""
+        strategy = self._strategy = choose_strategy(self.config, self._notices, problems)
+        processes = strategy.processes
+        run.alone = processes.nb == 1
+        return strategy, tuple(c for c in self._callbacks if processes.is_first or not c.only_first)
 
     def _remote_state(self) -> dict[str, Any]:
         """After a fit, what the process that started this one is told."""
@@ -300,11 +309,13 @@ class Trainer(ReadAttributes):
 
     def _begin(self, model: LightningModule, run: FitRun) -> None:
         if not isinstance(model, LightningModule):
-            raise MisconfigurationException(
-                f"a model must be a LightningModule; received {describe(model)}."
-                " Subclass pytorch_lightning.LightningModule and call super().__init__()."
-            )
-        if "_parameters" not in model.__dict__:
+            advice = "Subclass pytorch_lightning.LightningModule and call super().__init__()."
+            if isinstance(model, type) and issubclass(model, LightningModule):
+                advice = f"Make one: {model.__name__}(...)."
+            elif isinstance(model, (str, Path)):
+                advice = f"Pass a checkpoint by its name: ckpt={str(model)!r}."
+            raise MisconfigurationException(f"a model must be a LightningModule; received {describe(model)}. {advice}")
+        if checks.needs_init(model):
             raise MisconfigurationException(
                 f"{type(model).__name__}.__init__ doesn't call super().__init__(). Call it first."
             )

@@ -1,6 +1,7 @@
 """Early stopping, checkpoints and the bar."""
 
 import io
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from pytorch_lightning import LightningModule
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.callbacks import progress_bar as bar_module
 from pytorch_lightning.errors import FitError, MisconfigurationException
 from tests.trainer.recorder import Recorder, quiet_trainer
@@ -32,6 +33,7 @@ def test_patience(tmp_path: Path, patience: int, epochs: int) -> None:
     [
         ("val_loss", "auto", (3.0, 2.0, 1.0, 2.0), 4),
         ("val_acc", "auto", (1.0, 2.0, 3.0, 2.0), 4),
+        ("fmeasure_1", "auto", (1.0, 2.0, 3.0, 2.0), 4),
         ("val_acc", "min", (1.0, 2.0), 2),
         ("val_loss", "max", (3.0, 2.0), 2),
         ("val_loss", "min", (1.0, float("nan")), 2),
@@ -59,6 +61,19 @@ def test_min_delta_is_the_least_gain(tmp_path: Path, min_delta: float) -> None:
 def test_verbose_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     quiet_trainer(tmp_path, early_stop_callback=EarlyStopping(verbose=1), max_nb_epochs=9).fit(Recorder())
     assert "early stopping in epoch 2: val_loss didn't get better than 1" in capsys.readouterr().out
+    quiet_trainer(tmp_path, early_stop_callback=EarlyStopping(), max_nb_epochs=9).fit(Recorder())
+    assert capsys.readouterr().out == ""
+
+
+def test_a_name_that_training_gives_too_is_checked_once_an_epoch(tmp_path: Path) -> None:
+    class Both(Recorder):
+        def validation_end(self, outputs: Any) -> Any:
+            return {"twice": 1.0}  # training's is 18
+
+    stop = EarlyStopping("twice", patience=2, mode="min")
+    trainer = quiet_trainer(tmp_path, early_stop_callback=stop, max_nb_epochs=9)
+    trainer.fit(Both(lr=0.0))
+    assert (trainer.current_epoch, stop.wait, stop.best) == (3, 2, 1.0)
 
 
 def test_stopping_in_mid_epoch_leaves_the_rest_of_it(tmp_path: Path) -> None:
@@ -86,6 +101,32 @@ def test_a_metric_that_nothing_gives_is_an_error_that_lists_what_there_is(
     with pytest.raises(FitError, match=r"needs the metric 'val_los'.*tng_loss, twice, val_loss"):
         quiet_trainer(tmp_path, nb_sanity_val_steps=sanity, **option).fit(model)
     assert model.nb("training_step") == (1 if sanity else 4)
+
+
+def test_a_metric_of_validation_is_missed_at_once_where_there_is_no_validation(tmp_path: Path) -> None:
+    class Unvalidated(Recorder):
+        pass
+
+    for name in ("validation_step", "validation_end", "val_dataloader"):
+        setattr(Unvalidated, name, getattr(LightningModule, name))
+    model = Unvalidated()
+    with pytest.raises(FitError, match=r"EarlyStopping needs the metric 'val_loss', and nothing gives it"):
+        quiet_trainer(tmp_path, early_stop_callback=EarlyStopping()).fit(model)
+    assert model.nb("training_step") == 1
+
+
+def test_a_plateau_whose_metric_is_gone_says_what_there_is(tmp_path: Path) -> None:
+    class Once(Recorder):
+        def validation_end(self, outputs: Any) -> Any:
+            metrics = super().validation_end(outputs)
+            return metrics if self.nb_validations == 1 else {"other": 1.0}
+
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.SGD(self.parameters(), 0.1)
+            return [optimizer], [torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)]
+
+    with pytest.raises(FitError, match=r"ReduceLROnPlateau needs the metric 'val_loss'.*other, tng_loss, twice"):
+        quiet_trainer(tmp_path, max_nb_epochs=3).fit(Once())
 
 
 def test_a_checkpoint_callback_that_compares_nothing_needs_no_metric(tmp_path: Path) -> None:
@@ -120,9 +161,63 @@ def test_save_best_only_keeps_the_best_and_deletes_only_its_own(tmp_path: Path) 
     assert (keep.best, keep.best_path) == (2.0, str(tmp_path / "w/_ckpt_epoch_2.ckpt"))
 
 
-def test_save_top_k(tmp_path: Path) -> None:
-    _, names = run(tmp_path, (3.0, 1.0, 4.0, 2.0, 5.0), save_top_k=2)
-    assert names == ["_ckpt_epoch_2.ckpt", "_ckpt_epoch_4.ckpt"]
+@pytest.mark.parametrize(
+    ("options", "values", "kept", "best"),
+    [
+        ({"save_top_k": 2}, (3.0, 1.0, 4.0, 2.0, 5.0), [2, 4], 2),
+        ({"save_top_k": 2, "mode": "max"}, (3.0, 1.0, 4.0, 2.0), [1, 3], 3),
+        ({"save_top_k": 2}, (float("nan"), 1.0, float("nan")), [2], 2),
+        ({"save_top_k": 3}, (1.0, 2.0, 3.0), [1, 2, 3], 1),
+        ({"save_top_k": -1}, (1.0, 2.0, 3.0), [1, 2, 3], 1),
+    ],
+)
+def test_save_top_k(tmp_path: Path, options: Any, values: Any, kept: list[int], best: int) -> None:
+    keep, names = run(tmp_path, values, **options)
+    assert names == [f"_ckpt_epoch_{n}.ckpt" for n in kept]
+    assert keep.best_path == str(tmp_path / f"w/_ckpt_epoch_{best}.ckpt")
+
+
+@pytest.mark.parametrize("options", [{"save_best_only": True}, {"save_top_k": 2}], ids=["best", "top 2"])
+def test_a_worse_check_of_the_same_epoch_does_not_replace_the_best_weights(tmp_path: Path, options: Any) -> None:
+    keep = ModelCheckpoint(tmp_path / "w", **options)
+    trainer = quiet_trainer(tmp_path, checkpoint_callback=keep, val_check_interval=1 / 3, max_nb_epochs=1)
+    trainer.fit(Recorder(nb_batches=3, val_values=(3.0, 1.0, 2.0)))
+    assert names_in(tmp_path / "w") == ["_ckpt_epoch_1.ckpt"]
+    assert torch.load(tmp_path / "w/_ckpt_epoch_1.ckpt")["global_step"] == 2
+    assert keep.kept == {keep.best_path: 1.0}
+
+
+def test_the_best_of_all_that_were_kept_is_known(tmp_path: Path) -> None:
+    keep, names = run(tmp_path, (3.0, 1.0, float("nan"), 2.0))
+    assert len(names) == 4
+    assert keep.best_path == str(tmp_path / "w/_ckpt_epoch_2.ckpt")
+    newest, _ = run(tmp_path, (3.0, 1.0), monitor="nothing")
+    assert newest.best_path == str(tmp_path / "w/_ckpt_epoch_2.ckpt")
+
+
+def test_nan_is_never_among_the_best(tmp_path: Path) -> None:
+    _, names = run(tmp_path, (float("nan"), 3.0, float("nan")), save_top_k=2)
+    assert names == ["_ckpt_epoch_2.ckpt"]
+
+
+def test_a_second_fit_begins_with_fresh_callbacks(tmp_path: Path) -> None:
+    stop, keep = EarlyStopping(patience=2), ModelCheckpoint(tmp_path / "w", save_best_only=True)
+    trainer = quiet_trainer(tmp_path, early_stop_callback=stop, checkpoint_callback=keep, max_nb_epochs=9)
+    trainer.fit(Recorder(val_values=(1.0, 1.0)))
+    assert (trainer.current_epoch, stop.wait) == (3, 2)
+    trainer.fit(Recorder(val_values=(5.0, 4.0, 3.0, 3.0)))
+    assert (trainer.current_epoch, stop.best) == (5, 3.0)
+    assert (keep.best, keep.best_path) == (3.0, str(tmp_path / "w/_ckpt_epoch_3.ckpt"))
+    # the file of the first fit is under the name of this one's first epoch, and went with it
+    assert names_in(tmp_path / "w") == ["_ckpt_epoch_3.ckpt"]
+
+
+def test_a_file_is_deleted_only_by_the_fit_that_wrote_it(tmp_path: Path) -> None:
+    keep = ModelCheckpoint(tmp_path / "w", save_best_only=True)
+    trainer = quiet_trainer(tmp_path, checkpoint_callback=keep, max_nb_epochs=2)
+    trainer.fit(Recorder(val_values=(2.0, 1.0)))
+    trainer.fit(Recorder(val_values=(3.0, 4.0)))
+    assert names_in(tmp_path / "w") == ["_ckpt_epoch_1.ckpt", "_ckpt_epoch_2.ckpt"]
 
 
 def test_save_top_0_saves_nothing(tmp_path: Path) -> None:
@@ -156,6 +251,38 @@ def test_save_weights_only_leaves_the_rest_out(tmp_path: Path) -> None:
 def test_verbose_names_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(tmp_path, (1.0,), verbose=1)
     assert f"saved {tmp_path}/w/_ckpt_epoch_1.ckpt" in capsys.readouterr().out
+    run(tmp_path, (1.0,))
+    assert capsys.readouterr().out == ""
+
+
+def test_with_validation_it_saves_after_validations_only(tmp_path: Path) -> None:
+    keep = ModelCheckpoint(tmp_path / "w")
+    quiet_trainer(tmp_path, checkpoint_callback=keep, max_nb_epochs=5, check_val_every_n_epoch=2).fit(Recorder())
+    assert names_in(tmp_path / "w") == ["_ckpt_epoch_2.ckpt", "_ckpt_epoch_4.ckpt"]
+
+
+def test_where_all_are_kept_the_best_is_the_best(tmp_path: Path) -> None:
+    keep, _ = run(tmp_path, (2.0, 1.0, 3.0))
+    assert keep.best_path == str(tmp_path / "w/_ckpt_epoch_2.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("options", "values", "kept", "step"),
+    [
+        ({}, (1.0, 2.0), 2.0, 4),
+        ({"save_top_k": 2}, (1.0, 2.0), 1.0, 2),
+        ({"save_top_k": 2}, (2.0, 1.0), 1.0, 4),
+        ({"save_best_only": True}, (1.0, 2.0), 1.0, 2),
+    ],
+)
+def test_a_later_file_of_an_epoch_replaces_the_earlier_one_unless_it_is_worse(
+    tmp_path: Path, options: Any, values: Any, kept: float, step: int
+) -> None:
+    keep = ModelCheckpoint(tmp_path / "w", **options)
+    trainer = quiet_trainer(tmp_path, checkpoint_callback=keep, val_check_interval=0.5)
+    trainer.fit(Recorder(val_values=values))
+    assert keep.kept == {keep.best_path: kept}
+    assert torch.load(keep.best_path, weights_only=True)["global_step"] == step
 
 
 def test_without_validation_it_saves_at_each_epochs_end(tmp_path: Path) -> None:
@@ -199,7 +326,7 @@ def test_counters_go_on_after_a_resume(tmp_path: Path) -> None:
             "checkpoint_callback": ModelCheckpoint(tmp_path / folder, save_top_k=2),
         }
 
-    values = (1.0, 2.0, 0.5, 3.0, 3.0, 3.0, 3.0, 3.0)
+    values = (1.0, 2.0, 0.5, 3.0, 0.7, 3.0, 3.0, 3.0)
     whole = quiet_trainer(tmp_path, max_nb_epochs=9, **callbacks("whole"))
     whole.fit(Recorder(val_values=values))
     first = quiet_trainer(tmp_path, max_nb_epochs=4, **callbacks("parts"))
@@ -210,6 +337,16 @@ def test_counters_go_on_after_a_resume(tmp_path: Path) -> None:
     assert whole.current_epoch == rest.current_epoch == 6
     assert names_in(tmp_path / "whole") == names_in(tmp_path / "parts")
     assert rest.checkpoint_callback.best == 0.5
+    assert rest.checkpoint_callback.best_path == str(tmp_path / "parts/_ckpt_epoch_3.ckpt")
+
+
+def test_a_period_goes_on_after_a_resume(tmp_path: Path) -> None:
+    first = quiet_trainer(tmp_path, checkpoint_callback=ModelCheckpoint(tmp_path / "w", period=3), max_nb_epochs=2)
+    first.fit(Recorder())
+    first.save_checkpoint(tmp_path / "x.ckpt")
+    keep = ModelCheckpoint(tmp_path / "w", period=3)
+    quiet_trainer(tmp_path, checkpoint_callback=keep, max_nb_epochs=5, resume=tmp_path / "x.ckpt").fit(Recorder())
+    assert names_in(tmp_path / "w") == ["_ckpt_epoch_1.ckpt", "_ckpt_epoch_4.ckpt"]
 
 
 @pytest.mark.parametrize("options", [{"mode": "best"}, {"period": 0}, {"save_best_only": True, "save_top_k": 3}])
@@ -234,6 +371,7 @@ def test_a_terminal_gets_a_bar_with_numbers_and_a_nested_one(tmp_path: Path, mon
         "sanity",
         "validation",
         "epoch 1: 100%",
+        "2/3",
         "4/4",
         "tng_loss=9",
         "twice=18",
@@ -242,6 +380,21 @@ def test_a_terminal_gets_a_bar_with_numbers_and_a_nested_one(tmp_path: Path, mon
         "gpu=A",
     ):
         assert text in shown, text
+
+
+def test_a_nested_bar_is_wiped_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    quiet_trainer(tmp_path, progress_bar=True).test(Recorder())
+    assert re.search(r"test: .*\r +\r$", terminal.getvalue(), re.DOTALL)
+
+
+def test_the_bar_of_a_fit_that_stops_in_mid_epoch_shows_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(bar_module, "DRAW_SECONDS", 3600.0)
+    quiet_trainer(tmp_path, progress_bar=True, max_nb_steps=3).fit(Recorder())
+    assert "3/4" in terminal.getvalue()
 
 
 def test_the_bar_of_a_resumed_epoch_starts_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,3 +425,48 @@ def test_process_position_moves_the_bar_down(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(sys, "stderr", terminal)
     quiet_trainer(tmp_path, progress_bar=True, process_position=1).fit(Recorder())
     assert "\n\n" in terminal.getvalue()
+
+
+def test_what_is_no_terminal_gets_plain_lines_by_the_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = quiet_trainer(tmp_path, progress_bar=True)
+    trainer.fit(Recorder(lr=0.0))
+    # within the first five seconds only the end of the epoch
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("epoch 1: 4/4 batches, ")
+    assert line.endswith(" batch/s, 0 s left  v_nb=0 tng_loss=9 twice=18 val_loss=1")
+
+    monkeypatch.setattr(bar_module, "LINE_SECONDS", 0.0)
+    trainer.fit(Recorder(lr=0.0))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" batches")[0] for line in lines] == [
+        *[f"epoch 1: {n}/4" for n in (1, 2, 3, 4)],
+        *[f"validation: {n}/3" for n in (1, 2, 3)],
+        "epoch 1: 4/4",
+    ]
+    trainer.test()
+    assert capsys.readouterr().err.splitlines() == ["test: 1/2 batches", "test: 2/2 batches"]
+
+
+def test_the_bar_shows_the_rate_and_the_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(bar_module, "DRAW_SECONDS", 0.0)
+    quiet_trainer(tmp_path, progress_bar=True).fit(Recorder())
+    assert re.search(r"2/4 \[\d\d:\d\d<\d\d:\d\d, +[0-9.]+batch/s", terminal.getvalue())
+
+
+def test_a_wrongly_signed_hook_of_a_callback_is_found_before_the_first_batch(tmp_path: Path) -> None:
+    class Wrong(Callback):
+        def on_epoch_end(self) -> None:  # type: ignore[override]
+            pass
+
+    class Odd(Callback):
+        def on_validation_end(self, run: Any) -> None:  # type: ignore[override]
+            pass
+
+    model = Recorder()
+    with pytest.raises(MisconfigurationException, match=r"2 things.*\n.*Wrong.on_epoch_end.*\n.*Odd.on_validation_end"):
+        quiet_trainer(tmp_path, callbacks=[Wrong(), Odd()]).fit(model)
+    assert model.calls == []

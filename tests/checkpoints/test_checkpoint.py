@@ -233,9 +233,9 @@ def flip(path: Path) -> None:
         (lambda p: p.write_bytes(p.read_bytes()[:900]), "damaged|no checkpoint"),
         (lambda p: p.write_bytes(b""), "damaged|no checkpoint"),
         (lambda p: p.write_text("hello"), "damaged|no checkpoint"),
-        (lambda p: torch.save([1, 2], p), "holds a list"),
+        (lambda p: torch.save([1, 2], p), "holds \\[1, 2\\] .list."),
         (lambda p: torch.save({"x": print}, p), "more than plain data"),
-        (lambda p: p.write_bytes(pickle.dumps({"x": Namespace()})), "more than plain data|no checkpoint"),
+        (lambda p: p.write_bytes(pickle.dumps({"x": Namespace()})), "more than plain data|isn't a checkpoint"),
         (lambda p: p.unlink(), "there is no checkpoint"),
     ],
     ids=["flipped bit", "truncated", "empty", "text", "list", "code", "bare pickle", "missing"],
@@ -253,7 +253,7 @@ def test_a_file_that_cannot_be_trusted_is_refused(tmp_path: Path, damage: Any, m
     [
         (lambda c: {"state_dict": c["state_dict"]}, "doesn't hold all that a resume needs"),
         (lambda c: {**c, "format": 99}, "Upgrade"),
-        (lambda c: {**c, "optimizer_states": []}, "the state of 0 optimizers"),
+        (lambda c: {**c, "optimizer_states": []}, "holds 0 optimizers, and that gives 1"),
         (lambda c: {**c, "state_dict": {"other": torch.zeros(1)}}, "load_model_specific of Recorder can't restore"),
     ],
     ids=["weights only", "newer", "optimizers", "other model"],
@@ -348,3 +348,28 @@ def test_max_time_counts_over_restarts(tmp_path: Path) -> None:
     model = Recorder()
     trainer.fit(model)
     assert model.nb("training_step") == 1
+
+
+def test_a_file_asked_for_in_the_last_hook_is_written(tmp_path: Path) -> None:
+    class Last(Recorder):
+        def on_fit_end(self) -> None:
+            self.trainer.save_checkpoint(tmp_path / "end.ckpt")
+
+    quiet_trainer(tmp_path).fit(Last())
+    assert read_checkpoint(tmp_path / "end.ckpt")["global_step"] == 4
+
+
+def test_weights_that_are_not_finite_are_left_out_where_training_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Bad(Recorder):
+        def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+            return self.weight.sum() * (float("nan") if self.current_epoch else 1.0)
+
+    keep = ModelCheckpoint(tmp_path / "w", monitor="val_loss", verbose=1)
+    options: Any = {"checkpoint_callback": keep, "stop_on_nan": False, "max_nb_epochs": 3}
+    assert quiet_trainer(tmp_path, **options).fit(Bad()) == 1
+    assert [path.name for path in (tmp_path / "w").iterdir()] == ["_ckpt_epoch_1.ckpt"]
+    captured = capsys.readouterr()
+    assert captured.out.count("saved") == 1
+    assert captured.err.count("a weight isn't finite, so") == 1

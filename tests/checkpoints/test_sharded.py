@@ -107,5 +107,5 @@ def test_the_command_says_what_it_can_not_do(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_exact_elastic_is_refused_with_pieces() -> None:
-    with pytest.raises(MisconfigurationException, match="exact_elastic=True doesn't work with .*'fsdp'"):
+    with pytest.raises(MisconfigurationException, match=r"exact_elastic=True doesn't work with .*'fsdp'"):
         Trainer(distributed_backend="fsdp", exact_elastic=True)

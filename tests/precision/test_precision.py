@@ -115,6 +115,38 @@ def test_an_epoch_without_a_single_step_steps_no_schedule(tmp_path: Path) -> Non
     assert model.weight.item() == 0.0
 
 
+def test_a_schedule_waits_in_an_epoch_without_a_step_after_one_with_steps(tmp_path: Path) -> None:
+    class Late(Recorder):
+        def on_epoch_start(self) -> None:
+            if self.current_epoch == 1:
+                self.weight.register_hook(lambda grad: grad * float("inf"))
+
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.SGD([self.weight], 0.1)
+            return [optimizer], [torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)]
+
+    trainer = quiet_trainer(tmp_path, precision="16", max_nb_epochs=3)
+    trainer.fit(Late())
+    assert trainer.progress.nb_optimizer_steps == 4
+    assert trainer.optimizers[0].param_groups[0]["lr"] == 0.05
+
+
+def test_a_skipped_step_steps_no_plateau_of_steps(tmp_path: Path) -> None:
+    class Plateau(Overflowing):
+        def on_batch_end(self) -> None:
+            for hook in list(self.weight._backward_hooks or {}):
+                del self.weight._backward_hooks[hook]
+
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.SGD([self.weight], 0.1)
+            schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+            return [optimizer], [{"scheduler": schedule, "interval": "step", "monitor": "tng_loss"}]
+
+    trainer = quiet_trainer(tmp_path, precision="16")
+    trainer.fit(Plateau())
+    assert trainer.progress.nb_optimizer_steps == trainer.lr_schedulers[0].last_epoch == 3
+
+
 def test_the_scale_goes_on_after_a_resume(tmp_path: Path) -> None:
     first = quiet_trainer(tmp_path, precision="16", max_nb_steps=3)
     first.fit(Overflowing())

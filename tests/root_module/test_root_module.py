@@ -145,6 +145,23 @@ def test_summarize_shows_sizes_where_there_is_an_example(capsys: pytest.CaptureF
     assert "0 of them trained" in model.summarize()
 
 
+@pytest.mark.parametrize("precision", ["32", "64", "bf16", "bf16-true"])
+def test_the_summary_runs_in_every_precision(
+    tmp_path: Path, precision: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Two(Net):
+        def forward(self, x: Any, more: Any) -> Any:
+            return self.layer(x) + more.sum()
+
+        def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+            return self(data_batch[0], data_batch[0]).pow(2).mean()
+
+    model = Two(Namespace(hidden=3))
+    model.example_input_array = (torch.ones(5, 2), torch.ones(2, dtype=torch.int64))
+    quiet_trainer(tmp_path, precision=precision, print_weights_summary=True).fit(model)
+    assert "[5, 2]  [5, 3]" in capsys.readouterr().out
+
+
 def test_get_process_position_is_0_in_the_main_process() -> None:
     assert LightningModule.get_process_position(None) == 0
 
@@ -310,8 +327,8 @@ def test_parameters_in_no_optimizer_or_in_two_get_a_line(tmp_path: Path, capsys:
 @pytest.mark.parametrize(
     ("loader", "options", "message"),
     [
-        (3, {}, "without __iter__"),
-        ([], {}, "the training loader is empty"),
+        (3, {}, "isn't a loader; received 3"),
+        ([], {}, "tng_dataloader gave an empty loader"),
         ("unknown", {"train_percent_check": 0.5}, "no length, so train_percent_check=0.5"),
         ("unknown", {"val_check_interval": 0.5}, "no length, so val_check_interval=0.5"),
         ([[torch.ones(2, 1)]] * 3, {"val_check_interval": 5}, "more than an epoch's 3"),
@@ -335,7 +352,7 @@ def test_a_training_loader_that_cannot_work(tmp_path: Path, loader: Any, options
 
 def test_an_empty_validation_loader_is_an_error(tmp_path: Path) -> None:
     model = type("Empty", (Recorder,), {"val_dataloader": property(lambda self: [])})()
-    with pytest.raises(MisconfigurationException, match="the validation loader is empty"):
+    with pytest.raises(MisconfigurationException, match="val_dataloader gave an empty loader"):
         quiet_trainer(tmp_path).fit(model)
 
 
@@ -365,15 +382,22 @@ def test_test_without_a_model_is_an_error() -> None:
 
 # ---------------------------------------------------------------------------------------------- names of 2019
 def test_the_import_paths_of_2019() -> None:
+    from pytorch_lightning.callbacks.pt_callbacks import Callback as KerasCallback
     from pytorch_lightning.callbacks.pt_callbacks import EarlyStopping, ModelCheckpoint
     from pytorch_lightning.models.trainer import Trainer as OldTrainer
+    from pytorch_lightning.root_module.decorators import data_loader
+    from pytorch_lightning.root_module.hooks import ModelHooks
     from pytorch_lightning.root_module.root_module import LightningModule as OldModule
+    from pytorch_lightning.trainer.trainer import Trainer as LaterTrainer
     from pytorch_lightning.utilities.arg_parse import add_default_args as later_args
     from pytorch_lightning.utilities.debugging import MisconfigurationException as LaterError
     from pytorch_lightning.utils.arg_parse import add_default_args
     from pytorch_lightning.utils.debugging import MisconfigurationException as OldError
 
-    assert OldTrainer is Trainer
+    assert OldTrainer is LaterTrainer is Trainer
+    assert data_loader is ptl.data_loader
+    assert issubclass(LightningModule, ModelHooks)
+    assert KerasCallback().on_epoch_end(0, {}) is None
     assert OldModule is LightningModule
     assert add_default_args is later_args is ptl.add_default_args
     assert OldError is LaterError is MisconfigurationException

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pytorch_lightning import LightningModule, Trainer, add_default_args
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.trainer.config import LATER, OBJECT_OPTIONS
 from pytorch_lightning.trainer.trainer import option_defaults
 
@@ -77,6 +78,9 @@ GIVEN: dict[str, tuple[tuple[str, ...], Any]] = {
     "exact_elastic": ((), True),
     "gather_validation": (("false",), False),
     "process_timeout_minutes": (("2.5",), 2.5),
+    "compile": ((), True),
+    "fused_optimizers": ((), True),
+    "profile": ((), True),
 }
 
 
@@ -91,6 +95,30 @@ def test_an_option_goes_round(make: Any, name: str) -> None:
     hparams = parsed(make, f"--{name}", *words)
     assert getattr(hparams, name) == value
     assert Trainer.from_args(hparams).options == {**Trainer().options, name: value}
+
+
+GIVEN_LATER: dict[str, tuple[str, Any]] = {
+    "nb_gpu_nodes": ("2", 2),
+    "distributed_backend": ("ddp", "ddp"),
+    "nb_processes": ("2", 2),
+    "virtual_ranks": ("4", 4),
+    "exact_elastic": ("true", True),
+    "gather_validation": ("false", False),
+    "process_timeout_minutes": ("0.5", 0.5),
+    "save_every_minutes": ("0.5", 0.5),
+    "save_every_nb_batches": ("50", 50),
+    "crash_bundle": ("false", False),
+    "compile": ("true", True),
+    "profile": ("true", True),
+    "fused_optimizers": ("true", True),
+}
+
+
+@pytest.mark.parametrize("make", PARSERS, ids=["argparse", "test-tube"])
+@pytest.mark.parametrize("name", sorted(set(LATER) - set(OBJECT_OPTIONS)))
+def test_an_option_that_is_not_there_yet_is_read_from_the_command_line_too(make: Any, name: str) -> None:
+    word, value = GIVEN_LATER[name]
+    assert getattr(parsed(make, f"--{name}", word), name) == value
 
 
 def test_overrides_win_and_other_entries_are_left_alone() -> None:
@@ -113,6 +141,99 @@ def test_seed_and_model_names() -> None:
 @pytest.mark.parametrize("words", [("-en", "x"), ("--tt_name", "x")])
 def test_the_short_names_of_2019(words: tuple[str, ...]) -> None:
     assert parsed(argparse.ArgumentParser, *words).tt_name == "x"
+
+
+NAMES_OF_2019 = """eval_test_set check_val_every_n_epoch accumulate_grad_batches max_nb_epochs min_nb_epochs
+    train_percent_check val_percent_check test_percent_check val_check_interval log_save_interval add_log_row_interval
+    enable_early_stop early_stop_metric early_stop_mode early_stop_patience gradient_clip track_grad_norm
+    model_save_path model_save_monitor_value model_save_monitor_mode model_load_weights_path model_name tt_name
+    tt_description tt_save_path single_run nb_hopt_trials log_stdout gpus single_run_gpu default_tensor_type use_amp
+    check_grad_nans amp_level on_cluster fast_dev_run enable_tqdm overfit random_seed interactive debug local
+    lr_scheduler_milestones per_experiment_nb_gpus"""
+
+
+@pytest.mark.parametrize("make", PARSERS, ids=["argparse", "test-tube"])
+def test_every_name_of_2019_is_offered_and_read(make: Any) -> None:
+    parser = make()
+    add_default_args(parser, "/root", rand_seed=3, possible_model_names=["a"])
+    values = vars(parser.parse_args([]))
+    assert set(NAMES_OF_2019.split()) <= set(values)
+    # the metric that they watch by default gets better upwards
+    stop = EarlyStopping(values["early_stop_metric"], mode=values["early_stop_mode"])
+    keep = ModelCheckpoint("/x", values["model_save_monitor_value"], mode=values["model_save_monitor_mode"])
+    assert (stop.monitor, stop.mode, keep.mode) == ("val_acc", "max", "max")
+
+
+@pytest.mark.parametrize("make", PARSERS, ids=["argparse", "test-tube"])
+@pytest.mark.parametrize(
+    ("words", "option", "read"),
+    [
+        (("--overfit", "0.25"), ("overfit_pct", 0.25), ("overfit", 0.25)),
+        (("--overfit_pct", "0.25"), ("overfit_pct", 0.25), ("overfit", 0.25)),
+        (("--enable_tqdm", "false"), ("progress_bar", False), ("enable_tqdm", False)),
+        (("--check_grad_nans",), ("print_nan_grads", True), ("check_grad_nans", True)),
+        (("--show_progress_bar", "no"), ("progress_bar", False), ("enable_tqdm", False)),
+        (("--gradient_clip_val", "2"), ("gradient_clip", 2), ("gradient_clip", 2)),
+        (("--row_log_interval", "3"), ("add_log_row_interval", 3), ("add_log_row_interval", 3)),
+        (("-td", "why"), None, ("tt_description", "why")),
+    ],
+)
+def test_another_spelling_means_the_same(make: Any, words: Any, option: Any, read: Any) -> None:
+    hparams = parsed(make, *words)
+    assert getattr(hparams, read[0]) == read[1]
+    changed = {} if option is None else {option[0]: option[1]}
+    assert Trainer.from_args(hparams).options == {**Trainer().options, **changed}
+
+
+def flags_of(parser: Any) -> list[str]:
+    return [flag for action in parser._actions for flag in action.option_strings if flag not in ("-h", "--help")]
+
+
+def by_opt_range(parser: Any, flag: str) -> None:
+    parser.opt_range(flag, default=5.0, type=float, low=1.0, high=9.0, nb_samples=3, tunable=True)
+
+
+WAYS = {
+    "add_argument": lambda parser, flag: parser.add_argument(flag, default=5.0, type=float),
+    "opt_list": lambda parser, flag: parser.opt_list(flag, default=5.0, type=float, options=[5.0, 6.0], tunable=True),
+    "opt_range": by_opt_range,
+}
+
+
+@pytest.mark.parametrize("where", ["child", "same parser"])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_model_may_define_any_flag_of_ours_in_any_way(
+    way: str, where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = HyperOptArgumentParser(strategy="random_search", add_help=False)
+    add_default_args(first, "/root", rand_seed=1, possible_model_names=["a"])
+    flags = flags_of(first)
+    assert len(flags) > 80
+    for flag in flags:
+        parent = HyperOptArgumentParser(strategy="random_search", add_help=where == "same parser")
+        add_default_args(parent, "/root", rand_seed=1, possible_model_names=["a"])
+        if where == "child":
+            parser = HyperOptArgumentParser(strategy=parent.strategy, parents=[parent])
+        else:
+            parser = parent
+        WAYS[way](parser, flag)
+        name = flag.lstrip("-")
+        assert getattr(parser.parse_args([]), name) == 5.0, flag
+        assert getattr(parser.parse_args([flag, "6.0"]), name) == 6.0, flag
+        if way != "add_argument":
+            assert 1.0 <= getattr(next(parser.parse_args([]).trials(1)), name) <= 9.0, flag
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--help"])
+    assert "--max_nb_epochs" in capsys.readouterr().out
+
+
+def test_a_models_own_flag_is_not_touched_by_ours_of_the_same_meaning() -> None:
+    parser = argparse.ArgumentParser()
+    add_default_args(parser, "/root")
+    parser.add_argument("--overfit", default="mine")
+    parser.add_argument("--enable_early_stop", default=0, type=int)
+    hparams = parser.parse_args(["--overfit_pct", "0.5"])
+    assert (hparams.overfit, hparams.overfit_pct, hparams.enable_early_stop) == ("mine", 0.5, 0)
 
 
 def test_windows_by_epoch_can_be_written_as_text() -> None:

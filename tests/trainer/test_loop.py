@@ -1,5 +1,6 @@
 """What is called, in which order, and what the loop makes of what hooks return."""
 
+import weakref
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.errors import FitError, MisconfigurationException
+from pytorch_lightning.errors import CheckpointError, FitError, MisconfigurationException
+from pytorch_lightning.loggers import CSVLogger, Logger
 from tests.trainer.recorder import Recorder, quiet_trainer, rows_of
 
 
@@ -128,6 +130,45 @@ def test_callbacks_see_the_run_at_their_places(tmp_path: Path) -> None:
     ]
 
 
+class WatchPasses(Callback):
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def on_evaluation_start(self, run: Any, stage: str, nb_batches: int | None) -> None:
+        self.seen.append(("start", stage, nb_batches))
+
+    def on_evaluation_batch_end(self, run: Any, stage: str, batch_nb: int) -> None:
+        self.seen.append((stage, batch_nb))
+
+    def on_evaluation_end(self, run: Any, stage: str) -> None:
+        self.seen.append(("end", stage))
+
+
+def test_callbacks_see_each_pass_over_a_data_set(tmp_path: Path) -> None:
+    watch = WatchPasses()
+    trainer = quiet_trainer(tmp_path, callbacks=[watch], nb_sanity_val_steps=1)
+    trainer.fit(Recorder(nb_batches=1))
+    trainer.test()
+    trainer.predict()
+    assert watch.seen == [
+        *[("start", "sanity", 1), ("sanity", 0), ("end", "sanity")],
+        *[("start", "validation", 3), ("validation", 0), ("validation", 1), ("validation", 2), ("end", "validation")],
+        *[("start", "test", 2), ("test", 0), ("test", 1), ("end", "test")],
+        *[("start", "predict", 2), ("predict", 0), ("predict", 1), ("end", "predict")],
+    ]
+
+
+def test_callbacks_see_the_end_of_a_pass_that_failed(tmp_path: Path) -> None:
+    class Failing(Recorder):
+        def validation_step(self, data_batch: Any, batch_nb: int) -> Any:
+            raise ValueError("mine")
+
+    watch = WatchPasses()
+    with pytest.raises(ValueError, match="mine"):
+        quiet_trainer(tmp_path, callbacks=[watch]).validate(Failing())
+    assert watch.seen == [("start", "validation", 3), ("end", "validation")]
+
+
 def test_a_callback_stops_the_fit_with_a_reason(tmp_path: Path) -> None:
     class Stop(Callback):
         def on_batch_end(self, run: Any) -> None:
@@ -210,6 +251,36 @@ def test_what_a_training_step_may_return(tmp_path: Path, returned: Any) -> None:
     trainer.fit(model)
     assert model.weight.item() > 0.5
     assert trainer.tqdm_metrics.get("n", 3) == 3
+
+
+def test_prog_keeps_no_graph_alive(tmp_path: Path) -> None:
+    inside: list[Any] = []
+
+    class Telling(Recorder):
+        def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+            doubled = self.weight * 2
+            inside.append(weakref.ref(doubled))
+            return {"loss": self.weight.sum(), "prog": {"square": doubled.square().sum()}}
+
+        def on_batch_end(self) -> None:
+            assert inside[-1]() is None
+
+    quiet_trainer(tmp_path).fit(Telling())
+    assert len(inside) == 4
+
+
+@pytest.mark.parametrize("key", ["prog", "tqdm_metrics"])
+def test_what_prog_holds_is_shown(tmp_path: Path, key: str) -> None:
+    class Telling(Recorder):
+        def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+            told = {"n": batch_nb, "x": np.float32(2.0), "name": "text", "tng_loss": torch.tensor([7.0])}
+            return {"loss": (self.weight - 3.0).pow(2).sum(), key: told}
+
+    trainer = quiet_trainer(tmp_path)
+    trainer.fit(Telling())
+    shown = {"n": 3, "x": 2.0, "name": "text", "tng_loss": 7.0, "val_loss": 1.0}
+    assert trainer.tqdm_metrics == shown
+    assert rows_of(tmp_path, "Telling")[0]["tng_loss"] == "7.0"
 
 
 @pytest.mark.parametrize(
@@ -307,6 +378,31 @@ def test_validation_runs_without_gradients_in_eval_mode_and_puts_modes_back(tmp_
     assert modes == [(False, False, False)] * 3 + [(True, False, True)]
 
 
+def test_a_fit_begins_in_training_mode_and_with_gradients_wherever_it_is_called(tmp_path: Path) -> None:
+    class Modes(Recorder):
+        def on_batch_start(self, data_batch: Any) -> None:
+            self.note("modes", self.training, torch.is_grad_enabled())
+
+    model = Modes()
+    model.eval()
+    with torch.no_grad():
+        quiet_trainer(tmp_path).fit(model)
+        assert not torch.is_grad_enabled()
+    assert {call[1:] for call in model.calls if call[0] == "modes"} == {(True, True)}
+
+
+def test_a_validation_batch_that_is_none_is_skipped(tmp_path: Path) -> None:
+    class Gaps(Recorder):
+        @property
+        def val_dataloader(self) -> Any:
+            return [None, [torch.ones(2, 1)], None, [torch.ones(2, 1)]]
+
+    model = Gaps()
+    quiet_trainer(tmp_path).fit(model)
+    assert [call[1] for call in model.calls if call[0] == "validation_step"] == [1, 3]
+    assert model.validation_sizes == [2]
+
+
 def test_an_exception_in_validation_is_raised_and_modes_are_put_back(tmp_path: Path) -> None:
     class Bad(Recorder):
         def validation_end(self, outputs: Any) -> Any:
@@ -370,6 +466,48 @@ def test_what_validation_end_may_not_return(tmp_path: Path) -> None:
         quiet_trainer(tmp_path).fit(Recorder(val_values=(torch.ones(2),)))  # type: ignore[arg-type]
 
 
+def test_validation_end_returns_a_dict_or_nothing(tmp_path: Path) -> None:
+    class Ending(Recorder):
+        def validation_end(self, outputs: Any) -> Any:
+            return torch.tensor(1.0)
+
+    with pytest.raises(FitError, match=r"validation_end of Ending returned a Tensor of shape \(\); expected a dict"):
+        quiet_trainer(tmp_path).fit(Ending())
+
+
+def test_a_share_of_a_loader_without_length_is_refused_before_the_first_batch(tmp_path: Path) -> None:
+    class Unknown(Recorder):
+        unknown = "val_dataloader"
+
+        def loader(self, nb_batches: int) -> Any:
+            ready = super().loader(nb_batches)
+            is_unknown = (nb_batches == 3) == (self.unknown == "val_dataloader")
+
+            class Unsized:
+                def __iter__(self) -> Any:
+                    return iter(ready)
+
+            return Unsized() if is_unknown else ready
+
+    model = Unknown()
+    with pytest.raises(MisconfigurationException, match=r"the validation loader has no length, so a share of 0.5"):
+        quiet_trainer(tmp_path, val_percent_check=0.5).fit(model)
+    model.unknown = "tng_dataloader"
+    with pytest.raises(MisconfigurationException, match=r"training loader has no length, so train_percent_check=0.5"):
+        quiet_trainer(tmp_path, train_percent_check=0.5).fit(model)
+    with pytest.raises(MisconfigurationException, match=r"training loader has no length, so val_check_interval=0.5"):
+        quiet_trainer(tmp_path, val_check_interval=0.5).fit(model)
+    assert model.calls == []
+
+
+def test_a_hook_must_be_a_method(tmp_path: Path) -> None:
+    model = Recorder()
+    model.on_epoch_end = 5  # type: ignore[assignment,method-assign]
+    with pytest.raises(MisconfigurationException, match=r"Recorder.on_epoch_end must be a method; received 5"):
+        quiet_trainer(tmp_path).fit(model)
+    assert model.calls == []
+
+
 def test_several_validation_loaders_give_a_list_of_lists(tmp_path: Path) -> None:
     class Several(Recorder):
         @property
@@ -428,6 +566,31 @@ def test_test_runs_test_step_and_test_end_where_defined(tmp_path: Path) -> None:
     trainer.fit(model)
     assert trainer.test() == {"test_sum": 1}
     assert rows_of(tmp_path, "Tested")[-1]["test_sum"] == "1"
+
+
+def test_the_best_weights_need_a_callback_that_saved_some(tmp_path: Path) -> None:
+    trainer = quiet_trainer(tmp_path)
+    trainer.fit(Recorder())
+    with pytest.raises(CheckpointError, match="ckpt='best' needs a ModelCheckpoint that has saved something"):
+        trainer.test(ckpt="best")
+
+
+def test_a_test_runs_in_the_trainers_precision(tmp_path: Path) -> None:
+    model = Recorder()
+    quiet_trainer(tmp_path, precision="64").test(model)
+    assert model.dtype == torch.float64
+
+
+def test_a_test_names_the_hooks_that_it_lacks(tmp_path: Path) -> None:
+    class Bare(LightningModule):
+        pass
+
+    with pytest.raises(MisconfigurationException) as caught:
+        quiet_trainer(tmp_path).test(Bare())
+    for name in ("3 things", "test_dataloader", "validation_step", "validation_end"):
+        assert name in str(caught.value)
+    with pytest.raises(MisconfigurationException, match="doesn't define test_dataloader"):
+        quiet_trainer(tmp_path).predict(Bare())
 
 
 def test_validate_runs_the_validation_set(tmp_path: Path) -> None:
@@ -551,14 +714,38 @@ def test_attributes_that_users_read(tmp_path: Path) -> None:
     assert trainer.lr_schedulers == []
 
 
+class Keeping(Logger):
+    """Keeps its rows."""
+
+    folder = version = None
+
+    def __init__(self) -> None:
+        self.rows: list[Any] = []
+
+    def log_hyperparams(self, hparams: Any) -> None:
+        pass
+
+    def log_metrics(self, metrics: Any, step: int) -> None:
+        self.rows.append((metrics, step))
+
+    def save(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def test_the_experiment_stand_in_logs_rows(tmp_path: Path) -> None:
     class Logging(Recorder):
         def on_epoch_end(self) -> None:
             self.experiment.log({"mine": torch.tensor(4.0)})
+            self.experiment.log({"mine": 5}, global_step=99)
             self.experiment.add_image("x", None)  # does nothing
 
-    quiet_trainer(tmp_path).fit(Logging())
-    assert rows_of(tmp_path, "Logging")[-1]["mine"] == "4.0"
+    keep = Keeping()
+    quiet_trainer(tmp_path, experiment=[CSVLogger(tmp_path / "logs", "Logging"), keep]).fit(Logging())
+    assert [row["mine"] for row in rows_of(tmp_path, "Logging")[-2:]] == ["4.0", "5"]
+    assert keep.rows[-2:] == [({"mine": 4.0}, 4), ({"mine": 5}, 99)]
 
 
 def test_a_loader_is_read_once_a_fit_and_its_length_may_be_unknown(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import datetime
 import math
 import signal
 import threading
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,29 @@ def test_a_training_value_can_be_monitored(tmp_path: Path) -> None:
     assert trainer.current_epoch == 3
 
 
+def test_max_time_is_in_minutes() -> None:
+    assert Trainer(max_time=2).config.max_seconds == 120.0
+    assert Trainer(max_time=datetime.timedelta(minutes=2)).config.max_seconds == 120.0
+
+
+def test_max_time_counts_over_all_restarts(tmp_path: Path) -> None:
+    first = quiet_trainer(tmp_path, max_nb_steps=2)
+    first.fit(Recorder())
+    first.save_checkpoint(tmp_path / "x.ckpt")
+    saved = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    assert 0.0 < saved["parts"]["progress"]["seconds"] < 60.0
+    saved["parts"]["progress"]["seconds"] = 3600.0
+    torch.save(saved, tmp_path / "x.ckpt")
+    model = Recorder()
+    trainer = quiet_trainer(tmp_path, max_nb_epochs=9, max_time=61, resume=tmp_path / "x.ckpt")
+    trainer.fit(model)
+    assert model.nb("training_step") == 34, "a minute is left"
+    assert trainer.progress.seconds > 3600.0
+    model = Recorder()
+    quiet_trainer(tmp_path, max_nb_epochs=9, max_time=59, resume=tmp_path / "x.ckpt").fit(model)
+    assert model.nb("training_step") == 1
+
+
 # ---------------------------------------------------------------------------------------------- how much
 def test_percent_checks_leave_a_share_of_each_loader(tmp_path: Path) -> None:
     model = Recorder(nb_batches=10)
@@ -146,6 +170,64 @@ def test_fast_dev_run_runs_one_batch_of_each_and_keeps_nothing(tmp_path: Path) -
     assert not (tmp_path / "logs").exists()
     trainer.test()
     assert model.validation_sizes[2:] == [1]
+
+
+def test_a_validation_by_itself_takes_its_share(tmp_path: Path) -> None:
+    model = Recorder()
+    quiet_trainer(tmp_path, val_percent_check=0.67).validate(model)
+    assert model.validation_sizes == [2]
+
+
+def test_overfit_pct_needs_no_word_about_the_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quiet_trainer(tmp_path, overfit_pct=0.5, silence=()).fit(Recorder())
+    assert "[not-shuffled]" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"val_check_interval": 50},
+        {"val_check_interval": 0.1},
+        {"min_nb_epochs": 5, "max_nb_epochs": 2},
+        {"train_percent_check": 0.01, "val_percent_check": 0.01},
+    ],
+    ids=str,
+)
+def test_a_trial_runs_with_any_other_option(tmp_path: Path, options: dict[str, Any]) -> None:
+    model = Recorder()
+    assert quiet_trainer(tmp_path, fast_dev_run=True, **options).fit(model) == 1
+    assert (model.nb("training_step"), model.validation_sizes) == (1, [1])
+
+
+def test_a_trial_needs_no_length_of_a_loader(tmp_path: Path) -> None:
+    class Endless(Recorder):
+        def loader(self, nb_batches: int) -> Any:
+            class Unsized:
+                def __iter__(self) -> Any:
+                    return iter([[torch.ones(2, 1)]] * 5)
+
+            return Unsized()
+
+    model = Endless()
+    options = {"train_percent_check": 0.5, "val_percent_check": 0.5, "val_check_interval": 0.5}
+    assert quiet_trainer(tmp_path, fast_dev_run=True, **options).fit(model) == 1
+    assert (model.nb("training_step"), model.validation_sizes) == (1, [1])
+
+
+def test_a_trial_leaves_the_users_experiment_alone(tmp_path: Path) -> None:
+    from test_tube import Experiment
+
+    class Logging(Recorder):
+        def on_epoch_end(self) -> None:
+            self.experiment.log({"mine": 1.0})
+
+    experiment = Experiment(name="trial", save_dir=str(tmp_path / "tt"))
+    model = Logging()
+    trainer = quiet_trainer(tmp_path, fast_dev_run=True, experiment=experiment)
+    trainer.fit(model)
+    assert experiment.metrics == []
+    assert trainer.experiment is not experiment
+    assert quiet_trainer(tmp_path, experiment=experiment).experiment is experiment
 
 
 # ---------------------------------------------------------------------------------------------- validation
@@ -243,6 +325,27 @@ def test_hooks_change_the_row(tmp_path: Path) -> None:
     assert not row.get("twice")
 
 
+def test_a_hook_that_returns_no_row_is_an_error(tmp_path: Path) -> None:
+    class Forgetting(Recorder):
+        def update_tng_log_metrics(self, logs: dict[str, Any]) -> Any:
+            logs["added"] = 1
+
+    with pytest.raises(FitError, match=r"update_tng_log_metrics returned None; expected the dict to log. Return logs"):
+        quiet_trainer(tmp_path).fit(Forgetting())
+
+
+def test_each_group_of_parameters_has_its_rate_in_the_row(tmp_path: Path) -> None:
+    class Groups(Recorder):
+        def configure_optimizers(self) -> Any:
+            other = nn.Parameter(torch.zeros(1))
+            groups = [{"params": [self.weight], "lr": 0.1}, {"params": [other], "lr": 0.2}]
+            return [torch.optim.SGD(groups), torch.optim.SGD([other], 0.3)]
+
+    quiet_trainer(tmp_path).fit(Groups())
+    row = rows_of(tmp_path, "Groups")[0]
+    assert [float(row[name]) for name in ("lr_0", "lr_0_1", "lr_1")] == [0.1, 0.2, 0.3]
+
+
 def test_track_grad_norm_logs_norms_of_the_step(tmp_path: Path) -> None:
     quiet_trainer(tmp_path, track_grad_norm=2, gradient_clip=0.001).fit(Recorder(lr=0.0))
     row = rows_of(tmp_path)[0]
@@ -258,6 +361,20 @@ def test_print_nan_grads_names_the_parameter(tmp_path: Path, capsys: pytest.Capt
     assert "the gradient of weight isn't finite (epoch 0, batch_nb 0)" in capsys.readouterr().out
 
 
+def test_track_grad_norm_is_the_norm_that_is_named(tmp_path: Path) -> None:
+    class Two(Recorder):
+        def __init__(self) -> None:
+            super().__init__(lr=0.0)
+            self.weight = nn.Parameter(torch.zeros(2))
+
+        def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+            return (self.weight * torch.tensor([3.0, -4.0])).sum()
+
+    for norm, value in ((1, 7.0), (2, 5.0), (float("inf"), 4.0)):
+        quiet_trainer(tmp_path / str(norm), track_grad_norm=norm).fit(Two())
+        assert float(rows_of(tmp_path / str(norm), "Two")[0][f"grad_{norm}_norm_total"]) == value
+
+
 # ---------------------------------------------------------------------------------------------- steps
 def test_gradient_clip_limits_the_norm_and_off_is_off(tmp_path: Path) -> None:
     moved = {}
@@ -266,6 +383,7 @@ def test_gradient_clip_limits_the_norm_and_off_is_off(tmp_path: Path) -> None:
         quiet_trainer(tmp_path, gradient_clip=clip, max_nb_steps=1).fit(model)
         moved[clip] = model.weight.item()
     assert moved == {0: 6.0, -1: 6.0, 0.5: pytest.approx(0.5, abs=1e-5)}
+    assert Trainer(gradient_clip=-1).gradient_clip == 0
 
 
 def test_gradient_clip_by_value(tmp_path: Path) -> None:
@@ -282,7 +400,7 @@ def test_gradient_clip_by_value(tmp_path: Path) -> None:
     assert model.weight.tolist() == [0.25, -0.5]
 
 
-def test_stop_on_nan_stops_before_the_weights_change(tmp_path: Path) -> None:
+def test_stop_on_nan_stops_before_the_weights_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class Bad(Recorder):
         def training_step(self, data_batch: Any, batch_nb: int) -> Any:
             return self.weight.sum() * (math.nan if batch_nb == 2 else 1.0)
@@ -296,6 +414,7 @@ def test_stop_on_nan_stops_before_the_weights_change(tmp_path: Path) -> None:
     trainer = quiet_trainer(tmp_path, stop_on_nan=False, silence=("loss-not-finite", "not-shuffled"))
     assert trainer.fit(Bad()) == 1
     assert trainer.global_step == 4
+    assert "2 losses weren't finite" in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------------------------------------- again
@@ -320,8 +439,25 @@ def test_fit_leaves_the_callers_random_streams_alone(tmp_path: Path) -> None:
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    quiet_trainer(tmp_path).fit(Recorder())
+    trainer = quiet_trainer(tmp_path)
+    trainer.fit(Recorder())
+    trainer.validate()
+    trainer.test()
+    trainer.predict()
     assert torch.equal(torch.rand(1), expected)
+
+
+def test_the_seed_decides_what_a_validation_draws(tmp_path: Path) -> None:
+    class Drawing(Recorder):
+        def validation_end(self, outputs: Any) -> Any:
+            return {"val_loss": torch.rand(1)}
+
+    def drawn(seed: int | None) -> Any:
+        return quiet_trainer(tmp_path, seed=seed).validate(Drawing())
+
+    assert drawn(3) == drawn(3) != drawn(4)
+    torch.manual_seed(3)
+    assert drawn(None) == drawn(3)
 
 
 def test_deterministic_holds_during_the_fit_only(tmp_path: Path) -> None:
@@ -329,12 +465,21 @@ def test_deterministic_holds_during_the_fit_only(tmp_path: Path) -> None:
 
     class Looking(Recorder):
         def on_batch_end(self) -> None:
-            during.append(torch.are_deterministic_algorithms_enabled())
+            during.append((torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark))
 
-    quiet_trainer(tmp_path, deterministic=True, max_nb_steps=1).fit(Looking())
-    quiet_trainer(tmp_path, max_nb_steps=1).fit(Looking())
-    assert during == [True, False]
-    assert not torch.are_deterministic_algorithms_enabled()
+        def validation_end(self, outputs: Any) -> Any:
+            self.on_batch_end()
+
+    torch.backends.cudnn.benchmark = True
+    try:
+        quiet_trainer(tmp_path, deterministic=True, val_percent_check=0.1, max_nb_steps=1).fit(Looking())
+        quiet_trainer(tmp_path, deterministic=True).validate(Looking())
+        quiet_trainer(tmp_path, max_nb_steps=1).fit(Looking())
+        assert during == [(True, False)] * 2 + [(False, True)]
+        assert not torch.are_deterministic_algorithms_enabled()
+        assert torch.backends.cudnn.benchmark
+    finally:
+        torch.backends.cudnn.benchmark = False
 
 
 # ---------------------------------------------------------------------------------------------- seen and kept
@@ -376,7 +521,7 @@ def test_a_run_gets_the_next_free_version(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- Ctrl-C, threads
-def test_ctrl_c_ends_the_fit_at_the_next_step_and_returns(tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_fit_at_the_next_step_and_returns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class Interrupted(Recorder):
         def training_step(self, data_batch: Any, batch_nb: int) -> Any:
             if self.global_step == 5:
@@ -389,6 +534,7 @@ def test_ctrl_c_ends_the_fit_at_the_next_step_and_returns(tmp_path: Path) -> Non
     assert trainer.fit(model) == 0
     assert trainer.interrupted
     assert trainer.global_step == 6, "the window is finished first"
+    assert capsys.readouterr().out == "interrupted: training isn't complete\n"
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -414,6 +560,21 @@ def test_fit_works_outside_the_main_thread(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- names
+def test_callbacks_are_called_in_a_fixed_order(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    def noting(cls: Any, *arguments: Any) -> Any:
+        return type("Noting", (cls,), {"on_fit_start": lambda self, run: order.append(cls.__name__)})(*arguments)
+
+    quiet_trainer(
+        tmp_path,
+        checkpoint_callback=noting(ModelCheckpoint, tmp_path / "w"),
+        callbacks=[noting(Callback)],
+        early_stop_callback=noting(EarlyStopping),
+    ).fit(Recorder())
+    assert order == ["EarlyStopping", "Callback", "ModelCheckpoint"]
+
+
 def test_the_two_callbacks_may_come_in_either_order(tmp_path: Path) -> None:
     stop, keep = EarlyStopping(), ModelCheckpoint(tmp_path / "w")
     for first, second in ((stop, keep), (keep, stop)):
@@ -423,17 +584,38 @@ def test_the_two_callbacks_may_come_in_either_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("alias", "value", "attribute"),
-    [("gradient_clip_val", 0.5, "gradient_clip"), ("row_log_interval", 7, "add_log_row_interval")],
+    ("alias", "value", "option"),
+    [
+        ("logger", False, "experiment"),
+        ("show_progress_bar", False, "progress_bar"),
+        ("enable_tqdm", False, "progress_bar"),
+        ("gradient_clip_val", 0.5, "gradient_clip"),
+        ("row_log_interval", 7, "add_log_row_interval"),
+        ("check_grad_nans", True, "print_nan_grads"),
+        ("overfit", 0.5, "overfit_pct"),
+    ],
 )
-def test_later_spellings_are_aliases(alias: str, value: Any, attribute: str) -> None:
-    assert getattr(Trainer(**{alias: value}), attribute) == value
+def test_other_spellings_are_aliases(alias: str, value: Any, option: str) -> None:
+    assert getattr(Trainer(**{alias: value}).config, option) == value
+
+
+def test_a_wrong_value_of_an_alias_is_refused_by_the_options_name() -> None:
+    with pytest.raises(MisconfigurationException, match="nb_gpu_nodes must be a whole number"):
+        Trainer(nb_nodes=0)
 
 
 def test_show_progress_bar_is_the_bar(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = {k: v for k, v in QUIET.items() if k != "progress_bar"}
     Trainer(show_progress_bar=False, default_save_path=tmp_path, max_nb_epochs=1, **options).fit(Recorder())
     assert capsys.readouterr().err == ""
+
+
+def test_from_args_takes_no_object_from_a_command_line() -> None:
+    hparams = Namespace(experiment="a name", callbacks="two", cluster="none", max_nb_epochs=3, hidden_dim=5)
+    trainer = Trainer.from_args(hparams, experiment=False)
+    assert (trainer.config.experiment, trainer.config.callbacks, trainer.max_nb_epochs) == (False, (), 3)
+    assert Trainer.from_args(vars(hparams), max_nb_epochs=4).config.experiment is None
+    assert Trainer.from_args(hparams, max_nb_epochs=4).max_nb_epochs == 4
 
 
 def test_an_unknown_option_is_named_with_the_nearest_one() -> None:
@@ -449,9 +631,6 @@ def test_an_unknown_option_is_named_with_the_nearest_one() -> None:
         ("save_every_minutes", 1.0),
         ("save_every_nb_batches", 5),
         ("crash_bundle", False),
-        ("compile", True),
-        ("profile", True),
-        ("fused_optimizers", True),
     ],
 )
 def test_an_option_that_is_not_there_yet_is_refused_by_name(name: str, value: Any) -> None:
@@ -462,15 +641,25 @@ def test_an_option_that_is_not_there_yet_is_refused_by_name(name: str, value: An
 @pytest.mark.parametrize(
     "options",
     [
+        {"gradient_clip": "a lot"},
+        {"process_position": -1},
+        {"overfit_pct": "half"},
+        {"track_grad_norm": "2"},
+        {"check_val_every_n_epoch": 0},
         {"max_nb_epochs": 0},
         {"max_nb_epochs": 1.5},
+        {"min_nb_epochs": -1},
         {"min_nb_epochs": 5, "max_nb_epochs": 2},
         {"max_nb_steps": 0},
         {"max_time": "an hour"},
         {"train_percent_check": -0.5},
+        {"val_percent_check": -0.5},
+        {"test_percent_check": True},
         {"val_check_interval": 0},
         {"val_check_interval": 2.5},
         {"add_log_row_interval": 0},
+        {"log_save_interval": 0},
+        {"nb_sanity_val_steps": -1},
         {"accumulate_grad_batches": 0},
         {"accumulate_grad_batches": {}},
         {"lr_scheduler_milestones": "ten"},
@@ -486,7 +675,7 @@ def test_an_option_that_is_not_there_yet_is_refused_by_name(name: str, value: An
     ids=str,
 )
 def test_a_value_that_cannot_work_is_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(MisconfigurationException, match=next(iter(options)).split("_")[0]):
+    with pytest.raises(MisconfigurationException, match=next(iter(options))):
         Trainer(**options)
 
 
@@ -513,12 +702,18 @@ def test_all_gpus_of_a_machine_without_any_is_the_cpu(
 ) -> None:
     quiet_trainer(tmp_path, gpus=gpus).fit(Recorder())
     assert capsys.readouterr().err.count("[no-gpu]") == 1
+    model = Recorder()
+    quiet_trainer(tmp_path, gpus=gpus).test(model)
+    assert capsys.readouterr().err.count("[no-gpu]") == 1
+    assert not model.on_gpu
 
 
 @pytest.mark.parametrize("gpus", [[97], "97", "96;97"])
 def test_naming_gpus_that_are_not_there_is_an_error(tmp_path: Path, gpus: Any) -> None:
     with pytest.raises(MisconfigurationException, match="aren't there"):
         quiet_trainer(tmp_path, gpus=gpus).fit(Recorder())
+    with pytest.raises(MisconfigurationException, match="aren't there"):
+        quiet_trainer(tmp_path, gpus=gpus).test(Recorder())
 
 
 @pytest.mark.gpu

@@ -1,0 +1,1 @@
+"""What training costs, side by side: ``python -m benchmarks --help``."""

@@ -1,0 +1,137 @@
+"""Runs the workloads: every contestant in a process of its own, one after the other in each round."""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import peers, report
+from benchmarks.workloads import WORKLOADS
+
+ROOT = Path(__file__).parent.parent
+CONTESTANTS = ["lean", "naive", "ours", *peers.PEERS]
+
+FIRST_STEP = """
+import torch
+{imports}
+torch.set_num_threads(1)
+from benchmarks.contestants import {name}
+{name}.W1(1)
+"""
+
+
+class Worker:
+    """A contestant's process."""
+
+    def __init__(self, name: str, python: str) -> None:
+        self._process = subprocess.Popen(
+            [python, "-m", "benchmarks.worker", name],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "KERAS_BACKEND": "torch"},
+        )
+
+    def measure(self, workload: str, small: int, full: int) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{workload} {small} {full}\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        return json.loads(line) if line else {"skipped": "its process ended"}
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+def measure_start(name: str, python: str) -> dict[str, Any]:
+    """Seconds from a process's start to its end: a bare import, and one step of W1."""
+    imports = {"lean": "torch", "ours": "pytorch_lightning"}.get(name)
+    if imports is None:
+        return {"skipped": ""}
+
+    def run(code: str) -> float:
+        start = time.perf_counter()
+        subprocess.run([python, "-c", code], cwd=ROOT, check=True, capture_output=True)
+        return time.perf_counter() - start
+
+    both = "import torch, pytorch_lightning; pytorch_lightning.Trainer, pytorch_lightning.LightningModule"
+    return {
+        "import": run("import torch" if name == "lean" else both),
+        "value": run(FIRST_STEP.format(name=name, imports=f"import {imports}")),
+    }
+
+
+def about(rounds: int) -> dict[str, Any]:
+    import torch
+
+    model = next((line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")), "")
+    return {
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{model or platform.processor()}, {os.cpu_count()} processors, {platform.system()}",
+        "versions": f"Python {platform.python_version()}, torch {torch.__version__}"
+        + "".join(f", {name} {version}" for name, version in peers.versions().items()),
+        "rounds": rounds,
+        "load at the end": " ".join(f"{load:.1f}" for load in os.getloadavg()),
+    }
+
+
+def _cpu_lines() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def run(only: list[str], contestants: list[str], rounds: int, shrink: int) -> report.Measured:
+    workers = {n: Worker(n, python) for n in contestants if (python := peers.python_of(n)) is not None}
+    measured: report.Measured = {workload: {name: [] for name in workers} for workload in only}
+    try:
+        for round_nb in range(rounds):
+            for workload in only:
+                spec = WORKLOADS[workload]
+                small, full = (max(n // shrink, 2 if n else 0) for n in (spec.small, spec.full))
+                if small and full <= small and spec.full != spec.small:
+                    full = 2 * small
+                # each round begins with another one, so that nobody always follows the same
+                names = list(workers)
+                for name in names[round_nb % len(names) :] + names[: round_nb % len(names)]:
+                    print(f"round {round_nb + 1}/{rounds}: {workload}, {name}", file=sys.stderr, flush=True)
+                    measured[workload][name].append(
+                        measure_start(name, peers.python_of(name) or "")
+                        if workload == "START"
+                        else workers[name].measure(workload, small, full)
+                    )
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return measured
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", default=",".join(WORKLOADS), help="workloads, with commas between")
+    parser.add_argument("--contestants", default=",".join(CONTESTANTS), help="with commas between")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="a fiftieth of the batches: to see that it works")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--setup-peers", nargs="*", metavar="NAME", help=f"environments of {', '.join(peers.PEERS)}")
+    options = parser.parse_args(arguments)
+    if options.setup_peers is not None:
+        peers.set_up(options.setup_peers or list(peers.PEERS))
+        return
+    chosen, names = options.only.split(","), options.contestants.split(",")
+    unknown = [name for name in chosen if name not in WORKLOADS] + [n for n in names if n not in CONTESTANTS]
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}. There are {', '.join([*WORKLOADS, *CONTESTANTS])}.")
+    measured = run(chosen, names, options.rounds, 50 if options.quick else 1)
+    print(report.write(options.out, about(options.rounds), measured))
+
+
+if __name__ == "__main__":
+    main()

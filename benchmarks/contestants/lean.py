@@ -1,0 +1,95 @@
+"""The shortest correct torch loops: what every ratio is to."""
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks import workloads as w
+
+
+def train(loader: Any) -> None:
+    net, criterion = w.w1_network(), nn.MSELoss()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    for x, y in loader:
+        optimizer.zero_grad()
+        criterion(net(x), y).backward()
+        optimizer.step()
+
+
+def W1(nb: int) -> None:
+    train(w.w1_loader(nb))
+
+
+def W1list(nb: int) -> None:
+    train(w.w1_batches(nb))
+
+
+PROG1 = PROG11 = PROG50 = W1list
+
+
+def W2(nb: int) -> None:
+    net, loader, validation = (
+        w.w2_network(),
+        w.w2_loader(max(1, nb // w.W2_EPOCHS)),
+        w.w2_loader(w.W2_VALIDATION, False),
+    )
+    optimizer = torch.optim.Adam(net.parameters())
+    with tempfile.TemporaryDirectory() as folder:
+        for epoch in range(w.W2_EPOCHS):
+            net.train()
+            for x, y in loader:
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                optimizer.step()
+            net.eval()
+            with torch.no_grad():
+                torch.stack([nn.functional.cross_entropy(net(x), y) for x, y in validation]).mean().item()
+            torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict()}, Path(folder, f"{epoch}.pt"))
+
+
+def W3(nb: int) -> None:
+    net = w.w3_network()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
+    for n, (x, y) in enumerate(w.w3_loader(nb), 1):
+        (w.w3_loss(net(x), y) / 2).backward()
+        if n % 2 == 0:
+            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+def W4(nb: int) -> None:
+    net, criterion, losses = w.w1_network().eval(), nn.MSELoss(), []
+    with torch.no_grad():
+        for x, y in w.w1_loader(nb, shuffle=False):
+            losses.append(criterion(net(x), y))
+    torch.stack(losses).mean().item()
+
+
+def CK(nb: int) -> dict[str, float]:
+    """Milliseconds more for each durable save."""
+
+    def run(folder: str | None) -> float:
+        net = w.ck_network()
+        optimizer = torch.optim.Adam(net.parameters())
+        start = time.perf_counter()
+        for n, x in enumerate(w.ck_batches(nb), 1):
+            optimizer.zero_grad()
+            net(x).pow(2).mean().backward()
+            optimizer.step()
+            if folder is not None and n % 10 == 0:
+                path = Path(folder, "kept.pt")
+                torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict()}, f"{path}.part")
+                with open(f"{path}.part", "rb") as file:
+                    os.fsync(file.fileno())
+                os.replace(f"{path}.part", path)
+        return time.perf_counter() - start
+
+    plain = run(None)
+    with tempfile.TemporaryDirectory() as folder:
+        return {"value": (run(folder) - plain) / (nb // 10) * 1000}

@@ -1,0 +1,210 @@
+"""This library, with everything on that is on by default."""
+
+import gc
+import resource
+import tempfile
+import time
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks import workloads as w
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.errors import MisconfigurationException
+
+
+def fit(model: LightningModule, **options: Any) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Trainer(**{"max_nb_epochs": 1, "default_save_path": folder, **options}).fit(model)
+
+
+class Regression(LightningModule):
+    def __init__(self, loader: Any, nb_values: int = 0) -> None:
+        super().__init__()
+        self.net, self.criterion, self.loader = w.w1_network(), nn.MSELoss(), loader
+        self.names = [f"value_{i}" for i in range(nb_values)]
+
+    def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+        x, y = data_batch
+        loss = self.criterion(self.net(x), y)
+        if not self.names:
+            return {"loss": loss}
+        return {"loss": loss, "prog": dict.fromkeys(self.names, loss)}
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+    @property
+    def tng_dataloader(self) -> Any:
+        return self.loader
+
+
+class Evaluated(Regression):
+    def validation_step(self, data_batch: Any, batch_nb: int) -> Any:
+        x, y = data_batch
+        return self.criterion(self.net(x), y)
+
+    def validation_end(self, outputs: Any) -> Any:
+        return {"val_loss": torch.stack(outputs).mean()}
+
+    @property
+    def val_dataloader(self) -> Any:
+        return self.loader
+
+
+def W1(nb: int) -> None:
+    fit(Regression(w.w1_loader(nb)))
+
+
+def W1list(nb: int) -> None:
+    fit(Regression(w.w1_batches(nb)))
+
+
+def PROG1(nb: int) -> None:
+    fit(Regression(w.w1_batches(nb), 1))
+
+
+def PROG11(nb: int) -> None:
+    fit(Regression(w.w1_batches(nb), 11))
+
+
+def PROG50(nb: int) -> None:
+    fit(Regression(w.w1_batches(nb), 50))
+
+
+def W4(nb: int) -> None:
+    Trainer(experiment=False).validate(Evaluated(w.w1_loader(nb, shuffle=False)))
+
+
+class Classifier(LightningModule):
+    def __init__(self, nb: int) -> None:
+        super().__init__()
+        self.net, self.nb = w.w2_network(), nb
+
+    def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+        x, y = data_batch
+        return {"loss": nn.functional.cross_entropy(self.net(x), y)}
+
+    def validation_step(self, data_batch: Any, batch_nb: int) -> Any:
+        return self.training_step(data_batch, batch_nb)["loss"]
+
+    def validation_end(self, outputs: Any) -> Any:
+        return {"val_loss": torch.stack(outputs).mean()}
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adam(self.parameters())
+
+    @property
+    def tng_dataloader(self) -> Any:
+        return w.w2_loader(self.nb)
+
+    @property
+    def val_dataloader(self) -> Any:
+        return w.w2_loader(w.W2_VALIDATION, shuffle=False)
+
+
+def W2(nb: int, **options: Any) -> None:
+    with tempfile.TemporaryDirectory() as kept:
+        fit(
+            Classifier(max(1, nb // w.W2_EPOCHS)),
+            max_nb_epochs=w.W2_EPOCHS,
+            checkpoint_callback=ModelCheckpoint(kept),
+            nb_sanity_val_steps=0,
+            **options,
+        )
+
+
+def DDP2(nb: int) -> None:
+    W2(nb, nb_processes=2)
+
+
+class Writer(LightningModule):
+    def __init__(self, nb: int) -> None:
+        super().__init__()
+        self.net, self.nb = w.w3_network(), nb
+
+    def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+        x, y = data_batch
+        return {"loss": w.w3_loss(self.net(x), y)}
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.AdamW(self.parameters(), lr=1e-3)
+
+    @property
+    def tng_dataloader(self) -> Any:
+        return w.w3_loader(self.nb)
+
+
+def W3(nb: int) -> None:
+    fit(Writer(nb), gradient_clip=1.0, accumulate_grad_batches=2)
+
+
+class Large(LightningModule):
+    def __init__(self, nb: int) -> None:
+        super().__init__()
+        self.net, self.nb = w.ck_network(), nb
+
+    def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+        return {"loss": self.net(data_batch).pow(2).mean()}
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adam(self.parameters())
+
+    @property
+    def tng_dataloader(self) -> Any:
+        return w.ck_batches(self.nb)
+
+
+class SaveEach10(Callback):
+    """Where ``save_every_nb_batches`` isn't available yet."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def on_batch_end(self, run: Any) -> None:
+        if (run.progress.batch_nb + 1) % 10 == 0:
+            run.save(f"{self.folder}/kept.ckpt")
+
+
+def CK(nb: int) -> dict[str, float]:
+    """Milliseconds more for each save."""
+
+    def run(**options: Any) -> float:
+        start = time.perf_counter()
+        fit(Large(nb), **options)
+        return time.perf_counter() - start
+
+    plain = run()
+    try:
+        with_saves = run(save_every_nb_batches=10)
+    except MisconfigurationException:
+        with tempfile.TemporaryDirectory() as folder:
+            with_saves = run(callbacks=[SaveEach10(folder)])
+    return {"value": (with_saves - plain) / (nb // 10) * 1000}
+
+
+class Marked(Regression):
+    """Notes the processor's time and the memory at four places."""
+
+    def __init__(self, nb: int) -> None:
+        super().__init__(w.w1_batches(1) * nb, 1)
+        self.places = [nb // 50, nb // 25, nb - nb // 50, nb - 1]
+        self.marks: list[tuple[float, int]] = []
+
+    def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+        if batch_nb in self.places:
+            gc.collect()
+            self.marks.append((time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+        return super().training_step(data_batch, batch_nb)
+
+
+def GROWTH(nb: int) -> dict[str, float]:
+    """The cost of a late step for each of an early one, and the MB that were added in between."""
+    model = Marked(nb)
+    fit(model)
+    (a, memory), (b, _), (c, _), (d, memory_after) = model.marks
+    places = model.places
+    early, late = (b - a) / (places[1] - places[0]), (d - c) / (places[3] - places[2])
+    return {"early_us": early * 1e6, "late_us": late * 1e6, "value": late / early, "mb": (memory_after - memory) / 1024}

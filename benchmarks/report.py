@@ -1,0 +1,133 @@
+"""Measurements as a table, as JSON, and as a chart."""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from benchmarks.workloads import WORKLOADS
+
+Measured = dict[str, dict[str, list[dict[str, Any]]]]
+"""By workload and contestant: what each round gave."""
+
+CROWDED = 1.15
+"""Wall time for each second of CPU time, from which on the machine was busy with other things."""
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+
+
+def summarize(measured: Measured) -> dict[str, dict[str, dict[str, Any]]]:
+    """Medians with their spread, and the median of each round's ratio to the lean loop."""
+    summary: dict[str, dict[str, dict[str, Any]]] = {}
+    for workload, contestants in measured.items():
+        summary[workload] = {}
+        for name, rounds in contestants.items():
+            kept = [r for r in rounds if "skipped" not in r]
+            if not kept:
+                reason = rounds[0]["skipped"] if rounds else ""
+                if reason:
+                    summary[workload][name] = {"skipped": reason}
+                continue
+            entry: dict[str, Any] = {key: spread([r[key] for r in kept]) for key in kept[0]}
+            lean = contestants.get("lean", [])
+            for key in ("cpu", "wall", "whole_cpu", "whole_wall", "value"):
+                pairs = [(r.get(key, 0.0), base.get(key, 0.0)) for r, base in zip(rounds, lean, strict=False)]
+                ratios = [own / of_lean for own, of_lean in pairs if own > 0 and of_lean > 0]
+                if ratios:
+                    entry[f"{key}_ratio"] = spread(ratios)
+            summary[workload][name] = entry
+    return summary
+
+
+def warnings_of(summary: Mapping[str, Any]) -> list[str]:
+    """Where wall and CPU time disagree."""
+    lines = []
+    for workload, contestants in summary.items():
+        for name, entry in contestants.items():
+            if "wall" in entry and entry["wall"]["median"] > CROWDED * entry["cpu"]["median"]:
+                share = entry["wall"]["median"] / max(entry["cpu"]["median"], 1e-9)
+                lines.append(f"{workload}, {name}: wall time is {share:.2f} times CPU time: the machine was crowded")
+    return lines
+
+
+def markdown(about: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+    """The table of every workload."""
+    text = [f"# Benchmarks, {about['date']}", "", *(f"- {k}: {v}" for k, v in about.items() if k != "date"), ""]
+    text.append("Medians (lowest to highest). A ratio is the median of each round's ratio to the lean raw loop.")
+    for workload, contestants in summary.items():
+        text += ["", f"## {workload}: {WORKLOADS[workload].what}", ""]
+        text += [
+            "| | CPU, us a step | wall, us a step | ratio, CPU | ratio, whole run | other |",
+            "|---|--:|--:|--:|--:|--|",
+        ]
+        for name, entry in contestants.items():
+            if "skipped" in entry:
+                text.append(f"| {name} | | | | | skipped: {entry['skipped'].splitlines()[0][:120]} |")
+                continue
+            other = [
+                f"{key} {value['median']:.3g} ({value['low']:.3g} to {value['high']:.3g})"
+                for key, value in entry.items()
+                if key not in ("cpu", "wall", "whole_cpu", "whole_wall") and not key.endswith("_ratio")
+            ]
+            unit = f" {WORKLOADS[workload].unit}" if "value" in entry and workload in ("CK", "START") else ""
+            cells = [_cell(entry.get(key)) for key in ("cpu", "wall")]
+            ratios = [_cell(entry.get(key), 2) for key in ("cpu_ratio", "whole_cpu_ratio")]
+            text.append(f"| {name} | {' | '.join(cells + ratios)} | {', '.join(other)}{unit} |")
+    notes = warnings_of(summary)
+    return "\n".join(text + (["", "**Read with care:**", "", *(f"- {line}" for line in notes)] if notes else [])) + "\n"
+
+
+def _cell(value: Mapping[str, float] | None, digits: int = 0) -> str:
+    if value is None:
+        return ""
+    return f"{value['median']:.{digits}f} ({value['low']:.{digits}f} to {value['high']:.{digits}f})"
+
+
+def chart(about: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+    """Bars of CPU time for each of the lean loop's, as SVG."""
+    bars: list[tuple[str, str, float]] = []
+    for workload, contestants in summary.items():
+        for name, entry in contestants.items():
+            ratio = entry.get("cpu_ratio", entry.get("value_ratio"))
+            if ratio is not None:
+                bars.append((workload, name, ratio["median"]))
+    longest = max((ratio for _, _, ratio in bars), default=1.0)
+    scale, row, left = 480 / max(longest, 1.0), 18, 190
+    height = 70 + row * len(bars) + 10 * len({b[0] for b in bars})
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="760" height="{height}" font-size="12"',
+        ' font-family="sans-serif">',
+        '<rect width="100%" height="100%" fill="white"/>',
+        '<text x="10" y="20" font-size="14">CPU time a step, the lean raw loop = 1 (shorter is better)</text>',
+        f'<text x="10" y="38" fill="#666">{escape(str(about["machine"]))}, {escape(str(about["date"]))}</text>',
+    ]
+    y, last = 50, ""
+    for workload, name, ratio in bars:
+        y += 10 if workload != last else 0
+        if workload != last:
+            out.append(f'<text x="10" y="{y + 13}" font-weight="bold">{escape(workload)}</text>')
+        last = workload
+        colour = {"ours": "#c8102e", "lean": "#444"}.get(name, "#9bb")
+        out.append(f'<text x="{left - 6}" y="{y + 13}" text-anchor="end">{escape(name)}</text>')
+        out.append(f'<rect x="{left}" y="{y + 2}" width="{ratio * scale:.1f}" height="{row - 4}" fill="{colour}"/>')
+        out.append(f'<text x="{left + ratio * scale + 5:.1f}" y="{y + 13}">{ratio:.2f}</text>')
+        y += row
+    out.append(
+        f'<line x1="{left + scale:.1f}" x2="{left + scale:.1f}" y1="48" y2="{y}" stroke="#444" stroke-dasharray="3"/>'
+    )
+    return "\n".join([*out, "</svg>"]) + "\n"
+
+
+def write(folder: Path, about: Mapping[str, Any], measured: Measured) -> str:
+    """Write results.md, results.json and results.svg; returns the table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    summary = summarize(measured)
+    table = markdown(about, summary)
+    (folder / "results.md").write_text(table)
+    (folder / "results.json").write_text(json.dumps({"about": about, "summary": summary, "rounds": measured}, indent=1))
+    (folder / "results.svg").write_text(chart(about, summary))
+    return table

@@ -1,0 +1,64 @@
+"""One contestant in a process of its own: reads ``workload small full`` lines, answers each with a line of JSON."""
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+
+def measure(function: Callable[[int], Any], small: int, full: int) -> dict[str, Any]:
+    """Wall and CPU microseconds a step: in the whole run, and in the steady state."""
+
+    def run(nb: int) -> tuple[float, float, Any]:
+        gc.collect()
+        wall, cpu = time.perf_counter(), time.process_time()
+        result = function(nb)
+        return time.perf_counter() - wall, time.process_time() - cpu, result
+
+    if not small or small == full:
+        wall, cpu, result = run(full)
+        return {**(result or {}), "whole_wall": wall, "whole_cpu": cpu}
+    run(max(2, small // 10))  # imports, caches
+    few_wall, few_cpu, _ = run(small)
+    wall, cpu, _ = run(full)
+    scale = 1e6 / (full - small)
+    return {
+        "wall": (wall - few_wall) * scale,
+        "cpu": (cpu - few_cpu) * scale,
+        "whole_wall": wall * 1e6 / full,
+        "whole_cpu": cpu * 1e6 / full,
+    }
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    # what contestants print isn't shown; it's written somewhere all the same
+    sink = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, 1)
+    os.dup2(sink, 2)
+    warnings.simplefilter("ignore")
+    with contextlib.suppress(BrokenPipeError):
+        try:
+            contestant: Any = importlib.import_module(f"benchmarks.contestants.{sys.argv[1]}")
+        except ImportError as error:
+            contestant = error
+        for line in sys.stdin:
+            name, small, full = line.split()
+            try:
+                if isinstance(contestant, ImportError):
+                    raise contestant
+                function = getattr(contestant, name, None)
+                answer = {"skipped": ""} if function is None else measure(function, int(small), int(full))
+            except Exception as error:
+                answer = {"skipped": f"{type(error).__name__}: {error}"}
+            print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

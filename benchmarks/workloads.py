@@ -1,0 +1,125 @@
+"""The workloads: data, networks and sizes, the same for every contestant."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+
+@dataclass(frozen=True)
+class Workload:
+    """``full`` batches are run, and ``small`` ones: their difference is the steady state."""
+
+    what: str
+    small: int
+    full: int
+    unit: str = "us a step"
+
+
+WORKLOADS = {
+    "W1": Workload("MLP 32-64-1, batch 32, DataLoader over tensors in memory, SGD", 200, 2000),
+    "W1list": Workload("the same, the loader is a list of ready batches", 200, 2000),
+    "W2": Workload("MLP 784-1000-10 with BatchNorm and Dropout, Adam, batch 256; validation and checkpoint", 30, 300),
+    "W3": Workload("char-GPT, 4 layers, 128 wide, AdamW, clip 1.0, accumulation 2", 10, 40),
+    "W4": Workload("evaluation of W1's network", 200, 2000),
+    "PROG1": Workload("W1list, each step logs 1 value", 200, 2000),
+    "PROG11": Workload("W1list, each step logs 11 values", 200, 2000),
+    "PROG50": Workload("W1list, each step logs 50 values", 200, 2000),
+    "CK": Workload("25 M parameters, Adam: a durable save every 10 of 50 steps", 50, 50, "ms more a save"),
+    "DDP2": Workload("W2 on 2 processes", 30, 300),
+    "GROWTH": Workload("W1list for 50,000 steps", 0, 50_000),
+    "START": Workload("import, and process start to the first step of W1", 0, 1, "s"),
+}
+
+torch.set_num_threads(int(os.environ.get("BENCHMARK_THREADS", "1")))
+
+
+def w1_network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 1))
+
+
+def w1_data(nb: int) -> TensorDataset:
+    draws = torch.Generator().manual_seed(1)
+    return TensorDataset(torch.randn(32 * nb, 32, generator=draws), torch.randn(32 * nb, 1, generator=draws))
+
+
+def w1_loader(nb: int, shuffle: bool = True) -> DataLoader[Any]:
+    return DataLoader(w1_data(nb), batch_size=32, shuffle=shuffle)
+
+
+def w1_batches(nb: int) -> list[tuple[Tensor, Tensor]]:
+    x, y = w1_data(nb).tensors
+    return list(zip(x.split(32), y.split(32), strict=True))
+
+
+def w2_network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(784, 1000), nn.BatchNorm1d(1000), nn.ReLU(), nn.Dropout(0.2), nn.Linear(1000, 10))
+
+
+W2_EPOCHS = 3
+W2_VALIDATION = 20
+
+
+def w2_loader(nb: int, shuffle: bool = True) -> DataLoader[Any]:
+    draws = torch.Generator().manual_seed(1)
+    data = TensorDataset(torch.randn(256 * nb, 784, generator=draws), torch.randint(10, (256 * nb,), generator=draws))
+    return DataLoader(data, batch_size=256, shuffle=shuffle)
+
+
+VOCABULARY, BLOCK = 65, 64
+
+
+class Block(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, t, c = x.shape
+        q, k, v = (part.view(b, t, self.heads, -1).transpose(1, 2) for part in self.qkv(self.norm(x)).split(c, 2))
+        y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.out(y.transpose(1, 2).reshape(b, t, c))
+        return x + self.mlp(self.norm2(x))
+
+
+class CharGPT(nn.Module):
+    def __init__(self, layers: int = 4, width: int = 128, heads: int = 4) -> None:
+        super().__init__()
+        self.token, self.place = nn.Embedding(VOCABULARY, width), nn.Embedding(BLOCK, width)
+        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(layers)))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, VOCABULARY)
+
+    def forward(self, x: Tensor) -> Any:
+        hidden = self.token(x) + self.place(torch.arange(x.shape[1]))
+        return self.head(self.norm(self.blocks(hidden)))
+
+
+def w3_network() -> nn.Module:
+    torch.manual_seed(0)
+    return CharGPT()
+
+
+def w3_loader(nb: int) -> DataLoader[Any]:
+    text = torch.randint(VOCABULARY, (16 * nb, BLOCK + 1), generator=torch.Generator().manual_seed(1))
+    return DataLoader(TensorDataset(text[:, :-1].contiguous(), text[:, 1:].contiguous()), batch_size=16, shuffle=True)
+
+
+def w3_loss(logits: Tensor, y: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(logits.flatten(0, 1), y.flatten())
+
+
+def ck_network(width: int = 1024) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(*(nn.Linear(width, width) for _ in range(24)))
+
+
+def ck_batches(nb: int, width: int = 1024) -> list[Tensor]:
+    return [torch.ones(1, width)] * nb

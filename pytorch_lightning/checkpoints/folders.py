@@ -1,0 +1,270 @@
+"""Where rolling saves lie: a folder of this machine, or a remote one.
+
+Both have the same methods, and know a save by its file name. It appears whole or not at all.
+"""
+
+import contextlib
+import datetime
+import json
+import os
+import shutil
+import socket
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.checkpoints.snapshot import nb_bytes
+from pytorch_lightning.checkpoints.store import (
+    DamagedCheckpoint,
+    peek_checkpoint,
+    read_checkpoint,
+    verify,
+    write_checkpoint,
+)
+from pytorch_lightning.errors import CheckpointError, Problem
+from pytorch_lightning.faults import fault
+
+_locked: set[str] = set()
+"""Folders that this process holds: to a second lock of the same process, a POSIX record lock says yes."""
+
+
+def open_folder(folder: str | os.PathLike[str]) -> "Folder":
+    """The folder at a path, or at an address such as ``s3://bucket/run``."""
+    return RemoteFolder(str(folder)) if is_remote(folder) else LocalFolder(folder)
+
+
+def is_remote(folder: str | os.PathLike[str]) -> bool:
+    """Whether ``folder`` is an address of another machine's storage.
+
+    >>> is_remote("s3://bucket/run"), is_remote("./runs")
+    (True, False)
+    """
+    return "://" in os.fspath(folder)
+
+
+def megabytes(size: float) -> str:
+    """A size for people.
+
+    >>> megabytes(300_000_000), megabytes(1234)
+    ('300 MB', '0.0 MB')
+    """
+    return f"{size / 1e6:.0f} MB" if size >= 1e7 else f"{size / 1e6:.1f} MB"
+
+
+class LocalFolder:
+    """A folder of a file system of this machine."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path)
+        self._handle: int | None = None
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def names(self) -> list[str]:
+        """What is there."""
+        return os.listdir(self._path) if self._path.is_dir() else []
+
+    def write(self, checkpoint: dict[str, Any], name: str) -> int:
+        """Write a save; returns its size in bytes. Raises ``CheckpointError`` where it can't be."""
+        needed, free = nb_bytes(checkpoint), shutil.disk_usage(self._path).free
+        if needed > free:
+            raise CheckpointError(
+                f"{self._path / name} can't be written: it needs {megabytes(needed)} and {megabytes(free)} are free."
+                " The disk is full. Older saves are untouched. Free some space."
+            )
+        return write_checkpoint(checkpoint, self._path / name).stat().st_size
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A save, verified. Raises ``DamagedCheckpoint`` where its bytes changed."""
+        verify(self._path / name)  # read_checkpoint lets files pass that aren't a zip
+        return read_checkpoint(self._path / name)
+
+    def peek(self, name: str) -> dict[str, Any]:
+        """A save, unverified, without reading what is large in it."""
+        return peek_checkpoint(self._path / name)
+
+    def verify(self, name: str) -> None:
+        """Raise ``DamagedCheckpoint`` where a save isn't what was written."""
+        verify(self._path / name)
+
+    def rename(self, name: str, new: str) -> None:
+        os.replace(self._path / name, self._path / new)
+
+    def remove(self, name: str) -> None:
+        (self._path / name).unlink(missing_ok=True)
+
+    def problem(self) -> Problem | None:
+        """Why nothing can be written here; None where it can."""
+        trial, new = self._path / f".trial.{os.getpid()}", not self._path.exists()
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+            trial.write_bytes(b"x")
+            trial.unlink()
+            if new:
+                self._path.rmdir()
+        except OSError as error:
+            return Problem(
+                f"checkpoints can't be written to {self._path}", str(error.strerror), "Choose another default_save_path"
+            )
+        return None
+
+    def lock(self, patience: float) -> None:
+        """Keep other runs out. Raises ``CheckpointError``, naming the holder, after ``patience`` seconds."""
+        import fcntl
+
+        self._path.mkdir(parents=True, exist_ok=True)
+        key = os.path.realpath(self._path)
+        if key in _locked:
+            raise CheckpointError(f"{self._path} is in use by another fit of this process. Give each its own folder.")
+        handle = os.open(self._path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        until = time.monotonic() + patience  # a process that was just killed may hold it for a moment
+        while True:
+            try:
+                # not flock, which forked loader workers would inherit and keep; this one goes when the process
+                # closes any handle of the file
+                fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except (BlockingIOError, PermissionError):
+                if time.monotonic() >= until:
+                    holder = os.pread(handle, 1000, 0).decode(errors="replace") or "an unknown process"
+                    os.close(handle)
+                    raise CheckpointError(
+                        f"{self._path} is in use by {holder}. Wait for its end, or give this run another folder."
+                    ) from None
+                time.sleep(0.05)
+            except OSError:  # a file system without locks
+                os.close(handle)
+                return
+        since = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
+        os.truncate(handle, 0)
+        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()} since {since}".encode(), 0)
+        self._handle = handle
+        _locked.add(key)
+        for name in self.names():  # of processes that died while they wrote
+            if name.startswith(".step-") and name.endswith(".tmp"):
+                self.remove(name)
+
+    def unlock(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+            _locked.discard(os.path.realpath(self._path))
+
+
+class RemoteFolder:
+    """A folder behind an address that fsspec knows (``s3://``, ``gs://``, ``memory://``, ...).
+
+    A save is two objects: its data, and a small manifest that is written last and makes it one. There is no lock:
+    two runs must not share a remote folder.
+    """
+
+    def __init__(self, url: str) -> None:
+        import fsspec
+
+        self._url = url
+        self._system, self._path = fsspec.core.url_to_fs(url)
+
+    def __str__(self) -> str:
+        return self._url
+
+    def _at(self, name: str) -> str:
+        return f"{self._path.rstrip('/')}/{name}"
+
+    def _list(self) -> list[str]:
+        self._system.invalidate_cache()
+        try:
+            return [path.rstrip("/").rsplit("/", 1)[-1] for path in self._system.ls(self._path, detail=False)]
+        except FileNotFoundError:
+            return []
+
+    def names(self) -> list[str]:
+        return [name.removesuffix(".json") for name in self._list() if not name.endswith(".data")]
+
+    def _manifest(self, name: str) -> dict[str, Any]:
+        try:
+            manifest: dict[str, Any] = json.loads(self._system.cat_file(self._at(f"{name}.json")))
+            size = self._system.info(self._at(manifest["data"]))["size"]
+        except (ValueError, KeyError, FileNotFoundError) as error:
+            raise DamagedCheckpoint(f"{self._url}/{name} is damaged ({error!r}). Use an older checkpoint.") from error
+        if size != manifest["size"]:
+            raise DamagedCheckpoint(
+                f"{self._url}/{name} is damaged ({size} bytes of {manifest['size']}). Use an older checkpoint."
+            )
+        return manifest
+
+    def write(self, checkpoint: dict[str, Any], name: str) -> int:
+        data = f"{name}.{uuid.uuid4().hex[:8]}.data"  # another than that of a save of this name that is there
+        small = {key: checkpoint[key] for key in ("epoch", "global_step", "format")}
+        small["parts"] = {key: checkpoint["parts"][key] for key in ("run", "progress") if key in checkpoint["parts"]}
+        try:
+            self._system.makedirs(self._path, exist_ok=True)
+            old = self._data_of(f"{name}.json")
+            with tempfile.TemporaryDirectory(prefix="checkpoint_") as scratch:
+                local = write_checkpoint(checkpoint, Path(scratch) / name)
+                size = local.stat().st_size
+                fault("remote.begin")
+                self._system.put_file(str(local), self._at(data))
+            fault("remote.data")
+            manifest = json.dumps({"data": data, "size": size, "checkpoint": small})
+            self._system.pipe_file(self._at(f"{name}.json"), manifest.encode())
+            fault("remote.manifest")
+            if old is not None:
+                self._system.rm_file(self._at(old))
+        except Exception as error:  # each service has its own
+            raise CheckpointError(
+                f"{self._url}/{name} can't be written: {error}. Older saves are untouched."
+            ) from error
+        return size
+
+    def read(self, name: str) -> dict[str, Any]:
+        manifest = self._manifest(name)
+        with tempfile.TemporaryDirectory(prefix="checkpoint_") as scratch:
+            self._system.get_file(self._at(manifest["data"]), str(Path(scratch) / name))
+            return LocalFolder(scratch).read(name)
+
+    def peek(self, name: str) -> dict[str, Any]:
+        return self._manifest(name)["checkpoint"]  # type: ignore[no-any-return]
+
+    def verify(self, name: str) -> None:
+        self._manifest(name)
+
+    def rename(self, name: str, new: str) -> None:
+        self._system.mv(self._at(f"{name}.json"), self._at(f"{new}.json"))
+
+    def remove(self, name: str) -> None:
+        data = self._data_of(f"{name}.json")
+        for gone in (f"{name}.json", data):
+            with contextlib.suppress(FileNotFoundError):
+                if gone is not None:
+                    self._system.rm_file(self._at(gone))
+
+    def _data_of(self, manifest: str) -> str | None:
+        try:
+            return str(json.loads(self._system.cat_file(self._at(manifest)))["data"])
+        except (ValueError, KeyError, FileNotFoundError):
+            return None
+
+    def problem(self) -> Problem | None:
+        try:
+            self._system.makedirs(self._path, exist_ok=True)
+            self._system.pipe_file(self._at(".trial"), b"x")
+            self._system.rm_file(self._at(".trial"))
+        except Exception as error:  # each service has its own
+            return Problem(f"checkpoints can't be written to {self._url}", str(error), "Choose another folder")
+        return None
+
+    def lock(self, patience: float) -> None:
+        there = self._list()
+        named = {self._data_of(name) for name in there if name.endswith(".json")}
+        for name in there:  # data of processes that died before the manifest
+            if name.endswith(".data") and name not in named:
+                self._system.rm_file(self._at(name))
+
+    def unlock(self) -> None:
+        pass
+
+
+Folder = LocalFolder | RemoteFolder

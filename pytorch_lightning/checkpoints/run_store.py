@@ -1,0 +1,222 @@
+"""The rolling saves of a run: its newest state, whatever happens."""
+
+import contextlib
+import os
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from pytorch_lightning.checkpoints.checkpoint import upgrade
+from pytorch_lightning.checkpoints.folders import open_folder
+from pytorch_lightning.checkpoints.store import DamagedCheckpoint
+from pytorch_lightning.errors import CheckpointError, MisconfigurationException, Notices, Problem
+from pytorch_lightning.faults import fault
+
+SAVE = re.compile(r"step-(\d{12,})\.ckpt")
+DAMAGED, ASIDE = ".damaged", ".aside"
+
+
+class Position(NamedTuple):
+    """What a save says of itself, without its tensors."""
+
+    step: int
+    epoch: int
+    batch_nb: int
+    finished: bool
+    """Training was complete."""
+    run_id: str
+    job: str | None
+    """The cluster's job that the run belongs to."""
+
+
+def position_of(checkpoint: dict[str, Any]) -> Position:
+    """The position of a checkpoint."""
+    run, progress = checkpoint["parts"].get("run", {}), checkpoint["parts"].get("progress", {})
+    return Position(
+        checkpoint["global_step"],
+        checkpoint["epoch"],
+        progress.get("batch_nb", 0),
+        bool(run.get("finished")),
+        run.get("id", ""),
+        run.get("job"),
+    )
+
+
+class Saved(NamedTuple):
+    """A save that was read."""
+
+    name: str
+    position: Position
+    checkpoint: dict[str, Any]
+
+
+class Written(NamedTuple):
+    """A save that was written."""
+
+    path: str
+    size: int
+    seconds: float
+
+
+def folder_problem(folder: str | os.PathLike[str]) -> Problem | None:
+    """Why saves can't be written to ``folder``; None where they can."""
+    return open_folder(folder).problem()
+
+
+def saves_in(names: list[str], suffix: str = "") -> list[str]:
+    """The saves among file names, the newest first: by step, since clocks may be set back.
+
+    >>> saves_in(["step-000000000002.ckpt", ".lock", "step-000000000010.ckpt", "step-000000000011.ckpt.damaged"])
+    ['step-000000000010.ckpt', 'step-000000000002.ckpt']
+    """
+    found = [name for name in names if name.endswith(suffix) and SAVE.fullmatch(name.removesuffix(suffix))]
+    return sorted((n for n in found if suffix or SAVE.fullmatch(n)), key=step_of, reverse=True)
+
+
+def step_of(name: str) -> int:
+    """The step in the name of a save.
+
+    >>> step_of("step-000000001234.ckpt")
+    1234
+    """
+    match = SAVE.match(name)
+    assert match is not None
+    return int(match[1])
+
+
+class RunStore:
+    """Rolling saves ``step-000000001234.ckpt`` in a run's ``checkpoints`` folder, of which ``keep`` stay.
+
+    Use it as a context, or ``open`` and ``close`` it: meanwhile no other run can use the folder. First ask for the
+    ``newest`` save or not, then ``begin``, then ``write``.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], keep: int = 2, notices: Notices | None = None, job: str | None = None
+    ) -> None:
+        self.folder = os.fspath(folder)
+        self.run_id = uuid.uuid4().hex
+        """Names the run in its saves; that of the newest save once that was read."""
+        self._files, self._keep, self._job = open_folder(folder), max(2, keep), job
+        self._notices = Notices() if notices is None else notices
+
+    def open(self, patience: float = 2.0) -> "RunStore":
+        """Keep others out. Raises ``CheckpointError``, naming the holder, where another run does."""
+        problem = self._files.problem()
+        if problem is not None:
+            raise MisconfigurationException(str(problem))
+        self._files.lock(patience)
+        return self
+
+    def close(self) -> None:
+        """Let others in."""
+        self._files.unlock()
+
+    def __enter__(self) -> "RunStore":
+        return self.open()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def newest(self) -> Saved | None:
+        """The newest save whose checksums are right, read; None where there is none.
+
+        Damaged ones are renamed. Raises ``CheckpointError`` where all are: training never starts anew silently.
+        """
+        names, damaged, found = self._files.names(), [], None
+        for name in saves_in(names):
+            try:
+                checkpoint = upgrade(self._files.read(name), f"{self.folder}/{name}")
+            except DamagedCheckpoint:
+                damaged.append(name)
+                with contextlib.suppress(OSError):
+                    self._files.rename(name, name + DAMAGED)
+                continue
+            found = Saved(name, position_of(checkpoint), checkpoint)
+            self.run_id = found.position.run_id or self.run_id
+            break
+        if found is not None and damaged:
+            self._notices.say(
+                "damaged-save",
+                f"{', '.join(damaged)} in {self.folder}: damaged, renamed to *{DAMAGED}; {found.name} is the newest"
+                " good save",
+            )
+        damaged += saves_in(names, DAMAGED)
+        if found is None and damaged:
+            raise CheckpointError(
+                f"no save in {self.folder} can be trusted: {', '.join(sorted(damaged))} damaged. Put back a good copy,"
+                " or remove them to start anew."
+            )
+        return found
+
+    def begin(self, step: int | None) -> None:
+        """Say where the run goes on; None: it starts anew. Saves past that are another history: set aside."""
+        later = [name for name in saves_in(self._files.names()) if step is None or step_of(name) > step]
+        for name in later:
+            self._files.rename(name, name + ASIDE)
+        if later:
+            self._notices.say(
+                "saves-set-aside",
+                f"{self.folder} holds {len(later)} saves that this run doesn't go on from, up to {later[0]}: renamed to"
+                f" *{ASIDE}",
+            )
+
+    def write(self, checkpoint: dict[str, Any], step: int, finished: bool = False) -> Written:
+        """Write a save, then remove those that it makes superfluous: all but ``keep``; all others if ``finished``.
+
+        Raises ``CheckpointError`` where it can't be written; those before it are then untouched.
+        """
+        start, name = time.monotonic(), f"step-{step:012d}.ckpt"
+        own = {"id": self.run_id, "finished": finished, "job": self._job}
+        checkpoint = {**checkpoint, "parts": {**checkpoint["parts"], "run": own}}
+        size = self._files.write(checkpoint, name)
+        if finished:
+            self._files.verify(name)  # it will be the only one
+        names = self._files.names()
+        saves = [other for other in saves_in(names) if other != name]
+        old = saves + saves_in(names, DAMAGED) if finished else saves[self._keep - 1 :]
+        for other in reversed(old):
+            fault("store.prune")
+            with contextlib.suppress(OSError):
+                self._files.remove(other)
+        fault("store.done")
+        return Written(f"{self.folder}/{name}", size, time.monotonic() - start)
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """A run's folder on the disk."""
+
+    folder: str
+    version: int
+    has_saves: bool
+    """Also where all of them are damaged."""
+    position: Position | None
+    """That of its newest readable save; not verified."""
+
+
+def find_runs(save_path: str | os.PathLike[str], name: str) -> Iterator[FoundRun]:
+    """The runs under ``{save_path}/{name}/version_{n}``, the highest n first, each looked at when it is asked for."""
+    parent = f"{os.fspath(save_path).rstrip('/')}/{name}"
+    listed = open_folder(parent).names()
+    versions = sorted((int(n[8:]) for n in listed if re.fullmatch(r"version_\d+", n)), reverse=True)
+    for version in versions:
+        folder = f"{parent}/version_{version}"
+        saves = open_folder(f"{folder}/checkpoints")
+        names = saves.names()
+        position = None
+        for save in saves_in(names):
+            try:
+                position = position_of(saves.peek(save))
+                break
+            except (CheckpointError, KeyError):
+                continue
+        yield FoundRun(folder, version, bool(saves_in(names) or saves_in(names, DAMAGED)), position)
+
+
+def newest_run(save_path: str | os.PathLike[str], name: str) -> FoundRun | None:
+    """The newest run that has saves."""
+    return next((run for run in find_runs(save_path, name) if run.has_saves), None)

@@ -1,0 +1,127 @@
+"""Rolling saves that training doesn't wait for."""
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pytorch_lightning.checkpoints.folders import megabytes
+from pytorch_lightning.checkpoints.run_store import RunStore, Written
+from pytorch_lightning.checkpoints.snapshot import Snapshot, state_checksums
+from pytorch_lightning.errors import CheckpointError, Notices
+from pytorch_lightning.faults import fault
+
+MOST_FAILURES = 3
+"""So many periodic saves in a row may fail."""
+
+
+class Writer:
+    """Saves to a ``RunStore``: a save that isn't waited for is copied at once and written by a thread.
+
+    One such save is in flight at most; a save that falls due meanwhile is skipped, and counted in ``nb_skipped``.
+    ``on_done`` is called, by that thread, when ``poll`` has something to say.
+    """
+
+    def __init__(
+        self, store: RunStore, notices: Notices | None = None, on_done: Callable[[], object] | None = None
+    ) -> None:
+        self.nb_skipped = 0
+        self._store, self._on_done = store, on_done
+        self._notices = Notices() if notices is None else notices
+        self._snapshot = Snapshot()
+        self._thread: threading.Thread | None = None
+        self._outcome: Written | BaseException | None = None
+        self._nb_failures = 0
+
+    def save(
+        self,
+        checkpoint: dict[str, Any],
+        step: int,
+        *,
+        wait: bool = False,
+        finished: bool = False,
+        module_state: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Save ``checkpoint`` as the state after ``step``; False where it was skipped.
+
+        With ``wait`` it is on the disk on return, and what goes wrong is raised. ``finished`` marks a final save,
+        which is always waited for. Checksums of ``module_state`` are stored with it, as ``parts['checksums']``.
+        """
+        if wait or finished:
+            self._join()
+            if isinstance(self._outcome, BaseException):
+                self._notices.report(str(self._outcome))
+            self._outcome = None
+            self._take(self._write(checkpoint, module_state, step, finished))
+            return True
+        self.poll()
+        if self._thread is not None:
+            self.nb_skipped += 1
+            return False
+        fault("writer.copy")
+        copies = self._snapshot.take((checkpoint, None if module_state is None else dict(module_state)))
+        fault("writer.copied")
+        # not a daemon: a program that ends meanwhile ends after the save
+        self._thread = threading.Thread(target=self._run, args=(*copies, step), name="checkpoint-writer")
+        self._thread.start()
+        return True
+
+    def poll(self) -> Written | None:
+        """What became of the last save, told once; None while nothing is known. Call it between steps.
+
+        A save that failed is one line on stderr, and is tried again when the next one is due. Raises the third
+        ``CheckpointError`` in a row, and anything else at once.
+        """
+        if self._outcome is None:
+            return None
+        self._join()
+        outcome, self._outcome = self._outcome, None
+        if isinstance(outcome, BaseException):
+            self._nb_failures += 1
+            if not isinstance(outcome, CheckpointError) or self._nb_failures >= MOST_FAILURES:
+                raise outcome
+            self._notices.report(f"{outcome} Training goes on; the next save tries again.")
+            return None
+        return self._take(outcome)
+
+    def flush(self) -> Written | None:
+        """Wait for the save in flight, then ``poll``."""
+        self._join()
+        return self.poll()
+
+    def close(self) -> None:
+        """Wait for the save in flight, and give its memory back. Raises as ``poll``."""
+        try:
+            self.flush()
+        finally:
+            self._snapshot.release()
+
+    def _join(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _take(self, written: Written | None) -> Written | None:
+        if written is not None:
+            self._nb_failures = 0
+            self._notices.say(
+                "first-save", f"saved {written.path} ({megabytes(written.size)}); resume='auto' goes on from the newest"
+            )
+        return written
+
+    def _run(self, checkpoint: dict[str, Any], module_state: Mapping[str, Any] | None, step: int) -> None:
+        try:
+            fault("writer.thread")
+            self._snapshot.wait()
+            self._outcome = self._write(checkpoint, module_state, step, False)
+        except BaseException as error:
+            self._outcome = error
+        if self._on_done is not None:
+            self._on_done()
+
+    def _write(
+        self, checkpoint: dict[str, Any], module_state: Mapping[str, Any] | None, step: int, finished: bool
+    ) -> Written:
+        if module_state is not None:
+            parts = {**checkpoint["parts"], "checksums": state_checksums(module_state)}
+            checkpoint = {**checkpoint, "parts": parts}
+        return self._store.write(checkpoint, step, finished)

@@ -1,0 +1,77 @@
+"""What test-tube's Experiment needs before a model can use it without care."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.errors import Notices
+
+# test-tube takes a scalar under a key with one of these in it for an image and fails in every later save()
+IMAGE_MARKS = {"png_": "png-", "jpeg": "jp-eg", "jpg": "jp-g"}
+
+
+def mend(experiment: Any, notices: Notices) -> Path | None:
+    """Mend ``experiment`` where it is, once, and return its folder; None where it writes nothing.
+
+    Its paths no longer follow whichever Experiment was made last. Its ``log`` takes tensors and numpy scalars, and
+    leaves out what is no number, before a part of the row is written. In debug mode the methods of a SummaryWriter
+    do nothing, as its others do. One that turned itself off, since it couldn't write, is said.
+    """
+    log_dir = getattr(experiment, "log_dir", None)  # set by SummaryWriter, which a debug experiment doesn't begin
+    folder = None if log_dir is None else Path(log_dir).parent
+    if experiment.debug:
+        if folder is not None:
+            say_silent(experiment, notices)
+        for name in dir(type(experiment)):
+            if log_dir is None and (name.startswith("add_") or name in ("close", "flush")):
+                setattr(experiment, name, _do_nothing)
+        return None
+    if "log" not in vars(experiment):
+        own, data_path, log = (experiment.name, experiment.version), experiment.get_data_path, experiment.log
+        experiment.get_data_path = lambda *which: str(folder) if which == own else data_path(*which)
+
+        def log_numbers(metrics_dict: Any, *place: Any, **places: Any) -> None:
+            log(_numbers(metrics_dict, notices), *place, **places)
+
+        experiment.log = log_numbers
+    return folder
+
+
+def say_silent(experiment: Any, notices: Notices) -> None:
+    """Say that ``experiment`` has turned itself off."""
+    notices.say(
+        "experiment-silent",
+        f"the test-tube experiment {experiment.name!r}, version {experiment.version}, can't write its folder and logs"
+        f" nothing any more. Look at the folder {os.path.dirname(experiment.log_dir)}.",
+    )
+
+
+def _numbers(metrics: Any, notices: Notices) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for key, value in metrics.items():
+        number = _numbers(value, notices) if isinstance(value, dict) else _number(value)
+        if number is None:
+            notices.say(f"not-logged-{key}", f"{key!r} isn't logged: it is a {type(value).__name__}, not one number")
+        else:
+            row[_safe(str(key), notices)] = number
+    return row
+
+
+def _number(value: Any) -> Any:
+    try:
+        return value.item() if hasattr(value, "item") else value if isinstance(value, (bool, int)) else float(value)
+    except (TypeError, ValueError, RuntimeError):  # None, a list, a word; several numbers (numpy, torch)
+        return None
+
+
+def _safe(key: str, notices: Notices) -> str:
+    safe = "created_at_" if key == "created_at" else key
+    for mark, instead in IMAGE_MARKS.items():
+        safe = safe.replace(mark, instead)
+    if safe != key:
+        notices.say(f"renamed-{key}", f"{key!r} is logged as {safe!r}: test-tube has its own meaning for that name")
+    return safe
+
+
+def _do_nothing(*_: Any, **__: Any) -> None:
+    """What a debug experiment does."""

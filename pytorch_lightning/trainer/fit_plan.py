@@ -1,0 +1,108 @@
+"""What was decided about a fit: all that the loop reads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch.optim import Optimizer
+
+from pytorch_lightning.data.replay import ReplayableLoader
+from pytorch_lightning.loggers.logger import LoggerGroup
+from pytorch_lightning.root_module.root_module import LightningModule
+from pytorch_lightning.strategies import Strategy
+from pytorch_lightning.trainer.agreement import Agreement
+from pytorch_lightning.trainer.config import Config
+from pytorch_lightning.trainer.evaluation import EvaluationPlan
+from pytorch_lightning.trainer.hooks import Hooks
+from pytorch_lightning.trainer.optimizers import Schedule
+from pytorch_lightning.trainer.progress import NEVER, Progress, validation_batches
+from pytorch_lightning.trainer.rows import Rows
+from pytorch_lightning.trainer.run import FitRun
+from pytorch_lightning.trainer.saving import Saver
+from pytorch_lightning.trainer.schedules import EpochSchedules
+from pytorch_lightning.trainer.step import TrainWindow
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitPlan:
+    """What the loop reads. Nothing in it is decided while training runs."""
+
+    config: Config
+    module: LightningModule
+    run: FitRun
+    hooks: Hooks
+    loader: ReplayableLoader
+    nb_batches: int | None
+    train_window: TrainWindow
+    sampled_window: TrainWindow
+    """The same, its phases timed."""
+    validation: EvaluationPlan | None
+    sanity: EvaluationPlan | None
+    epoch_schedules: EpochSchedules
+    rows: Rows
+    loggers: LoggerGroup
+    saver: Saver
+    seed: int
+    optimizers: Sequence[Optimizer]
+    schedules: Sequence[Schedule]
+    strategy: Strategy
+    agreement: Agreement | None
+    progress: Progress = field(init=False)
+    most_steps: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "progress", self.run.progress)
+        object.__setattr__(self, "most_steps", self.config.max_nb_steps or NEVER)
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """Call everybody who overrides the hook ``name``."""
+        for hook in self.hooks[name]:
+            hook(*arguments)
+
+    def is_complete(self) -> bool:
+        """Whether training is to end here, between two epochs."""
+        if self.progress.epoch >= self.config.max_nb_epochs and not self.progress.stop_reason:
+            self.progress.stop_reason = "max_nb_epochs reached"
+        return bool(self.progress.stop_reason)
+
+    def validates(self, epoch: int) -> bool:
+        """Whether ``epoch`` has validations."""
+        return self.validation is not None and (epoch + 1) % self.config.check_val_every_n_epoch == 0
+
+    def validation_batches(self, epoch: int) -> Sequence[int]:
+        """The values of ``batch_nb`` after which to validate in ``epoch``."""
+        if not self.validates(epoch):
+            return ()
+        return validation_batches(self.nb_batches, self.config.val_check_interval)
+
+    def ended_unchecked(self) -> bool:
+        """Whether an epoch that ended early, or whose length wasn't known, still has its validation to come."""
+        return self.progress.batch_nb > self.progress.validated_batch and self.validates(self.progress.epoch)
+
+    def learn_names(self, metrics: dict[str, float | int]) -> None:
+        """Take note of what a sanity validation gave; its numbers aren't kept."""
+        self.rows.validation_names = tuple(metrics)
+
+    def take_validation(self, metrics: dict[str, float | int]) -> None:
+        """Keep the numbers of a validation, log them, and step the schedules that watch them."""
+        self.run.metrics.validation = metrics
+        self.rows.write_validation(metrics)
+        self.epoch_schedules.note_validation()
+
+    def step_epoch_schedules(self) -> None:
+        """Step the schedules that count epochs."""
+        self.epoch_schedules.step(self.run.metrics)
+
+    def at_save_point(self) -> None:
+        """State is whole here: write what was asked for, and see whether a limit is reached."""
+        run, progress = self.run, self.progress
+        run.asked = False
+        if progress.nb_optimizer_steps >= self.most_steps:
+            run.stop(f"max_nb_steps reached ({self.most_steps})")
+            run.asked = False
+        if self.agreement is not None:
+            self.agreement.settle()
+        progress.stop_reason = progress.stop_reason or run.stop_wanted
+        if self.run.requests:
+            self.rows.check_losses()
+            self.saver.save_requested()

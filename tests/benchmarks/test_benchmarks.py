@@ -1,0 +1,60 @@
+"""The benchmarks run, and say what they measured."""
+
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import report
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_a_quick_run_writes_a_table_json_and_a_chart(tmp_path: Path) -> None:
+    workloads = "W1,W4,PROG11,DDP2"
+    done = run("--quick", "--rounds", "2", "--only", workloads, "--contestants", "lean,ours", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["about"]["rounds"] == 2
+    for workload in ("W1", "W4", "PROG11"):
+        for name in ("lean", "ours"):
+            entry = results["summary"][workload][name]
+            assert entry["whole_cpu"]["median"] > 0, (workload, name, entry)
+        assert results["summary"][workload]["lean"]["whole_cpu_ratio"]["median"] == 1.0
+        assert len(results["rounds"][workload]["ours"]) == 2
+    ddp = results["summary"]["DDP2"]["ours"]
+    assert "nb_processes" in ddp["skipped"] or ddp["whole_cpu"]["median"] > 0
+    table = (tmp_path / "results.md").read_text()
+    assert table in done.stdout
+    assert "| ours |" in table
+    xml.etree.ElementTree.parse(tmp_path / "results.svg")
+
+
+def test_a_workload_that_nobody_knows_is_named() -> None:
+    done = run("--only", "W1,W9")
+    assert done.returncode == 2
+    assert "unknown: W9" in done.stderr
+
+
+def test_ratios_are_medians_of_ratios_within_a_round() -> None:
+    lean = [{"cpu": c, "wall": c} for c in (100.0, 200.0, 400.0)]
+    ours = [{"cpu": c, "wall": 2 * c} for c in (110.0, 180.0, 800.0)]
+    summary = report.summarize({"W1": {"lean": lean, "ours": ours}})
+    assert summary["W1"]["ours"]["cpu_ratio"] == pytest.approx({"median": 1.1, "low": 0.9, "high": 2.0})
+    assert [line.split(":")[0] for line in report.warnings_of(summary)] == ["W1, ours"]
+
+
+def test_what_was_skipped_says_why() -> None:
+    measured: Any = {"DDP2": {"lean": [{"skipped": ""}], "ours": [{"skipped": "no processes"}]}}
+    summary = report.summarize(measured)
+    assert list(summary["DDP2"]) == ["ours"]
+    assert "no processes" in report.markdown({"date": "today"}, summary)
