@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pytorch_lightning.checkpoints.store import DamagedCheckpoint, read_checkpoint, sync, write_checkpoint
 from pytorch_lightning.errors import CheckpointError
+from pytorch_lightning.faults import fault
 from pytorch_lightning.processes import Processes, own_piece
 
 MANIFEST = "manifest.ckpt"
@@ -53,7 +54,9 @@ def write_sharded(checkpoint: dict[str, Any], path: str | Path, processes: Proce
             shutil.rmtree(old, ignore_errors=True)
             if target.exists():
                 os.replace(target, old)
+            fault("pieces.complete")
             os.replace(temporary, target)
+            fault("pieces.renamed")
             sync(target.parent)
             shutil.rmtree(old, ignore_errors=True)
 

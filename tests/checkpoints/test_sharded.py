@@ -1,5 +1,6 @@
 """Checkpoints in pieces. What several processes write is in tests/conformance."""
 
+import signal
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,18 @@ import torch
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.checkpoints.__main__ import main
-from pytorch_lightning.checkpoints.sharded import consolidate, is_sharded, read_any, read_sharded, write_sharded
+from pytorch_lightning.checkpoints.sharded import (
+    consolidate,
+    find_sharded,
+    is_sharded,
+    read_any,
+    read_sharded,
+    write_sharded,
+)
 from pytorch_lightning.errors import CheckpointError, MisconfigurationException
 from pytorch_lightning.processes import ALONE
+from tests.checkpoints.saving import is_whole, save_in_pieces
+from tests.faults import warm
 
 
 def checkpoint(step: int = 7) -> dict[str, Any]:
@@ -87,6 +97,30 @@ def test_a_save_that_was_cut_off_is_not_one(tmp_path: Path) -> None:
     assert not is_sharded(cut_off)
     write_sharded(checkpoint(2), tmp_path / "step-000000000002", ALONE)
     assert [p.name for p in tmp_path.iterdir()] == ["step-000000000002"]
+
+
+@pytest.mark.parametrize(
+    ("point", "newest"),
+    [
+        ("write.begin:3", 1),
+        ("write.written:3", 1),
+        ("write.durable:3", 1),
+        ("write.begin:4", 1),
+        ("write.renamed:4", 1),
+        ("pieces.complete:2", 1),
+        ("pieces.renamed:2", 2),
+    ],
+)
+def test_a_kill_at_any_point_leaves_the_newest_whole(tmp_path: Path, point: str, newest: int) -> None:
+    ended = warm.run(save_in_pieces, str(tmp_path / "run"), fault=point, output=tmp_path / "said")
+    assert ended.code == -signal.SIGKILL, ended.said
+    found = find_sharded(tmp_path / "run")
+    assert found.name == f"step-{newest:012d}"
+    assert is_whole(read_sharded(found), newest)
+    ended = warm.run(save_in_pieces, str(tmp_path / "run"), output=tmp_path / "said")
+    assert ended.code == 0, ended.said
+    assert is_whole(read_sharded(find_sharded(tmp_path / "run")), 2)
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["step-000000000001", "step-000000000002"]
 
 
 def test_the_command_makes_one_file_of_the_newest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

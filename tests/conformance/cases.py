@@ -259,6 +259,20 @@ def half_written(place: Place) -> Any:
     return "written"
 
 
+@case
+def unwritable(place: Place) -> Any:
+    """A checkpoint that the first process can't write: all are told."""
+    trainer = place.trainer(max_nb_epochs=1)
+    trainer.fit(make(models.Smooth))
+    blocked = place.path("in-the-way")
+    blocked.write_text("")
+    try:
+        trainer.save_checkpoint(blocked / "x.ckpt")
+    except CheckpointError as error:
+        return str(error)
+    return "written"
+
+
 class Held(models.Net):
     """Notes how many weights this process holds in hooks between steps."""
 

@@ -305,3 +305,9 @@ def test_where_one_process_cannot_write_its_piece_all_are_told(results: Results,
     for told, there in results.everybodys("half_written", strategy, 2):
         assert "can't be written" in told
         assert not there
+
+
+@pytest.mark.parametrize("strategy", SHARED)
+def test_where_the_first_process_cannot_write_all_are_told(results: Results, strategy: str) -> None:
+    for told in results.everybodys("unwritable", strategy, 2):
+        assert "x.ckpt can't be written" in told
