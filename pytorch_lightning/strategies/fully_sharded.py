@@ -6,8 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed._composable_state import _module_state_mapping  # torch has no call that undoes fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from pytorch_lightning.errors import MisconfigurationException
@@ -112,10 +110,12 @@ class FullySharded(Strategy):
     def give_back(self, module: nn.Module) -> None:
         if self._entry is None:
             return
+        from torch.distributed._composable_state import _module_state_mapping  # no public call undoes fully_shard
+
         whole: dict[Tensor, Tensor] = {}
         for owner, name, original in self._originals:
             piece: Any = owner._parameters.get(name)
-            if isinstance(piece, DTensor):
+            if is_cut_up(piece):
                 if original not in whole:
                     whole[original] = gathered(piece).to(original.device)
                     original.data, original.grad = whole[original], None
@@ -164,7 +164,7 @@ class FullySharded(Strategy):
 
     @torch.no_grad()
     def whole(self, data: Any) -> Any:
-        if isinstance(data, DTensor):
+        if is_cut_up(data):
             tensor = gathered(data)
             return tensor.cpu() if self.processes.is_first else tensor.new_empty(0)
         if isinstance(data, dict):
@@ -179,12 +179,14 @@ class FullySharded(Strategy):
         return None
 
     def cut_up(self, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        from torch.distributed.tensor import distribute_tensor
+
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         names = [name for group in state["param_groups"] for name in group["params"]]
         by_name = dict(zip(names, parameters, strict=False))
 
         def piece(value: Any, parameter: Any) -> Any:
-            if not isinstance(parameter, DTensor) or not isinstance(value, Tensor) or value.shape != parameter.shape:
+            if not is_cut_up(parameter) or not isinstance(value, Tensor) or value.shape != parameter.shape:
                 return value
             value = value.to(self.device)
             return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
@@ -196,9 +198,14 @@ class FullySharded(Strategy):
         return {**state, "state": cut}
 
 
-def gathered(piece: DTensor) -> Tensor:
+def is_cut_up(tensor: Any) -> bool:
+    """Whether ``tensor`` is a ``DTensor``, whose import alone costs half a second."""
+    return hasattr(tensor, "full_tensor")
+
+
+def gathered(piece: Any) -> Tensor:
     """The whole tensor, in memory of its size: torch leaves it in a padded buffer, which would be saved along."""
-    whole = piece.full_tensor()
+    whole: Tensor = piece.full_tensor()
     return whole if whole.untyped_storage().nbytes() == whole.nbytes else whole.clone()
 
 
