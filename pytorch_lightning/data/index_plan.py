@@ -85,7 +85,7 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
         """
         states = [_state_of(generator) for generator in self._generators]
         start, crcs, crc, batch_nb = self.start, self._crcs, 0, -1
-        has = None if self.share.nb == 1 else self.share.has
+        has, waiting = None if self.share.nb == 1 else self.share.has, list[Any]()
         try:
             for batch_nb, indices in enumerate(islice(self._drawn(), self.limit)):
                 if batch_nb == start:
@@ -99,9 +99,18 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
                 if batch_nb >= start - 1:
                     crcs[batch_nb + 1] = crc
                     crcs.pop(batch_nb - MOST_AHEAD, None)
-                if batch_nb >= start and (has is None or has(batch_nb)):
-                    yield batch_nb, indices, whole, crc
+                if has is None:
+                    if batch_nb >= start:
+                        yield batch_nb, indices, whole, crc
+                    continue
+                if batch_nb >= start and has(batch_nb):
+                    waiting.append((batch_nb, indices, whole, crc))
+                # a round is drawn whole first: where it ends is where a checkpoint may compare
+                if not (batch_nb + 1) % self.share.nb:
+                    yield from waiting
+                    waiting.clear()
             self.nb_drawn = batch_nb + 1
+            yield from waiting
             if batch_nb < start:  # all of them dropped, or there are fewer now
                 self._compare(crc)
         finally:

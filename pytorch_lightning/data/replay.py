@@ -222,6 +222,20 @@ def is_distributed(loader: Any) -> bool:
     return isinstance(getattr(loader, "sampler", None), DistributedSampler)
 
 
+def sizes_of(loader: Any) -> dict[str, int]:
+    """What may not change between a checkpoint and its resume, as far as ``loader`` tells.
+
+    >>> sizes_of(DataLoader([1, 2, 3], batch_size=2))
+    {'the number of batches': 2, 'the batch size': 2, 'the number of samples': 3}
+    """
+    found = {
+        "the number of batches": length_of(loader),
+        "the batch size": getattr(loader, "batch_size", None),
+        "the number of samples": length_of(getattr(loader, "dataset", None)),
+    }
+    return {name: size for name, size in found.items() if isinstance(size, int)}
+
+
 def length_of(loader: Any) -> int | None:
     """How many batches ``loader`` has; None where it can't say."""
     try:

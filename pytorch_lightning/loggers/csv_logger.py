@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,17 @@ class CSVLogger(Logger):
     def version(self) -> int | str | None:
         return self._version
 
+    def go_on(self, version: int, step: int) -> None:
+        if version != self._version:
+            remove_unused(self._folder)
+        self.__init__(self.save_dir, self.name, version)  # type: ignore[misc]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self._file.nb_rows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._file.cut(state["rows"])
+
     def log_hyperparams(self, hparams: dict[str, Any]) -> None:
         write_tags(self._folder / "meta_tags.csv", hparams)
 
@@ -44,6 +56,12 @@ class CSVLogger(Logger):
 
     def close(self) -> None:
         self.save()
+
+
+def remove_unused(folder: Path) -> None:
+    """Remove the folder of a run that was only just made: one without a file."""
+    if folder.is_dir() and not any(path.is_file() for path in folder.rglob("*")):
+        shutil.rmtree(folder)
 
 
 def make_folder(parent: Path) -> int:

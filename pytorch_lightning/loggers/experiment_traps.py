@@ -1,6 +1,8 @@
 """What test-tube's Experiment needs before a model can use it without care."""
 
+import csv
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,53 @@ def mend(experiment: Any, notices: Notices) -> Path | None:
 
         experiment.log = log_numbers
     return folder
+
+
+def reopen(experiment: Any, version: int, step: int) -> Path | None:
+    """Have ``experiment`` log to its run ``version``, which had trained ``step`` batches; returns that folder.
+
+    An Experiment has made the folder of the next version before anybody could tell it. That is removed where it
+    holds nothing yet.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    unused = Path(experiment.log_dir).parent
+    experiment.close()
+    folder = unused.with_name(f"version_{version}")
+    for name in ("get_data_path", "log"):
+        vars(experiment).pop(name, None)
+    own_tags = dict(experiment.tags)
+    experiment.version = version
+    SummaryWriter.__init__(experiment, log_dir=str(folder / "tf"), purge_step=step)
+    mend(experiment, Notices())
+    experiment.metrics, experiment.tags = read_rows(folder / "metrics.csv"), own_tags
+    if _is_unused(unused):
+        shutil.rmtree(unused)
+    return folder
+
+
+def _is_unused(folder: Path) -> bool:
+    """Whether a run's folder holds no row and no checkpoint."""
+    rows = folder / "metrics.csv"
+    has_rows = rows.exists() and bool(read_rows(rows))
+    return folder.is_dir() and not has_rows and not list(folder.rglob("*.ckpt"))
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.csv, numbers as numbers."""
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        return [{key: _value(text) for key, text in row.items() if text} for row in csv.DictReader(file)]
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def say_silent(experiment: Any, notices: Notices) -> None:

@@ -37,6 +37,17 @@ class Logger(ABC):
     def close(self) -> None:
         """Save, and let go of what is held. Rows may still be logged afterwards."""
 
+    def go_on(self, version: int, step: int) -> None:
+        """Log to the run ``version`` of the same name, which had trained ``step`` batches, in the place of a new one.
+        Does nothing where a logger can't."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: how many rows there were, say."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Forget the rows that were logged after the checkpoint: they will come again."""
+
 
 class LoggerGroup:
     """All loggers of a run. One that fails gives one notice; its rows are kept and tried again."""
@@ -70,6 +81,18 @@ class LoggerGroup:
         self.save()
         for logger in self.loggers:
             self._try(logger, logger.close)
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far each logger is, once it has written what it has."""
+        self.save()
+        return {f"{type(logger).__name__}_{i}": logger.state_dict() for i, logger in enumerate(self.loggers)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Cut each logger back to where it was."""
+        for i, logger in enumerate(self.loggers):
+            name = f"{type(logger).__name__}_{i}"
+            if name in state:
+                self._try(logger, logger.load_state_dict, state[name])
 
     def _try(self, logger: Logger, call: Any, *arguments: Any) -> bool:
         try:

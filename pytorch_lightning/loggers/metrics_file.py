@@ -63,6 +63,14 @@ class MetricsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.columns: list[str] = read_columns(path)
+        self.nb_rows = len(self._rows()) if self.columns else 0
+
+    def cut(self, nb_rows: int) -> None:
+        """Keep the first ``nb_rows`` rows."""
+        if nb_rows < self.nb_rows:
+            header = lines([dict(zip(self.columns, self.columns, strict=True))], self.columns)
+            replace_file(self.path, header + lines(self._rows()[:nb_rows], self.columns))
+            self.nb_rows = nb_rows
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write ``rows`` at the file's end."""
@@ -76,12 +84,16 @@ class MetricsFile:
             )
             self.columns = columns
         append_text(self.path, lines(rows, self.columns))
+        self.nb_rows += len(rows)
+
+    def _rows(self) -> list[dict[str, str]]:
+        with open(self.path, newline="") as file:
+            return list(csv.DictReader(file))
 
     def _old_rows(self, columns: Sequence[str]) -> str:
         if not self.columns or not self.path.exists():
             return ""
-        with open(self.path, newline="") as file:
-            return lines(list(csv.DictReader(file)), columns)
+        return lines(self._rows(), columns)
 
 
 def write_tags(path: Path, tags: Mapping[str, Any]) -> None:

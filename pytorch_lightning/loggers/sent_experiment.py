@@ -1,11 +1,10 @@
 """A user's test-tube Experiment on its way to another process: it can't be pickled."""
 
-import csv
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pytorch_lightning.errors import Notices
-from pytorch_lightning.loggers.experiment_traps import mend
+from pytorch_lightning.loggers.experiment_traps import mend, read_rows
 from pytorch_lightning.loggers.test_tube_logger import is_experiment
 
 
@@ -51,15 +50,4 @@ def refresh(experiment: Any) -> None:
         folder = mend(each, Notices()) if is_experiment(each) else None
         path = None if folder is None else Path(folder, "metrics.csv")
         if path is not None and path.exists():
-            with open(path, newline="") as file:
-                rows = csv.DictReader(file)
-                each.metrics = [{k: _value(v) for k, v in row.items() if v} for row in rows]
-
-
-def _value(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+            each.metrics = read_rows(path)

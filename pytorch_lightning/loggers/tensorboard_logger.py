@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers.csv_logger import make_folder
+from pytorch_lightning.loggers.csv_logger import make_folder, remove_unused
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.loggers.metrics_file import write_tags
 
@@ -22,6 +22,7 @@ class TensorBoardLogger(Logger):
         self._folder = self.save_dir / name / f"version_{self._version}"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._writer: Any = None
+        self._purge_step: int | None = None
 
     @property
     def folder(self) -> Path | None:
@@ -37,8 +38,14 @@ class TensorBoardLogger(Logger):
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(log_dir=str(self._folder / "tf"))
+            self._writer = SummaryWriter(log_dir=str(self._folder / "tf"), purge_step=self._purge_step)
         return self._writer
+
+    def go_on(self, version: int, step: int) -> None:
+        if version != self._version:
+            remove_unused(self._folder)
+        self.__init__(self.save_dir, self.name, version)  # type: ignore[misc]
+        self._purge_step = step
 
     def log_hyperparams(self, hparams: dict[str, Any]) -> None:
         write_tags(self._folder / "meta_tags.csv", hparams)

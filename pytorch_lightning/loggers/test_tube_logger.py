@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.errors import Notices
-from pytorch_lightning.loggers.experiment_traps import mend, say_silent
+from pytorch_lightning.loggers.experiment_traps import mend, reopen, say_silent
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.loggers.metrics_file import append_text, lines, read_columns, write_tags
 
@@ -35,6 +35,19 @@ class TestTubeLogger(Logger):
     @property
     def version(self) -> int | str | None:
         return self.experiment.version  # type: ignore[no-any-return]
+
+    def go_on(self, version: int, step: int) -> None:
+        if self._folder is not None and version != self.experiment.version:
+            self._folder = reopen(self.experiment, version, step)
+            self._mark = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": len(self.experiment.metrics)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self._writes():
+            del self.experiment.metrics[state["rows"] :]
+            self._save_all()
 
     def log_hyperparams(self, hparams: dict[str, Any]) -> None:
         if not self._writes():

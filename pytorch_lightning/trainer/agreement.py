@@ -15,16 +15,11 @@ class Agreement:
 
     def __init__(self, run: FitRun, processes: Processes) -> None:
         self._run, self._processes = run, processes
-        self._due = 1
         self._asked_at, self._asked_step = time.monotonic(), 0
 
-    def after_batch(self) -> None:
-        """Have the loop come to ``settle`` where that is due after this batch."""
-        if self._run.progress.global_step + 1 >= self._due:
-            self._run.asked = True
-
-    def settle(self) -> None:
-        """Make the first wish to stop everybody's, and rank 0's saves everybody's."""
+    def settle(self) -> int:
+        """Make the first wish to stop everybody's, and rank 0's saves everybody's. Returns the ``global_step`` at
+        which to settle again."""
         run = self._run
         told = self._processes.gather(
             (run.stop_wanted, run.interrupted, [request.without_callback() for request in run.requests])
@@ -33,7 +28,7 @@ class Agreement:
         run.interrupted = any(interrupted for _, interrupted, _ in told)
         if not self._processes.is_first:
             run.requests[:] = [SaveRequest(*request) for request in told[0][2]]
-        self._due = run.progress.global_step + self._processes.from_first(self._steps_to_next())
+        return run.progress.global_step + int(self._processes.from_first(self._steps_to_next()))
 
     def _steps_to_next(self) -> int:
         now, step = time.monotonic(), self._run.progress.global_step

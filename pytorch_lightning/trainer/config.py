@@ -28,8 +28,6 @@ ALIASES = {
 
 LATER: dict[str, Any] = {
     "cluster": None,
-    "save_every_minutes": 5.0,
-    "save_every_nb_batches": None,
     "crash_bundle": True,
 }
 """Options that this version knows by name only, with the one value that they may have."""
@@ -98,6 +96,8 @@ class Config:
     default_save_path_given: bool
     resume: str | None
     resume_check: str
+    save_every_minutes: float
+    save_every_nb_batches: int | None
     stop_on_nan: bool
     silence: tuple[str, ...]
     compile: bool | dict[str, Any]
@@ -169,14 +169,11 @@ def build_config(options: Mapping[str, Any], default_save_path: str) -> Config:
 
 
 def _later(options: Mapping[str, Any]) -> list[Problem]:
-    problems = [
+    return [
         Problem(f"{name}={options[name]!r} isn't available in this version", "", f"Leave it at {default!r}")
         for name, default in LATER.items()
         if options[name] != default
     ]
-    if options["resume"] == "auto":
-        problems.append(Problem("resume='auto' isn't available in this version", "", "Pass the path of a checkpoint"))
-    return problems
 
 
 CHECKS: tuple[Check, ...] = (
@@ -200,6 +197,8 @@ CHECKS: tuple[Check, ...] = (
     number("nb_processes", 1, whole=True),
     number("virtual_ranks", 1, whole=True, none=True),
     number("process_timeout_minutes", 0.01),
+    number("save_every_minutes", 0),
+    number("save_every_nb_batches", 1, whole=True, none=True),
     choice("resume_check", "error", "warn"),
     choice("amp_level", *AMP_LEVELS),
     choice("precision", None, *PRECISIONS, 16, 32, 64),

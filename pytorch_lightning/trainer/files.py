@@ -1,5 +1,6 @@
 """Where a run's files lie."""
 
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from pytorch_lightning.checkpoints.checkpoint import plain_hparams
 from pytorch_lightning.errors import MisconfigurationException, Notices
 from pytorch_lightning.loggers import CSVLogger, Logger, TestTubeLogger
+from pytorch_lightning.loggers.csv_logger import make_folder
 from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.loggers.test_tube_logger import is_experiment
 from pytorch_lightning.processes import Processes
@@ -16,10 +18,16 @@ from pytorch_lightning.trainer.run import FitRun
 
 
 def open_loggers(
-    config: Config, module: LightningModule, run: FitRun, notices: Notices, processes: Processes
+    config: Config,
+    module: LightningModule,
+    run: FitRun,
+    notices: Notices,
+    processes: Processes,
+    version: int | None,
+    step: int,
 ) -> LoggerGroup:
     """The loggers of a run, which learn its hyperparameters. Sets ``run.version`` and, for a trial, ``run.scratch``.
-    Only the first process has any.
+    Only the first process has any. ``version`` is that of the run that is continued, after ``step`` batches.
 
     ``experiment`` may be a test-tube Experiment, a Logger, a list of them, None (a folder under
     ``default_save_path``), or False (nothing). A trial (``fast_dev_run``) writes to a temporary folder only.
@@ -34,10 +42,13 @@ def open_loggers(
         if run.scratch is not None:
             chosen = [CSVLogger(run.scratch, type(module).__name__)]
         elif given is None:
-            chosen = _default_logger(config, module, notices)
+            chosen = _default_logger(config, module, notices, version)
         else:
             each = given if isinstance(given, (list, tuple)) else [given]
             chosen = [TestTubeLogger(value, notices) if is_experiment(value) else value for value in each]
+            if version is not None:
+                for logger in chosen:
+                    logger.go_on(version, step)
     run.version = chosen[0].version if chosen else None
     run.folder = next((logger.folder for logger in chosen if logger.folder is not None), None)
     group = LoggerGroup(chosen, notices)
@@ -46,9 +57,36 @@ def open_loggers(
     return group
 
 
-def _default_logger(config: Config, module: LightningModule, notices: Notices) -> list[Logger]:
+def home_of(config: Config, module: LightningModule) -> tuple[str, str] | None:
+    """Under which folder and name the runs of ``module`` lie: ``{folder}/{name}/version_{n}``.
+
+    A run that logs nothing keeps its saves where it would log by default.
+    """
+    each = config.experiment if isinstance(config.experiment, (list, tuple)) else [config.experiment]
+    for value in each:
+        experiment = value.experiment if isinstance(value, TestTubeLogger) else value
+        if getattr(experiment, "save_dir", None) is not None and not getattr(experiment, "debug", False):
+            return str(experiment.save_dir), str(experiment.name)
+    return config.default_save_path, type(module).__name__
+
+
+def folder_for_saves(
+    config: Config, module: LightningModule, run: FitRun, continued_folder: str | None, wanted: bool
+) -> str | None:
+    """The folder of the rolling saves; None where none are to be kept. ``wanted``: the user asked for them."""
+    if run.scratch is not None:
+        return None
+    folder = continued_folder or (None if run.folder is None else str(run.folder))
+    if folder is None and wanted:
+        home = home_of(config, module)
+        if home is not None:
+            folder = os.path.join(*home, f"version_{make_folder(Path(*home))}")
+    return None if folder is None else f"{folder}/checkpoints"
+
+
+def _default_logger(config: Config, module: LightningModule, notices: Notices, version: int | None) -> list[Logger]:
     try:
-        return [CSVLogger(config.default_save_path, type(module).__name__)]
+        return [CSVLogger(config.default_save_path, type(module).__name__, version)]
     except OSError as error:
         if config.default_save_path_given:
             raise MisconfigurationException(

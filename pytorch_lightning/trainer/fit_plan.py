@@ -16,6 +16,8 @@ from pytorch_lightning.trainer.evaluation import EvaluationPlan
 from pytorch_lightning.trainer.hooks import Hooks
 from pytorch_lightning.trainer.optimizers import Schedule
 from pytorch_lightning.trainer.progress import NEVER, Progress, validation_batches
+from pytorch_lightning.trainer.resuming import Continued
+from pytorch_lightning.trainer.rolling import RollingSaves
 from pytorch_lightning.trainer.rows import Rows
 from pytorch_lightning.trainer.run import FitRun
 from pytorch_lightning.trainer.saving import Saver
@@ -42,6 +44,8 @@ class FitPlan:
     rows: Rows
     loggers: LoggerGroup
     saver: Saver
+    rolling: RollingSaves
+    continued: Continued | None
     seed: int
     optimizers: Sequence[Optimizer]
     schedules: Sequence[Schedule]
@@ -100,9 +104,35 @@ class FitPlan:
         if progress.nb_optimizer_steps >= self.most_steps:
             run.stop(f"max_nb_steps reached ({self.most_steps})")
             run.asked = False
+        self.rolling.look()
+        run.look_at = self.rolling.next_look()
         if self.agreement is not None:
-            self.agreement.settle()
+            run.look_at = min(run.look_at, self.agreement.settle())
         progress.stop_reason = progress.stop_reason or run.stop_wanted
-        if self.run.requests:
+        self.rolling.poll()
+        if run.requests:
             self.rows.check_losses()
-            self.saver.save_requested()
+            with run.timings.measuring("saving"):
+                self._save_requested()
+
+    def _save_requested(self) -> None:
+        requests, self.run.requests[:] = list(self.run.requests), []
+        for request in requests:
+            if request.path is None:
+                self.rolling.save()
+            elif self.saver.save(request.path, request.weights_only) and request.on_saved is not None:
+                request.on_saved()
+
+    def begin_saving(self) -> None:
+        """Before the first batch: what is saved from now on follows this."""
+        if self.continued is None:
+            self.rolling.begin(None, finished=False)
+        else:
+            run = self.continued.checkpoint["parts"].get("run", {})
+            self.rolling.begin(self.progress.global_step, finished=bool(run.get("finished")))
+
+    def before_validation(self) -> None:
+        """Save first, where a crash in validation would cost more than the validation."""
+        if self.strategy.processes.from_first(self.rolling.before_validation()):
+            with self.run.timings.measuring("saving"):
+                self.rolling.save()

@@ -23,6 +23,7 @@ def run_fit(plan: FitPlan) -> None:
         plan.call("on_sanity_check_start")
         with plan.run.timings.measuring("validation"):
             plan.learn_names(run_evaluation(plan.sanity, NEVER))
+    plan.begin_saving()
     plan.at_save_point()
 
     while not plan.is_complete():
@@ -54,7 +55,7 @@ def run_epoch(plan: FitPlan) -> None:
         is_sample = progress.nb_optimizer_steps % SAMPLE_EVERY == FIRST_SAMPLE
         run_window = sampled_window if is_sample else train_window
         run_window(batches, min(accumulate, last - progress.batch_nb), accumulate)
-        if run.asked or progress.nb_optimizer_steps >= plan.most_steps:
+        if run.asked or progress.global_step >= run.look_at or progress.nb_optimizer_steps >= plan.most_steps:
             plan.at_save_point()
 
     plan.step_epoch_schedules()
@@ -67,6 +68,7 @@ def run_validation(plan: FitPlan) -> None:
     """Validate, and tell everybody."""
     assert plan.validation is not None
     progress = plan.progress
+    plan.before_validation()
     plan.call("on_pre_performance_check")
     with plan.run.timings.measuring("validation"):
         metrics = run_evaluation(plan.validation, progress.nb_validations)

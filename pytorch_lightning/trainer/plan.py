@@ -1,5 +1,6 @@
 """Every choice of a fit, made once: options and a module become a ``FitPlan``."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,10 +11,11 @@ from torch.optim import Optimizer
 
 from pytorch_lightning.callbacks import Callback, ProgressBar
 from pytorch_lightning.callbacks.profiler import Profiler
-from pytorch_lightning.checkpoints.checkpoint import Part, restore_module
-from pytorch_lightning.data.replay import ReplayableLoader, is_distributed, length_of, replayable
+from pytorch_lightning.checkpoints.checkpoint import Part
+from pytorch_lightning.data.replay import ReplayableLoader, is_distributed, length_of, replayable, sizes_of
 from pytorch_lightning.data.sharing import RoundsLoader
 from pytorch_lightning.errors import Notices, Problem, attempt, raise_together
+from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.processes import EVERYTHING, Share
@@ -38,10 +40,12 @@ from pytorch_lightning.trainer.hooks import (
 from pytorch_lightning.trainer.optimizers import Schedule, read_optimizers, use_fused
 from pytorch_lightning.trainer.placement import plan_share
 from pytorch_lightning.trainer.progress import nb_checked
+from pytorch_lightning.trainer.resuming import Continued, find_continued, job_of, restore_checked
+from pytorch_lightning.trainer.rolling import RollingSaves
 from pytorch_lightning.trainer.rounds import build_round_window
 from pytorch_lightning.trainer.rows import Rows
 from pytorch_lightning.trainer.run import FitRun
-from pytorch_lightning.trainer.saving import CallbacksPart, DataPart, RandomPart, Saver, read_for_resume
+from pytorch_lightning.trainer.saving import CallbacksPart, DataPart, RandomPart, Saver
 from pytorch_lightning.trainer.schedules import EpochSchedules, build_step_schedule
 from pytorch_lightning.trainer.step import StepParts, TrainWindow, build_train_window, with_timers
 
@@ -65,13 +69,14 @@ def plan_fit(
     saver = _plan_saver(config, module, run, callbacks, basis, epoch_schedules)
     for callback in callbacks:
         callback.reset()
-    if basis.saved is not None:
-        saver.restore(basis.saved, str(config.resume))
+    continued = basis.continued
+    if continued is not None:
+        saver.restore(continued.checkpoint, continued.path)
         _fuse(config, basis.optimizers)
         run.progress.forget_limits()
     if strategy.processes.is_first:
         checks.make_folders(config)  # from here on: a start that fails leaves none behind
-    loggers = files.open_loggers(config, module, run, notices, strategy.processes)
+    loggers, rolling = _plan_files(config, module, run, notices, saver, continued)
     rows = Rows(
         run,
         loggers,
@@ -85,7 +90,7 @@ def plan_fit(
         writes=strategy.processes.is_first,
     )
     agreement = None if run.alone else Agreement(run, strategy.processes)
-    parts = _step_parts(config, module, run, basis, rows, epoch_schedules, agreement)
+    parts = _step_parts(config, module, run, basis, rows, epoch_schedules)
     train_window, sampled_window = _plan_windows(config, module, run, basis, parts)
     return FitPlan(
         config=config,
@@ -97,11 +102,13 @@ def plan_fit(
         train_window=train_window,
         sampled_window=sampled_window,
         validation=basis.validation,
-        sanity=None if basis.saved is not None else basis.sanity,
+        sanity=None if continued is not None else basis.sanity,
         epoch_schedules=epoch_schedules,
         rows=rows,
         loggers=loggers,
         saver=saver,
+        rolling=rolling,
+        continued=continued,
         seed=basis.seed,
         optimizers=basis.optimizers,
         schedules=basis.schedules,
@@ -120,8 +127,10 @@ class Basis:
     """The virtual ranks that this process runs."""
     precision: Precision
     seed: int
-    saved: dict[str, Any] | None
-    """The checkpoint that is continued."""
+    continued: Continued | None
+    """The save that is continued."""
+    sizes: dict[str, int]
+    """Of the training data."""
     optimizers: list[Optimizer]
     schedules: list[Schedule]
     hooks: Hooks
@@ -140,16 +149,16 @@ def _plan_basis(
     problems: list[Problem],
 ) -> Basis:
     problems = problems + checks.hook_problems(module, callbacks) + checks.folder_problems(config)
-    path = str(config.resume)
-    saved = None if config.resume is None else attempt(problems, lambda: read_for_resume(path), keep_type=True)
+    continued = attempt(problems, lambda: find_continued(config, module, strategy.processes, notices), keep_type=True)
+    saved = None if continued is None else continued.checkpoint
     seed = saved["parts"]["data"]["seed"] if saved else torch.initial_seed() if config.seed is None else config.seed
     share = attempt(problems, lambda: plan_share(config, saved, strategy.processes)) or EVERYTHING
     precision = build_precision(config.precision, strategy.device)
     strategy.place(module, precision.dtype)
     compiled = build_compiler(config.compile, strategy.device, notices)
-    if saved is not None:
+    if continued is not None:
         # before the optimizers are made: a hook may put new parameters in the place of old ones
-        attempt(problems, lambda: restore_module(module, saved, path), keep_type=True)
+        attempt(problems, lambda: restore_checked(module, continued), keep_type=True)
     attempt(problems, lambda: strategy.share_out(module))
     optimizers, schedules = _plan_optimizers(config, module, precision, strategy, problems)
     _fuse(config, optimizers)
@@ -176,13 +185,40 @@ def _plan_basis(
         share=share,
         precision=precision,
         seed=seed,
-        saved=saved,
+        continued=continued,
+        sizes=sizes_of(tng_loader),
         optimizers=optimizers,
         schedules=schedules,
         hooks=hooks,
         loader=_plan_loader(tng_loader, seed, config, share, notices),
         validation=validation,
         sanity=sanity,
+    )
+
+
+def _plan_files(
+    config: Config, module: LightningModule, run: FitRun, notices: Notices, saver: Saver, continued: Continued | None
+) -> tuple[LoggerGroup, RollingSaves]:
+    """Where rows and rolling saves go: on in the run that is continued, or to a new one."""
+    processes = saver.strategy.processes
+    version = None if continued is None else continued.version
+    loggers = files.open_loggers(config, module, run, notices, processes, version, run.progress.global_step)
+    if continued is not None and version is not None and "loggers" in continued.checkpoint["parts"]:
+        loggers.load_state_dict(continued.checkpoint["parts"]["loggers"])
+    saver.parts["loggers"] = loggers
+    wanted = config.resume is not None or config.save_every_nb_batches is not None
+    own = None if continued is None else continued.folder
+    folder = files.folder_for_saves(config, module, run, own, wanted) if processes.is_first else None
+    return loggers, RollingSaves(
+        saver,
+        run,
+        notices,
+        folder=processes.from_first(folder),
+        job=job_of(os.environ),
+        store=None if continued is None else continued.store,
+        every_minutes=config.save_every_minutes,
+        every_batches=config.save_every_nb_batches,
+        from_the_start=config.resume is not None or continued is not None,
     )
 
 
@@ -212,7 +248,7 @@ def _plan_saver(
         "metrics": run.metrics,
         "precision": basis.precision,
         "callbacks": CallbacksPart(callbacks),
-        "data": DataPart(basis.loader, run, basis.seed, config.resume_check, basis.share.nb),
+        "data": DataPart(basis.loader, run, basis.seed, config.resume_check, basis.share.nb, basis.sizes),
         "epoch_schedules": epoch_schedules,
         "random": RandomPart(),
     }
@@ -277,15 +313,12 @@ def _step_parts(
     basis: Basis,
     rows: Rows,
     epoch_schedules: EpochSchedules,
-    agreement: Agreement | None,
 ) -> StepParts:
     strategy, precision, hooks = basis.strategy, basis.precision, basis.hooks
     schedules = [build_step_schedule(s, run.metrics) for s in basis.schedules if s.interval == "step"]
     if epoch_schedules.waits_for_steps:
         schedules.append(epoch_schedules.note_steps)
-    last: list[Callable[[], None]] = [_build_clock(run, config.max_seconds)] if config.max_seconds else []
-    if agreement is not None:
-        last.append(agreement.after_batch)
+    last = [_build_clock(run, config.max_seconds)] if config.max_seconds else []
     takes_optimizer = takes_one_more(module, "training_step")
     step = strategy.step_function(module, "training_step", takes_optimizer=takes_optimizer)
     return StepParts(

@@ -15,11 +15,12 @@ from pytorch_lightning.trainer.progress import Progress
 class SaveRequest(NamedTuple):
     """A checkpoint that somebody asked for."""
 
-    path: Path
-    on_saved: Callable[[], None] | None
-    weights_only: bool
+    path: Path | None
+    """None is the run's own rolling save."""
+    on_saved: Callable[[], None] | None = None
+    weights_only: bool = False
 
-    def without_callback(self) -> tuple[Path, None, bool]:
+    def without_callback(self) -> tuple[Path | None, None, bool]:
         """What another process is told."""
         return self.path, None, self.weights_only
 
@@ -47,6 +48,8 @@ class FitRun:
     """Whether there are no other processes to agree with."""
     asked: bool = False
     """Whether a stop or a save was asked for and hasn't been looked at: the one flag that the loop reads."""
+    look_at: int = 2**62
+    """The ``global_step`` at which the loop comes to a save point even if nobody asked."""
     interrupted: bool = False
     running: bool = False
     """Whether a fit is going on."""
@@ -76,4 +79,9 @@ class FitRun:
     def save(self, path: str | Path, on_saved: Callable[[], None] | None = None, weights_only: bool = False) -> None:
         """Ask for a checkpoint at the next save point."""
         self.requests.append(SaveRequest(Path(path), on_saved, weights_only))
+        self.asked = self.asked or self.alone
+
+    def save_rolling(self) -> None:
+        """Ask for a rolling save at the next save point."""
+        self.requests.append(SaveRequest(None))
         self.asked = self.asked or self.alone

@@ -17,9 +17,8 @@ from pytorch_lightning.checkpoints.checkpoint import (
     module_part,
     plain_hparams,
     to_plain,
-    upgrade,
 )
-from pytorch_lightning.checkpoints.sharded import read_any, write_sharded
+from pytorch_lightning.checkpoints.sharded import write_sharded
 from pytorch_lightning.checkpoints.store import write_checkpoint
 from pytorch_lightning.data.replay import ReplayableLoader
 from pytorch_lightning.errors import CheckpointError, FitError
@@ -32,9 +31,11 @@ from pytorch_lightning.trainer.run import FitRun
 class DataPart:
     """Where the training data is: the seed, the epoch's length, and a checksum of the indices so far."""
 
-    def __init__(self, loader: ReplayableLoader, run: FitRun, seed: int, check: str, nb_virtual: int) -> None:
+    def __init__(
+        self, loader: ReplayableLoader, run: FitRun, seed: int, check: str, nb_virtual: int, sizes: dict[str, int]
+    ) -> None:
         self._loader, self._run, self._seed, self._check = loader, run, seed, check
-        self._nb_virtual = nb_virtual
+        self._nb_virtual, self._sizes = nb_virtual, sizes
 
     def state_dict(self) -> dict[str, Any]:
         nb_done = self._run.progress.batch_nb
@@ -42,10 +43,15 @@ class DataPart:
             "seed": self._seed,
             "virtual_ranks": self._nb_virtual,
             "nb_tng_batches": self._run.nb_tng_batches,
+            "sizes": self._sizes,
             "indices_crc": self._loader.crc_at(nb_done) if nb_done else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        before = state.get("sizes", self._sizes)
+        changed = [f"{k} was {before[k]} and is {v}" for k, v in self._sizes.items() if before.get(k, v) != v]
+        if changed:
+            self._complain(f"the training data changed since the checkpoint: {', '.join(changed)}", "other-data")
         if state["indices_crc"] is not None:
             self._loader.expect(state["indices_crc"], self._other_order)
 
@@ -54,9 +60,12 @@ class DataPart:
             "the training loader doesn't give the order that it gave before the checkpoint: its sampler or its dataset"
             " has changed, or draws from something that can't be seeded"
         )
+        self._complain(text, "other-order")
+
+    def _complain(self, text: str, code: str) -> None:
         if self._check == "error":
-            raise FitError(f"{text}. Mend that, or pass resume_check='warn' to go on with another order.")
-        self._run.notices.say("other-order", text)
+            raise FitError(f"{text}. Mend that, or pass resume_check='warn' to go on with it.")
+        self._run.notices.say(code, text)
 
 
 class RandomPart:
@@ -124,33 +133,16 @@ class Saver:
             )
         return {key: to_plain(value, f"checkpoint[{key!r}]") for key, value in checkpoint.items()}
 
-    def save_requested(self) -> None:
-        """Write what was asked for since the last save point."""
-        requests, self.run.requests[:] = list(self.run.requests), []
-        with self.run.timings.measuring("saving"):
-            for request in requests:
-                if self.save(request.path, request.weights_only) and request.on_saved is not None:
-                    request.on_saved()
-
     def save_pieces(self, folder: str | Path) -> bool:
         """Write a checkpoint as a folder in which each process puts what it holds; False where it was left out."""
-        if not self._may_save(folder):
+        if not self.is_finite(str(folder)):
             return False
         write_sharded(self.checkpoint(whole=False), folder, self.strategy.processes)
         return True
 
-    def _may_save(self, path: str | Path) -> bool:
-        if not self._is_finite():
-            text = f"a weight isn't finite, so {path} isn't written; what was saved before stays"
-            if self.stop_on_nan:
-                raise FitError(f"{text}. Lower the learning rate, or clip gradients.")
-            self.run.notices.say("weights-not-finite", text)
-            return False
-        return True
-
     def save(self, path: str | Path, weights_only: bool = False) -> bool:
         """Write a checkpoint; False where it was left out since a weight isn't finite."""
-        if not self._may_save(path):
+        if not self.is_finite(str(path)):
             return False
         processes = self.strategy.processes
         problem = None
@@ -167,10 +159,17 @@ class Saver:
             raise CheckpointError(problem)
         return True
 
-    def _is_finite(self) -> bool:
+    def is_finite(self, what: str) -> bool:
+        """Whether every weight is; otherwise ``what`` isn't to be written, which is an error or a notice."""
         weights = (own_piece(p) for p in self.module.parameters() if p.is_floating_point())
         finite = all(bool(torch.isfinite(weight).all()) for weight in weights)
-        return all(self.strategy.processes.gather(finite)) if self.strategy.saves_together else finite
+        if all(self.strategy.processes.gather(finite)) if self.strategy.saves_together else finite:
+            return True
+        text = f"a weight isn't finite, so {what} isn't written; what was saved before stays"
+        if self.stop_on_nan:
+            raise FitError(f"{text}. Lower the learning rate, or clip gradients.")
+        self.run.notices.say("weights-not-finite", text)
+        return False
 
     def restore(self, checkpoint: dict[str, Any], path: str) -> None:
         """Put back everything but the module."""
@@ -205,8 +204,3 @@ def _load(target: Any, state: dict[str, Any], where: str) -> None:
                 f"{where} doesn't fit: the state is another optimizer's, without {', '.join(absent)}."
                 " Resume with the optimizer that wrote it."
             )
-
-
-def read_for_resume(path: str) -> dict[str, Any]:
-    """The checkpoint at ``path``, whole and in today's layout."""
-    return upgrade(read_any(path), path)

@@ -57,11 +57,14 @@ def finish_fit(plan: FitPlan, failed: bool) -> None:
         plan.call("on_fit_end")
         if not failed:
             plan.at_save_point()
+            with run.timings.measuring("saving"):
+                plan.rolling.end(interrupted=run.interrupted)
             plan.strategy.give_back(plan.module)
     except Exception as error:
         note_place(error, run)
         raise
     finally:
+        plan.rolling.close(failed)
         with run.timings.measuring("logging"):
             plan.loggers.close()
         run.timings.end()

@@ -91,7 +91,9 @@ class Trainer(ReadAttributes):
     *The same again*
     seed: decides order, augmentation and dropout; None takes torch.initial_seed()
     deterministic: run with torch.use_deterministic_algorithms(True)
-    resume: the path of a checkpoint to go on from
+    resume: 'auto' goes on with the newest run of the same name that has saves, or the path of a checkpoint
+    save_every_minutes: how often the state is saved for a resume; 0 leaves it to save_every_nb_batches
+    save_every_nb_batches: save after each n batches too; None for not by batches
     resume_check: 'error' or 'warn' where the training data come in another order than before the checkpoint
 
     *Speed*

@@ -73,6 +73,8 @@ GIVEN: dict[str, tuple[tuple[str, ...], Any]] = {
     "silence": (("a,b",), ("a", "b")),
     "nb_gpu_nodes": (("2",), 2),
     "nb_processes": (("2",), 2),
+    "save_every_minutes": (("0.5",), 0.5),
+    "save_every_nb_batches": (("7",), 7),
     "distributed_backend": (("ddp",), "ddp"),
     "virtual_ranks": (("4",), 4),
     "exact_elastic": ((), True),

@@ -627,9 +627,6 @@ def test_an_unknown_option_is_named_with_the_nearest_one() -> None:
     ("name", "value"),
     [
         ("cluster", object()),
-        ("resume", "auto"),
-        ("save_every_minutes", 1.0),
-        ("save_every_nb_batches", 5),
         ("crash_bundle", False),
     ],
 )

@@ -1,0 +1,123 @@
+"""Which run is continued, and from which of its saves."""
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from pytorch_lightning.checkpoints.checkpoint import restore_module, upgrade
+from pytorch_lightning.checkpoints.folders import open_folder
+from pytorch_lightning.checkpoints.run_store import FoundRun, RunStore, find_runs
+from pytorch_lightning.checkpoints.sharded import read_any
+from pytorch_lightning.checkpoints.snapshot import changed_tensors
+from pytorch_lightning.errors import CheckpointError, Notices
+from pytorch_lightning.processes import Processes
+from pytorch_lightning.root_module.root_module import LightningModule
+from pytorch_lightning.trainer import files
+from pytorch_lightning.trainer.config import Config
+
+
+class Continued(NamedTuple):
+    """The save that a fit goes on from."""
+
+    checkpoint: dict[str, Any]
+    path: str
+    folder: str | None = None
+    """The folder of its run, where the fit is that run; None where another run's file was named."""
+    version: int | None = None
+    store: RunStore | None = None
+    """That run's saves, locked; in the first process."""
+
+
+def job_of(environment: Mapping[str, str]) -> str | None:
+    """The name of the cluster's job, or of torchrun's run, that this process belongs to.
+
+    >>> job_of({"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "train"}), job_of({})
+    ('slurm 7', None)
+    """
+    if "SLURM_JOB_ID" in environment and environment.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        return f"slurm {environment['SLURM_JOB_ID']}"
+    run = environment.get("TORCHELASTIC_RUN_ID", "none")
+    return None if run == "none" else f"torchrun {run}"
+
+
+def was_restarted(environment: Mapping[str, str]) -> bool:
+    """Whether a cluster or torchrun says that this is a further start of the same job.
+
+    >>> was_restarted({"SLURM_RESTART_COUNT": "2"}), was_restarted({"TORCHELASTIC_RESTART_COUNT": "0"})
+    (True, False)
+    """
+    names = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
+    return any(environment.get(name, "0") not in ("", "0") for name in names)
+
+
+def find_continued(config: Config, module: LightningModule, processes: Processes, notices: Notices) -> Continued | None:
+    """The save to go on from; None for a new run. The first process looks, and tells the others.
+
+    ``resume='auto'`` takes the newest run of the same name that has saves. A job that was restarted does so by
+    itself, but only with a run of its own. Raises ``CheckpointError`` for files that can't be trusted.
+    """
+    job = job_of(os.environ)
+    restarted = config.resume is None and job is not None and was_restarted(os.environ)
+    if config.resume not in (None, "auto"):
+        path = str(config.resume)
+        return Continued(upgrade(read_any(path), path), path)
+    if config.fast_dev_run:
+        return None
+    if config.resume is None and not restarted:
+        if processes.is_first:
+            _hint(config, module, notices)
+        return None
+    found = _open_newest(config, module, notices, job if restarted else None) if processes.is_first else None
+    place = processes.from_first(None if found is None else (found.path, found.folder, found.version))
+    if found is not None or place is None:
+        return found
+    path, folder, version = place
+    parent, name = path.rsplit("/", 1)
+    return Continued(upgrade(open_folder(parent).read(name), path), path, folder, version)
+
+
+def _runs(config: Config, module: LightningModule) -> Iterator[FoundRun]:
+    home = files.home_of(config, module)
+    return iter(()) if home is None else find_runs(*home)
+
+
+def _open_newest(config: Config, module: LightningModule, notices: Notices, job: str | None) -> Continued | None:
+    for run in _runs(config, module):
+        if not run.has_saves or (job is not None and (run.position is None or run.position.job != job)):
+            continue
+        store = RunStore(f"{run.folder}/checkpoints", notices=notices, job=job_of(os.environ)).open()
+        try:
+            saved = store.newest()
+        except BaseException:
+            store.close()
+            raise
+        if saved is None:
+            store.close()
+            return None
+        path = f"{run.folder}/checkpoints/{saved.name}"
+        return Continued(saved.checkpoint, path, run.folder, run.version, store)
+    return None
+
+
+def _hint(config: Config, module: LightningModule, notices: Notices) -> None:
+    run = next((run for run in _runs(config, module) if run.has_saves), None)
+    if run is not None and run.position is not None and not run.position.finished:
+        notices.say(
+            "unfinished-run",
+            f"{run.folder} holds an unfinished run (epoch {run.position.epoch}, global_step {run.position.step});"
+            " resume='auto' goes on with it",
+        )
+
+
+def restore_checked(module: LightningModule, continued: Continued) -> None:
+    """Restore ``module`` through its own hooks. Raises ``CheckpointError`` where they don't bring back all of it."""
+    restore_module(module, continued.checkpoint, continued.path)
+    checksums = continued.checkpoint["parts"].get("checksums")
+    changed = [] if checksums is None else changed_tensors(checksums, module.state_dict())
+    if changed:
+        shown = ", ".join(changed[:5]) + (", ..." if len(changed) > 5 else "")
+        raise CheckpointError(
+            f"load_model_specific of {type(module).__name__} didn't bring back {shown} as saved in {continued.path}."
+            " Save and load them in get_save_dict and load_model_specific, with the model and the precision that"
+            " wrote the file"
+        )

@@ -1,0 +1,142 @@
+"""Rolling saves: when one is due, and what is saved at the end."""
+
+import contextlib
+import time
+
+from pytorch_lightning.checkpoints.run_store import RunStore
+from pytorch_lightning.checkpoints.writer import Writer
+from pytorch_lightning.errors import CheckpointError, Notices
+from pytorch_lightning.faults import fault
+from pytorch_lightning.trainer.progress import NEVER
+from pytorch_lightning.trainer.run import FitRun
+from pytorch_lightning.trainer.saving import Saver
+
+MOST_OF_THE_TIME = 0.05
+"""Saves before validations take at most this share of the time."""
+
+
+class RollingSaves:
+    """The newest state of a run in its folder: written in the background each ``every_minutes`` and each
+    ``every_batches`` (None: not by batches), before validations, and at the end.
+
+    Every process has one; the first writes. ``folder`` is None where nothing can be kept.
+    """
+
+    def __init__(
+        self,
+        saver: Saver,
+        run: FitRun,
+        notices: Notices,
+        *,
+        folder: str | None,
+        job: str | None,
+        store: RunStore | None,
+        every_minutes: float,
+        every_batches: int | None,
+        from_the_start: bool,
+    ) -> None:
+        self._saver, self._run, self._notices = saver, run, notices
+        self._is_first = saver.strategy.processes.is_first
+        self._folder, self._job, self._store = folder, job, store
+        self._seconds, self._every = every_minutes * 60, every_batches
+        self._from_the_start = from_the_start
+        self._writer: Writer | None = None
+        self._due = time.monotonic() + self._seconds if self._seconds else float("inf")
+        self._next_number = NEVER if every_batches is None else every_batches
+        self._looked = (time.monotonic(), 0)
+        self._saved_at, self._cost, self._saved_step = time.monotonic(), 0.0, -1
+        self._saved_last: tuple[int | None, bool] = (None, False)
+        self.has_begun = False
+        """Whether anything was saved, or is to be."""
+
+    def begin(self, step: int | None, finished: bool) -> None:
+        """Before the first batch, which follows ``step`` of the run (None: a new one). ``finished``: so was its last
+        save."""
+        self._saved_last = (step, finished)
+        self.has_begun = self._from_the_start and self._folder is not None
+        if self._every is not None:
+            self._next_number = (self._run.progress.global_step // self._every + 1) * self._every
+        if not self.has_begun:
+            return
+        if self._is_first:
+            self._open(step)
+        if self._run.progress.stop_reason == "" and step is None:
+            self.save()
+
+    def _open(self, step: int | None) -> Writer:
+        if self._writer is None:
+            if self._store is None:
+                assert self._folder is not None
+                self._store = RunStore(self._folder, notices=self._notices, job=self._job).open()
+            self._store.begin(step)
+            self._writer = Writer(self._store, self._notices, on_done=self._note_done)
+        return self._writer
+
+    def _note_done(self) -> None:
+        self._run.asked = self._run.asked or self._run.alone
+
+    def look(self) -> None:
+        """Ask for a save if one is due now."""
+        step, now = self._run.progress.global_step, time.monotonic()
+        by_number = step >= self._next_number
+        if self._every is not None and by_number:
+            self._next_number = (step // self._every + 1) * self._every
+        if self._is_first and self._folder is not None and (by_number or now >= self._due):
+            self._due = now + self._seconds if self._seconds else float("inf")
+            self._run.save_rolling()
+
+    def next_look(self) -> int:
+        """The step at which to look again: the next that is due by number or, if only the clock knows, after half of
+        the time that is left."""
+        step, now = self._run.progress.global_step, time.monotonic()
+        per_step = (now - self._looked[0]) / max(1, step - self._looked[1])
+        if step > self._looked[1]:
+            self._looked = (now, step)
+        if self._folder is None or self._due == float("inf") or not self._run.alone:
+            return self._next_number
+        return min(self._next_number, step + max(1, int((self._due - now) / 2 / max(per_step, 1e-6))))
+
+    def before_validation(self) -> bool:
+        """Whether a save should be made first, so that a crash in validation costs only the validation."""
+        if not self.has_begun or self._run.progress.global_step == self._saved_step:
+            return False
+        return time.monotonic() - self._saved_at >= max(1.0, self._cost / MOST_OF_THE_TIME)
+
+    def poll(self) -> None:
+        """Hear what became of the last save."""
+        if self._writer is not None:
+            self._writer.poll()
+
+    def save(self, *, wait: bool = False, finished: bool = False) -> None:
+        """Save the state as it is now."""
+        if self._folder is None:
+            return
+        self.has_begun = True
+        step = self._run.progress.global_step
+        if not self._saver.is_finite("the rolling save"):
+            return
+        began = time.monotonic()
+        if self._is_first or self._saver.strategy.saves_together:
+            checkpoint = self._saver.checkpoint()
+            module_state = self._saver.strategy.whole(self._saver.module.state_dict())
+            if self._is_first:
+                fault("rolling.save")
+                self._open(None).save(checkpoint, step, wait=wait, finished=finished, module_state=module_state)
+        self._saved_at, self._saved_step = time.monotonic(), step
+        self._cost = self._saved_at - began
+
+    def end(self, *, interrupted: bool) -> None:
+        """Save for the last time: as finished, or where the fit was interrupted to go on from."""
+        if interrupted:
+            self.save(wait=True)
+        elif self.has_begun and (self._run.progress.global_step, True) != self._saved_last:
+            self.save(wait=True, finished=True)
+
+    def close(self, failed: bool) -> None:
+        """Wait for what is being written, then let others use the folder."""
+        # where the fit failed, that is what is to be heard
+        with contextlib.suppress(CheckpointError) if failed else contextlib.nullcontext():
+            if self._writer is not None:
+                self._writer.close()
+        if self._store is not None:
+            self._store.close()
