@@ -67,13 +67,8 @@ def plan_fit(
     basis = _plan_basis(config, module, run, callbacks, notices, strategy, problems)
     epoch_schedules = EpochSchedules(basis.schedules)
     saver = _plan_saver(config, module, run, callbacks, basis, epoch_schedules)
-    for callback in callbacks:
-        callback.reset()
     continued = basis.continued
-    if continued is not None:
-        saver.restore(continued.checkpoint, continued.path)
-        _fuse(config, basis.optimizers)
-        run.progress.forget_limits()
+    _begin_or_restore(config, run, callbacks, saver, continued)
     if strategy.processes.is_first:
         checks.make_folders(config)  # from here on: a start that fails leaves none behind
     loggers, rolling = _plan_files(config, module, run, notices, saver, continued)
@@ -115,6 +110,17 @@ def plan_fit(
         strategy=strategy,
         agreement=agreement,
     )
+
+
+def _begin_or_restore(
+    config: Config, run: FitRun, callbacks: Sequence[Callback], saver: Saver, continued: Continued | None
+) -> None:
+    for callback in callbacks:
+        callback.reset()
+    if continued is not None:
+        saver.restore(continued.checkpoint, continued.path)
+        _fuse(config, saver.optimizers)
+        run.progress.forget_limits()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,7 +51,9 @@ class DataPart:
         before = state.get("sizes", self._sizes)
         changed = [f"{k} was {before[k]} and is {v}" for k, v in self._sizes.items() if before.get(k, v) != v]
         if changed:
-            self._complain(f"the training data changed since the checkpoint: {', '.join(changed)}", "other-data")
+            text = f"the training data changed since the checkpoint: {', '.join(changed)}"
+            self._refuse(text)
+            self._run.notices.say("other-data", text)
         if state["indices_crc"] is not None:
             self._loader.expect(state["indices_crc"], self._other_order)
 
@@ -60,12 +62,12 @@ class DataPart:
             "the training loader doesn't give the order that it gave before the checkpoint: its sampler or its dataset"
             " has changed, or draws from something that can't be seeded"
         )
-        self._complain(text, "other-order")
+        self._refuse(text)
+        self._run.notices.say("other-order", text)
 
-    def _complain(self, text: str, code: str) -> None:
+    def _refuse(self, text: str) -> None:
         if self._check == "error":
             raise FitError(f"{text}. Mend that, or pass resume_check='warn' to go on with it.")
-        self._run.notices.say(code, text)
 
 
 class RandomPart:
