@@ -6,10 +6,9 @@ from inspect import signature
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pytorch_lightning.processes import Processes
-from pytorch_lightning.strategies.exchange import add_up, share_buffers
 from pytorch_lightning.strategies.step_as_forward import IDLE_PASS, StepAsForward
 from pytorch_lightning.strategies.strategy import Strategy
 
@@ -58,12 +57,6 @@ class Distributed(Strategy):
     def run_idle(self) -> None:
         if self._wrapped is not None:
             self._wrapped(IDLE_PASS).backward()
-
-    def add_up(self, table: Tensor) -> Tensor:
-        return add_up(table, self.processes)
-
-    def share_buffers(self, module: nn.Module) -> None:
-        share_buffers(module, self.processes)
 
     def unused_parameters(self) -> list[str]:
         if self._wrapped is None or self._find_unused:

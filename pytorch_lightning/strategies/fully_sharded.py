@@ -10,7 +10,6 @@ from torch.optim import Optimizer
 
 from pytorch_lightning.errors import MisconfigurationException
 from pytorch_lightning.processes import Processes
-from pytorch_lightning.strategies.exchange import add_up, share_buffers
 from pytorch_lightning.strategies.strategy import Strategy
 
 HOLDERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
@@ -155,12 +154,6 @@ class FullySharded(Strategy):
 
     def exchanging(self, last: bool) -> AbstractContextManager[Any]:
         return nullcontext() if last or self._entry is None else self._not_exchanging()
-
-    def add_up(self, table: Tensor) -> Tensor:
-        return add_up(table, self.processes)
-
-    def share_buffers(self, module: nn.Module) -> None:
-        share_buffers(module, self.processes)
 
     @torch.no_grad()
     def whole(self, data: Any) -> Any:

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -75,10 +76,21 @@ class Strategy(ABC):
 
     def add_up(self, table: Tensor) -> Tensor:
         """The sum of everybody's ``table``, which may be changed."""
+        if self.processes.nb > 1:
+            dist.all_reduce(table)
         return table
 
+    @torch.no_grad()
     def share_buffers(self, module: nn.Module) -> None:
         """Give every process the buffers of rank 0."""
+        by_dtype: dict[torch.dtype, list[Tensor]] = {}
+        for buffer in module.buffers() if self.processes.nb > 1 else ():
+            by_dtype.setdefault(buffer.dtype, []).append(buffer)
+        for buffers in by_dtype.values():
+            flat = torch.cat([buffer.reshape(-1) for buffer in buffers])
+            dist.broadcast(flat, src=0)
+            for buffer, piece in zip(buffers, torch.split(flat, [b.numel() for b in buffers]), strict=True):
+                buffer.copy_(piece.view_as(buffer))
 
     def unused_parameters(self) -> list[str]:
         """Parameters that this strategy needs a gradient of in every step and that got none; looked at once."""
