@@ -41,10 +41,14 @@ class Processes:
 
     def from_first(self, value: Any) -> Any:
         """The ``value`` of rank 0."""
+        return self.from_rank(0, value)
+
+    def from_rank(self, rank: int, value: Any) -> Any:
+        """The ``value`` of ``rank``."""
         if self.nb == 1:
             return value
         values = [value]
-        dist.broadcast_object_list(values, src=0, group=self.group)
+        dist.broadcast_object_list(values, src=rank, group=self.group)
         return values[0]
 
     def wait(self) -> None:
@@ -54,6 +58,16 @@ class Processes:
 
 
 ALONE = Processes()
+
+
+def whole(tensor: Any) -> Any:
+    """``tensor``, brought together where processes hold a piece of it each. Everybody calls it."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def own_piece(tensor: Any) -> Any:
+    """What this process holds of ``tensor``: all of it, usually."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 @dataclass(frozen=True)

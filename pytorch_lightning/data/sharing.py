@@ -1,13 +1,37 @@
 """A loader's batches dealt out to processes: in rounds for training, one after the other for evaluation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pytorch_lightning.data.replay import ReplayableLoader
-from pytorch_lightning.processes import Share
+from pytorch_lightning.processes import Processes, Share
 
 IDLE = object()
 """What a virtual rank gets in a last round that has no batch for it."""
+
+
+class Spare:
+    """A batch for a process that has none and must run a step along with the others: its own last one.
+
+    Everybody calls ``take`` at the same moments, so that one who never had a batch can be sent one.
+    """
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes, self._all_have_one = processes, False
+        self.batch: Any = None
+        """None until any process has had one."""
+
+    def take(self, batches: Iterable[Any]) -> None:
+        """Remember the newest of ``batches`` that is one."""
+        for batch in batches:
+            if batch is not None and batch is not IDLE:
+                self.batch = batch
+        if not self._all_have_one:
+            have = self._processes.gather(self.batch is not None)
+            self._all_have_one = any(have)
+            if any(have) and not all(have):
+                sent = self._processes.from_rank(have.index(True), self.batch)
+                self.batch = sent if self.batch is None else self.batch
 
 
 class RoundsLoader(ReplayableLoader):
@@ -44,6 +68,27 @@ def numbered(loader: ReplayableLoader, share: Share, epoch: int, limit: int | No
     """This process's batches of an evaluation, each with its number in the loader."""
     batches = loader.batches(epoch, 0, limit)
     return enumerate(batches) if share.nb == 1 else zip(_numbers_of(share), batches, strict=False)
+
+
+class Along:
+    """A batch that a process runs only since the others run one: what comes of it is dropped."""
+
+    def __init__(self, batch: Any) -> None:
+        self.batch = batch
+
+
+def in_step(
+    batches: Iterator[tuple[int, Any]], loader: ReplayableLoader, processes: Processes
+) -> Iterator[tuple[int, Any]]:
+    """``batches``, as many of them in each process: those that one lacks are ``Along``."""
+    spare, nb = Spare(processes), 0
+    for number, batch in batches:
+        nb += 1
+        spare.take([batch])
+        yield number, batch if batch is not None or spare.batch is None else Along(spare.batch)
+    for _ in range(-(-loader.nb_drawn // processes.nb) - nb):
+        spare.take([])
+        yield 0, None if spare.batch is None else Along(spare.batch)
 
 
 def _numbers_of(share: Share) -> Iterator[int]:

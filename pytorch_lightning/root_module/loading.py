@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pytorch_lightning.checkpoints.checkpoint import restore_module
-from pytorch_lightning.checkpoints.store import read_checkpoint
+from pytorch_lightning.checkpoints.sharded import read_any
 from pytorch_lightning.errors import CheckpointError, noting
 
 M = TypeVar("M")
@@ -63,7 +63,7 @@ def _default_location(on_gpu: Any) -> str:
 
 
 def _restore(cls: type[M], path: Any, hparams: Any, map_location: Any) -> M:
-    checkpoint = read_checkpoint(path, map_location)
+    checkpoint = read_any(path, map_location)
     if hparams is None and isinstance(checkpoint.get("hparams"), dict):
         hparams = Namespace(**checkpoint["hparams"])
     takes_hparams = [

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pytorch_lightning.errors import MisconfigurationException
+from pytorch_lightning.processes import whole
 from pytorch_lightning.root_module.hooks import ModelHooks
 
 REQUIRED = {
@@ -216,7 +217,7 @@ class LightningModule(ModelHooks, nn.Module):
         Parameters without a gradient are left out.
         """
         grads = {i: p.grad.detach() for i, p in enumerate(self.parameters()) if p.grad is not None}
-        norms = {i: torch.linalg.vector_norm(grad, norm_type) for i, grad in grads.items()}
+        norms = {i: whole(torch.linalg.vector_norm(grad, norm_type)) for i, grad in grads.items()}
         result = {f"grad_{norm_type:g}_norm_{i}": float(norm) for i, norm in norms.items()}
         total = torch.linalg.vector_norm(torch.stack(list(norms.values())), norm_type) if norms else 0.0
         result[f"grad_{norm_type:g}_norm_total"] = float(total)

@@ -4,10 +4,16 @@ from typing import Any
 
 from pytorch_lightning.strategies.data_parallel import DataParallel as DataParallel
 from pytorch_lightning.strategies.distributed import Distributed as Distributed
+from pytorch_lightning.strategies.fully_sharded import FullySharded as FullySharded
 from pytorch_lightning.strategies.single_device import SingleDevice as SingleDevice
 from pytorch_lightning.strategies.strategy import Strategy as Strategy
 
-STRATEGIES: dict[Any, type[Strategy]] = {None: SingleDevice, "dp": DataParallel, "ddp": Distributed}
+STRATEGIES: dict[Any, type[Strategy]] = {
+    None: SingleDevice,
+    "dp": DataParallel,
+    "ddp": Distributed,
+    "fsdp": FullySharded,
+}
 """The strategies by the names that ``distributed_backend`` takes."""
 
 

@@ -6,8 +6,7 @@ from inspect import signature
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from pytorch_lightning.processes import Processes
 from pytorch_lightning.strategies.step_as_forward import IDLE_PASS, StepAsForward
@@ -58,23 +57,6 @@ class Distributed(Strategy):
     def run_idle(self) -> None:
         if self._wrapped is not None:
             self._wrapped(IDLE_PASS).backward()
-
-    def add_up(self, table: Tensor) -> Tensor:
-        if self.processes.nb > 1:
-            dist.all_reduce(table)
-        return table
-
-    def share_buffers(self, module: nn.Module) -> None:
-        if self.processes.nb == 1:
-            return
-        by_dtype: dict[torch.dtype, list[Tensor]] = {}
-        for buffer in module.buffers():
-            by_dtype.setdefault(buffer.dtype, []).append(buffer)
-        for buffers in by_dtype.values():
-            flat = torch.cat([buffer.reshape(-1) for buffer in buffers])
-            dist.broadcast(flat, src=0)
-            for buffer, piece in zip(buffers, torch.split(flat, [b.numel() for b in buffers]), strict=True):
-                buffer.copy_(piece.view_as(buffer))
 
     def unused_parameters(self) -> list[str]:
         if self._wrapped is None or self._find_unused:

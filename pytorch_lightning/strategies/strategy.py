@@ -6,7 +6,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from pytorch_lightning.data.transfer import build_transfer
 from pytorch_lightning.processes import ALONE, Processes
@@ -34,6 +36,27 @@ class Strategy(ABC):
     def place(self, module: nn.Module, dtype: torch.dtype | None) -> None:
         """Move ``module`` to where it runs, converted to ``dtype`` (None: as it is). Changes it in place."""
 
+    def share_out(self, module: nn.Module) -> None:
+        """Cut the weights of ``module`` up, where processes hold a piece each. They have their values, and optimizers
+        are made afterwards."""
+
+    def give_back(self, module: nn.Module) -> None:
+        """Undo ``share_out``: the module is whole, and its parameters are the objects that they were. Everybody
+        calls it."""
+
+    def whole(self, data: Any) -> Any:
+        """``data``, nested plain data, with tensors that are cut up made whole, on the CPU. Everybody calls it; only
+        the first process gets their values."""
+        return data
+
+    def refusal(self, optimizer: Optimizer) -> str | None:
+        """Why ``optimizer`` can't be used here, and what to do; None where it can."""
+        return None
+
+    def cut_up(self, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        """The ``state_dict`` of an optimizer of whole parameters as ``optimizer`` takes it."""
+        return state
+
     @abstractmethod
     def step_function(self, module: nn.Module, name: str, *, takes_optimizer: bool = False) -> Callable[..., Any]:
         """The method ``name`` of ``module`` as it is to be called. ``takes_optimizer``: a training step that is
@@ -53,10 +76,21 @@ class Strategy(ABC):
 
     def add_up(self, table: Tensor) -> Tensor:
         """The sum of everybody's ``table``, which may be changed."""
+        if self.processes.nb > 1:
+            dist.all_reduce(table)
         return table
 
+    @torch.no_grad()
     def share_buffers(self, module: nn.Module) -> None:
         """Give every process the buffers of rank 0."""
+        by_dtype: dict[torch.dtype, list[Tensor]] = {}
+        for buffer in module.buffers() if self.processes.nb > 1 else ():
+            by_dtype.setdefault(buffer.dtype, []).append(buffer)
+        for buffers in by_dtype.values():
+            flat = torch.cat([buffer.reshape(-1) for buffer in buffers])
+            dist.broadcast(flat, src=0)
+            for buffer, piece in zip(buffers, torch.split(flat, [b.numel() for b in buffers]), strict=True):
+                buffer.copy_(piece.view_as(buffer))
 
     def unused_parameters(self) -> list[str]:
         """Parameters that this strategy needs a gradient of in every step and that got none; looked at once."""

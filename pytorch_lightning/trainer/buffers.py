@@ -1,6 +1,7 @@
 """Buffers (the running means of BatchNorm, say) where several virtual ranks share a module."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,17 @@ class Buffers:
             _load(self._buffers, self._own[self._first])
         if self._shares:
             self._strategy.share_buffers(self._module)
+
+
+@contextmanager
+def kept_buffers(module: nn.Module) -> Iterator[None]:
+    """A scope whose end puts the buffers of ``module`` back as they were."""
+    buffers = list(module.buffers())
+    before = _copies(buffers)
+    try:
+        yield
+    finally:
+        _load(buffers, before)
 
 
 def _copies(buffers: Sequence[Tensor]) -> list[Tensor]:

@@ -17,6 +17,7 @@ from pytorch_lightning.errors import Notices, Problem, attempt, describe, noting
 from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.processes import Share
 from pytorch_lightning.root_module.root_module import LightningModule
+from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.trainer.config import Config
 from pytorch_lightning.trainer.hooks import is_overridden, missing, wrongly_signed, wrongly_signed_callbacks
 from pytorch_lightning.trainer.optimizers import needs_closure
@@ -54,9 +55,13 @@ def has_validation(module: LightningModule) -> bool:
 
 
 def optimizer_problems(
-    module: LightningModule, optimizers: Sequence[Optimizer], takes_optimizer: bool, precision: Precision
+    module: LightningModule,
+    optimizers: Sequence[Optimizer],
+    takes_optimizer: bool,
+    precision: Precision,
+    strategy: Strategy,
 ) -> list[Problem]:
-    """Optimizers that can't train anything of ``module``, or not in this precision."""
+    """Optimizers that can't train anything of ``module``, or not in this precision or by this strategy."""
     problems = []
     for optimizer in optimizers:
         name = type(optimizer).__name__
@@ -67,6 +72,9 @@ def optimizer_problems(
         refusal = precision.refusal(optimizer)
         if refusal is not None:
             problems.append(Problem(f"{name} doesn't work with precision={precision.name!r}: {refusal}"))
+        refusal = strategy.refusal(optimizer)
+        if refusal is not None:
+            problems.append(Problem(f"{name} doesn't work with distributed_backend={strategy.name!r}: {refusal}"))
         if needs_closure(optimizer) and len(optimizers) > 1 and not takes_optimizer:
             problems.append(
                 Problem(

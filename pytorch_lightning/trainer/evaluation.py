@@ -47,6 +47,8 @@ class EvaluationPlan:
     hooks: Hooks
     share: Share
     """Which batches of each loader are this process's."""
+    together: Processes | None
+    """Where all processes must take part in each step: those."""
 
     def call(self, name: str, *arguments: Any) -> None:
         """Call everybody who overrides the hook ``name``."""
@@ -119,6 +121,7 @@ def plan_evaluation(
         on_device=strategy.device.type != "cpu",
         hooks=hooks,
         share=share,
+        together=processes if strategy.runs_together else None,
     )
 
 

@@ -13,6 +13,16 @@ BUCKET = 2**22
 """Numbers that are exchanged at once."""
 
 
+def adds_in_order(exact_elastic: bool, share: Share, nb_processes: int, accumulate: int | dict[int, int]) -> bool:
+    """Whether each virtual rank's gradients are kept apart.
+
+    Two virtual ranks always give the same bits: each of two processes adds up its own window before the two are added,
+    so one process must too.
+    """
+    largest = max(accumulate.values(), default=1) if isinstance(accumulate, dict) else accumulate
+    return exact_elastic or (share.nb == 2 and nb_processes == 1 and largest > 1)
+
+
 class ExactSum:
     """Keeps each virtual rank's gradients apart, then adds them up in the order of the virtual ranks, everywhere.
 

@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from pytorch_lightning.precision.precision import Precision
+from pytorch_lightning.processes import whole
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.trainer.config import Config
 from pytorch_lightning.trainer.hooks import Hooks
@@ -43,5 +44,5 @@ def before_update(
 
 def _print_nan_gradients(module: LightningModule, progress: Progress) -> None:
     for name, parameter in module.named_parameters():
-        if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
+        if parameter.grad is not None and not bool(whole(torch.isfinite(parameter.grad).all())):
             print(f"the gradient of {name} isn't finite {at(progress)}", flush=True)

@@ -6,9 +6,10 @@ from typing import Any, cast
 
 import torch
 
-from pytorch_lightning.data.sharing import numbered
+from pytorch_lightning.data.sharing import Along, in_step, numbered
 from pytorch_lightning.seeding import EVALUATION, build_seeder, seed_device
 from pytorch_lightning.timings import FIRST_SAMPLE, SAMPLE_EVERY
+from pytorch_lightning.trainer.buffers import kept_buffers
 from pytorch_lightning.trainer.evaluation import EvaluationPlan
 from pytorch_lightning.trainer.fit_plan import FitPlan
 from pytorch_lightning.trainer.progress import NEVER, accumulation_at, next_due
@@ -94,8 +95,12 @@ def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
                 outputs.append([])
                 place = 0
                 seed_at = build_seeder(seed, EVALUATION, counter, None, loader_i)
-                for batch_nb, batch in numbered(loader, plan.share, counter, limit):
+                batches = numbered(loader, plan.share, counter, limit)
+                for batch_nb, batch in batches if plan.together is None else in_step(batches, loader, plan.together):
                     if batch is None:
+                        continue
+                    if type(batch) is Along:
+                        run_along(plan, batch.batch, extra)
                         continue
                     word = seed_at(batch_nb)
                     if plan.on_device:
@@ -113,6 +118,12 @@ def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
         raise
     finally:
         plan.call("on_evaluation_end", plan.stage)
+
+
+def run_along(plan: EvaluationPlan, batch: Any, extra: tuple[int, ...]) -> None:
+    """Take part in a step of the other processes; the output is dropped and buffers stay."""
+    with kept_buffers(plan.module):
+        plan.step(batch if plan.to_device is None else plan.to_device(batch), 0, *extra)
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from pytorch_lightning.trainer import checks, files
 from pytorch_lightning.trainer.agreement import Agreement
 from pytorch_lightning.trainer.config import Config
 from pytorch_lightning.trainer.evaluation import EvaluationPlan, plan_evaluation
+from pytorch_lightning.trainer.exact_sum import adds_in_order
 from pytorch_lightning.trainer.fit_plan import FitPlan
 from pytorch_lightning.trainer.gradients import before_update
 from pytorch_lightning.trainer.hooks import (
@@ -164,7 +165,8 @@ def _plan_basis(
     if continued is not None:
         # before the optimizers are made: a hook may put new parameters in the place of old ones
         attempt(problems, lambda: restore_checked(module, continued), keep_type=True)
-    optimizers, schedules = _plan_optimizers(config, module, precision, problems)
+    attempt(problems, lambda: strategy.share_out(module))
+    optimizers, schedules = _plan_optimizers(config, module, precision, strategy, problems)
     _fuse(config, optimizers)
     tng_loader = None
     if can_be_called(module, "tng_dataloader"):
@@ -268,7 +270,7 @@ def _plan_saver(
 
 
 def _plan_optimizers(
-    config: Config, module: LightningModule, precision: Precision, problems: list[Problem]
+    config: Config, module: LightningModule, precision: Precision, strategy: Strategy, problems: list[Problem]
 ) -> tuple[list[Optimizer], list[Schedule]]:
     if not can_be_called(module, "configure_optimizers", "training_step"):
         return [], []
@@ -280,7 +282,7 @@ def _plan_optimizers(
     if found is None:
         return [], []
     takes_optimizer = takes_one_more(module, "training_step")
-    problems += checks.optimizer_problems(module, found[0], takes_optimizer, precision)
+    problems += checks.optimizer_problems(module, found[0], takes_optimizer, precision, strategy)
     return found
 
 
@@ -354,7 +356,9 @@ def _plan_windows(
     run.timings.begin(basis.strategy.device, lambda: run.progress.nb_optimizer_steps - nb_before)
     build: Callable[[StepParts], TrainWindow] = build_train_window
     if basis.share.nb > 1:
-        build = partial(build_round_window, strategy=basis.strategy, share=basis.share, module=module, config=config)
+        strategy, share = basis.strategy, basis.share
+        in_order = adds_in_order(config.exact_elastic, share, strategy.processes.nb, config.accumulate_grad_batches)
+        build = partial(build_round_window, strategy=strategy, share=share, module=module, in_order=in_order)
     return build(parts), run.timings.sampling(build(with_timers(parts, run.timings)))
 
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from pytorch_lightning.checkpoints.checkpoint import restore_module, upgrade
 from pytorch_lightning.checkpoints.folders import open_folder
 from pytorch_lightning.checkpoints.run_store import FoundRun, RunStore, find_runs
+from pytorch_lightning.checkpoints.sharded import read_any
 from pytorch_lightning.checkpoints.snapshot import changed_tensors
-from pytorch_lightning.checkpoints.store import read_checkpoint
 from pytorch_lightning.errors import CheckpointError, Notices
 from pytorch_lightning.processes import Processes
 from pytorch_lightning.root_module.root_module import LightningModule
@@ -60,7 +60,7 @@ def find_continued(config: Config, module: LightningModule, processes: Processes
     restarted = config.resume is None and job is not None and was_restarted(os.environ)
     if config.resume not in (None, "auto"):
         path = str(config.resume)
-        return Continued(upgrade(read_checkpoint(path), path), path)
+        return Continued(upgrade(read_any(path), path), path)
     if config.fast_dev_run:
         return None
     if config.resume is None and not restarted:

@@ -118,11 +118,10 @@ class RollingSaves:
         began = time.monotonic()
         if self._is_first or self._saver.strategy.saves_together:
             checkpoint = self._saver.checkpoint()
+            module_state = self._saver.strategy.whole(self._saver.module.state_dict())
             if self._is_first:
                 fault("rolling.save")
-                self._open(None).save(
-                    checkpoint, step, wait=wait, finished=finished, module_state=self._saver.module.state_dict()
-                )
+                self._open(None).save(checkpoint, step, wait=wait, finished=finished, module_state=module_state)
         self._saved_at, self._saved_step = time.monotonic(), step
         self._cost = self._saved_at - began
 

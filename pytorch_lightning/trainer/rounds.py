@@ -7,7 +7,7 @@ numbers don't depend on how many processes there are.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
 from typing import Any
@@ -16,13 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pytorch_lightning.data.sharing import IDLE
+from pytorch_lightning.data.sharing import IDLE, Spare
 from pytorch_lightning.errors import FitError
 from pytorch_lightning.processes import Share
 from pytorch_lightning.seeding import MODEL, seed_device, seed_streams
 from pytorch_lightning.strategies.strategy import Strategy
-from pytorch_lightning.trainer.buffers import Buffers
-from pytorch_lightning.trainer.config import Config
+from pytorch_lightning.trainer.buffers import Buffers, kept_buffers
 from pytorch_lightning.trainer.exact_sum import ExactSum
 from pytorch_lightning.trainer.metrics import Metrics, check_loss, read_output
 from pytorch_lightning.trainer.optimizers import clear_gradients, gradients_of, needs_closure
@@ -43,9 +42,7 @@ class Round:
 class Rounds:
     """One window's rounds: their batches, the gradients, the sum over processes, and the step."""
 
-    def __init__(
-        self, parts: StepParts, strategy: Strategy, share: Share, module: nn.Module, exact_elastic: bool
-    ) -> None:
+    def __init__(self, parts: StepParts, strategy: Strategy, share: Share, module: nn.Module, in_order: bool) -> None:
         self.parts, self.strategy, self.share = parts, strategy, share
         each = range(len(parts.optimizers))
         self.groups = [(i,) for i in each] if parts.takes_optimizer else [tuple(each)]
@@ -54,7 +51,10 @@ class Rounds:
         self.update = build_update(parts, [Window() for _ in each], self.stepped)
         self.buffers = Buffers(module, strategy, len(share.mine))
         self.table = RoundTable(parts, strategy, share)
-        self._exact = ExactSum(parts.optimizers, share, strategy.processes) if exact_elastic else None
+        self.spare = Spare(strategy.processes) if strategy.runs_together else None
+        self._module = module
+        self._exact = ExactSum(parts.optimizers, share, strategy.processes) if in_order else None
+        # what a user's optimizer_step lets wait was exchanged already
         self._held = HeldGradients() if parts.optimizer_step is not None else None
         self._step = parts.timed("forward", parts.step)
         self._backward = parts.timed("backward", parts.precision.backward)
@@ -62,8 +62,10 @@ class Rounds:
 
     def next_round(self, batches: Iterator[Any], ahead: int = 0) -> Round:
         """The next round, on the device; without slots at the end of the epoch."""
-        parts, taken = self.parts, Round()
+        parts, taken, drawn = self.parts, Round(), list[Any]()
         for virtual_rank, batch in zip(self.share.mine, batches, strict=False):
+            if self.spare is not None:
+                drawn.append(batch)
             if batch is not None and batch is not IDLE:
                 self._seed(virtual_rank, 0, ahead)
                 if parts.before_batch and -1 in [hook(batch) for hook in parts.before_batch]:
@@ -73,6 +75,8 @@ class Rounds:
                     batch = parts.to_device(batch)
             # a batch that is skipped has a place in the epoch and no weight
             taken.slots.append((virtual_rank, IDLE if batch is None else batch))
+        if self.spare is not None and taken.slots:
+            self.spare.take(drawn)
         return taken
 
     def run(self, taken: Round, group: int, last: bool, ahead: int = 0) -> tuple[Any, Any]:
@@ -90,6 +94,8 @@ class Rounds:
                     if batch is not IDLE:
                         shown = self._run_batch(batch, virtual_rank, group, ahead)
                         prog = shown if prog is None else prog
+                    elif self.spare is not None:
+                        self._run_along(virtual_rank, group, ahead)
                     elif exchanges and self._exact is None:
                         self.strategy.run_idle()
                 if self._exact is not None:
@@ -108,19 +114,50 @@ class Rounds:
         self._backward(loss if count is None else loss * (count / self.weights[group].reference))
         return prog or {}
 
+    def _run_along(self, virtual_rank: int, group: int, ahead: int = 0) -> None:
+        """Take part in a pass of the other processes, with a batch that weighs nothing."""
+        assert self.spare is not None
+        parts, batch = self.parts, self.spare.batch
+        if batch is None:  # nobody has one
+            return
+        self._seed(virtual_rank, group, ahead)
+        batch = batch if parts.to_device is None else parts.to_device(batch)
+        extra = (group,) if parts.takes_optimizer else ()
+        with kept_buffers(self._module):
+            loss, _, _ = read_output(parts.step(batch, parts.progress.batch_nb, *extra), parts.name, parts.progress)
+            parts.precision.backward(loss * 0.0)
+
     def _seed(self, virtual_rank: int, group: int, ahead: int) -> None:
         word = seed_streams(self.parts.seed, MODEL, self.parts.progress.global_step + ahead, virtual_rank, group)
         if self.parts.on_device:
             seed_device(word)
 
     def _requiring(self, group: int) -> AbstractContextManager[None]:
-        return only_requiring(self.parts.optimizers, group) if self.parts.takes_optimizer else nullcontext()
+        if not self.parts.takes_optimizer:
+            return nullcontext()
+        alone = self.strategy.processes.nb == 1
+        return only_requiring(self.parts.optimizers, group) if alone else self._only(group)
+
+    @contextmanager
+    def _only(self, group: int) -> Iterator[None]:
+        """A scope for a pass that is for one group of several."""
+        # DDP remembers that they have gradients, so it must find some
+        optimizers, others = self.parts.optimizers, HeldGradients(zeros=True)
+        rest = [optimizer for i, optimizer in enumerate(optimizers) if i not in self.groups[group]]
+        # otherwise an exchange would take along, too early, what the others have so far
+        others.take(rest)
+        with only_requiring(optimizers, group):
+            yield
+        others.put_back(rest)
 
     def exchange_late(self, group: int) -> None:
         """The window ended before its last round: exchange what there is."""
         if self._exact is None:
             with self._requiring(group), self.strategy.exchanging(True):
-                self.strategy.run_idle()
+                if self.spare is not None:
+                    self._run_along(self.share.mine[-1], group)
+                else:
+                    self.strategy.run_idle()
 
     def make_ready(self, group: int) -> bool:
         """Turn the sums of gradients into means; False where no virtual rank had a batch."""
@@ -169,15 +206,15 @@ class Rounds:
 
 
 def build_round_window(
-    parts: StepParts, *, strategy: Strategy, share: Share, module: nn.Module, config: Config
+    parts: StepParts, *, strategy: Strategy, share: Share, module: nn.Module, in_order: bool
 ) -> TrainWindow:
-    """The window function where there are several virtual ranks."""
-    rounds = Rounds(parts, strategy, share, module, config.exact_elastic)
+    """The window function where there are several virtual ranks. ``in_order``: see ``exact_sum``."""
+    rounds = Rounds(parts, strategy, share, module, in_order)
     if any(map(needs_closure, parts.optimizers)):
         # of the further evaluations nothing is kept, and a line search may well try a point whose loss isn't finite
         tried = replace(parts, metrics=Metrics(), nonfinite=lambda loss: None)
-        again = Rounds(tried, strategy, share, module, config.exact_elastic)
-        again.buffers, again.weights = rounds.buffers, rounds.weights
+        again = Rounds(tried, strategy, share, module, in_order)
+        again.buffers, again.weights, again.spare = rounds.buffers, rounds.weights, rounds.spare
         return build_closure_rounds(rounds, again)
     progress, groups = parts.progress, range(len(rounds.groups))
 
@@ -251,16 +288,17 @@ def build_closure_rounds(rounds: Rounds, again: Rounds) -> TrainWindow:
 
 
 class HeldGradients:
-    """Gradients of optimizers that a user's ``optimizer_step`` lets wait: they were exchanged already, so they are
-    put aside while those of the next window are."""
+    """Gradients that are put aside while others are exchanged."""
 
-    def __init__(self) -> None:
+    def __init__(self, zeros: bool = False) -> None:
         self._held: dict[Any, Tensor] = {}
+        self._zeros = zeros
 
     def take(self, optimizers: Sequence[Optimizer]) -> None:
         """Put aside what is there."""
         for parameter in gradients_of(optimizers):
-            self._held[parameter], parameter.grad = parameter.grad, None
+            self._held[parameter] = parameter.grad
+            parameter.grad = torch.zeros_like(parameter.grad) if self._zeros else None
 
     def put_back(self, optimizers: Sequence[Optimizer]) -> None:
         """Add what was put aside."""

@@ -18,9 +18,11 @@ from pytorch_lightning.checkpoints.checkpoint import (
     plain_hparams,
     to_plain,
 )
+from pytorch_lightning.checkpoints.sharded import write_sharded
 from pytorch_lightning.checkpoints.store import write_checkpoint
 from pytorch_lightning.data.replay import ReplayableLoader
 from pytorch_lightning.errors import CheckpointError, FitError
+from pytorch_lightning.processes import own_piece
 from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.trainer.optimizers import Schedule
 from pytorch_lightning.trainer.run import FitRun
@@ -105,12 +107,13 @@ class Saver:
     stop_on_nan: bool
     strategy: Strategy
 
-    def checkpoint(self, weights_only: bool = False) -> dict[str, Any]:
-        """Everything as one dict of plain data."""
+    def checkpoint(self, weights_only: bool = False, whole: bool = True) -> dict[str, Any]:
+        """Everything as one dict of plain data; without ``whole`` tensors that are cut up stay so."""
+        gather: Any = self.strategy.whole if whole else (lambda data: data)
         progress = self.run.progress
         self.run.tick()
         checkpoint: dict[str, Any] = {
-            **module_part(self.module),
+            **gather(module_part(self.module)),
             "epoch": progress.epoch,
             "global_step": progress.global_step,
             "hparams": plain_hparams(self.module.hparams, self.run.notices),
@@ -118,9 +121,11 @@ class Saver:
             "library": f"pytorch-lightning-classic {__version__}, torch {torch.__version__}",
         }
         if not weights_only:
-            checkpoint["optimizer_states"] = [optimizer.state_dict() for optimizer in self.optimizers]
+            checkpoint["optimizer_states"] = [gather(o.state_dict()) for o in self.optimizers]
             checkpoint["lr_schedulers"] = [schedule.scheduler.state_dict() for schedule in self.schedules]
             checkpoint["parts"] = {name: part.state_dict() for name, part in self.parts.items()}
+        if whole and not self.strategy.processes.is_first:
+            return {}
         own = {key: checkpoint[key] for key in TRAINER_KEYS if key in checkpoint}
         self.module.on_save_checkpoint(checkpoint)
         changed = [key for key, value in own.items() if checkpoint.get(key) is not value]
@@ -130,20 +135,37 @@ class Saver:
             )
         return {key: to_plain(value, f"checkpoint[{key!r}]") for key, value in checkpoint.items()}
 
+    def save_pieces(self, folder: str | Path) -> bool:
+        """Write a checkpoint as a folder in which each process puts what it holds; False where it was left out."""
+        if not self.is_finite(str(folder)):
+            return False
+        write_sharded(self.checkpoint(whole=False), folder, self.strategy.processes)
+        return True
+
     def save(self, path: str | Path, weights_only: bool = False) -> bool:
         """Write a checkpoint; False where it was left out since a weight isn't finite."""
         if not self.is_finite(str(path)):
             return False
-        is_first = self.strategy.processes.is_first
-        if is_first or self.strategy.saves_together:
+        processes = self.strategy.processes
+        problem = None
+        if processes.is_first or self.strategy.saves_together:
             checkpoint = self.checkpoint(weights_only)
-            if is_first:
-                write_checkpoint(checkpoint, path)
+            try:
+                if processes.is_first:
+                    write_checkpoint(checkpoint, path)
+            except CheckpointError as error:
+                problem = str(error)
+        # when anybody goes on the file is there; and nobody waits for one that couldn't write it
+        problem = processes.from_first(problem)
+        if problem is not None:
+            raise CheckpointError(problem)
         return True
 
     def is_finite(self, what: str) -> bool:
         """Whether every weight is; otherwise ``what`` isn't to be written, which is an error or a notice."""
-        if all(bool(torch.isfinite(p).all()) for p in self.module.parameters() if p.is_floating_point()):
+        weights = (own_piece(p) for p in self.module.parameters() if p.is_floating_point())
+        finite = all(bool(torch.isfinite(weight).all()) for weight in weights)
+        if all(self.strategy.processes.gather(finite)) if self.strategy.saves_together else finite:
             return True
         text = f"a weight isn't finite, so {what} isn't written; what was saved before stays"
         if self.stop_on_nan:
@@ -163,6 +185,7 @@ class Saver:
                     f" {len(targets)}. Resume with the model that wrote it."
                 )
             for target, state in zip(targets, states, strict=True):
+                state = self.strategy.cut_up(target, state) if kind == "optimizers" else state
                 load_part(target, state, f"{path}: {type(target).__name__}")
         for name, part in self.parts.items():
             if name in checkpoint["parts"]:

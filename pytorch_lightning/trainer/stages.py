@@ -8,11 +8,12 @@ import torch
 
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.checkpoints.checkpoint import restore_module
-from pytorch_lightning.checkpoints.store import read_checkpoint
+from pytorch_lightning.checkpoints.sharded import read_any
 from pytorch_lightning.errors import CheckpointError, raise_together
 from pytorch_lightning.launchers.environment import is_loss_of_another
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.root_module.root_module import LightningModule
+from pytorch_lightning.root_module.summary import summarize
 from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.timings import hint
 from pytorch_lightning.trainer.afterwards import Afterwards
@@ -30,7 +31,10 @@ def announce(plan: FitPlan) -> None:
     processes = plan.strategy.processes
     if not plan.config.print_weights_summary or not processes.is_first:
         return
-    plan.module.summarize()
+    if plan.strategy.runs_together:  # sizes would need a forward pass, in which everybody takes part
+        print(summarize(plan.module, None), flush=True)
+    else:
+        plan.module.summarize()
     folder = next((logger.folder for logger in plan.loggers.loggers if logger.folder is not None), None)
     print(
         f"training on {plan.strategy.device}"
@@ -59,6 +63,7 @@ def finish_fit(plan: FitPlan, failed: bool) -> None:
             plan.at_save_point()
             with run.timings.measuring("saving"):
                 plan.rolling.end(interrupted=run.interrupted)
+            plan.strategy.give_back(plan.module)
     except Exception as error:
         note_place(error, run)
         raise
@@ -99,7 +104,8 @@ def run_stage(
     if ckpt is not None:
         path = path_of(ckpt, callbacks)
         strategy.processes.wait()  # rank 0 may still be writing it
-        restore_module(module, read_checkpoint(path), path)
+        restore_module(module, read_any(path), path)
+    strategy.share_out(module)
     if loader is None:
         loader = module.val_dataloader if stage == "validation" else module.test_dataloader
     percent = {"validation": config.val_percent_check, "test": config.test_percent_check}.get(stage, 1.0)
@@ -118,6 +124,7 @@ def run_stage(
         gather=stage == "predict" or config.gather_validation,
     )
     result = run_evaluation(plan, 0)
+    strategy.give_back(module)
     if stage == "predict":
         return [] if write_to is not None else result
     log_result(fit_plan, module, result)

@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import inspect
-import os
 import signal
 import threading
 from argparse import Namespace
@@ -24,6 +23,7 @@ from pytorch_lightning.trainer import checks, files, stages
 from pytorch_lightning.trainer.afterwards import Afterwards
 from pytorch_lightning.trainer.attributes import ReadAttributes
 from pytorch_lightning.trainer.config import OBJECT_OPTIONS, build_config, resolve_aliases
+from pytorch_lightning.trainer.deterministic import deterministic
 from pytorch_lightning.trainer.fit_plan import FitPlan
 from pytorch_lightning.trainer.loop import run_fit
 from pytorch_lightning.trainer.placement import choose_strategy, nb_to_start
@@ -107,7 +107,8 @@ class Trainer(ReadAttributes):
     *Where*
     gpus: None is the CPU; a number of GPUs, a list, '0,1', or -1 for all
     nb_processes: processes to start on this machine where no GPUs are used; more than 1 means 'ddp'
-    distributed_backend: None, 'dp' (several GPUs in one process), 'ddp' (a process for each), or a strategy object
+    distributed_backend: None, 'dp' (several GPUs in one process), 'ddp' (a process for each), 'fsdp' (a process for
+        each, which holds a piece of every weight), or a strategy object
     nb_gpu_nodes: machines; torchrun or srun starts the processes on each
     virtual_ranks: batches in the global batch; None is the number of processes at the first start
     exact_elastic: true gives the same bits on any number of processes, at the cost of a slower exchange
@@ -223,7 +224,7 @@ class Trainer(ReadAttributes):
             self._watched(strategy),
             seeding.preserved(),
             torch.enable_grad(),
-            _deterministic(self.config.deterministic),
+            deterministic(self.config.deterministic),
             _stopping_on_interrupt(run),
         ):
             plan = self._plan = plan_fit(
@@ -289,7 +290,7 @@ class Trainer(ReadAttributes):
         problems: list[Problem] = []
         strategy, callbacks = self._take_place(run, problems)
         raise_together(problems)
-        with self._watched(strategy), seeding.preserved(), _deterministic(self.config.deterministic):
+        with self._watched(strategy), seeding.preserved(), deterministic(self.config.deterministic):
             callbacks = self._with_watchdog(callbacks)
             return stages.run_stage(stage, self.config, run, callbacks, strategy, self._plan, ckpt, loader, write_to)
 
@@ -381,20 +382,3 @@ def _stopping_on_interrupt(run: FitRun) -> Iterator[None]:
     finally:
         run.running = False
         signal.signal(signal.SIGINT, before if before is not None else signal.default_int_handler)
-
-
-@contextlib.contextmanager
-def _deterministic(wanted: bool) -> Iterator[None]:
-    """A scope in which torch uses deterministic algorithms only, if ``wanted``."""
-    if not wanted:
-        yield
-        return
-    before, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=warns)
-        torch.backends.cudnn.benchmark = benchmark

@@ -1,0 +1,227 @@
+"""One process per device, weights, gradients and optimizer state cut up among them: torch's FSDP2."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from pytorch_lightning.errors import MisconfigurationException
+from pytorch_lightning.processes import Processes
+from pytorch_lightning.strategies.strategy import Strategy
+
+HOLDERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+"""Modules that are never called, so that nothing would bring their weights together."""
+
+
+class FullySharded(Strategy):
+    """Each process holds a piece of every weight, of its gradient and of its optimizer state.
+
+    The weights are brought together in groups, each for as long as it computes. ``shard`` says which modules are a
+    group: types, or a function of a module; without it every module of at least ``min_parameters`` is one, innermost
+    first, and what remains is the last. A module that is a group must be called as a module (``self.block(x)``, not
+    ``self.block.encode(x)``). ``options`` go to ``torch.distributed.fsdp.fully_shard``.
+
+    In hooks between steps the module's parameters are ``DTensor``s: ``p.full_tensor()``, called in every process, is
+    the whole one. Precisions are autocast's, as in other strategies: weights, sums of gradients and normalisation
+    stay in float32 under 'bf16' and '16'. One process alone has nothing to share, so it holds all. Source: Zhao et
+    al., "PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel" (2023).
+    """
+
+    name = "fsdp"
+
+    def __init__(
+        self,
+        min_parameters: int = 1_000_000,
+        shard: Sequence[type[nn.Module]] | Callable[[nn.Module], bool] | None = None,
+        **options: Any,
+    ) -> None:
+        self._min_parameters, self._options = min_parameters, options
+        self._shard = shard
+        self._entry: Any = None
+        self._before: list[tuple[nn.Module, type, set[str]]] = []
+        self._originals: list[tuple[nn.Module, str, nn.Parameter]] = []
+
+    def attach(self, device: torch.device, processes: Processes, devices: Sequence[torch.device] = ()) -> None:
+        super().attach(device, processes, devices)
+        self._entry = None
+        self.runs_together = self.saves_together = processes.nb > 1
+
+    def place(self, module: nn.Module, dtype: torch.dtype | None) -> None:
+        # whole on the device only where it stays whole; otherwise ``share_out`` brings a piece there
+        module.to(self.device if self.processes.nb == 1 else None, dtype)
+
+    def share_out(self, module: nn.Module) -> None:
+        if self.processes.nb == 1:
+            return
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        scalars = [name for name, p in module.named_parameters() if p.dim() == 0]
+        if scalars:
+            raise MisconfigurationException(
+                f"distributed_backend='fsdp' can't cut up the parameters {scalars}, which have no dimension. Give them"
+                " one: nn.Parameter(torch.zeros(1))."
+            )
+        mesh = init_device_mesh(self.device.type, (self.processes.nb,))
+        self._before = [(m, m.__class__, set(vars(m))) for m in module.modules()]
+        self._originals = [
+            (owner, name, parameter)
+            for owner in module.modules()
+            for name, parameter in owner._parameters.items()
+            if parameter is not None
+        ]
+        for group in self._groups(module):
+            fully_shard(group, mesh=mesh, **self._options)
+        # the module itself isn't wrapped: it keeps its class, and every step of it can be the way in
+        self._entry = fully_shard(Entry(module), mesh=mesh, **self._options)
+        for _, _, parameter in self._originals:
+            parameter.data = parameter.data.new_empty(0)
+        self._before = [(m, kind, set(vars(m)) - names) for m, kind, names in self._before]
+
+    def _groups(self, module: nn.Module) -> list[nn.Module]:
+        """The modules that are a group of their own, innermost first."""
+        owners: dict[Tensor, set[nn.Module]] = {}
+        for owner, _, parameter in self._originals:
+            owners.setdefault(parameter, set()).add(owner)
+        groups: list[nn.Module] = []
+        taken: set[Tensor] = set()
+        for candidate in reversed(list(module.modules())):
+            inside = set(candidate.modules())
+            parameters = set(candidate.parameters())
+            # a weight that is tied to one elsewhere stays with it, in the last group
+            tied = any(not owners[p] <= inside for p in parameters)
+            if candidate is module or isinstance(candidate, HOLDERS) or tied or not parameters - taken:
+                continue
+            if self._is_group(candidate, sum(p.numel() for p in parameters - taken)):
+                groups.append(candidate)
+                taken |= parameters
+        return groups
+
+    def _is_group(self, module: nn.Module, nb_parameters: int) -> bool:
+        if self._shard is None:
+            return nb_parameters >= self._min_parameters
+        return bool(self._shard(module)) if callable(self._shard) else isinstance(module, tuple(self._shard))
+
+    @torch.no_grad()
+    def give_back(self, module: nn.Module) -> None:
+        if self._entry is None:
+            return
+        from torch.distributed._composable_state import _module_state_mapping  # no public call undoes fully_shard
+
+        whole: dict[Tensor, Tensor] = {}
+        for owner, name, original in self._originals:
+            piece: Any = owner._parameters.get(name)
+            if is_cut_up(piece):
+                if original not in whole:
+                    whole[original] = gathered(piece).to(original.device)
+                    original.data, original.grad = whole[original], None
+                    original.requires_grad = piece.requires_grad
+                owner._parameters[name] = original
+        for changed, kind, added in self._before:
+            changed.__class__ = kind
+            _module_state_mapping.pop(changed, None)
+            for attribute in added:
+                del changed.__dict__[attribute]
+            remove_hooks_of("torch.distributed.fsdp", changed)
+        self._entry, self._before, self._originals = None, [], []
+        module.cpu()  # where it came from: no device may have the room for all of it
+
+    def step_function(self, module: nn.Module, name: str, *, takes_optimizer: bool = False) -> Callable[..., Any]:
+        if self._entry is None:
+            return getattr(module, name)  # type: ignore[no-any-return]
+        entry = self._entry
+        if name == "training_step":
+            return lambda *arguments: entry(name, *arguments)
+
+        def step(*arguments: Any) -> Any:
+            try:
+                return entry(name, *arguments)
+            finally:
+                entry.reshard()  # there is no backward pass that would
+
+        return step
+
+    @contextmanager
+    def _not_exchanging(self) -> Iterator[None]:
+        self._entry.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            self._entry.set_requires_gradient_sync(True)
+
+    def exchanging(self, last: bool) -> AbstractContextManager[Any]:
+        return nullcontext() if last or self._entry is None else self._not_exchanging()
+
+    @torch.no_grad()
+    def whole(self, data: Any) -> Any:
+        if is_cut_up(data):
+            tensor = gathered(data)
+            return tensor.cpu() if self.processes.is_first else tensor.new_empty(0)
+        if isinstance(data, dict):
+            copy = type(data)((key, self.whole(value)) for key, value in data.items())
+            vars(copy).update(vars(data)) if hasattr(data, "__dict__") else None  # the _metadata of a state_dict
+            return copy
+        return type(data)(map(self.whole, data)) if type(data) in (list, tuple) else data
+
+    def refusal(self, optimizer: Optimizer) -> str | None:
+        if self._entry is not None and isinstance(optimizer, torch.optim.LBFGS):
+            return "LBFGS makes one vector of all gradients, and torch can't do that with pieces of them. Use 'ddp'"
+        return None
+
+    def cut_up(self, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        from torch.distributed.tensor import distribute_tensor
+
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        names = [name for group in state["param_groups"] for name in group["params"]]
+        by_name = dict(zip(names, parameters, strict=False))
+
+        def piece(value: Any, parameter: Any) -> Any:
+            if not is_cut_up(parameter) or not isinstance(value, Tensor) or value.shape != parameter.shape:
+                return value
+            value = value.to(self.device)
+            return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
+
+        cut = {
+            name: {key: piece(value, by_name.get(name)) for key, value in values.items()}
+            for name, values in state["state"].items()
+        }
+        return {**state, "state": cut}
+
+
+def is_cut_up(tensor: Any) -> bool:
+    """Whether ``tensor`` is a ``DTensor``, whose import alone costs half a second."""
+    return hasattr(tensor, "full_tensor")
+
+
+def gathered(piece: Any) -> Tensor:
+    """The whole tensor, in memory of its size: torch leaves it in a padded buffer, which would be saved along."""
+    whole: Tensor = piece.full_tensor()
+    return whole if whole.untyped_storage().nbytes() == whole.nbytes else whole.clone()
+
+
+class Entry(nn.Module):
+    """The way into every step of a module: torch brings the weights together around a ``forward``."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, name: str, *arguments: Any) -> Any:
+        return getattr(self.module, name)(*arguments)
+
+
+def remove_hooks_of(package: str, module: nn.Module) -> None:
+    """Remove the hooks that ``package`` registered on ``module``."""
+    tables = [table for name, table in vars(module).items() if "hooks" in name and isinstance(table, dict)]
+    theirs = set()
+    for table in tables:
+        for key, hook in table.items():
+            function = getattr(hook, "hook", hook)
+            if str(getattr(function, "__module__", "")).startswith(package):
+                theirs.add(key)
+    for table in tables:
+        for key in theirs & set(table):
+            del table[key]
