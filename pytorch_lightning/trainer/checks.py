@@ -12,6 +12,8 @@ from torch.utils.data import DataLoader
 
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.checkpoints.checkpoint import module_part
+from pytorch_lightning.checkpoints.folders import is_remote
+from pytorch_lightning.checkpoints.run_store import folder_problem
 from pytorch_lightning.data.replay import length_of, shuffles
 from pytorch_lightning.errors import Notices, Problem, attempt, describe, noting, raise_together
 from pytorch_lightning.precision.precision import Precision
@@ -159,8 +161,10 @@ def folder_problems(config: Config) -> list[Problem]:
     problems = [
         Problem(f"{name} can't be written", f"{path!r}: {reason}", "Choose another folder")
         for name, path in named
-        if (reason := why_not_writable(Path(path))) is not None
+        if not is_remote(path) and (reason := why_not_writable(Path(path))) is not None
     ]
+    if is_remote(config.default_save_path) and (remote := folder_problem(config.default_save_path)) is not None:
+        problems.append(remote)
     files = [(os.path.abspath(keeper.filepath), keeper.prefix) for keeper in keepers]
     problems += [
         Problem("two ModelCheckpoints write the same files", f"the folder {folder!r} twice", "Give each a prefix")

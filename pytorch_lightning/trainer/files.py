@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytorch_lightning.checkpoints.checkpoint import plain_hparams
+from pytorch_lightning.checkpoints.folders import is_remote, open_folder
 from pytorch_lightning.errors import MisconfigurationException, Notices
 from pytorch_lightning.loggers import CSVLogger, Logger, TestTubeLogger
 from pytorch_lightning.loggers.csv_logger import make_folder
@@ -58,7 +59,7 @@ def open_loggers(
     return group
 
 
-def home_of(config: Config, module: LightningModule) -> tuple[str, str] | None:
+def home_of(config: Config, module: LightningModule) -> tuple[str, str]:
     """Under which folder and name the runs of ``module`` lie: ``{folder}/{name}/version_{n}``.
 
     A run that logs nothing keeps its saves where it would log by default.
@@ -77,11 +78,14 @@ def folder_for_saves(
     """The folder of the rolling saves; None where none are to be kept. ``wanted``: the user asked for them."""
     if run.scratch is not None:
         return None
+    if continued_folder is None and is_remote(config.default_save_path):
+        parent = "/".join(home_of(config, module))
+        taken = [int(name[8:]) for name in open_folder(parent).names() if name[:8] == "version_" and name[8:].isdigit()]
+        return f"{parent}/version_{max(taken, default=-1) + 1}/checkpoints"
     folder = continued_folder or (None if run.folder is None else str(run.folder))
     if folder is None and wanted:
         home = home_of(config, module)
-        if home is not None:
-            folder = os.path.join(*home, f"version_{make_folder(Path(*home))}")
+        folder = os.path.join(*home, f"version_{make_folder(Path(*home))}")
     return None if folder is None else f"{folder}/checkpoints"
 
 
@@ -91,14 +95,19 @@ def reopen_loggers(config: Config, module: LightningModule, run: FitRun, notices
     if given is False or run.version is None or config.fast_dev_run:
         return LoggerGroup([], notices)
     if given is None:
-        return LoggerGroup([CSVLogger(config.default_save_path, type(module).__name__, run.version)], notices)
+        return LoggerGroup([CSVLogger(_local(config.default_save_path), type(module).__name__, run.version)], notices)
     each = given if isinstance(given, (list, tuple)) else [given]
     return LoggerGroup([TestTubeLogger(v, notices) if is_experiment(v) else v for v in each], notices)
 
 
+def _local(path: str) -> str:
+    """Where rows go: saves may lie on other machines, rows are kept here."""
+    return "./lightning_logs" if is_remote(path) else path
+
+
 def _default_logger(config: Config, module: LightningModule, notices: Notices, version: int | None) -> list[Logger]:
     try:
-        return [CSVLogger(config.default_save_path, type(module).__name__, version)]
+        return [CSVLogger(_local(config.default_save_path), type(module).__name__, version)]
     except OSError as error:
         if config.default_save_path_given:
             raise MisconfigurationException(

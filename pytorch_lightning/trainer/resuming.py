@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from pytorch_lightning.checkpoints.checkpoint import restore_module, upgrade
-from pytorch_lightning.checkpoints.folders import open_folder
+from pytorch_lightning.checkpoints.folders import is_remote, open_folder
 from pytorch_lightning.checkpoints.run_store import FoundRun, RunStore, find_runs
 from pytorch_lightning.checkpoints.sharded import read_any
 from pytorch_lightning.checkpoints.snapshot import changed_tensors
@@ -77,8 +77,7 @@ def find_continued(config: Config, module: LightningModule, processes: Processes
 
 
 def _runs(config: Config, module: LightningModule) -> Iterator[FoundRun]:
-    home = files.home_of(config, module)
-    return iter(()) if home is None else find_runs(*home)
+    return find_runs(*files.home_of(config, module))
 
 
 def _open_newest(config: Config, module: LightningModule, notices: Notices, job: str | None) -> Continued | None:
@@ -95,7 +94,8 @@ def _open_newest(config: Config, module: LightningModule, notices: Notices, job:
             store.close()
             return None
         path = f"{run.folder}/checkpoints/{saved.name}"
-        return Continued(saved.checkpoint, path, run.folder, run.version, store)
+        version = None if is_remote(run.folder) else run.version  # rows of a remote run lie on some other machine
+        return Continued(saved.checkpoint, path, run.folder, version, store)
     return None
 
 
