@@ -1,11 +1,14 @@
 """Keep the weights after validations."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.callbacks.callback import Callback, Run
 from pytorch_lightning.callbacks.monitor import check_count, direction, is_better, worst
 from pytorch_lightning.errors import MisconfigurationException, describe
+
+VERSION = re.compile(r"(?<=version_)\d+")
 
 
 class ModelCheckpoint(Callback):
@@ -63,6 +66,7 @@ class ModelCheckpoint(Callback):
         """The files that this callback keeps, with their values."""
         self._written: set[str] = set()
         self._last_epoch: int | None = None
+        self._before = self.filepath
 
     def on_validation_end(self, run: Run, metrics: dict[str, float | int]) -> None:
         self._save(run, metrics.get(self.monitor))
@@ -126,9 +130,21 @@ class ModelCheckpoint(Callback):
         return None if self.save_top_k is None else self.monitor
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "best_path": self.best_path, "kept": dict(self.kept), "last_epoch": self._last_epoch}
+        return {
+            "best": self.best,
+            "best_path": self.best_path,
+            "kept": dict(self.kept),
+            "last_epoch": self._last_epoch,
+            "filepath": self.filepath,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self.best_path = state["best"], state["best_path"]
         self.kept, self._last_epoch = dict(state["kept"]), state["last_epoch"]
         self._written = set(self.kept)
+        self._before = state.get("filepath", self.filepath)
+
+    def go_on(self) -> None:
+        """Write on where the run that is continued wrote: a folder named after its version is the same one."""
+        if VERSION.sub("", self._before) == VERSION.sub("", self.filepath):
+            self.filepath = self._before

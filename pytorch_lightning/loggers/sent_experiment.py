@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pytorch_lightning.errors import Notices
-from pytorch_lightning.loggers.experiment_traps import mend, read_rows
+from pytorch_lightning.loggers.experiment_traps import mend, read_rows, reopen
 from pytorch_lightning.loggers.test_tube_logger import is_experiment
 
 
@@ -44,10 +44,15 @@ def unpacked(sent: Any, *, is_first: bool) -> Any:
     return sent if is_first else False
 
 
-def refresh(experiment: Any) -> None:
-    """Bring an Experiment that another process has logged to up to date: its next save writes all that it holds."""
+def refresh(experiment: Any, version: Any = None, step: int = 0) -> None:
+    """Bring an Experiment that another process has logged to up to date: its next save writes all that it holds.
+
+    ``version`` is that of the run that was continued after ``step`` batches, if one was.
+    """
     for each in experiment if isinstance(experiment, (list, tuple)) else [experiment]:
         folder = mend(each, Notices()) if is_experiment(each) else None
+        if folder is not None and version not in (None, each.version):
+            folder = reopen(each, version, step)
         path = None if folder is None else Path(folder, "metrics.csv")
         if path is not None and path.exists():
             each.metrics = read_rows(path)

@@ -121,6 +121,8 @@ def _begin_or_restore(
         saver.restore(continued.checkpoint, continued.path)
         _fuse(config, saver.optimizers)
         run.progress.forget_limits()
+        for keeper in checks.keepers_of(config) if continued.folder is not None else ():
+            keeper.go_on()
 
 
 @dataclass(frozen=True, kw_only=True)

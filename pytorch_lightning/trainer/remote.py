@@ -26,10 +26,13 @@ def run_remotely(
         "arguments": arguments,
         "random": torch.initial_seed(),
     }
+    told: dict[str, Any] = {}
     try:
-        return run_in_processes(run_job, job, nb)  # type: ignore[no-any-return]
+        told = run_in_processes(run_job, job, nb)
     finally:
-        refresh(options["experiment"])
+        version = told["counts"][2] if "counts" in told else None
+        refresh(options["experiment"], version, told.get("progress", {}).get("global_step", 0))
+    return told
 
 
 def run_job(path: str) -> dict[str, Any]:
