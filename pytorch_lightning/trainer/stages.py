@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.checkpoints.checkpoint import restore_module
 from pytorch_lightning.checkpoints.store import read_checkpoint
 from pytorch_lightning.errors import CheckpointError, raise_together
+from pytorch_lightning.faults import fault
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.strategies import Strategy
@@ -63,6 +64,7 @@ def finish_fit(plan: FitPlan, failed: bool) -> None:
         with run.timings.measuring("logging"):
             plan.loggers.close()
         run.timings.end()
+    fault("fit.end")
     if not plan.strategy.processes.is_first:
         return
     if plan.config.print_weights_summary and not failed:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from pytorch_lightning.errors import FitError
+from pytorch_lightning.faults import fault
 from pytorch_lightning.precision.precision import SKIPPED, Precision
 from pytorch_lightning.seeding import MODEL, build_seeder, seed_device
 from pytorch_lightning.timings import Timings
@@ -119,6 +120,7 @@ def build_train_window(parts: StepParts) -> TrainWindow:
         for batch in islice(batches, size):
             taken += 1
             if unfinished:
+                fault("window.inside")
                 finish_batch()
                 unfinished = False
             if batch is None:  # skipped: it has a place in the epoch, and no step
@@ -133,9 +135,11 @@ def build_train_window(parts: StepParts) -> TrainWindow:
         if taken < size:
             progress.epoch_over = True
         if has_run:
+            fault("window.backward")
             if accumulate > 1 or not takes_optimizer:
                 for which in groups:
                     update(which)
+            fault("window.stepped")
             if precision.scales:
                 precision.update()
             progress.nb_optimizer_steps += any(stepped)

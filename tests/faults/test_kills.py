@@ -1,0 +1,84 @@
+"""kill -9 at any moment, and the same program again: the bits of a run that nothing disturbed.
+
+``pytest tests/faults --kills 200`` kills as many runs at random; a mismatch says which seed and which points.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults import killing
+from tests.faults.killing import CONFIGURATIONS, POINTS, Reference, kill_at_point, kill_by_seed, run_to_the_end
+
+POINTS_OF_ALL_RUNS = [
+    ("plain", "fit.begin:1"),  # before the first save
+    ("plain", "window.backward:9"),
+    ("plain", "writer.copied:3"),
+    ("plain", "write.begin:4:cut=20000"),  # in the middle of the bytes
+    ("plain", "write.synced:3"),
+    ("plain", "write.renamed:4"),
+    ("plain", "store.prune:2"),
+    ("plain", "store.prune:6"),  # the final save replaces the others
+    ("plain", "fit.end:1"),
+    ("plain", "rows.columns:2"),
+    ("plain", "rows.written:4"),
+    ("windows", "window.inside:6"),
+    ("windows", "window.stepped:5"),  # before the schedule
+    ("windows", "epoch.trained:1"),  # after the last batch of an epoch
+    ("validations", "validation.batch:9"),
+    ("validations", "validation.run:4"),
+    ("validations", "validation.end:5"),
+    ("gan", "epoch.end:2"),
+    ("gan", "window.backward:10"),
+]
+
+
+@pytest.fixture(scope="session")
+def references(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Reference]:
+    """``references(name)``: what a configuration ends with, run once."""
+    known: dict[str, Reference] = {}
+
+    def get(name: str) -> Reference:
+        if name not in known:
+            known[name] = killing.reference(tmp_path_factory.mktemp(name), name)
+        return known[name]
+
+    return get
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "kill_seed" in metafunc.fixturenames:
+        metafunc.parametrize("kill_seed", range(metafunc.config.getoption("--kills")))
+
+
+@pytest.mark.parametrize(("name", "fault"), POINTS_OF_ALL_RUNS)
+def test_a_run_that_is_killed_at_a_point_ends_the_same(
+    tmp_path: Path, references: Callable[[str], Reference], name: str, fault: str
+) -> None:
+    assert kill_at_point(tmp_path, name, fault), f"{fault} was never reached"
+    assert run_to_the_end(tmp_path, name) == references(name).result, f"killed at {fault}"
+
+
+def test_a_run_that_is_killed_at_random_ends_the_same(
+    tmp_path: Path, references: Callable[[str], Reference], kill_seed: int
+) -> None:
+    name = sorted(CONFIGURATIONS)[kill_seed % len(CONFIGURATIONS)]
+    reference = references(name)
+    kills = kill_by_seed(tmp_path, name, kill_seed, reference.seconds)
+    assert run_to_the_end(tmp_path, name) == reference.result, f"{name}, seed {kill_seed}, killed: {kills}"
+
+
+def test_every_point_is_visited_in_some_run(tmp_path: Path) -> None:
+    """A point that nothing visits proves nothing."""
+    from tests.test_architecture import FILES
+
+    named = {point for path in FILES for point in _points_in(path)}
+    assert {point for point in named if not point.startswith("remote.")} == set(POINTS)
+
+
+def _points_in(path: Path) -> list[Any]:
+    import re
+
+    return re.findall(r'\bfault\("([\w.]+)"\)', path.read_text()) if path.name != "faults.py" else []
