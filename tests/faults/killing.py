@@ -60,7 +60,7 @@ def train(folder: str, configuration: dict[str, Any]) -> None:
     progress = trainer.progress
     assert progress is not None
     position = [progress.epoch, progress.global_step, progress.nb_optimizer_steps, progress.nb_validations]
-    best = sorted((p.name, digest(torch.load(p, weights_only=True)["state_dict"])) for p in Path(folder).glob("best/*"))
+    best = sorted((p.name, digest(torch.load(p, weights_only=True)["state_dict"])) for p in Path(folder).glob("best/[!.]*"))
     Path(folder, "end.json").write_text(
         json.dumps({"state": digest(states), "position": [*position, progress.stop_reason, best]})
     )
