@@ -38,6 +38,7 @@ def run_epoch(plan: FitPlan) -> None:
     accumulate = accumulation_at(progress.epoch, plan.config.accumulate_grad_batches)
     checks = plan.validation_batches(progress.epoch)
     next_check = next_due(checks, progress.validated_batch)
+    note_start = plan.window_start.note_for(accumulate)
 
     if not progress.epoch_started:
         progress.epoch_started = True
@@ -55,8 +56,14 @@ def run_epoch(plan: FitPlan) -> None:
             return
         is_sample = progress.nb_optimizer_steps % SAMPLE_EVERY == FIRST_SAMPLE
         run_window = sampled_window if is_sample else train_window
-        run_window(batches, min(accumulate, last - progress.batch_nb), accumulate)
-        fault("window.end")
+        if note_start is not None:
+            note_start()
+        try:
+            run_window(batches, min(accumulate, last - progress.batch_nb), accumulate)
+        except Exception as error:
+            plan.save_before(error)
+            raise
+        progress.steps_begun = False
         if run.asked or progress.global_step >= run.look_at or progress.nb_optimizer_steps >= plan.most_steps:
             plan.at_save_point()
 
@@ -75,8 +82,12 @@ def run_validation(plan: FitPlan) -> None:
     fault("validation.begin")
     plan.before_validation()
     plan.call("on_pre_performance_check")
-    with plan.run.timings.measuring("validation"):
-        metrics = run_evaluation(plan.validation, progress.nb_validations)
+    try:
+        with plan.run.timings.measuring("validation"):
+            metrics = run_evaluation(plan.validation, progress.nb_validations)
+    except Exception as error:
+        plan.save_for(error)
+        raise
     plan.call("on_post_performance_check")
     fault("validation.run")
 

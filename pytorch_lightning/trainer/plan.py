@@ -44,9 +44,10 @@ from pytorch_lightning.trainer.rolling import RollingSaves
 from pytorch_lightning.trainer.rounds import build_round_window
 from pytorch_lightning.trainer.rows import Rows
 from pytorch_lightning.trainer.run import FitRun
-from pytorch_lightning.trainer.saving import CallbacksPart, DataPart, RandomPart, Saver
+from pytorch_lightning.trainer.saving import CallbacksPart, DataPart, RandomPart, Saver, VersionsPart
 from pytorch_lightning.trainer.schedules import EpochSchedules, build_step_schedule
 from pytorch_lightning.trainer.step import StepParts, TrainWindow, build_train_window, with_timers
+from pytorch_lightning.trainer.window_start import WindowStart
 
 
 def plan_fit(
@@ -88,9 +89,7 @@ def plan_fit(
         stop_on_nan=config.stop_on_nan,
         writes=strategy.processes.is_first,
     )
-    agreement = None if run.alone else Agreement(run, strategy.processes)
-    parts = _step_parts(config, module, run, basis, rows, epoch_schedules)
-    train_window, sampled_window = _plan_windows(config, module, run, basis, parts)
+    windows = _plan_windows(config, module, run, basis, rows, epoch_schedules)
     return FitPlan(
         config=config,
         module=module,
@@ -98,8 +97,8 @@ def plan_fit(
         hooks=basis.hooks,
         loader=basis.loader,
         nb_batches=run.nb_tng_batches,
-        train_window=train_window,
-        sampled_window=sampled_window,
+        train_window=windows[0],
+        sampled_window=windows[1],
         validation=basis.validation,
         sanity=None if continued is not None else basis.sanity,
         epoch_schedules=epoch_schedules,
@@ -112,7 +111,8 @@ def plan_fit(
         optimizers=basis.optimizers,
         schedules=basis.schedules,
         strategy=strategy,
-        agreement=agreement,
+        agreement=None if run.alone else Agreement(run, strategy.processes),
+        window_start=WindowStart(module, run, loggers, basis.hooks),
     )
 
 
@@ -249,6 +249,7 @@ def _plan_saver(
         "data": DataPart(basis.loader, run, basis.seed, config.resume_check, basis.share.nb, basis.sizes),
         "epoch_schedules": epoch_schedules,
         "random": RandomPart(),
+        "versions": VersionsPart(run.notices),
     }
     return Saver(
         module=module,
@@ -341,9 +342,15 @@ def _step_parts(
 
 
 def _plan_windows(
-    config: Config, module: LightningModule, run: FitRun, basis: Basis, parts: StepParts
+    config: Config,
+    module: LightningModule,
+    run: FitRun,
+    basis: Basis,
+    rows: Rows,
+    epoch_schedules: EpochSchedules,
 ) -> tuple[TrainWindow, TrainWindow]:
     """The window function, and the same with its phases timed."""
+    parts = _step_parts(config, module, run, basis, rows, epoch_schedules)
     nb_before = run.progress.nb_optimizer_steps
     run.timings.begin(basis.strategy.device, lambda: run.progress.nb_optimizer_steps - nb_before)
     build: Callable[[StepParts], TrainWindow] = build_train_window

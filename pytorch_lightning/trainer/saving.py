@@ -1,10 +1,12 @@
 """A fit as a checkpoint, and back."""
 
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.optim import Optimizer
 
@@ -20,7 +22,7 @@ from pytorch_lightning.checkpoints.checkpoint import (
 )
 from pytorch_lightning.checkpoints.store import write_checkpoint
 from pytorch_lightning.data.replay import ReplayableLoader
-from pytorch_lightning.errors import CheckpointError, FitError
+from pytorch_lightning.errors import CheckpointError, FitError, Notices
 from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.trainer.optimizers import Schedule
 from pytorch_lightning.trainer.run import FitRun
@@ -43,6 +45,8 @@ class DataPart:
             "nb_tng_batches": self._run.nb_tng_batches,
             "sizes": self._sizes,
             "indices_crc": self._loader.crc_at(nb_done) if nb_done else None,
+            "workers": self._loader.bound_to_workers,
+            "sampler": self._loader.sampler_state(begun=nb_done > 0),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -50,6 +54,12 @@ class DataPart:
         changed = [f"{k} was {before[k]} and is {v}" for k, v in self._sizes.items() if before.get(k, v) != v]
         if changed:
             self._complain(f"the training data changed since the checkpoint: {', '.join(changed)}", "other-data")
+        workers, now = state.get("workers"), self._loader.bound_to_workers
+        if workers != now and None not in (workers, now):
+            text = "the order of an IterableDataset depends on its workers"
+            self._complain(f"{text}: num_workers was {workers} and is {now}", "other-data")
+        if state.get("sampler") is not None:
+            self._loader.load_sampler(state["sampler"], self._run.progress.epoch, self._run.progress.batch_nb)
         if state["indices_crc"] is not None:
             self._loader.expect(state["indices_crc"], self._other_order)
 
@@ -74,6 +84,30 @@ class RandomPart:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         seeding.set_generator_states(state)
+
+
+class VersionsPart:
+    """What else decides the last bits: versions, and the number of threads."""
+
+    def __init__(self, notices: Notices) -> None:
+        self._notices = notices
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+            "threads": torch.get_num_threads(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        now = self.state_dict()
+        changed = [
+            f"{name} was {state[name]} and is {now[name]}" for name in now if state.get(name, now[name]) != now[name]
+        ]
+        if changed:
+            text = f"the checkpoint was written elsewhere, so the last bits may differ: {', '.join(changed)}"
+            self._notices.say("other-versions", text)
 
 
 class CallbacksPart:

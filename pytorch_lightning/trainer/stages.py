@@ -42,7 +42,8 @@ def announce(plan: FitPlan) -> None:
 
 def note_place(error: Exception, run: FitRun) -> None:
     """Add to an exception where in the fit it was raised, unless it says so itself."""
-    if at(run.progress) not in str(error):
+    notes = [note for note in getattr(error, "__notes__", ()) if note.startswith("raised while fitting")]
+    if not notes and at(run.progress) not in str(error):
         error.add_note(f"raised while fitting {type(run.module).__name__} {at(run.progress)}")
 
 

@@ -120,7 +120,6 @@ def build_train_window(parts: StepParts) -> TrainWindow:
         for batch in islice(batches, size):
             taken += 1
             if unfinished:
-                fault("window.inside")
                 finish_batch()
                 unfinished = False
             if batch is None:  # skipped: it has a place in the epoch, and no step
@@ -135,11 +134,9 @@ def build_train_window(parts: StepParts) -> TrainWindow:
         if taken < size:
             progress.epoch_over = True
         if has_run:
-            fault("window.backward")
             if accumulate > 1 or not takes_optimizer:
                 for which in groups:
                     update(which)
-            fault("window.stepped")
             if precision.scales:
                 precision.update()
             progress.nb_optimizer_steps += any(stepped)
@@ -167,6 +164,7 @@ def build_finish_batch(parts: StepParts) -> Callable[[], None]:
     progress, after_batch = parts.progress, parts.after_batch
 
     def finish_batch() -> None:
+        fault("batch.run")
         for hook in after_batch:
             hook()
         progress.batch_nb += 1
@@ -187,15 +185,12 @@ def build_forward_backward(parts: StepParts) -> Callable[..., Any]:
         if not loss.requires_grad or loss.numel() != 1:
             check_loss(loss, name, progress)
         joins = arguments[2:] > (0,)  # not the first of several optimizers
-        if on_device:
-            record(loss.detach(), prog, joins)
-        else:
-            value = loss.item()
-            if not isfinite(value):
-                nonfinite(value)
-            record(value, prog, joins)
+        value: Tensor | float = loss.detach() if on_device else loss.item()
+        if not on_device and not isfinite(value):
+            nonfinite(value)  # type: ignore[arg-type]
         weighed = loss if window.size == 1 else window.weigh(loss, count)
         backward(weighed)
+        record(value, prog, joins)  # last: a window that fails before it has changed nothing
         return weighed
 
     return forward_backward
@@ -222,6 +217,7 @@ def build_update(parts: StepParts, windows: Sequence[Window], stepped: list[bool
     """``update(which, [closure])``: make the gradients of those optimizers ready, step them, clear. Notes in
     ``stepped`` which ones really stepped. A closure makes its gradients ready itself."""
     optimizers, before_clear, timed = parts.optimizers, parts.before_clear, partial(parts.timed, "optimizer")
+    progress = parts.progress
     before_update = [timed(function) for function in parts.before_update]
     steps = [timed(parts.precision.step_function(optimizer)) for optimizer in optimizers]
     clears_itself = [type(optimizer).zero_grad is not Optimizer.zero_grad for optimizer in optimizers]
@@ -229,6 +225,8 @@ def build_update(parts: StepParts, windows: Sequence[Window], stepped: list[bool
         steps = [build_user_step(parts, i, step) for i, step in enumerate(steps)]
 
     def update(which: Sequence[int], closure: Callable[[], Tensor] | None = None) -> None:
+        fault("update.begin")
+        progress.steps_begun = True
         window = windows[which[0]]
         correction = window.correction() if window.size > 1 else 1.0
         if closure is None and (before_update or correction != 1.0):
@@ -249,6 +247,7 @@ def build_update(parts: StepParts, windows: Sequence[Window], stepped: list[bool
                     for group in optimizers[i].param_groups:
                         for parameter in group["params"]:
                             parameter.grad = None
+        fault("update.end")
 
     return update
 

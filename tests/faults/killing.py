@@ -60,7 +60,9 @@ def train(folder: str, configuration: dict[str, Any]) -> None:
     progress = trainer.progress
     assert progress is not None
     position = [progress.epoch, progress.global_step, progress.nb_optimizer_steps, progress.nb_validations]
-    best = sorted((p.name, digest(torch.load(p, weights_only=True)["state_dict"])) for p in Path(folder).glob("best/[!.]*"))
+    best = sorted(
+        (p.name, digest(torch.load(p, weights_only=True)["state_dict"])) for p in Path(folder).glob("best/[!.]*")
+    )
     Path(folder, "end.json").write_text(
         json.dumps({"state": digest(states), "position": [*position, progress.stop_reason, best]})
     )
@@ -135,11 +137,11 @@ def kill_at_time(folder: Path, name: str, seconds: float) -> None:
 
 
 POINTS = {
-    "fit.begin": 1, "window.inside": 14, "window.backward": 20, "window.stepped": 20, "window.end": 20,
-    "epoch.trained": 3, "epoch.end": 3, "validation.begin": 3, "validation.batch": 12, "validation.run": 3,
-    "validation.end": 3, "rolling.save": 8, "writer.copy": 8, "writer.copied": 8, "writer.thread": 8, "write.begin": 8,
-    "write.written": 8, "write.synced": 8, "write.renamed": 8, "write.durable": 8, "store.prune": 6, "store.done": 8,
-    "rows.columns": 8, "rows.written": 8, "fit.end": 1,
+    "fit.begin": 1, "batch.run": 20, "update.begin": 20, "update.end": 20, "epoch.trained": 3, "epoch.end": 3,
+    "validation.begin": 3, "validation.batch": 12, "validation.run": 3, "validation.end": 3, "rolling.save": 8,
+    "writer.copy": 8, "writer.copied": 8, "writer.thread": 8, "write.begin": 8, "write.written": 8, "write.synced": 8,
+    "write.renamed": 8, "write.durable": 8, "store.prune": 6, "store.done": 8, "rows.columns": 8, "rows.written": 8,
+    "fit.end": 1,
 }  # fmt: skip
 """Every point on the way of one process, and about how often it is visited."""
 

@@ -14,7 +14,7 @@ from tests.faults.killing import CONFIGURATIONS, POINTS, Reference, kill_at_poin
 
 POINTS_OF_ALL_RUNS = [
     ("plain", "fit.begin:1"),  # before the first save
-    ("plain", "window.backward:9"),
+    ("plain", "update.begin:9"),
     ("plain", "writer.copied:3"),
     ("plain", "write.begin:4:cut=20000"),  # in the middle of the bytes
     ("plain", "write.synced:3"),
@@ -24,14 +24,14 @@ POINTS_OF_ALL_RUNS = [
     ("plain", "fit.end:1"),
     ("plain", "rows.columns:2"),
     ("plain", "rows.written:4"),
-    ("windows", "window.inside:6"),
-    ("windows", "window.stepped:5"),  # before the schedule
+    ("windows", "batch.run:6"),
+    ("windows", "update.end:5"),  # before the schedule
     ("windows", "epoch.trained:1"),  # after the last batch of an epoch
     ("validations", "validation.batch:9"),
     ("validations", "validation.run:4"),
     ("validations", "validation.end:5"),
     ("gan", "epoch.end:2"),
-    ("gan", "window.backward:10"),
+    ("gan", "update.begin:10"),
 ]
 
 
