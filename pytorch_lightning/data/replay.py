@@ -116,17 +116,16 @@ class IndexedLoader(ReplayableLoader):
                     yield batch
                     nb_given += 1
                 return
-            except RuntimeError as error:
-                if not is_death(error):
+            except (RuntimeError, OSError, EOFError) as error:
+                if not is_death(error, iterator):
                     raise
-                text = f"{error}. {OF_MEMORY}"
+                text = f"a worker of {loader_name(self._plan.loader_id)} is dead: {error}. {OF_MEMORY}"
             del iterator
             self.nb_deaths += 1
             workers = self._loader.num_workers
             if self.nb_deaths > MOST_DEATHS:
                 workers //= 2
-            again = f"{loader_name(self._plan.loader_id)} goes on at batch {nb_given + start} with {workers} workers"
-            Notices().report(f"{text} {again}")
+            Notices().report(f"{text} Training goes on exactly, with {workers} workers.")
             self._loader = self._build(workers)
             self._plan.begin_epoch(epoch, start + nb_rounds * share.nb, limit)
 
@@ -216,7 +215,7 @@ class StreamLoader(ReplayableLoader):
                     raise FitError(f"{text}. Check its dataset and its length.") from None
                 return
             except Exception as error:
-                if is_death(error):
+                if is_death(error, iterator):
                     raise FitError(
                         f"{error}. {OF_MEMORY} The stream of an IterableDataset can't be taken up in its middle:"
                         " resume='auto' goes on from the last save."
@@ -234,9 +233,12 @@ MOST_DEATHS = 3
 OF_MEMORY = "Was it killed for memory? Look at /dev/shm, and at num_workers times what one of them holds."
 
 
-def is_death(error: BaseException) -> bool:
-    """Whether ``error`` says that a loader's worker is dead."""
-    return re.match(r"DataLoader worker \(pid.*(exited unexpectedly|is killed by signal)", str(error)) is not None
+def is_death(error: BaseException, iterator: Any) -> bool:
+    """Whether ``error`` says that a worker of a loader's ``iterator`` is dead, or lies in its half-sent batch."""
+    if re.match(r"DataLoader worker \(pid.*(exited unexpectedly|is killed by signal)", str(error)):
+        return True
+    sending = isinstance(error, (ConnectionError, EOFError, FileNotFoundError))
+    return sending and not all(worker.is_alive() for worker in getattr(iterator, "_workers", ()))
 
 
 def without_signal(iterator: Any) -> Any:

@@ -64,6 +64,22 @@ def plan_fit(
 
     Raises one ``MisconfigurationException`` that lists every mistake that can be seen before the first batch.
     """
+    try:
+        return _plan_fit(config, module, run, callbacks, notices, strategy, problems)
+    except BaseException:
+        run.on_failed_plan()
+        raise
+
+
+def _plan_fit(
+    config: Config,
+    module: LightningModule,
+    run: FitRun,
+    callbacks: Sequence[Callback],
+    notices: Notices,
+    strategy: Strategy,
+    problems: list[Problem],
+) -> FitPlan:
     basis = _plan_basis(config, module, run, callbacks, notices, strategy, problems)
     epoch_schedules = EpochSchedules(basis.schedules)
     saver = _plan_saver(config, module, run, callbacks, basis, epoch_schedules)
@@ -149,6 +165,8 @@ def _plan_basis(
 ) -> Basis:
     problems = problems + checks.hook_problems(module, callbacks) + checks.folder_problems(config)
     continued = attempt(problems, lambda: find_continued(config, module, strategy.processes, notices), keep_type=True)
+    if continued is not None and continued.store is not None:
+        run.on_failed_plan = continued.store.close
     saved = None if continued is None else continued.checkpoint
     seed = saved["parts"]["data"]["seed"] if saved else torch.initial_seed() if config.seed is None else config.seed
     share = attempt(problems, lambda: plan_share(config, saved, strategy.processes)) or EVERYTHING

@@ -55,6 +55,7 @@ def finish_fit(plan: FitPlan, failed: bool) -> None:
         plan.call("on_fit_end")
         if not failed:
             plan.at_save_point()
+            fault("fit.last")
             with run.timings.measuring("saving"):
                 plan.rolling.end(interrupted=run.interrupted)
     except Exception as error:

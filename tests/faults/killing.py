@@ -29,8 +29,8 @@ class Result(NamedTuple):
     rows: list[dict[str, str]]
 
 
-def train(folder: str, configuration: dict[str, Any]) -> None:
-    """The program: it goes on where it was, as users' programs do."""
+def train(folder: str, configuration: dict[str, Any], model: Any = None) -> None:
+    """The program: it goes on where it was, as users' programs do. ``model`` is another than the configuration's."""
     import torch
 
     from pytorch_lightning import Trainer
@@ -42,18 +42,21 @@ def train(folder: str, configuration: dict[str, Any]) -> None:
     if configuration.get("watched"):
         options["early_stop_callback"] = EarlyStopping("val_loss", patience=2, verbose=0)
         options["checkpoint_callback"] = ModelCheckpoint(f"{folder}/best", save_top_k=2)
-    model = (Gan if configuration.get("gan") else Network)(configuration.get("workers", 0))
+    if model is None:
+        model = (Gan if configuration.get("gan") else Network)(configuration.get("workers", 0))
     trainer = Trainer(
-        seed=5,
-        max_nb_epochs=3,
-        default_save_path=folder,
-        add_log_row_interval=2,
-        log_save_interval=3,
-        progress_bar=False,
-        print_weights_summary=False,
-        silence=("no-validation",),
-        resume="auto",
-        **options,
+        **{
+            "seed": 5,
+            "max_nb_epochs": 3,
+            "default_save_path": folder,
+            "add_log_row_interval": 2,
+            "log_save_interval": 3,
+            "progress_bar": False,
+            "print_weights_summary": False,
+            "silence": ("no-validation",),
+            "resume": "auto",
+            **options,
+        }
     )
     assert trainer.fit(model) == 1
     states = [model.state_dict(), *(o.state_dict() for o in [*trainer.optimizers, *trainer.lr_schedulers])]
@@ -141,7 +144,7 @@ POINTS = {
     "validation.begin": 3, "validation.batch": 12, "validation.run": 3, "validation.end": 3, "rolling.save": 8,
     "writer.copy": 8, "writer.copied": 8, "writer.thread": 8, "write.begin": 8, "write.written": 8, "write.synced": 8,
     "write.renamed": 8, "write.durable": 8, "store.prune": 6, "store.done": 8, "rows.columns": 8, "rows.written": 8,
-    "fit.end": 1,
+    "fit.last": 1, "fit.end": 1,
 }  # fmt: skip
 """Every point on the way of one process, and about how often it is visited."""
 

@@ -42,7 +42,11 @@ class Network(LightningModule):
     def __init__(self, workers: int = 0) -> None:
         super().__init__()
         self.workers = workers
-        self.layers = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3))
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.layers = nn.Sequential(
+                nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3)
+            )
 
     def training_step(self, data_batch: Any, batch_nb: int) -> Any:
         x, y = data_batch

@@ -3,14 +3,15 @@
 ``pytest tests/faults --kills 200`` kills as many runs at random; a mismatch says which seed and which points.
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.faults import killing
 from tests.faults.killing import CONFIGURATIONS, POINTS, Reference, kill_at_point, kill_by_seed, run_to_the_end
+from tests.test_architecture import FILES
 
 POINTS_OF_ALL_RUNS = [
     ("plain", "fit.begin:1"),  # before the first save
@@ -35,19 +36,6 @@ POINTS_OF_ALL_RUNS = [
 ]
 
 
-@pytest.fixture(scope="session")
-def references(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Reference]:
-    """``references(name)``: what a configuration ends with, run once."""
-    known: dict[str, Reference] = {}
-
-    def get(name: str) -> Reference:
-        if name not in known:
-            known[name] = killing.reference(tmp_path_factory.mktemp(name), name)
-        return known[name]
-
-    return get
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "kill_seed" in metafunc.fixturenames:
         metafunc.parametrize("kill_seed", range(metafunc.config.getoption("--kills")))
@@ -70,15 +58,10 @@ def test_a_run_that_is_killed_at_random_ends_the_same(
     assert run_to_the_end(tmp_path, name) == reference.result, f"{name}, seed {kill_seed}, killed: {kills}"
 
 
-def test_every_point_is_visited_in_some_run(tmp_path: Path) -> None:
-    """A point that nothing visits proves nothing."""
-    from tests.test_architecture import FILES
-
+def test_kills_know_every_point() -> None:
     named = {point for path in FILES for point in _points_in(path)}
     assert {point for point in named if not point.startswith("remote.")} == set(POINTS)
 
 
 def _points_in(path: Path) -> list[Any]:
-    import re
-
     return re.findall(r'\bfault\("([\w.]+)"\)', path.read_text()) if path.name != "faults.py" else []
