@@ -107,10 +107,9 @@ class IndexedLoader(ReplayableLoader):
 
     def _revived(self, epoch: int, start: int, limit: int | None) -> Iterator[Any]:
         """The batches, from new workers where one of those that make them dies."""
-        share, nb_given = self._plan.share, 0
+        share, nb_given, dropped = self._plan.share, 0, 0
         while True:
             iterator = without_signal(iter(self._loader))
-            nb_rounds, dropped = divmod(nb_given, len(share.mine))
             try:
                 for batch in islice(iterator, dropped, None):
                     yield batch
@@ -127,6 +126,7 @@ class IndexedLoader(ReplayableLoader):
                 workers //= 2
             Notices().report(f"{text} Training goes on exactly, with {workers} workers.")
             self._loader = self._build(workers)
+            nb_rounds, dropped = divmod(nb_given, len(share.mine))
             self._plan.begin_epoch(epoch, start + nb_rounds * share.nb, limit)
 
     @property
