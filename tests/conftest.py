@@ -22,3 +22,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, A
     if report.skipped and os.environ.get("CI_NO_SKIPS") and item.get_closest_marker("root"):
         report.outcome, report.longrepr = "failed", f"may not be skipped here: {report.longrepr}"
     return report
+
+
+def pytest_addoption(parser: Any) -> None:
+    parser.addoption("--kills", type=int, default=10, help="how many runs tests/faults kills at random")

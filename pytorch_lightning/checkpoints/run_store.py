@@ -100,6 +100,8 @@ class RunStore:
         self.folder = os.fspath(folder)
         self.run_id = uuid.uuid4().hex
         """Names the run in its saves; that of the newest save once that was read."""
+        self.newest_path: str | None = None
+        """The newest save that was read or written."""
         self._files, self._keep, self._job = open_folder(folder), max(2, keep), job
         self._notices = Notices() if notices is None else notices
 
@@ -136,6 +138,7 @@ class RunStore:
                     self._files.rename(name, name + DAMAGED)
                 continue
             found = Saved(name, position_of(checkpoint), checkpoint)
+            self.newest_path = f"{self.folder}/{name}"
             self.run_id = found.position.run_id or self.run_id
             break
         if found is not None and damaged:
@@ -183,7 +186,8 @@ class RunStore:
             with contextlib.suppress(OSError):
                 self._files.remove(other)
         fault("store.done")
-        return Written(f"{self.folder}/{name}", size, time.monotonic() - start)
+        self.newest_path = f"{self.folder}/{name}"
+        return Written(self.newest_path, size, time.monotonic() - start)
 
 
 @dataclass(frozen=True)

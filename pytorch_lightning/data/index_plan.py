@@ -1,5 +1,6 @@
 """The order of an epoch as a function of (seed, epoch): which indices make which batch."""
 
+import copy
 from array import array
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
@@ -58,9 +59,15 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
         self._chosen = seeding.initial_seeds(self._generators)
         inner = sampler.sampler if type(sampler) is BatchSampler else sampler
         self._draws_once = type(inner) in DRAW_ONCE
+        each = [sampler, getattr(sampler, "sampler", None)]
+        self._stateful = next((s for s in each if hasattr(s, "state_dict") and hasattr(s, "load_state_dict")), None)
+        self._before_epoch: dict[str, Any] | None = None
+        self._loaded: dict[str, Any] | None = None
 
     def begin_epoch(self, epoch: int, start: int, limit: int | None) -> None:
         """The next iteration gives the batches ``start`` to ``limit`` of ``epoch``."""
+        if self._loaded is not None and epoch != self.epoch:
+            self._catch_up()
         self.epoch, self.start, self.limit = epoch, start, limit
         self._crcs = {0: 0}
         if not start:  # of an epoch that was resumed at its very end nothing is drawn, so nothing was compared
@@ -69,6 +76,28 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
     def crc_at(self, nb_batches: int) -> int | None:
         """The CRC of the indices of this epoch's first ``nb_batches`` batches; None where not yet drawn."""
         return self._crcs.get(nb_batches)
+
+    def sampler_state(self, begun: bool) -> dict[str, Any] | None:
+        """The state of a sampler that has one: before this epoch if that has ``begun``, otherwise as it is."""
+        if self._stateful is None:
+            return None
+        if begun:
+            return self._before_epoch
+        if self._loaded is not None:
+            self._catch_up()
+        return copy.deepcopy(self._stateful.state_dict())  # type: ignore[no-any-return]
+
+    def load_sampler(self, state: dict[str, Any], epoch: int, start: int) -> None:
+        """Put it back when ``epoch`` is drawn."""
+        if self._stateful is not None and start:
+            self.epoch, self._loaded, self._before_epoch = epoch, state, state
+        elif self._stateful is not None:
+            self._stateful.load_state_dict(state)
+
+    def _catch_up(self) -> None:
+        """Resumed at the very end of an epoch, of which nothing was drawn: its draws move the sampler's state on."""
+        for _ in self.drawn():
+            pass
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -130,6 +159,10 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
         # iter(DataLoader) draws a base seed before its sampler draws: so the order is that of list(loader)
         torch.empty((), dtype=torch.int64).random_(generator=self.generator)
         set_epoch(self.sampler, order_epoch)
+        if self._stateful is not None:
+            if self._loaded is not None:
+                self._stateful.load_state_dict(copy.deepcopy(self._loaded))
+            self._loaded, self._before_epoch = None, copy.deepcopy(self._stateful.state_dict())
         iterator = iter(self.sampler)
         first = list(islice(iterator, 1))
         inner = seeding.get_generator_states()

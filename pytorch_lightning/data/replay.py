@@ -5,6 +5,8 @@ second time around an index plan; a list is indexed; anything else (an ``Iterabl
 with an ``__iter__`` of its own) is run again from the epoch's start and the batches before the cut are dropped.
 """
 
+import contextlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence, Sized
 from itertools import islice
@@ -27,7 +29,7 @@ from pytorch_lightning import seeding
 from pytorch_lightning.data.in_memory import InMemory, is_in_memory
 from pytorch_lightning.data.index_plan import IndexPlan, set_epoch
 from pytorch_lightning.data.seeded_view import KeyedDataset, SeededDataset, SeededIterable, loader_name, pass_name
-from pytorch_lightning.errors import FitError, MisconfigurationException, describe
+from pytorch_lightning.errors import FitError, MisconfigurationException, Notices, describe
 from pytorch_lightning.processes import EVERYTHING, Share
 
 
@@ -38,6 +40,11 @@ class ReplayableLoader(ABC):
     """How many batches the epoch had, other processes' included; known once ``batches`` was used up."""
     nb_workers: int | None = None
     """How many processes make batches; None where there can't be any, or where they wouldn't help."""
+
+    takes_back = True
+    """Whether the CRC of a position that training goes back to is still known."""
+    bound_to_workers: int | None = None
+    """The number of workers, where the order depends on it."""
 
     @abstractmethod
     def batches(self, epoch: int, start: int = 0, limit: int | None = None) -> Iterator[Any]:
@@ -50,6 +57,17 @@ class ReplayableLoader(ABC):
     def expect(self, crc: int, on_other_order: Callable[[], None]) -> None:
         """Call ``on_other_order`` where the batches dropped by the next ``batches`` don't have this CRC."""
         del crc, on_other_order  # without indices there is nothing to compare
+
+    def indices_of(self, epoch: int, batch_nb: int) -> Any:
+        """What the sampler gave for a batch; None where there is none. No more batches can be taken afterwards."""
+        return None
+
+    def sampler_state(self, begun: bool) -> dict[str, Any] | None:
+        """The state of a sampler that has one: before this epoch if that has ``begun``, otherwise as it is."""
+        return None
+
+    def load_sampler(self, state: dict[str, Any], epoch: int, start: int) -> None:
+        """Put it back, for the batches from ``start`` of ``epoch``."""
 
 
 class IndexedLoader(ReplayableLoader):
@@ -71,14 +89,45 @@ class IndexedLoader(ReplayableLoader):
         draws_nothing = type(loader.dataset) is TensorDataset and loader.collate_fn is default_collate
         view = (KeyedDataset if draws_nothing else SeededDataset)(loader.dataset)
         place = {"batch_sampler": self._plan} if batched else {"batch_size": None, "sampler": self._plan}
-        self._loader: DataLoader[Any] = DataLoader(view, **place, **_options_of(loader))
+        self._build: Callable[[int], DataLoader[Any]] = lambda workers: DataLoader(
+            view, **place, **_options_of(loader, workers)
+        )
+        self.nb_deaths = 0
+        """Workers that died."""
+        self._loader: DataLoader[Any] = self._build(loader.num_workers)
         self._in_memory = InMemory(cast("TensorDataset", loader.dataset)) if is_in_memory(loader) else None
         self.nb_workers = loader.num_workers if self._in_memory is None else None
 
     def batches(self, epoch: int, start: int = 0, limit: int | None = None) -> Iterator[Any]:
         self._plan.begin_epoch(epoch, start, limit)
         set_epoch(getattr(self._loader.dataset, "_dataset", None), epoch)
-        return iter(self._loader) if self._in_memory is None else self._in_memory.batches(self._plan.drawn())
+        if self._in_memory is not None:
+            return self._in_memory.batches(self._plan.drawn())
+        return self._revived(epoch, start, limit) if self._loader.num_workers else iter(self._loader)
+
+    def _revived(self, epoch: int, start: int, limit: int | None) -> Iterator[Any]:
+        """The batches, from new workers where one of those that make them dies."""
+        share, nb_given, dropped = self._plan.share, 0, 0
+        while True:
+            iterator = without_signal(iter(self._loader))
+            try:
+                for batch in islice(iterator, dropped, None):
+                    yield batch
+                    nb_given += 1
+                return
+            except (RuntimeError, OSError, EOFError) as error:
+                if not is_death(error, iterator):
+                    raise
+                text = f"a worker of {loader_name(self._plan.loader_id)} is dead: {error}. {OF_MEMORY}"
+            del iterator
+            self.nb_deaths += 1
+            workers = self._loader.num_workers
+            if self.nb_deaths > MOST_DEATHS:
+                workers //= 2
+            Notices().report(f"{text} Training goes on exactly, with {workers} workers.")
+            self._loader = self._build(workers)
+            nb_rounds, dropped = divmod(nb_given, len(share.mine))
+            self._plan.begin_epoch(epoch, start + nb_rounds * share.nb, limit)
 
     @property
     def nb_drawn(self) -> int:  # type: ignore[override]
@@ -89,6 +138,16 @@ class IndexedLoader(ReplayableLoader):
 
     def expect(self, crc: int, on_other_order: Callable[[], None]) -> None:
         self._plan.expected, self._plan.on_other_order = crc, on_other_order
+
+    def indices_of(self, epoch: int, batch_nb: int) -> Any:
+        self._plan.begin_epoch(epoch, batch_nb, batch_nb + 1)
+        return next((indices for _, indices, _, _ in self._plan.drawn()), None)
+
+    def sampler_state(self, begun: bool) -> dict[str, Any] | None:
+        return self._plan.sampler_state(begun)
+
+    def load_sampler(self, state: dict[str, Any], epoch: int, start: int) -> None:
+        self._plan.load_sampler(state, epoch, start)
 
 
 class SequenceLoader(ReplayableLoader):
@@ -112,7 +171,7 @@ class StreamLoader(ReplayableLoader):
         self._view: SeededIterable | None = None
         self._loader = loader
         if isinstance(loader, DataLoader) and type(loader).__iter__ is DataLoader.__iter__:
-            self.nb_workers = loader.num_workers
+            self.nb_workers = self.bound_to_workers = loader.num_workers
             self._view = SeededIterable(loader.dataset, seed, loader_id)
             self._loader = DataLoader(
                 self._view, batch_size=loader.batch_size, drop_last=loader.drop_last, **_options_of(loader)
@@ -132,7 +191,7 @@ class StreamLoader(ReplayableLoader):
         for chained in (self._loader, getattr(self._loader, "dataset", None), getattr(self._loader, "sampler", None)):
             set_epoch(chained, epoch)
         seeding.seed_order(seed, epoch, loader_id, (), ())
-        iterator = iter(self._loader)
+        iterator = without_signal(iter(self._loader))
         self._used_up = iterator is self._loader
         return self._dealt(islice(self._seeded(iterator, epoch), start, limit), start)
 
@@ -156,6 +215,11 @@ class StreamLoader(ReplayableLoader):
                     raise FitError(f"{text}. Check its dataset and its length.") from None
                 return
             except Exception as error:
+                if is_death(error, iterator):
+                    raise FitError(
+                        f"{error}. {OF_MEMORY} The stream of an IterableDataset can't be taken up in its middle:"
+                        " resume='auto' goes on from the last save."
+                    ) from error
                 error.add_note(
                     f"raised by {loader_name(loader_id)} ({pass_name(loader_id, epoch)}, batch_nb {batch_nb})"
                 )
@@ -164,22 +228,50 @@ class StreamLoader(ReplayableLoader):
             batch_nb += 1
 
 
-def _options_of(loader: DataLoader[Any]) -> dict[str, Any]:
+MOST_DEATHS = 3
+"""After so many deaths of workers there are fewer of them."""
+OF_MEMORY = "Was it killed for memory? Look at /dev/shm, and at num_workers times what one of them holds."
+
+
+def is_death(error: BaseException, iterator: Any) -> bool:
+    """Whether ``error`` says that a worker of a loader's ``iterator`` is dead, or lies in its half-sent batch."""
+    if re.match(r"DataLoader worker \(pid.*(exited unexpectedly|is killed by signal)", str(error)):
+        return True
+    sending = isinstance(error, (ConnectionError, EOFError, FileNotFoundError))
+    return sending and not all(worker.is_alive() for worker in getattr(iterator, "_workers", ()))
+
+
+def without_signal(iterator: Any) -> Any:
+    """``iterator``, a dead worker of which is noticed when a batch is asked for.
+
+    torch would raise it in a signal handler, so in the middle of whatever is being done: of an optimizer's step, say.
+    """
+    with contextlib.suppress(ImportError, AttributeError, ValueError):
+        from torch._C import _remove_worker_pids, _set_worker_pids
+
+        if iterator._worker_pids_set:
+            _remove_worker_pids(id(iterator))
+            _set_worker_pids(id(iterator), ())
+    return iterator
+
+
+def _options_of(loader: DataLoader[Any], nb_workers: int | None = None) -> dict[str, Any]:
     """What a private loader takes over from the user's."""
+    nb_workers = loader.num_workers if nb_workers is None else nb_workers
     options: dict[str, Any] = {
-        "num_workers": loader.num_workers,
+        "num_workers": nb_workers,
         "collate_fn": loader.collate_fn,
         # pinning without an accelerator only warns
         "pin_memory": loader.pin_memory and torch.accelerator.is_available(),
-        "timeout": loader.timeout,
+        "timeout": loader.timeout if nb_workers else 0,
         "worker_init_fn": loader.worker_init_fn,
-        "multiprocessing_context": loader.multiprocessing_context,
-        "persistent_workers": loader.persistent_workers,
+        "multiprocessing_context": loader.multiprocessing_context if nb_workers else None,
+        "persistent_workers": loader.persistent_workers and bool(nb_workers),
         "in_order": True,
         # iter() draws a base seed from this generator, so that it draws nothing from the global stream
         "generator": torch.Generator().manual_seed(0),
     }
-    if loader.num_workers:
+    if nb_workers:
         options["prefetch_factor"] = loader.prefetch_factor
     return options
 

@@ -13,6 +13,10 @@ LOADER_IDS = {"the training loader": 0, "validation loader": 16, "test loader": 
 """Keeps the random streams of a run's loaders apart: the first id of each kind. Released numbers never change."""
 
 
+HANG_SECONDS = 60.0
+"""A loader's worker that makes one batch for so long writes the stacks of its threads."""
+
+
 def loader_name(loader_id: int) -> str:
     """The loader with this id, for messages.
 
@@ -112,6 +116,11 @@ class KeyedDataset(_View, Dataset[Any]):
 
     def __getitems__(self, item: tuple[BatchKey, list[Any]]) -> list[Any]:
         key, indices = item
+        watched = get_worker_info() is not None
+        if watched:
+            import faulthandler
+
+            faulthandler.dump_traceback_later(HANG_SECONDS, file=2)
         if self._seed is not None:
             self._seed(key)
         fetch_all = getattr(self._dataset, "__getitems__", None)
@@ -121,6 +130,9 @@ class KeyedDataset(_View, Dataset[Any]):
         except Exception as error:
             error.add_note(_place(key, indices, None if fetch_all is not None else list(waiting)))
             raise
+        finally:
+            if watched:
+                faulthandler.cancel_dump_traceback_later()
 
     def __getitem__(self, item: tuple[BatchKey, Any]) -> Any:
         key, indices = item

@@ -60,6 +60,18 @@ class RoundsLoader(ReplayableLoader):
         found = (self._loader.crc_at(n) for n in range(nb, nb - self._share.nb, -1))
         return next((crc for crc in found if crc is not None), None)
 
+    takes_back = False  # each virtual rank has buffers of its own
+
+    @property
+    def bound_to_workers(self) -> int | None:  # type: ignore[override]
+        return self._loader.bound_to_workers
+
+    def sampler_state(self, begun: bool) -> dict[str, Any] | None:
+        return self._loader.sampler_state(begun)
+
+    def load_sampler(self, state: dict[str, Any], epoch: int, start: int) -> None:
+        self._loader.load_sampler(state, epoch, start * self._share.nb)
+
     def expect(self, crc: int, on_other_order: Any) -> None:
         self._loader.expect(crc, on_other_order)
 

@@ -55,6 +55,8 @@ class LoggerGroup:
     def __init__(self, loggers: Sequence[Logger], notices: Notices) -> None:
         self.loggers = list(loggers)
         self._notices = notices
+        self.nb_rows = self.nb_to_forget = 0
+        """Rows in this fit; how many of the last ones a checkpoint is to leave out."""
         self._waiting: list[list[tuple[dict[str, Any], int]]] = [[] for _ in self.loggers]
 
     def log_hyperparams(self, hparams: dict[str, Any]) -> None:
@@ -64,6 +66,7 @@ class LoggerGroup:
 
     def log_metrics(self, metrics: dict[str, float | int], step: int) -> None:
         """Pass a row on, after those that a logger didn't take before."""
+        self.nb_rows += 1
         for logger, waiting in zip(self.loggers, self._waiting, strict=True):
             waiting.append((metrics, step))
             while waiting and self._try(logger, logger.log_metrics, *waiting[0]):
@@ -85,7 +88,11 @@ class LoggerGroup:
     def state_dict(self) -> dict[str, Any]:
         """How far each logger is, once it has written what it has."""
         self.save()
-        return {f"{type(logger).__name__}_{i}": logger.state_dict() for i, logger in enumerate(self.loggers)}
+        states = {f"{type(logger).__name__}_{i}": logger.state_dict() for i, logger in enumerate(self.loggers)}
+        for state in states.values() if self.nb_to_forget else ():
+            if "rows" in state:
+                state["rows"] -= self.nb_to_forget
+        return states
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Cut each logger back to where it was."""

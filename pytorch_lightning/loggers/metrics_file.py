@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pytorch_lightning.faults import fault
+
 
 def cell(value: Any) -> str:
     """A value as text: '' for None and NaN, the shortest exact form of a float.
@@ -84,7 +86,9 @@ class MetricsFile:
                 self.path, lines([dict(zip(columns, columns, strict=True))], columns) + self._old_rows(columns)
             )
             self.columns = columns
+        fault("rows.columns")
         append_text(self.path, lines(rows, self.columns))
+        fault("rows.written")
         self.nb_rows += len(rows)
 
     def _rows(self) -> list[dict[str, str]]:

@@ -1,5 +1,6 @@
 """What was decided about a fit: all that the loop reads."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from pytorch_lightning.data.replay import ReplayableLoader
+from pytorch_lightning.errors import CheckpointError, FitError, describe
 from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.strategies import Strategy
@@ -14,6 +16,7 @@ from pytorch_lightning.trainer.agreement import Agreement
 from pytorch_lightning.trainer.config import Config
 from pytorch_lightning.trainer.evaluation import EvaluationPlan
 from pytorch_lightning.trainer.hooks import Hooks
+from pytorch_lightning.trainer.metrics import at
 from pytorch_lightning.trainer.optimizers import Schedule
 from pytorch_lightning.trainer.progress import NEVER, Progress, validation_batches
 from pytorch_lightning.trainer.resuming import Continued
@@ -23,6 +26,7 @@ from pytorch_lightning.trainer.run import FitRun
 from pytorch_lightning.trainer.saving import Saver
 from pytorch_lightning.trainer.schedules import EpochSchedules
 from pytorch_lightning.trainer.step import TrainWindow
+from pytorch_lightning.trainer.window_start import WindowStart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,7 @@ class FitPlan:
     schedules: Sequence[Schedule]
     strategy: Strategy
     agreement: Agreement | None
+    window_start: WindowStart
     progress: Progress = field(init=False)
     most_steps: int = field(init=False)
 
@@ -124,6 +129,33 @@ class FitPlan:
                 self.rolling.save()
             elif self.saver.save(request.path, request.weights_only) and request.on_saved is not None:
                 request.on_saved()
+
+    def save_before(self, error: Exception) -> None:
+        """A window raised ``error``: save the state after the last one that was finished, where that is still here.
+
+        After a loss that isn't finite nothing is saved: older saves may be better ones."""
+        error.add_note(f"raised while fitting {type(self.module).__name__} {at(self.progress)}")
+        if self.run.metrics.nb_nonfinite and self.config.stop_on_nan:
+            self.note_samples(error)
+        elif self.run.alone and self.loader.takes_back and self.rolling.has_begun and self.window_start.go_back(error):
+            self.save_for(error)
+
+    def save_for(self, error: Exception) -> None:
+        """State is whole, and ``error`` ends the fit: save it."""
+        if not (self.run.alone and self.rolling.has_begun):
+            return
+        with contextlib.suppress(CheckpointError, FitError):
+            self.rolling.save(wait=True)
+            step = self.progress.global_step
+            error.add_note(f"the state at global_step {step} is saved; resume='auto' goes on from there")
+
+    def note_samples(self, error: Exception) -> None:
+        """Add to ``error`` which samples were in the batch, and which save is the newest, where that is known."""
+        indices = self.loader.indices_of(self.progress.epoch, self.progress.batch_nb)
+        if indices is not None:
+            error.add_note(f"samples of the batch: {describe(indices)}")
+        if self.rolling.newest_path is not None:
+            error.add_note(f"the newest save, from before, is {self.rolling.newest_path}")
 
     def begin_saving(self) -> None:
         """Before the first batch: what is saved from now on follows this."""

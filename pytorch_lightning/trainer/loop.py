@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 
 from pytorch_lightning.data.sharing import Along, in_step, numbered
+from pytorch_lightning.faults import fault
 from pytorch_lightning.seeding import EVALUATION, build_seeder, seed_device
 from pytorch_lightning.timings import FIRST_SAMPLE, SAMPLE_EVERY
 from pytorch_lightning.trainer.buffers import kept_buffers
@@ -23,6 +24,7 @@ def run_fit(plan: FitPlan) -> None:
         plan.call("on_sanity_check_start")
         with plan.run.timings.measuring("validation"):
             plan.learn_names(run_evaluation(plan.sanity, NEVER))
+    fault("fit.begin")
     plan.begin_saving()
     plan.at_save_point()
 
@@ -37,6 +39,7 @@ def run_epoch(plan: FitPlan) -> None:
     accumulate = accumulation_at(progress.epoch, plan.config.accumulate_grad_batches)
     checks = plan.validation_batches(progress.epoch)
     next_check = next_due(checks, progress.validated_batch)
+    note_start = plan.window_start.note_for(accumulate)
 
     if not progress.epoch_started:
         progress.epoch_started = True
@@ -54,12 +57,21 @@ def run_epoch(plan: FitPlan) -> None:
             return
         is_sample = progress.nb_optimizer_steps % SAMPLE_EVERY == FIRST_SAMPLE
         run_window = sampled_window if is_sample else train_window
-        run_window(batches, min(accumulate, last - progress.batch_nb), accumulate)
+        if note_start is not None:
+            note_start()
+        try:
+            run_window(batches, min(accumulate, last - progress.batch_nb), accumulate)
+        except Exception as error:
+            plan.save_before(error)
+            raise
+        progress.steps_begun = False
         if run.asked or progress.global_step >= run.look_at or progress.nb_optimizer_steps >= plan.most_steps:
             plan.at_save_point()
 
+    fault("epoch.trained")
     plan.step_epoch_schedules()
     plan.call("on_epoch_end")
+    fault("epoch.end")
     progress.next_epoch()
     plan.at_save_point()
 
@@ -68,15 +80,22 @@ def run_validation(plan: FitPlan) -> None:
     """Validate, and tell everybody."""
     assert plan.validation is not None
     progress = plan.progress
+    fault("validation.begin")
     plan.before_validation()
     plan.call("on_pre_performance_check")
-    with plan.run.timings.measuring("validation"):
-        metrics = run_evaluation(plan.validation, progress.nb_validations)
+    try:
+        with plan.run.timings.measuring("validation"):
+            metrics = run_evaluation(plan.validation, progress.nb_validations)
+    except Exception as error:
+        plan.save_for(error)
+        raise
     plan.call("on_post_performance_check")
+    fault("validation.run")
 
     progress.validated_batch, progress.nb_validations = progress.batch_nb, progress.nb_validations + 1
     plan.take_validation(metrics)
     plan.call("on_validation_end", metrics)
+    fault("validation.end")
     plan.at_save_point()
 
 
@@ -102,6 +121,7 @@ def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
                     if type(batch) is Along:
                         run_along(plan, batch.batch, extra)
                         continue
+                    fault("validation.batch")
                     word = seed_at(batch_nb)
                     if plan.on_device:
                         seed_device(word)

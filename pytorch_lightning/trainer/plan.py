@@ -43,11 +43,12 @@ from pytorch_lightning.trainer.progress import nb_checked
 from pytorch_lightning.trainer.resuming import Continued, find_continued, job_of, restore_checked
 from pytorch_lightning.trainer.rolling import RollingSaves
 from pytorch_lightning.trainer.rounds import build_round_window
-from pytorch_lightning.trainer.rows import Rows
+from pytorch_lightning.trainer.rows import Rows, needed_metrics
 from pytorch_lightning.trainer.run import FitRun
-from pytorch_lightning.trainer.saving import CallbacksPart, DataPart, RandomPart, Saver
+from pytorch_lightning.trainer.saving import CallbacksPart, DataPart, RandomPart, Saver, VersionsPart
 from pytorch_lightning.trainer.schedules import EpochSchedules, build_step_schedule
 from pytorch_lightning.trainer.step import StepParts, TrainWindow, build_train_window, with_timers
+from pytorch_lightning.trainer.window_start import WindowStart
 
 
 def plan_fit(
@@ -64,6 +65,22 @@ def plan_fit(
 
     Raises one ``MisconfigurationException`` that lists every mistake that can be seen before the first batch.
     """
+    try:
+        return _plan_fit(config, module, run, callbacks, notices, strategy, problems)
+    except BaseException:
+        run.on_failed_plan()
+        raise
+
+
+def _plan_fit(
+    config: Config,
+    module: LightningModule,
+    run: FitRun,
+    callbacks: Sequence[Callback],
+    notices: Notices,
+    strategy: Strategy,
+    problems: list[Problem],
+) -> FitPlan:
     basis = _plan_basis(config, module, run, callbacks, notices, strategy, problems)
     epoch_schedules = EpochSchedules(basis.schedules)
     saver = _plan_saver(config, module, run, callbacks, basis, epoch_schedules)
@@ -79,14 +96,12 @@ def plan_fit(
         basis.hooks,
         every=config.add_log_row_interval,
         save_every=config.log_save_interval,
-        needed=_needed_metrics(callbacks, basis.schedules),
+        needed=needed_metrics(callbacks, basis.schedules),
         device=strategy.device,
         stop_on_nan=config.stop_on_nan,
         writes=strategy.processes.is_first,
     )
-    agreement = None if run.alone else Agreement(run, strategy.processes)
-    parts = _step_parts(config, module, run, basis, rows, epoch_schedules)
-    train_window, sampled_window = _plan_windows(config, module, run, basis, parts)
+    windows = _plan_windows(config, module, run, basis, rows, epoch_schedules)
     return FitPlan(
         config=config,
         module=module,
@@ -94,8 +109,8 @@ def plan_fit(
         hooks=basis.hooks,
         loader=basis.loader,
         nb_batches=run.nb_tng_batches,
-        train_window=train_window,
-        sampled_window=sampled_window,
+        train_window=windows[0],
+        sampled_window=windows[1],
         validation=basis.validation,
         sanity=None if continued is not None else basis.sanity,
         epoch_schedules=epoch_schedules,
@@ -108,7 +123,8 @@ def plan_fit(
         optimizers=basis.optimizers,
         schedules=basis.schedules,
         strategy=strategy,
-        agreement=agreement,
+        agreement=None if run.alone else Agreement(run, strategy.processes),
+        window_start=WindowStart(module, run, loggers, basis.hooks),
     )
 
 
@@ -158,6 +174,8 @@ def _plan_basis(
 ) -> Basis:
     problems = problems + checks.hook_problems(module, callbacks) + checks.folder_problems(config)
     continued = attempt(problems, lambda: find_continued(config, module, strategy.processes, notices), keep_type=True)
+    if continued is not None and continued.store is not None:
+        run.on_failed_plan = continued.store.close
     saved = None if continued is None else continued.checkpoint
     seed = saved["parts"]["data"]["seed"] if saved else torch.initial_seed() if config.seed is None else config.seed
     share = attempt(problems, lambda: plan_share(config, saved, strategy.processes)) or EVERYTHING
@@ -259,6 +277,7 @@ def _plan_saver(
         "data": DataPart(basis.loader, run, basis.seed, config.resume_check, basis.share.nb, basis.sizes),
         "epoch_schedules": epoch_schedules,
         "random": RandomPart(),
+        "versions": VersionsPart(run.notices),
     }
     return Saver(
         module=module,
@@ -304,16 +323,6 @@ def _plan_validation(
     return validation, plan_evaluation("sanity", module, loaders, limit=few, **arguments) if few else None
 
 
-def _needed_metrics(callbacks: Sequence[Callback], schedules: Sequence[Schedule]) -> dict[str, str]:
-    """The metrics that somebody can't do without, and who that is."""
-    needed = {s.monitor: type(s.scheduler).__name__ for s in schedules if s.monitor is not None}
-    for callback in callbacks:
-        name = callback.needed_metric()
-        if name is not None:
-            needed[name] = type(callback).__name__
-    return needed
-
-
 def _step_parts(
     config: Config,
     module: LightningModule,
@@ -351,9 +360,15 @@ def _step_parts(
 
 
 def _plan_windows(
-    config: Config, module: LightningModule, run: FitRun, basis: Basis, parts: StepParts
+    config: Config,
+    module: LightningModule,
+    run: FitRun,
+    basis: Basis,
+    rows: Rows,
+    epoch_schedules: EpochSchedules,
 ) -> tuple[TrainWindow, TrainWindow]:
     """The window function, and the same with its phases timed."""
+    parts = _step_parts(config, module, run, basis, rows, epoch_schedules)
     nb_before = run.progress.nb_optimizer_steps
     run.timings.begin(basis.strategy.device, lambda: run.progress.nb_optimizer_steps - nb_before)
     build: Callable[[StepParts], TrainWindow] = build_train_window

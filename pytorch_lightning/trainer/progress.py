@@ -32,6 +32,8 @@ class Progress:
     """The loader has no more batches, or a hook ended the epoch."""
     stop_reason: str = ""
     """Why training is to stop; empty while it goes on."""
+    steps_begun: bool = False
+    """Optimizers may have stepped since the last window ended: ``batch_nb`` isn't where the parameters are."""
     seconds: float = 0.0
     """Wall time spent in the fits before this one that it continues."""
 

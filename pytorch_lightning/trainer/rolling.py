@@ -102,6 +102,11 @@ class RollingSaves:
             return False
         return time.monotonic() - self._saved_at >= max(1.0, self._cost / MOST_OF_THE_TIME)
 
+    @property
+    def newest_path(self) -> str | None:
+        """The newest save; None where there is none, and in other processes than the first."""
+        return None if self._store is None else self._store.newest_path
+
     def poll(self) -> None:
         """Hear what became of the last save."""
         if self._writer is not None:

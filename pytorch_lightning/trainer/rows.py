@@ -7,11 +7,23 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.errors import FitError, describe, near
 from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.trainer.hooks import Hooks
 from pytorch_lightning.trainer.metrics import at, numbers_of, to_number
+from pytorch_lightning.trainer.optimizers import Schedule
 from pytorch_lightning.trainer.run import FitRun
+
+
+def needed_metrics(callbacks: Sequence[Callback], schedules: Sequence[Schedule]) -> dict[str, str]:
+    """The metrics that somebody can't do without, and who that is."""
+    needed = {s.monitor: type(s.scheduler).__name__ for s in schedules if s.monitor is not None}
+    for callback in callbacks:
+        name = callback.needed_metric()
+        if name is not None:
+            needed[name] = type(callback).__name__
+    return needed
 
 
 class Rows:

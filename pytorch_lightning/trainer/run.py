@@ -50,6 +50,8 @@ class FitRun:
     """Whether a stop or a save was asked for and hasn't been looked at: the one flag that the loop reads."""
     look_at: int = 2**62
     """The ``global_step`` at which the loop comes to a save point even if nobody asked."""
+    on_failed_plan: Callable[[], object] = bool
+    """Lets go of what a plan that fails has opened."""
     interrupted: bool = False
     running: bool = False
     """Whether a fit is going on."""

@@ -1,10 +1,12 @@
 """A fit as a checkpoint, and back."""
 
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.optim import Optimizer
 
@@ -21,7 +23,7 @@ from pytorch_lightning.checkpoints.checkpoint import (
 from pytorch_lightning.checkpoints.sharded import write_sharded
 from pytorch_lightning.checkpoints.store import write_checkpoint
 from pytorch_lightning.data.replay import ReplayableLoader
-from pytorch_lightning.errors import CheckpointError, FitError
+from pytorch_lightning.errors import CheckpointError, FitError, Notices
 from pytorch_lightning.processes import own_piece
 from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.trainer.optimizers import Schedule
@@ -45,6 +47,8 @@ class DataPart:
             "nb_tng_batches": self._run.nb_tng_batches,
             "sizes": self._sizes,
             "indices_crc": self._loader.crc_at(nb_done) if nb_done else None,
+            "workers": self._loader.bound_to_workers,
+            "sampler": self._loader.sampler_state(begun=nb_done > 0),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -54,6 +58,13 @@ class DataPart:
             text = f"the training data changed since the checkpoint: {', '.join(changed)}"
             self._refuse(text)
             self._run.notices.say("other-data", text)
+        workers, now = state.get("workers"), self._loader.bound_to_workers
+        if workers != now and None not in (workers, now):
+            text = f"the order of an IterableDataset depends on its workers: num_workers was {workers} and is {now}"
+            self._refuse(text)
+            self._run.notices.say("other-data", text)
+        if state.get("sampler") is not None:
+            self._loader.load_sampler(state["sampler"], self._run.progress.epoch, self._run.progress.batch_nb)
         if state["indices_crc"] is not None:
             self._loader.expect(state["indices_crc"], self._other_order)
 
@@ -78,6 +89,30 @@ class RandomPart:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         seeding.set_generator_states(state)
+
+
+class VersionsPart:
+    """What else decides the last bits: versions, and the number of threads."""
+
+    def __init__(self, notices: Notices) -> None:
+        self._notices = notices
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+            "threads": torch.get_num_threads(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        now = self.state_dict()
+        changed = [
+            f"{name} was {state[name]} and is {now[name]}" for name in now if state.get(name, now[name]) != now[name]
+        ]
+        if changed:
+            text = f"the checkpoint was written elsewhere, so the last bits may differ: {', '.join(changed)}"
+            self._notices.say("other-versions", text)
 
 
 class CallbacksPart:

@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.checkpoints.checkpoint import restore_module
 from pytorch_lightning.checkpoints.sharded import read_any
 from pytorch_lightning.errors import CheckpointError, raise_together
+from pytorch_lightning.faults import fault
 from pytorch_lightning.launchers.environment import is_loss_of_another
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.root_module.root_module import LightningModule
@@ -47,7 +48,8 @@ def announce(plan: FitPlan) -> None:
 
 def note_place(error: Exception, run: FitRun) -> None:
     """Add to an exception where in the fit it was raised, unless it says so itself."""
-    if at(run.progress) not in str(error):
+    notes = [note for note in getattr(error, "__notes__", ()) if note.startswith("raised while fitting")]
+    if not notes and at(run.progress) not in str(error):
         error.add_note(f"raised while fitting {type(run.module).__name__} {at(run.progress)}")
     if not run.alone and is_loss_of_another(error):
         error.add_note("another process of this run has ended or hangs: its own traceback, or its stacks, say why")
@@ -61,6 +63,7 @@ def finish_fit(plan: FitPlan, failed: bool) -> None:
         plan.call("on_fit_end")
         if not failed:
             plan.at_save_point()
+            fault("fit.last")
             with run.timings.measuring("saving"):
                 plan.rolling.end(interrupted=run.interrupted)
             plan.strategy.give_back(plan.module)
@@ -72,6 +75,7 @@ def finish_fit(plan: FitPlan, failed: bool) -> None:
         with run.timings.measuring("logging"):
             plan.loggers.close()
         run.timings.end()
+    fault("fit.end")
     if not plan.strategy.processes.is_first:
         return
     if plan.config.print_weights_summary and not failed:

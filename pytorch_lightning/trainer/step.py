@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from pytorch_lightning.errors import FitError
+from pytorch_lightning.faults import fault
 from pytorch_lightning.precision.precision import SKIPPED, Precision
 from pytorch_lightning.seeding import MODEL, build_seeder, seed_device
 from pytorch_lightning.timings import Timings
@@ -163,6 +164,7 @@ def build_finish_batch(parts: StepParts) -> Callable[[], None]:
     progress, after_batch = parts.progress, parts.after_batch
 
     def finish_batch() -> None:
+        fault("batch.run")
         for hook in after_batch:
             hook()
         progress.batch_nb += 1
@@ -183,15 +185,12 @@ def build_forward_backward(parts: StepParts) -> Callable[..., Any]:
         if not loss.requires_grad or loss.numel() != 1:
             check_loss(loss, name, progress)
         joins = arguments[2:] > (0,)  # not the first of several optimizers
-        if on_device:
-            record(loss.detach(), prog, joins)
-        else:
-            value = loss.item()
-            if not isfinite(value):
-                nonfinite(value)
-            record(value, prog, joins)
+        value: Tensor | float = loss.detach() if on_device else loss.item()
+        if not on_device and not isfinite(value):
+            nonfinite(value)  # type: ignore[arg-type]
         weighed = loss if window.size == 1 else window.weigh(loss, count)
         backward(weighed)
+        record(value, prog, joins)  # last: a window that fails before it has changed nothing
         return weighed
 
     return forward_backward
@@ -218,6 +217,7 @@ def build_update(parts: StepParts, windows: Sequence[Window], stepped: list[bool
     """``update(which, [closure])``: make the gradients of those optimizers ready, step them, clear. Notes in
     ``stepped`` which ones really stepped. A closure makes its gradients ready itself."""
     optimizers, before_clear, timed = parts.optimizers, parts.before_clear, partial(parts.timed, "optimizer")
+    progress = parts.progress
     before_update = [timed(function) for function in parts.before_update]
     steps = [timed(parts.precision.step_function(optimizer)) for optimizer in optimizers]
     clears_itself = [type(optimizer).zero_grad is not Optimizer.zero_grad for optimizer in optimizers]
@@ -225,6 +225,8 @@ def build_update(parts: StepParts, windows: Sequence[Window], stepped: list[bool
         steps = [build_user_step(parts, i, step) for i, step in enumerate(steps)]
 
     def update(which: Sequence[int], closure: Callable[[], Tensor] | None = None) -> None:
+        fault("update.begin")
+        progress.steps_begun = True
         window = windows[which[0]]
         correction = window.correction() if window.size > 1 else 1.0
         if closure is None and (before_update or correction != 1.0):
@@ -245,6 +247,7 @@ def build_update(parts: StepParts, windows: Sequence[Window], stepped: list[bool
                     for group in optimizers[i].param_groups:
                         for parameter in group["params"]:
                             parameter.grad = None
+        fault("update.end")
 
     return update
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["torch"])  # a child is forked from a process that imported this and nothing of ours
+# a child is forked from a process that imported this and nothing of ours; the second is what torch.optim imports late
+_context.set_forkserver_preload(["torch", "torch._dynamo"])
 
 
 class Ended(NamedTuple):
@@ -44,6 +45,7 @@ def _run(target: Callable[..., None], args: Any, kwargs: Any, output: str, fault
         del os.environ["FAULT"]
     if fault:
         os.environ["FAULT"] = fault
+    multiprocessing.set_start_method("fork", force=True)  # for loader workers, as in a program of a user's
     assert not any(name.startswith("pytorch_lightning") for name in sys.modules)
     import torch
 

@@ -1,0 +1,81 @@
+"""What a window that failed is taken back to, so that the state before it can be saved."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pytorch_lightning.loggers.logger import LoggerGroup
+from pytorch_lightning.timings import Timings
+from pytorch_lightning.trainer.hooks import Hooks
+from pytorch_lightning.trainer.run import FitRun
+
+CHANGING = ("on_batch_start", "on_batch_end")
+"""Hooks inside a window that may change what can't be taken back."""
+
+
+class WindowStart:
+    """The state at a window's start, as far as a window changes it before its optimizers step: the position, the
+    numbers of the run, and buffers. Parameters are what they were until then."""
+
+    def __init__(self, module: nn.Module, run: FitRun, loggers: LoggerGroup, hooks: Hooks) -> None:
+        self._module, self._run, self._loggers = module, run, loggers
+        self._buffers = [b for b in module.buffers() if type(b) is Tensor and b.layout == torch.strided]
+        self._kept = [b.detach().clone() for b in self._buffers]
+        self._keeps_all = len(self._buffers) == sum(1 for _ in module.buffers())
+        self._hooks_change = not all(_is_ours(hook) for name in CHANGING for hook in hooks[name])
+        self._place: tuple[int, int] | None = None
+        self._nb_rows = 0
+        self._losses: deque[Any] = deque()
+        self._prog: dict[str, Any] = {}
+
+    def note_for(self, accumulate: int) -> Callable[[], None] | None:
+        """What is to be called before each window of ``accumulate`` batches. None: a single batch changes nothing
+        before the optimizers step, where there are no buffers."""
+        self._place = None
+        return self.note if accumulate > 1 or self._buffers else None
+
+    def note(self) -> None:
+        """A window is about to begin."""
+        progress, metrics = self._run.progress, self._run.metrics
+        self._place, self._nb_rows = (progress.batch_nb, progress.global_step), self._loggers.nb_rows
+        self._losses, self._prog = metrics._losses.copy(), metrics._prog
+        if self._buffers:
+            with torch.no_grad():
+                torch._foreach_copy_(self._kept, self._buffers)
+
+    def go_back(self, error: BaseException) -> bool:
+        """Put back the state from before the window that raised ``error``; False where that can't be done."""
+        progress, metrics = self._run.progress, self._run.metrics
+        place = (progress.batch_nb, progress.global_step)
+        is_first = self._place in (None, place)
+        if progress.steps_begun or (self._hooks_change and not (is_first and was_fetching(error))):
+            return False
+        if not self._keeps_all or [*map(id, self._module.buffers())] != [*map(id, self._buffers)]:
+            return False
+        progress.epoch_over = False
+        if self._place is None:
+            return True
+        progress.batch_nb, progress.global_step = self._place
+        metrics._losses, metrics._prog = self._losses, self._prog
+        self._loggers.nb_to_forget = self._loggers.nb_rows - self._nb_rows
+        with torch.no_grad():
+            for buffer, kept in zip(self._buffers, self._kept, strict=True):
+                buffer.copy_(kept)
+        return True
+
+
+def was_fetching(error: BaseException) -> bool:
+    """Whether ``error`` comes from the loader: then no hook was called for its batch."""
+    place = error.__traceback__
+    while place is not None:
+        if place.tb_frame.f_code is Timings._waiting.__code__:
+            return True
+        place = place.tb_next
+    return False
+
+
+def _is_ours(hook: Any) -> bool:
+    return str(getattr(hook, "func", hook).__func__.__module__).startswith("pytorch_lightning.")
