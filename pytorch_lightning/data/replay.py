@@ -7,6 +7,7 @@ with an ``__iter__`` of its own) is run again from the epoch's start and the bat
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence, Sized
+from copy import copy
 from itertools import islice
 from typing import Any, cast
 
@@ -36,6 +37,8 @@ class ReplayableLoader(ABC):
 
     nb_drawn = 0
     """How many batches the epoch had, other processes' included; known once ``batches`` was used up."""
+    share: Share = EVERYTHING
+    """The batches that are this process's, where they are dealt out in rounds."""
     nb_workers: int | None = None
     """How many processes make batches; None where there can't be any, or where they wouldn't help."""
 
@@ -47,6 +50,10 @@ class ReplayableLoader(ABC):
         """The CRC of the indices of the first ``nb_batches`` batches of the epoch; None where there are none."""
         return None
 
+    def indices_at(self, epoch: int, number: int) -> Any:
+        """What the sampler gives for one batch of ``epoch``; None where there is no sampler."""
+        return None
+
     def expect(self, crc: int, on_other_order: Callable[[], None]) -> None:
         """Call ``on_other_order`` where the batches dropped by the next ``batches`` don't have this CRC."""
         del crc, on_other_order  # without indices there is nothing to compare
@@ -55,7 +62,9 @@ class ReplayableLoader(ABC):
 class IndexedLoader(ReplayableLoader):
     """A DataLoader over a map-style dataset, built again around an ``IndexPlan``."""
 
-    def __init__(self, loader: DataLoader[Any], seed: int, loader_id: int, in_order: bool, share: Share) -> None:
+    def __init__(
+        self, loader: DataLoader[Any], seed: int, loader_id: int, in_order: bool, share: Share, here: bool
+    ) -> None:
         batched = loader.batch_sampler is not None
         sampler: Any = loader.batch_sampler if batched else loader.sampler
         if in_order and batched and loader.batch_size is not None:
@@ -71,7 +80,7 @@ class IndexedLoader(ReplayableLoader):
         draws_nothing = type(loader.dataset) is TensorDataset and loader.collate_fn is default_collate
         view = (KeyedDataset if draws_nothing else SeededDataset)(loader.dataset)
         place = {"batch_sampler": self._plan} if batched else {"batch_size": None, "sampler": self._plan}
-        self._loader: DataLoader[Any] = DataLoader(view, **place, **_options_of(loader))
+        self._loader: DataLoader[Any] = DataLoader(view, **place, **_options_of(loader, here))
         self._in_memory = InMemory(cast("TensorDataset", loader.dataset)) if is_in_memory(loader) else None
         self.nb_workers = loader.num_workers if self._in_memory is None else None
 
@@ -86,6 +95,12 @@ class IndexedLoader(ReplayableLoader):
 
     def crc_at(self, nb_batches: int) -> int | None:
         return self._plan.crc_at(nb_batches)
+
+    def indices_at(self, epoch: int, number: int) -> Any:
+        plan = copy(self._plan)  # the one that is being iterated over stays as it is
+        plan.share = EVERYTHING
+        plan.begin_epoch(epoch, number, number + 1)
+        return next((indices for _, indices, _, _ in plan.drawn()), None)
 
     def expect(self, crc: int, on_other_order: Callable[[], None]) -> None:
         self._plan.expected, self._plan.on_other_order = crc, on_other_order
@@ -164,8 +179,8 @@ class StreamLoader(ReplayableLoader):
             batch_nb += 1
 
 
-def _options_of(loader: DataLoader[Any]) -> dict[str, Any]:
-    """What a private loader takes over from the user's."""
+def _options_of(loader: DataLoader[Any], here: bool = False) -> dict[str, Any]:
+    """What a private loader takes over from the user's; ``here``: without workers."""
     options: dict[str, Any] = {
         "num_workers": loader.num_workers,
         "collate_fn": loader.collate_fn,
@@ -179,7 +194,9 @@ def _options_of(loader: DataLoader[Any]) -> dict[str, Any]:
         # iter() draws a base seed from this generator, so that it draws nothing from the global stream
         "generator": torch.Generator().manual_seed(0),
     }
-    if loader.num_workers:
+    if here:
+        options |= {"num_workers": 0, "timeout": 0, "persistent_workers": False, "multiprocessing_context": None}
+    elif loader.num_workers:
         options["prefetch_factor"] = loader.prefetch_factor
     return options
 
@@ -196,18 +213,25 @@ def _undistributed(sampler: Any, loader: DataLoader[Any]) -> Any:
 
 
 def replayable(
-    loader: Any, seed: int, loader_id: int, *, in_order: bool = False, share: Share = EVERYTHING
+    loader: Any,
+    seed: int,
+    loader_id: int,
+    *,
+    in_order: bool = False,
+    share: Share = EVERYTHING,
+    here: bool = False,
 ) -> ReplayableLoader:
     """``loader`` as a ``ReplayableLoader``.
 
     ``loader_id`` keeps the streams of a run's loaders apart. ``in_order`` gives the same batches in each epoch,
-    unshuffled where the loader makes its own batches. ``share`` says which batches are given. Raises
+    unshuffled where the loader makes its own batches. ``share`` says which batches are given.
+    ``here`` makes the batches of a map-style dataset in this process, whatever ``num_workers`` is. Raises
     ``MisconfigurationException`` for what has no ``__iter__``.
     """
     if isinstance(loader, DataLoader) and type(loader).__iter__ is DataLoader.__iter__:
         if isinstance(loader.dataset, IterableDataset):
             return StreamLoader(loader, seed, loader_id, share)
-        return IndexedLoader(loader, seed, loader_id, in_order, share)
+        return IndexedLoader(loader, seed, loader_id, in_order, share, here)
     if type(loader) in (list, tuple):
         return SequenceLoader(loader, share)
     if not hasattr(loader, "__iter__"):

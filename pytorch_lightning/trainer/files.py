@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytorch_lightning.checkpoints.checkpoint import plain_hparams
+from pytorch_lightning.checkpoints.run_store import newest_run
 from pytorch_lightning.errors import MisconfigurationException, Notices
 from pytorch_lightning.loggers import CSVLogger, Logger, TestTubeLogger
 from pytorch_lightning.loggers.csv_logger import make_folder
@@ -82,6 +83,13 @@ def folder_for_saves(
         if home is not None:
             folder = os.path.join(*home, f"version_{make_folder(Path(*home))}")
     return None if folder is None else f"{folder}/checkpoints"
+
+
+def folder_of_newest(config: Config, module: LightningModule) -> str:
+    """The folder of the saves of the newest run of ``module`` that has any, or of where they would be."""
+    home = home_of(config, module)
+    run = None if home is None else newest_run(*home)
+    return f"{config.default_save_path if run is None else run.folder}/checkpoints"
 
 
 def _default_logger(config: Config, module: LightningModule, notices: Notices, version: int | None) -> list[Logger]:

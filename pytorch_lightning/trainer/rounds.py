@@ -43,18 +43,16 @@ class Round:
 class Rounds:
     """One window's rounds: their batches, the gradients, the sum over processes, and the step."""
 
-    def __init__(
-        self, parts: StepParts, strategy: Strategy, share: Share, module: nn.Module, exact_elastic: bool
-    ) -> None:
+    def __init__(self, parts: StepParts, strategy: Strategy, share: Share, module: nn.Module, config: Config) -> None:
         self.parts, self.strategy, self.share = parts, strategy, share
         each = range(len(parts.optimizers))
         self.groups = [(i,) for i in each] if parts.takes_optimizer else [tuple(each)]
         self.weights = [Weight() for _ in self.groups]
         self.stepped = [False for _ in each]
         self.update = build_update(parts, [Window() for _ in each], self.stepped)
-        self.buffers = Buffers(module, strategy, len(share.mine))
+        self.buffers = Buffers(module, strategy, len(share.mine), config.crash_bundle)
         self.table = RoundTable(parts, strategy, share)
-        self._exact = ExactSum(parts.optimizers, share, strategy.processes) if exact_elastic else None
+        self._exact = ExactSum(parts.optimizers, share, strategy.processes) if config.exact_elastic else None
         self._held = HeldGradients() if parts.optimizer_step is not None else None
         self._step = parts.timed("forward", parts.step)
         self._backward = parts.timed("backward", parts.precision.backward)
@@ -172,11 +170,11 @@ def build_round_window(
     parts: StepParts, *, strategy: Strategy, share: Share, module: nn.Module, config: Config
 ) -> TrainWindow:
     """The window function where there are several virtual ranks."""
-    rounds = Rounds(parts, strategy, share, module, config.exact_elastic)
+    rounds = Rounds(parts, strategy, share, module, config)
     if any(map(needs_closure, parts.optimizers)):
         # of the further evaluations nothing is kept, and a line search may well try a point whose loss isn't finite
         tried = replace(parts, metrics=Metrics(), nonfinite=lambda loss: None)
-        again = Rounds(tried, strategy, share, module, config.exact_elastic)
+        again = Rounds(tried, strategy, share, module, config)
         again.buffers, again.weights = rounds.buffers, rounds.weights
         return build_closure_rounds(rounds, again)
     progress, groups = parts.progress, range(len(rounds.groups))

@@ -109,7 +109,6 @@ GIVEN_LATER: dict[str, tuple[str, Any]] = {
     "process_timeout_minutes": ("0.5", 0.5),
     "save_every_minutes": ("0.5", 0.5),
     "save_every_nb_batches": ("50", 50),
-    "crash_bundle": ("false", False),
     "compile": ("true", True),
     "profile": ("true", True),
     "fused_optimizers": ("true", True),
