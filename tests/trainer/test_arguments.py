@@ -63,6 +63,7 @@ GIVEN: dict[str, tuple[tuple[str, ...], Any]] = {
     "amp_level": (("O1",), "O1"),
     "print_nan_grads": ((), True),
     "stop_on_nan": (("no",), False),
+    "crash_bundle": (("no",), False),
     "print_weights_summary": (("off",), False),
     "nb_sanity_val_steps": (("0",), 0),
     "seed": (("5",), 5),
