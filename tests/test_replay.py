@@ -39,8 +39,9 @@ class Classifier(LightningModule):
 
     def loss(self, data_batch: Any) -> Tensor:
         x, y = data_batch
-        self.logits.append(self.layers(x))
-        return nn.functional.cross_entropy(self.logits[-1], y)
+        self.last = self.layers(x)
+        self.logits.append(self.last.detach())
+        return nn.functional.cross_entropy(self.last, y)
 
     def training_step(self, data_batch: Any, batch_nb: int) -> Any:
         return {"loss": self.loss(data_batch)}
@@ -123,7 +124,7 @@ class Replaced(Classifier):
 def test_large_buffers_are_said_not_to_be_kept_and_replaced_ones_are(tmp_path: Path) -> None:
     _, path = failed(Large(), tmp_path)
     assert not read_bundle(path)["buffers_kept"]
-    error, path = failed(Replaced(), tmp_path)
+    _, path = failed(Replaced(), tmp_path)
     bundle = read_bundle(path)
     assert bundle["buffers"]["count"].tolist() == [bundle["global_step"] - 1.0] * (bundle["global_step"] % 3 + 1)
 
@@ -296,7 +297,7 @@ class Paired(Classifier):
 
     @property
     def tng_dataloader(self) -> Any:
-        return DataLoader(super().tng_dataloader.dataset, batch_size=100, shuffle=True, collate_fn=pair)
+        return DataLoader(super().tng_dataloader.dataset, batch_size=2_500, shuffle=True, collate_fn=pair)
 
 
 def test_a_batch_that_is_not_plain_is_fetched_again(tmp_path: Path) -> None:
@@ -318,7 +319,7 @@ def test_only_the_newest_is_kept(tmp_path: Path) -> None:
     first = read_bundle(path)["global_step"]
     save = next(path.parent.parent.glob("checkpoints/*"), None)
     assert save is None
-    error, _ = failed(Overflowing(), tmp_path, default_save_path=tmp_path / "other")
+    failed(Overflowing(), tmp_path, default_save_path=tmp_path / "other")
     path_2 = tmp_path / "other/Overflowing/version_0/crash"
     assert [p.name for p in path_2.iterdir()] == ["bundle.pt"]
     assert first != read_bundle(path_2 / "bundle.pt")["global_step"]
@@ -358,9 +359,6 @@ def test_no_bundle_where_it_is_off_or_there_is_no_folder(
 def test_a_folder_that_cannot_be_written_does_not_hide_the_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "Classifier" / "version_0").mkdir(parents=True)
-    (tmp_path / "Classifier" / "version_1").mkdir()
-    (tmp_path / "Classifier" / "version_1" / "crash").write_text("in the way")
     error, _ = failed(Blocking(), tmp_path)
     assert isinstance(error, IndexError)
     assert "the failing batch can't be kept: " in capsys.readouterr().err
@@ -368,8 +366,8 @@ def test_a_folder_that_cannot_be_written_does_not_hide_the_error(
 
 class Blocking(Classifier):
     def on_fit_start(self) -> None:
-        for folder in Path(self.trainer._run.folder).glob("."):
-            (folder / "crash").write_text("in the way")
+        folder: Any = self.trainer._run.folder
+        (folder / "crash").write_text("in the way")
 
 
 # ------------------------------------------------------------------------------------------ trainer.replay
@@ -413,8 +411,21 @@ def test_replay_needs_a_fit_a_save_and_a_step_that_was_reached(tmp_path: Path) -
         trainer.replay(1)
     with pytest.raises(IndexError):
         trainer.fit(Classifier())
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError):  # it comes first
         trainer.replay(1_000)
+    with pytest.raises(FitError, match="training ended before batch 1000"):
+        Healthy.trained(tmp_path).replay(1_000)
+
+
+class Healthy(Classifier):
+    @classmethod
+    def trained(cls, folder: Path) -> Trainer:
+        trainer = Trainer(**QUIET, default_save_path=folder, save_every_nb_batches=2, train_percent_check=0.04)
+        trainer.fit(cls())
+        return trainer
+
+    def loss(self, data_batch: Any) -> Tensor:
+        return super().loss([data_batch[0], data_batch[1].clamp(max=2)])
 
 
 # ---------------------------------------------------------------------------------------- the command line
@@ -498,7 +509,7 @@ def test_a_script_that_fits_on_import_and_a_class_with_other_arguments_are_named
     monkeypatch.syspath_prepend(script.parent)
     with pytest.raises(ValueError, match=r"\[0\."):
         main([path, "--model", "train:make"])
-    with pytest.raises(MisconfigurationException, match="Nothing of .* can't be imported"):
+    with pytest.raises(MisconfigurationException, match=r"Nothing of .* can't be imported"):
         main([path, "--model", "train:Nothing"])
     script.unlink()
     with pytest.raises(MisconfigurationException, match=r"train.py can't be imported: .*No such file"):

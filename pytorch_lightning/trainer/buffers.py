@@ -1,6 +1,8 @@
 """Buffers (the running means of BatchNorm, say) where several virtual ranks share a module."""
 
+import contextlib
 from collections.abc import Sequence
+from operator import is_
 from typing import Any
 
 import torch
@@ -27,15 +29,18 @@ class KeptBuffers:
             for name, buffer in submodule._buffers.items()
             if buffer is not None
         ]
-        self._copies: list[Any] = _copies([owner[name] for _, owner, name in self._places])
+        self._buffers = [owner[name] for _, owner, name in self._places]
+        self._copies: list[Any] = _copies(self._buffers)
 
     @torch.no_grad()
     def __call__(self, batch: Any) -> None:
         now = [owner[name] for _, owner, name in self._places]
-        try:
-            torch._foreach_copy_(self._copies, now)
-        except (RuntimeError, TypeError):  # one has another shape now, or is None
-            self._copies = [None if buffer is None else buffer.detach().clone() for buffer in now]
+        with contextlib.suppress(RuntimeError):  # one was resized in place
+            if all(map(is_, now, self._buffers)):
+                torch._foreach_copy_(self._copies, now)
+                return
+        self._buffers = now  # somebody put others in their place
+        self._copies = [None if buffer is None else buffer.detach().clone() for buffer in now]
 
     def by_name(self) -> dict[str, Tensor]:
         """The copies."""

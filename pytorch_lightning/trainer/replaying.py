@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
+from torch import Tensor
+
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.checkpoints.folders import open_folder
 from pytorch_lightning.checkpoints.run_store import saves_in, step_of
@@ -69,7 +71,9 @@ def options_of_replay(options: Mapping[str, Any], path: str, step: int, scratch:
 
 def recorded(module: LightningModule, step: int) -> tuple[LightningModule, list[Any]]:
     """A copy of ``module``, and the list that will hold what its ``training_step`` returns for batch ``step``."""
-    twin, outputs = deepcopy(module), list[Any]()
+    # a result that the module keeps has a graph, and can't be copied with it
+    kept = [value for part in module.modules() for value in vars(part).values() if isinstance(value, Tensor)]
+    twin, outputs = deepcopy(module, {id(value): value.detach() for value in kept}), list[Any]()
     training_step = twin.training_step
 
     @functools.wraps(training_step)
