@@ -44,6 +44,9 @@ ARROWS = {
     "errors": set(),
     "faults": set(),
     "timings": set(),
+    "replay": {
+        "trainer", "root_module", "checkpoints", "data", "precision", "seeding", "errors",
+    },
     "models": {"trainer"},
     "utils": {"trainer", "errors"},
     "utilities": {"trainer", "errors"},

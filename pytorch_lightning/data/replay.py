@@ -9,6 +9,7 @@ import contextlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence, Sized
+from copy import copy
 from itertools import islice
 from typing import Any, cast
 
@@ -38,6 +39,8 @@ class ReplayableLoader(ABC):
 
     nb_drawn = 0
     """How many batches the epoch had, other processes' included; known once ``batches`` was used up."""
+    share: Share = EVERYTHING
+    """The batches that are this process's, where they are dealt out in rounds."""
     nb_workers: int | None = None
     """How many processes make batches; None where there can't be any, or where they wouldn't help."""
 
@@ -52,6 +55,10 @@ class ReplayableLoader(ABC):
 
     def crc_at(self, nb_batches: int) -> int | None:
         """The CRC of the indices of the first ``nb_batches`` batches of the epoch; None where there are none."""
+        return None
+
+    def indices_at(self, epoch: int, number: int) -> Any:
+        """What the sampler gives for one batch of ``epoch``; None where there is no sampler."""
         return None
 
     def expect(self, crc: int, on_other_order: Callable[[], None]) -> None:
@@ -73,7 +80,9 @@ class ReplayableLoader(ABC):
 class IndexedLoader(ReplayableLoader):
     """A DataLoader over a map-style dataset, built again around an ``IndexPlan``."""
 
-    def __init__(self, loader: DataLoader[Any], seed: int, loader_id: int, in_order: bool, share: Share) -> None:
+    def __init__(
+        self, loader: DataLoader[Any], seed: int, loader_id: int, in_order: bool, share: Share, here: bool
+    ) -> None:
         batched = loader.batch_sampler is not None
         sampler: Any = loader.batch_sampler if batched else loader.sampler
         if in_order and batched and loader.batch_size is not None:
@@ -94,7 +103,7 @@ class IndexedLoader(ReplayableLoader):
         )
         self.nb_deaths = 0
         """Workers that died."""
-        self._loader: DataLoader[Any] = self._build(loader.num_workers)
+        self._loader: DataLoader[Any] = self._build(0 if here else loader.num_workers)
         self._in_memory = InMemory(cast("TensorDataset", loader.dataset)) if is_in_memory(loader) else None
         self.nb_workers = loader.num_workers if self._in_memory is None else None
 
@@ -135,6 +144,12 @@ class IndexedLoader(ReplayableLoader):
 
     def crc_at(self, nb_batches: int) -> int | None:
         return self._plan.crc_at(nb_batches)
+
+    def indices_at(self, epoch: int, number: int) -> Any:
+        plan = copy(self._plan)  # the one that is being iterated over stays as it is
+        plan.share = EVERYTHING
+        plan.begin_epoch(epoch, number, number + 1)
+        return next((indices for _, indices, _, _ in plan.drawn()), None)
 
     def expect(self, crc: int, on_other_order: Callable[[], None]) -> None:
         self._plan.expected, self._plan.on_other_order = crc, on_other_order
@@ -271,6 +286,8 @@ def _options_of(loader: DataLoader[Any], nb_workers: int | None = None) -> dict[
         # iter() draws a base seed from this generator, so that it draws nothing from the global stream
         "generator": torch.Generator().manual_seed(0),
     }
+    if loader.num_workers and not nb_workers:
+        options |= {"timeout": 0, "persistent_workers": False, "multiprocessing_context": None}
     if nb_workers:
         options["prefetch_factor"] = loader.prefetch_factor
     return options
@@ -288,18 +305,25 @@ def _undistributed(sampler: Any, loader: DataLoader[Any]) -> Any:
 
 
 def replayable(
-    loader: Any, seed: int, loader_id: int, *, in_order: bool = False, share: Share = EVERYTHING
+    loader: Any,
+    seed: int,
+    loader_id: int,
+    *,
+    in_order: bool = False,
+    share: Share = EVERYTHING,
+    here: bool = False,
 ) -> ReplayableLoader:
     """``loader`` as a ``ReplayableLoader``.
 
     ``loader_id`` keeps the streams of a run's loaders apart. ``in_order`` gives the same batches in each epoch,
-    unshuffled where the loader makes its own batches. ``share`` says which batches are given. Raises
+    unshuffled where the loader makes its own batches. ``share`` says which batches are given.
+    ``here`` makes the batches of a map-style dataset in this process, whatever ``num_workers`` is. Raises
     ``MisconfigurationException`` for what has no ``__iter__``.
     """
     if isinstance(loader, DataLoader) and type(loader).__iter__ is DataLoader.__iter__:
         if isinstance(loader.dataset, IterableDataset):
             return StreamLoader(loader, seed, loader_id, share)
-        return IndexedLoader(loader, seed, loader_id, in_order, share)
+        return IndexedLoader(loader, seed, loader_id, in_order, share, here)
     if type(loader) in (list, tuple):
         return SequenceLoader(loader, share)
     if not hasattr(loader, "__iter__"):

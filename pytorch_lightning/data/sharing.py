@@ -42,22 +42,22 @@ class RoundsLoader(ReplayableLoader):
     """
 
     def __init__(self, loader: ReplayableLoader, share: Share) -> None:
-        self._loader, self._share = loader, share
+        self._loader, self.share = loader, share
 
     def batches(self, epoch: int, start: int = 0, limit: int | None = None) -> Iterator[Any]:
-        nb = self._share.nb
+        nb = self.share.nb
         nb_given = 0
         for batch in self._loader.batches(epoch, start * nb, None if limit is None else limit * nb):
             yield batch
             nb_given += 1
-        nb_rounds = self._share.nb_rounds(self._loader.nb_drawn) - start
-        for _ in range(nb_rounds * len(self._share.mine) - nb_given):
+        nb_rounds = self.share.nb_rounds(self._loader.nb_drawn) - start
+        for _ in range(nb_rounds * len(self.share.mine) - nb_given):
             yield IDLE
 
     def crc_at(self, nb_batches: int) -> int | None:
         # the last round may be a short one
-        nb = nb_batches * self._share.nb
-        found = (self._loader.crc_at(n) for n in range(nb, nb - self._share.nb, -1))
+        nb = nb_batches * self.share.nb
+        found = (self._loader.crc_at(n) for n in range(nb, nb - self.share.nb, -1))
         return next((crc for crc in found if crc is not None), None)
 
     takes_back = False  # each virtual rank has buffers of its own
@@ -70,7 +70,10 @@ class RoundsLoader(ReplayableLoader):
         return self._loader.sampler_state(begun)
 
     def load_sampler(self, state: dict[str, Any], epoch: int, start: int) -> None:
-        self._loader.load_sampler(state, epoch, start * self._share.nb)
+        self._loader.load_sampler(state, epoch, start * self.share.nb)
+
+    def indices_at(self, epoch: int, number: int) -> Any:
+        return self._loader.indices_at(epoch, number)
 
     def expect(self, crc: int, on_other_order: Any) -> None:
         self._loader.expect(crc, on_other_order)

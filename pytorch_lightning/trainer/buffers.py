@@ -1,12 +1,56 @@
 """Buffers (the running means of BatchNorm, say) where several virtual ranks share a module."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from operator import is_
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from pytorch_lightning.strategies.strategy import Strategy
+
+MOST_KEPT = 2**20
+"""Buffers up to this size, in bytes, are kept from each step's start, for a crash bundle."""
+
+
+class KeptBuffers:
+    """The buffers of a module as they were before the batch: called with each batch, before its step.
+
+    A step changes them before it fails, and nothing else of the module. Copying a megabyte at most costs little
+    beside a step of a model that has so many.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._places: list[tuple[str, Any, str]] = [
+            (f"{prefix}.{name}" if prefix else name, submodule._buffers, name)
+            for prefix, submodule in module.named_modules()
+            for name, buffer in submodule._buffers.items()
+            if buffer is not None
+        ]
+        self._buffers = [owner[name] for _, owner, name in self._places]
+        self._copies: list[Any] = _copies(self._buffers)
+
+    @torch.no_grad()
+    def __call__(self, batch: Any) -> None:
+        now = [owner[name] for _, owner, name in self._places]
+        with contextlib.suppress(RuntimeError):  # one was resized in place
+            if all(map(is_, now, self._buffers)):
+                torch._foreach_copy_(self._copies, now)
+                return
+        self._buffers = now  # somebody put others in their place
+        self._copies = [None if buffer is None else buffer.detach().clone() for buffer in now]
+
+    def by_name(self) -> dict[str, Tensor]:
+        """The copies."""
+        return {place[0]: copy for place, copy in zip(self._places, self._copies, strict=True) if copy is not None}
+
+
+def can_be_kept(module: nn.Module) -> bool:
+    """Whether there are buffers, and few enough to be copied in each step."""
+    buffers = list(module.buffers())
+    return bool(buffers) and not any(map(is_lazy, buffers)) and sum(b.nbytes for b in buffers) <= MOST_KEPT
 
 
 class Buffers:
@@ -15,9 +59,11 @@ class Buffers:
     So does it in DistributedDataParallel, where each virtual rank has a process of its own.
     """
 
-    def __init__(self, module: nn.Module, strategy: Strategy, nb_here: int) -> None:
+    def __init__(self, module: nn.Module, strategy: Strategy, nb_here: int, keeps: bool = False) -> None:
         self._module, self._strategy = module, strategy
         self._buffers = list(module.buffers())
+        self._names = [name for name, _ in module.named_buffers()]
+        self._keeps = keeps and can_be_kept(module)
         self._swaps = nb_here > 1 and bool(self._buffers)
         self._shares = strategy.processes.nb > 1 and bool(self._buffers)
         self._at_start: list[Tensor] = []
@@ -26,8 +72,12 @@ class Buffers:
 
     def open(self) -> None:
         """Begin a window."""
-        if self._swaps:
+        if self._swaps or self._keeps:
             self._at_start, self._own, self._first = _copies(self._buffers), {}, None
+
+    def at_start(self) -> dict[str, Tensor] | None:
+        """What the window began with; None where that wasn't kept."""
+        return dict(zip(self._names, self._at_start, strict=True)) if self._at_start else None
 
     def begin(self, virtual_rank: int) -> None:
         """``virtual_rank`` is about to run."""
@@ -48,7 +98,7 @@ class Buffers:
             self._strategy.share_buffers(self._module)
 
 
-@contextmanager
+@contextlib.contextmanager
 def kept_buffers(module: nn.Module) -> Iterator[None]:
     """A scope whose end puts the buffers of ``module`` back as they were."""
     buffers = list(module.buffers())
@@ -59,7 +109,7 @@ def kept_buffers(module: nn.Module) -> Iterator[None]:
         _load(buffers, before)
 
 
-def _copies(buffers: Sequence[Tensor]) -> list[Tensor]:
+def _copies(buffers: Sequence[Tensor]) -> list[Any]:
     return [buffer.detach().clone() for buffer in buffers]
 
 

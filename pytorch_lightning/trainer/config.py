@@ -28,7 +28,6 @@ ALIASES = {
 
 LATER: dict[str, Any] = {
     "cluster": None,
-    "crash_bundle": True,
 }
 """Options that this version knows by name only, with the one value that they may have."""
 
@@ -44,6 +43,7 @@ FLAGS = (
     "stop_on_nan",
     "print_weights_summary",
     "deterministic",
+    "crash_bundle",
 )
 
 AMP_LEVELS = {"O0": "32", "O1": "16", "O2": "16", "O3": "16-true"}
@@ -99,6 +99,7 @@ class Config:
     save_every_minutes: float
     save_every_nb_batches: int | None
     stop_on_nan: bool
+    crash_bundle: bool
     silence: tuple[str, ...]
     compile: bool | dict[str, Any]
     fused_optimizers: bool

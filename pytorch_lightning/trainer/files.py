@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pytorch_lightning.checkpoints.checkpoint import plain_hparams
 from pytorch_lightning.checkpoints.folders import is_remote, open_folder
+from pytorch_lightning.checkpoints.run_store import newest_run
 from pytorch_lightning.errors import MisconfigurationException, Notices
 from pytorch_lightning.loggers import CSVLogger, Logger, TestTubeLogger
 from pytorch_lightning.loggers.csv_logger import make_folder
@@ -103,6 +104,12 @@ def reopen_loggers(config: Config, module: LightningModule, run: FitRun, notices
 def _local(path: str) -> str:
     """Where rows go: saves may lie on other machines, rows are kept here."""
     return "./lightning_logs" if is_remote(path) else path
+
+
+def folder_of_newest(config: Config, module: LightningModule) -> str:
+    """The folder of the saves of the newest run of ``module`` that has any, or of where they would be."""
+    run = newest_run(*home_of(config, module))
+    return f"{config.default_save_path if run is None else run.folder}/checkpoints"
 
 
 def _default_logger(config: Config, module: LightningModule, notices: Notices, version: int | None) -> list[Logger]:

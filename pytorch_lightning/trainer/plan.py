@@ -24,6 +24,7 @@ from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.strategies.compiled import Compile, build_compiler
 from pytorch_lightning.trainer import checks, files
 from pytorch_lightning.trainer.agreement import Agreement
+from pytorch_lightning.trainer.buffers import KeptBuffers, can_be_kept
 from pytorch_lightning.trainer.config import Config
 from pytorch_lightning.trainer.evaluation import EvaluationPlan, plan_evaluation
 from pytorch_lightning.trainer.exact_sum import adds_in_order
@@ -336,6 +337,8 @@ def _step_parts(
     if epoch_schedules.waits_for_steps:
         schedules.append(epoch_schedules.note_steps)
     last = [_build_clock(run, config.max_seconds)] if config.max_seconds else []
+    # rounds keep their own
+    kept = [KeptBuffers(module)] if config.crash_bundle and basis.share.nb == 1 and can_be_kept(module) else []
     takes_optimizer = takes_one_more(module, "training_step")
     step = strategy.step_function(module, "training_step", takes_optimizer=takes_optimizer)
     return StepParts(
@@ -349,7 +352,7 @@ def _step_parts(
         metrics=run.metrics,
         seed=basis.seed,
         on_device=strategy.device.type != "cpu",
-        before_batch=hooks["on_batch_start"],
+        before_batch=(*kept, *hooks["on_batch_start"]),
         before_update=before_update(config, module, run, hooks, precision),
         before_clear=hooks["on_before_zero_grad"],
         after_batch=(rows.after_batch, *hooks["on_batch_end"], *last),
@@ -375,7 +378,10 @@ def _plan_windows(
     if basis.share.nb > 1:
         strategy, share = basis.strategy, basis.share
         in_order = adds_in_order(config.exact_elastic, share, strategy.processes.nb, config.accumulate_grad_batches)
-        build = partial(build_round_window, strategy=strategy, share=share, module=module, in_order=in_order)
+        keeps = config.crash_bundle
+        build = partial(
+            build_round_window, strategy=strategy, share=share, module=module, in_order=in_order, keeps=keeps
+        )
     return build(parts), run.timings.sampling(build(with_timers(parts, run.timings)))
 
 

@@ -49,6 +49,11 @@ class RollingSaves:
         self.has_begun = False
         """Whether anything was saved, or is to be."""
 
+    @property
+    def folder(self) -> str | None:
+        """Where the saves are."""
+        return self._folder
+
     def begin(self, step: int | None, finished: bool) -> None:
         """Before the first batch, which follows ``step`` of the run (None: a new one). ``finished``: so was its last
         save."""

@@ -42,14 +42,16 @@ class Round:
 class Rounds:
     """One window's rounds: their batches, the gradients, the sum over processes, and the step."""
 
-    def __init__(self, parts: StepParts, strategy: Strategy, share: Share, module: nn.Module, in_order: bool) -> None:
+    def __init__(
+        self, parts: StepParts, strategy: Strategy, share: Share, module: nn.Module, in_order: bool, keeps: bool
+    ) -> None:
         self.parts, self.strategy, self.share = parts, strategy, share
         each = range(len(parts.optimizers))
         self.groups = [(i,) for i in each] if parts.takes_optimizer else [tuple(each)]
         self.weights = [Weight() for _ in self.groups]
         self.stepped = [False for _ in each]
         self.update = build_update(parts, [Window() for _ in each], self.stepped)
-        self.buffers = Buffers(module, strategy, len(share.mine))
+        self.buffers = Buffers(module, strategy, len(share.mine), keeps)
         self.table = RoundTable(parts, strategy, share)
         self.spare = Spare(strategy.processes) if strategy.runs_together else None
         self._module = module
@@ -206,14 +208,15 @@ class Rounds:
 
 
 def build_round_window(
-    parts: StepParts, *, strategy: Strategy, share: Share, module: nn.Module, in_order: bool
+    parts: StepParts, *, strategy: Strategy, share: Share, module: nn.Module, in_order: bool, keeps: bool
 ) -> TrainWindow:
-    """The window function where there are several virtual ranks. ``in_order``: see ``exact_sum``."""
-    rounds = Rounds(parts, strategy, share, module, in_order)
+    """The window function where there are several virtual ranks. ``in_order``: see ``exact_sum``; ``keeps``: keep the
+    buffers of each step's start."""
+    rounds = Rounds(parts, strategy, share, module, in_order, keeps)
     if any(map(needs_closure, parts.optimizers)):
         # of the further evaluations nothing is kept, and a line search may well try a point whose loss isn't finite
         tried = replace(parts, metrics=Metrics(), nonfinite=lambda loss: None)
-        again = Rounds(tried, strategy, share, module, in_order)
+        again = Rounds(tried, strategy, share, module, in_order, keeps)
         again.buffers, again.weights, again.spare = rounds.buffers, rounds.weights, rounds.spare
         return build_closure_rounds(rounds, again)
     progress, groups = parts.progress, range(len(rounds.groups))

@@ -23,12 +23,14 @@ from pytorch_lightning.trainer import checks, files, stages
 from pytorch_lightning.trainer.afterwards import Afterwards
 from pytorch_lightning.trainer.attributes import ReadAttributes
 from pytorch_lightning.trainer.config import OBJECT_OPTIONS, build_config, resolve_aliases
+from pytorch_lightning.trainer.crash import keep_failing_batch
 from pytorch_lightning.trainer.deterministic import deterministic
 from pytorch_lightning.trainer.fit_plan import FitPlan
 from pytorch_lightning.trainer.loop import run_fit
 from pytorch_lightning.trainer.placement import choose_strategy, nb_to_start
 from pytorch_lightning.trainer.plan import all_callbacks, plan_fit
 from pytorch_lightning.trainer.remote import run_remotely, state_of, take_state
+from pytorch_lightning.trainer.replaying import replay_step
 from pytorch_lightning.trainer.run import FitRun
 
 
@@ -90,6 +92,7 @@ class Trainer(ReadAttributes):
     track_grad_norm: log this norm of the gradients, of each parameter and of all; 0 or less is off
     print_nan_grads: print the names of parameters whose gradient isn't finite
     stop_on_nan: stop where a loss isn't finite
+    crash_bundle: keep the batch of a step that raises, in the folder of the run, so that it can be replayed
 
     *The same again*
     seed: decides order, augmentation and dropout; None takes torch.initial_seed()
@@ -239,6 +242,7 @@ class Trainer(ReadAttributes):
                 run.interrupted = True
             except Exception as error:
                 stages.note_place(error, run)
+                keep_failing_batch(plan, error, self.options)
                 raise
             finally:
                 stages.finish_fit(plan, failed)
@@ -266,6 +270,16 @@ class Trainer(ReadAttributes):
         loader's order. ``write_to`` is a folder: output n goes to its file ``{n:08d}.pt`` and nothing is
         returned."""
         return self._evaluate("predict", model, ckpt, dataloader, write_to)  # type: ignore[no-any-return]
+
+    def replay(self, step: int) -> Any:
+        """Train a copy of the model of the last fit once more, from its newest rolling save before batch ``step`` (a
+        ``global_step``) up to that batch; returns what ``training_step`` gives there, or raises what it raises. The
+        model and the files of the run stay as they are."""
+        if self.module is None or self._run is None:
+            raise MisconfigurationException("there is nothing to replay before fit. Call fit(model) first.")
+        folder = self._plan.rolling.folder if isinstance(self._plan, FitPlan) else None
+        folder = folder or files.folder_of_newest(self.config, self.module)
+        return replay_step(type(self), self.options, self.module, folder, step)
 
     def _evaluate(
         self, stage: str, model: LightningModule | None, ckpt: Any, loader: Any = None, write_to: Any = None

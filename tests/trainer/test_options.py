@@ -627,7 +627,6 @@ def test_an_unknown_option_is_named_with_the_nearest_one() -> None:
     ("name", "value"),
     [
         ("cluster", object()),
-        ("crash_bundle", False),
     ],
 )
 def test_an_option_that_is_not_there_yet_is_refused_by_name(name: str, value: Any) -> None:
