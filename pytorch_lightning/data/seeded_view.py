@@ -185,9 +185,9 @@ class SeededIterable(_View, IterableDataset[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
-        if worker is not None:
-            seed, loader_id, epoch = self._key.tolist()
-            word = seeding.derive(seed, seeding.WORKER, epoch, loader_id, worker.id)
+        seed, loader_id, epoch = self._key.tolist()
+        word = seeding.derive(seed, seeding.WORKER, epoch, loader_id, 0 if worker is None else worker.id)
+        if worker is not None:  # without workers the streams are seeded for each batch
             seeding.seed_streams(word, seeding.WORKER)
-            seeding.reseed_generators(self._find_generators(), word)
+        seeding.reseed_generators(self._find_generators(), word)
         return iter(self._dataset)
