@@ -1,6 +1,7 @@
 """Processes that a Trainer in a plain script or in a notebook starts itself, on this machine."""
 
 import ast
+import atexit
 import os
 import pickle
 import sys
@@ -75,8 +76,10 @@ def _run_child(local_rank: int, entry: Any, job: str, folder: str, nb: int, port
     )
     try:
         result = entry(job)
-    except LightningError as error:
-        Path(folder, f"error_{local_rank}").write_bytes(pickle.dumps((type(error), str(error))))
+    except BaseException as error:
+        atexit.unregister(leave)  # the others wait for this process, and it would wait for them
+        if isinstance(error, LightningError):
+            Path(folder, f"error_{local_rank}").write_bytes(pickle.dumps((type(error), str(error))))
         raise
     if local_rank == 0:
         torch.save(result, os.path.join(folder, "result"))
