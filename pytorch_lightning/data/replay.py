@@ -27,6 +27,7 @@ from pytorch_lightning import seeding
 from pytorch_lightning.data.in_memory import InMemory, is_in_memory
 from pytorch_lightning.data.index_plan import IndexPlan, set_epoch
 from pytorch_lightning.data.seeded_view import KeyedDataset, SeededDataset, SeededIterable, loader_name, pass_name
+from pytorch_lightning.data.workers import Shielded, held_signals
 from pytorch_lightning.errors import FitError, MisconfigurationException, describe
 from pytorch_lightning.processes import EVERYTHING, Share
 
@@ -78,7 +79,7 @@ class IndexedLoader(ReplayableLoader):
     def batches(self, epoch: int, start: int = 0, limit: int | None = None) -> Iterator[Any]:
         self._plan.begin_epoch(epoch, start, limit)
         set_epoch(getattr(self._loader.dataset, "_dataset", None), epoch)
-        return iter(self._loader) if self._in_memory is None else self._in_memory.batches(self._plan.drawn())
+        return started(self._loader) if self._in_memory is None else self._in_memory.batches(self._plan.drawn())
 
     @property
     def nb_drawn(self) -> int:  # type: ignore[override]
@@ -132,7 +133,7 @@ class StreamLoader(ReplayableLoader):
         for chained in (self._loader, getattr(self._loader, "dataset", None), getattr(self._loader, "sampler", None)):
             set_epoch(chained, epoch)
         seeding.seed_order(seed, epoch, loader_id, (), ())
-        iterator = iter(self._loader)
+        iterator = started(self._loader)
         self._used_up = iterator is self._loader
         return self._dealt(islice(self._seeded(iterator, epoch), start, limit), start)
 
@@ -172,7 +173,7 @@ def _options_of(loader: DataLoader[Any]) -> dict[str, Any]:
         # pinning without an accelerator only warns
         "pin_memory": loader.pin_memory and torch.accelerator.is_available(),
         "timeout": loader.timeout,
-        "worker_init_fn": loader.worker_init_fn,
+        "worker_init_fn": Shielded(loader.worker_init_fn) if loader.num_workers else loader.worker_init_fn,
         "multiprocessing_context": loader.multiprocessing_context,
         "persistent_workers": loader.persistent_workers,
         "in_order": True,
@@ -182,6 +183,14 @@ def _options_of(loader: DataLoader[Any]) -> dict[str, Any]:
     if loader.num_workers:
         options["prefetch_factor"] = loader.prefetch_factor
     return options
+
+
+def started(loader: Any) -> Iterator[Any]:
+    """``iter(loader)``, signals to its workers held back until they can take them."""
+    if not (isinstance(loader, DataLoader) and loader.num_workers and isinstance(loader.worker_init_fn, Shielded)):
+        return iter(loader)
+    with held_signals():
+        return iter(loader)
 
 
 def _undistributed(sampler: Any, loader: DataLoader[Any]) -> Any:

@@ -14,6 +14,7 @@ import torch
 from torch import distributed, multiprocessing
 
 from pytorch_lightning.errors import LightningError, MisconfigurationException, ProcessError
+from pytorch_lightning.launchers import signals
 from pytorch_lightning.launchers.environment import leave
 
 # torch's stubs don't name all that these export
@@ -23,11 +24,14 @@ mp: Any = multiprocessing
 GUARD = 'if __name__ == "__main__":'
 
 
-def run_in_processes(entry: Callable[[str], Any], job: dict[str, Any], nb: int) -> Any:
+def run_in_processes(
+    entry: Callable[[str], Any], job: dict[str, Any], nb: int, started: list[Any] | None = None
+) -> Any:
     """What ``entry(path of the pickled job)`` returns in the first of ``nb`` new processes.
 
-    They see the environment that torchrun would give them. Raises the error of the process that failed first, once
-    the others have ended. Raises ``MisconfigurationException`` where a script can't be started a second time.
+    ``started`` is filled with them: they expect signals, which wait while they begin, and KeyboardInterrupt here kills
+    them. They see the environment that torchrun would give them. Raises the error of the process that failed first,
+    once the others have ended. Raises ``MisconfigurationException`` where a script can't be started a second time.
     """
     notebook = "ipykernel" in sys.modules and not hasattr(sys.modules["__main__"], "__file__")
     if notebook and torch.accelerator.is_available():
@@ -48,16 +52,23 @@ def run_in_processes(entry: Callable[[str], Any], job: dict[str, Any], nb: int) 
                 " torchrun, which sends nothing."
             ) from error
         store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-        settings = (entry, job_path, folder, nb, store.port, list(sys.argv))
+        settings = (entry, job_path, folder, nb, store.port, list(sys.argv), started is not None)
         # a notebook's classes exist in its own process only, so that is copied
         method = "fork" if notebook else "spawn"
-        context = mp.start_processes(_run_child, settings, nprocs=nb, join=False, start_method=method)
-        assert context is not None
-        _wait_for(context, folder)
+        with signals.held(() if started is None else signals.ALL):
+            context = mp.start_processes(_run_child, settings, nprocs=nb, join=False, start_method=method)
+            assert context is not None
+            if started is not None:
+                started.extend(context.processes)
+        _wait_for(context, folder, kills=started is not None)
         return torch.load(os.path.join(folder, "result"), weights_only=False)  # written by our own process
 
 
-def _run_child(local_rank: int, entry: Any, job: str, folder: str, nb: int, port: int, argv: list[str]) -> None:
+def _run_child(
+    local_rank: int, entry: Any, job: str, folder: str, nb: int, port: int, argv: list[str], expects_signals: bool
+) -> None:
+    if expects_signals:
+        signals.begin_child()
     threads = os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nb)))
     torch.set_num_threads(int(threads))
     sys.argv = argv
@@ -83,14 +94,18 @@ def _run_child(local_rank: int, entry: Any, job: str, folder: str, nb: int, port
     leave()
 
 
-def _wait_for(context: Any, folder: str) -> None:
+def _wait_for(context: Any, folder: str, kills: bool) -> None:
     try:
         while True:
             try:
                 if context.join(timeout=5, grace_period=5):
                     return
-            except KeyboardInterrupt:  # the processes got it too: they end by themselves
-                continue
+            except KeyboardInterrupt:
+                if kills:
+                    for process in context.processes:
+                        process.kill()
+                    raise
+                continue  # the processes got it too: they end by themselves
     except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:
         told = [Path(path) for path in context.error_files if path and os.path.exists(path)]
         first = min(told, key=lambda path: path.stat().st_mtime, default=None)

@@ -21,13 +21,10 @@ class Agreement:
         """Make the first wish to stop everybody's, and rank 0's saves everybody's. Returns the ``global_step`` at
         which to settle again."""
         run = self._run
-        told = self._processes.gather(
-            (run.stop_wanted, run.interrupted, [request.without_callback() for request in run.requests])
-        )
-        run.stop_wanted = next((reason for reason, _, _ in told if reason), "")
-        run.interrupted = any(interrupted for _, interrupted, _ in told)
+        told = self._processes.gather((run.stop_wanted, [request.without_callback() for request in run.requests]))
+        run.stop_wanted = next((reason for reason, _ in told if reason), "")
         if not self._processes.is_first:
-            run.requests[:] = [SaveRequest(*request) for request in told[0][2]]
+            run.requests[:] = [SaveRequest(*request) for request in told[0][1]]
         return run.progress.global_step + int(self._processes.from_first(self._steps_to_next()))
 
     def _steps_to_next(self) -> int:

@@ -27,7 +27,6 @@ ALIASES = {
 """Other spellings of 2019, and the option that each one means."""
 
 LATER: dict[str, Any] = {
-    "cluster": None,
     "crash_bundle": True,
 }
 """Options that this version knows by name only, with the one value that they may have."""
@@ -212,6 +211,7 @@ CHECKS: tuple[Check, ...] = (
     option_checks.silence,
     option_checks.paths,
     option_checks.experiment,
+    option_checks.cluster,
 )
 
 

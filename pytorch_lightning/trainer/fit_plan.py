@@ -136,3 +136,4 @@ class FitPlan:
         if self.strategy.processes.from_first(self.rolling.before_validation()):
             with self.run.timings.measuring("saving"):
                 self.rolling.save()
+        self.run.leaves_validation = self.rolling.has_begun

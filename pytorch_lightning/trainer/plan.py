@@ -88,7 +88,6 @@ def plan_fit(
         stop_on_nan=config.stop_on_nan,
         writes=strategy.processes.is_first,
     )
-    agreement = None if run.alone else Agreement(run, strategy.processes)
     parts = _step_parts(config, module, run, basis, rows, epoch_schedules)
     train_window, sampled_window = _plan_windows(config, module, run, basis, parts)
     return FitPlan(
@@ -112,7 +111,7 @@ def plan_fit(
         optimizers=basis.optimizers,
         schedules=basis.schedules,
         strategy=strategy,
-        agreement=agreement,
+        agreement=None if run.alone else Agreement(run, strategy.processes),
     )
 
 
@@ -166,7 +165,8 @@ def _plan_basis(
         problems += checks.training_loader_problems(tng_loader, config, checks.has_validation(module), share)
     problems += checks.saving_problems(module)
     hooks = hook_table(module, callbacks, run)
-    arguments = {"strategy": strategy, "precision": precision, "seed": seed, "hooks": hooks}
+    looking = {**hooks, "on_evaluation_batch_end": (*hooks["on_evaluation_batch_end"], run.look_in_validation)}
+    arguments = {"strategy": strategy, "precision": precision, "seed": seed, "hooks": looking}
     arguments |= {"gather": config.gather_validation, "compiled": compiled}
     validation, sanity = attempt(problems, lambda: _plan_validation(config, module, arguments)) or (None, None)
     raise_together(problems)

@@ -626,7 +626,6 @@ def test_an_unknown_option_is_named_with_the_nearest_one() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("cluster", object()),
         ("crash_bundle", False),
     ],
 )
