@@ -16,7 +16,7 @@ from tests.launchers import program
 from tests.launchers.started import train
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 120
+SECONDS = 60
 
 
 def run(folder: Path, **options: Any) -> warm.Ended:
@@ -196,7 +196,7 @@ def test_processes_agree_to_stop(tmp_path: Path, undisturbed_pair: Any, launch: 
     launcher, options = None, {"nb_processes": 2}
     if launch == "torchrun":
         options = {}
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0"]
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
     code, said = run_script(tmp_path, launcher=launcher, send=("step", 3, to, [name]), **options)
     # torchrun has a code of its own
     assert code == (1 if launch == "torchrun" else 0 if name == "SIGINT" else 75), said

@@ -1,0 +1,61 @@
+"""What a job of the tests runs: ``job.py FOLDER OPTIONS``."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.launchers import program
+
+
+class JobSender(program.Sender):
+    """Asks Slurm to send the signal to the whole job, in its first start only, and waits until it is here."""
+
+    def look(self, place: str, number: int) -> None:
+        if (place, number) != self.at or "SLURM_RESTART_COUNT" in os.environ:
+            return
+        if self.to == "rank 1" and os.environ["SLURM_PROCID"] != "1":
+            return
+        if self.to.startswith("task") and self.to != f"task {os.environ['SLURM_ARRAY_TASK_ID']}":
+            return
+        if self.to == "rank 1":
+            super().look(place, number)
+            return
+        self.at = ("", 0)
+        for name in self.signals:
+            how = ["--batch"] if self.to == "batch" else []
+            subprocess.run(["scancel", f"--signal={name}", *how, os.environ["SLURM_JOB_ID"]], check=True, timeout=60)
+            wait_for_signal()
+
+
+def wait_for_signal() -> None:
+    """Until a handler ran, which wakes the main thread of a fit."""
+    import signal
+
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer)
+    os.read(reader, 1)
+    signal.set_wakeup_fd(before)
+
+
+def main(folder: str, options: dict[str, Any]) -> None:
+    """Train; ``waits_at`` is a step in which a first start waits for a signal from outside."""
+    waits_at = options.pop("waits_at", None)
+    program.Sender = JobSender  # type: ignore[misc]
+    if waits_at is not None and "SLURM_RESTART_COUNT" not in os.environ:
+
+        class Waiting(JobSender):
+            def look(self, place: str, number: int) -> None:
+                if (place, number) == ("step", waits_at):
+                    Path("waits").touch()
+                    wait_for_signal()
+
+        program.Sender = Waiting  # type: ignore[misc]
+    program.main(folder, **options)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], json.loads(sys.argv[2]))
