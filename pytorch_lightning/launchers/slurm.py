@@ -1,7 +1,6 @@
 """A job of a SLURM cluster: whether this is one, and how it is queued again."""
 
 import re
-import signal
 import subprocess
 from collections.abc import Mapping
 
@@ -30,29 +29,25 @@ def job_name(environment: Mapping[str, str]) -> str:
     return environment["SLURM_JOB_ID"]
 
 
-def wants_requeue(number: int, state: str) -> bool:
-    """Whether the job should be queued again after signal ``number``, ``state`` being scontrol's line about it.
+def wants_requeue(state: str) -> bool:
+    """Whether the job should be queued again after a signal, ``state`` being scontrol's line about it.
 
-    SIGUSR1 and SIGUSR2 are asked for by who submits the job. SIGTERM comes before a preemption (the job still runs),
-    at the time limit, and when the job is cancelled; a preemption without grace is requeued by the cluster.
+    It still runs after a warning, and in the grace before a preemption; otherwise it is ended by its time limit, or it
+    was cancelled; a preemption without grace is requeued by the cluster.
 
-    >>> wants_requeue(signal.SIGTERM, "JobState=RUNNING Reason=None")
-    True
-    >>> wants_requeue(signal.SIGTERM, "JobState=COMPLETING Reason=TimeLimit")
-    True
-    >>> wants_requeue(signal.SIGTERM, "JobState=COMPLETING Reason=None")
+    >>> wants_requeue("JobState=RUNNING Reason=None"), wants_requeue("JobState=COMPLETING Reason=TimeLimit")
+    (True, True)
+    >>> wants_requeue("JobState=COMPLETING Reason=None")
     False
     """
-    if number != signal.SIGTERM:
-        return True
     return re.search(r"\bJobState=RUNNING\b|\bReason=TimeLimit\b", state) is not None
 
 
-def requeue(environment: Mapping[str, str], number: int) -> str:
-    """Queue this job again where signal ``number`` asks for that; returns what became of it, in words."""
+def requeue(environment: Mapping[str, str]) -> str:
+    """Queue this job again, unless it was cancelled; returns what became of it, in words."""
     job = job_name(environment)
     try:
-        if not wants_requeue(number, _ask("show", "job", "-o", job)):
+        if not wants_requeue(_ask("show", "job", "-o", job)):
             return "run the same command with resume='auto' to go on"
         _ask("requeue", job)
     except (OSError, subprocess.SubprocessError) as error:

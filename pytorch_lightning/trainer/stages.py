@@ -93,7 +93,7 @@ def stop_program(plan: FitPlan, watch: Watch) -> None:
         if plan.rolling.folder is None:
             how = "nothing was saved, since this run has no folder"
         elif is_batch_job(os.environ):
-            how = requeue(os.environ, number)
+            how = requeue(os.environ)
         print(f"stopped by {number.name} (global_step {run.progress.global_step}): {how}", flush=True)
     processes.wait()  # who starts them may end all when one has ended
     watch.chain(number)

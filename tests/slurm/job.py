@@ -1,9 +1,12 @@
 """What a job of the tests runs: ``job.py FOLDER OPTIONS``."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +29,17 @@ class JobSender(program.Sender):
         self.at = ("", 0)
         for name in self.signals:
             how = ["--batch"] if self.to == "batch" else []
-            subprocess.run(["scancel", f"--signal={name}", *how, os.environ["SLURM_JOB_ID"]], check=True, timeout=60)
-            wait_for_signal()
+            with waiting_for_signal():
+                subprocess.run(["scancel", f"--signal={name}", *how, os.environ["SLURM_JOB_ID"]], check=True, timeout=60)
 
 
-def wait_for_signal() -> None:
-    """Until a handler ran, which wakes the main thread of a fit."""
-    import signal
-
+@contextlib.contextmanager
+def waiting_for_signal() -> Iterator[None]:
+    """A scope that ends when a handler ran in it."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     before = signal.set_wakeup_fd(writer)
+    yield
     os.read(reader, 1)
     signal.set_wakeup_fd(before)
 
@@ -50,8 +53,8 @@ def main(folder: str, options: dict[str, Any]) -> None:
         class Waiting(JobSender):
             def look(self, place: str, number: int) -> None:
                 if (place, number) == ("step", waits_at):
-                    Path("waits").touch()
-                    wait_for_signal()
+                    with waiting_for_signal():
+                        Path("waits").touch()
 
         program.Sender = Waiting  # type: ignore[misc]
     program.main(folder, **options)

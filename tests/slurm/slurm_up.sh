@@ -3,6 +3,7 @@
 #   slurm_up.sh up FOLDER     install what is missing (Debian, root), configure, start, wait until the nodes are idle
 #   slurm_up.sh down FOLDER   cancel the jobs and stop what was started there
 # Partitions: debug (the default), low and high; high pushes low's jobs out, which are requeued.
+# cred_expire is also how long a requeued job waits; less than 5 s is taken for the default of 2 minutes.
 # Everything lies in FOLDER: export SLURM_CONF=FOLDER/slurm.conf to use it.
 set -euo pipefail
 action=${1:?up or down} folder=${2:?a folder}
@@ -35,7 +36,7 @@ configure() {
     {
         printf '%s\n' "ClusterName=tests" "SlurmctldHost=$host(127.0.0.1)" "SlurmctldPort=16901" \
             "SlurmUser=root" "SlurmdUser=root" "AuthType=auth/munge" \
-            "AuthInfo=socket=$folder/munge.socket,cred_expire=3" \
+            "AuthInfo=socket=$folder/munge.socket,cred_expire=5" \
             "SlurmctldPidFile=$folder/slurmctld.pid" "SlurmdPidFile=$folder/%n.pid" \
             "SlurmctldLogFile=$folder/slurmctld.log" "SlurmdLogFile=$folder/%n.log" \
             "StateSaveLocation=$folder/state" "SlurmdSpoolDir=$folder/spool/%n" \

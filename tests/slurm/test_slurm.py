@@ -16,7 +16,7 @@ from tests.launchers.test_signals import run
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).parent / "slurm_up.sh"
 PROGRAM = Path(__file__).parent / "job.py"
-SECONDS = 120
+SECONDS = 60
 
 pytestmark = pytest.mark.root
 
