@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pytorch_lightning.launchers.slurm import job_name
 from tests.launchers import program
 
 
@@ -30,7 +31,7 @@ class JobSender(program.Sender):
         for name in self.signals:
             how = ["--batch"] if self.to == "batch" else []
             with waiting_for_signal():
-                subprocess.run(["scancel", f"--signal={name}", *how, os.environ["SLURM_JOB_ID"]], check=True, timeout=60)
+                subprocess.run(["scancel", f"--signal={name}", *how, job_name(os.environ)], check=True, timeout=60)
 
 
 @contextlib.contextmanager

@@ -49,7 +49,9 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
         patch.setenv("PYTHONPATH", str(ROOT))
         try:
-            up = subprocess.run([str(SCRIPT), "up", str(folder)], stdout=output, stderr=output, timeout=300, check=False)
+            up = subprocess.run(
+                [str(SCRIPT), "up", str(folder)], stdout=output, stderr=output, timeout=300, check=False
+            )
             if up.returncode and shutil.which("slurmctld") is None and not os.environ.get("CI_NO_SKIPS"):
                 pytest.skip("Slurm can't be installed here")
             assert up.returncode == 0, log.read_text()
