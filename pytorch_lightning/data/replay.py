@@ -30,6 +30,7 @@ from pytorch_lightning import seeding
 from pytorch_lightning.data.in_memory import InMemory, is_in_memory
 from pytorch_lightning.data.index_plan import IndexPlan, set_epoch
 from pytorch_lightning.data.seeded_view import KeyedDataset, SeededDataset, SeededIterable, loader_name, pass_name
+from pytorch_lightning.data.workers import Shielded, held_signals
 from pytorch_lightning.errors import FitError, MisconfigurationException, Notices, describe
 from pytorch_lightning.processes import EVERYTHING, Share
 
@@ -118,7 +119,7 @@ class IndexedLoader(ReplayableLoader):
         """The batches, from new workers where one of those that make them dies."""
         share, nb_given, dropped = self._plan.share, 0, 0
         while True:
-            iterator = without_signal(iter(self._loader))
+            iterator = without_signal(started(self._loader))
             try:
                 for batch in islice(iterator, dropped, None):
                     yield batch
@@ -206,7 +207,7 @@ class StreamLoader(ReplayableLoader):
         for chained in (self._loader, getattr(self._loader, "dataset", None), getattr(self._loader, "sampler", None)):
             set_epoch(chained, epoch)
         seeding.seed_order(seed, epoch, loader_id, (), ())
-        iterator = without_signal(iter(self._loader))
+        iterator = without_signal(started(self._loader))
         self._used_up = iterator is self._loader
         return self._dealt(islice(self._seeded(iterator, epoch), start, limit), start)
 
@@ -279,7 +280,7 @@ def _options_of(loader: DataLoader[Any], nb_workers: int | None = None) -> dict[
         # pinning without an accelerator only warns
         "pin_memory": loader.pin_memory and torch.accelerator.is_available(),
         "timeout": loader.timeout if nb_workers else 0,
-        "worker_init_fn": loader.worker_init_fn,
+        "worker_init_fn": Shielded(loader.worker_init_fn) if nb_workers else loader.worker_init_fn,
         "multiprocessing_context": loader.multiprocessing_context if nb_workers else None,
         "persistent_workers": loader.persistent_workers and bool(nb_workers),
         "in_order": True,
@@ -291,6 +292,14 @@ def _options_of(loader: DataLoader[Any], nb_workers: int | None = None) -> dict[
     if nb_workers:
         options["prefetch_factor"] = loader.prefetch_factor
     return options
+
+
+def started(loader: Any) -> Iterator[Any]:
+    """``iter(loader)``, signals to its workers held back until they can take them."""
+    if not (isinstance(loader, DataLoader) and loader.num_workers and isinstance(loader.worker_init_fn, Shielded)):
+        return iter(loader)
+    with held_signals():
+        return iter(loader)
 
 
 def _undistributed(sampler: Any, loader: DataLoader[Any]) -> Any:

@@ -21,6 +21,7 @@ import torch
 from torch import distributed
 
 from pytorch_lightning.errors import LightningError, MisconfigurationException, ProcessError
+from pytorch_lightning.launchers import signals
 from pytorch_lightning.launchers.environment import is_loss_of_another, leave
 
 dist: Any = distributed  # torch's stubs don't name all that this exports
@@ -92,9 +93,8 @@ def _run_child(
 ) -> None:
     """The whole life of a new process."""
     try:
-        os.setpgid(0, 0)  # so that Ctrl-C reaches it through its parent alone, once
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        os.setpgid(0, 0)  # so that a signal to the group reaches it through its parent alone, once
+        signals.begin_child()
         threading.Thread(target=_end_with_parent, daemon=True).start()
         # a process that is copied must not use threads that its parent may have: they weren't copied
         torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", str(nb_threads))) if nb_threads > 1 else 1)
@@ -153,7 +153,7 @@ def _supervise(processes: Sequence[Any], folder: str) -> None:
         with _passing_on_interrupts(processes, kill_all) as received:
             for process in processes:
                 process.start()
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.ALL)
             deadline = None
             while running := [p.sentinel for p in processes if p.exitcode is None]:
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -162,7 +162,7 @@ def _supervise(processes: Sequence[Any], folder: str) -> None:
                 connection.wait(running, 1.0 if left == 0.0 else left)
                 if deadline is None and any(p.exitcode for p in processes):
                     deadline = time.monotonic() + GRACE
-        if len(received) > 1:
+        if received.count(signal.SIGINT) > 1:
             raise KeyboardInterrupt
         if any(p.exitcode for p in processes):
             _raise_first([p.exitcode for p in processes], folder, killed)
@@ -195,7 +195,7 @@ def _raise_first(exit_codes: Sequence[int], folder: str, killed: set[int]) -> No
 
 @contextmanager
 def _passing_on_interrupts(processes: Sequence[Any], end_all: Callable[[], None]) -> Iterator[list[int]]:
-    """A scope in which the first Ctrl-C goes to every process and the second ends them all. Gives the list of those
+    """A scope in which signals go to every process, and the second Ctrl-C ends them all. Gives the list of those
     received. Processes that are started in it don't get one before they are ready."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -204,20 +204,21 @@ def _passing_on_interrupts(processes: Sequence[Any], end_all: Callable[[], None]
 
     def pass_on(number: int, frame: Any) -> None:
         received.append(number)
-        if len(received) > 1:
+        if received.count(signal.SIGINT) > 1:
             end_all()
             return
         for process in processes:
             if process.pid is not None and process.exitcode is None:
                 os.kill(process.pid, number)
 
-    before = signal.signal(signal.SIGINT, pass_on)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = {number: signal.signal(number, pass_on) for number in signals.ALL}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals.ALL)
     try:
         yield received
     finally:
-        signal.signal(signal.SIGINT, before if before is not None else signal.default_int_handler)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.ALL)
 
 
 def _signal(process: Any, number: int) -> None:

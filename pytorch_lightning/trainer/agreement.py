@@ -27,19 +27,18 @@ class Agreement:
         run = self._run
         nb_asked = len(run.requests)
         told = self._processes.gather(
-            (run.stop_wanted, run.interrupted, [request.without_callback() for request in run.requests[:nb_asked]])
+            (run.stop_wanted, [request.without_callback() for request in run.requests[:nb_asked]])
         )
-        run.interrupted = any(interrupted for _, interrupted, _ in told) or run.interrupted
         # a file may be asked for by everybody or by one alone; rank 0 writes it, and so knows when it is there
         wanted: dict[Path | None, SaveRequest] = {}
         if self._processes.is_first:
             wanted = {request.path: request for request in run.requests[:nb_asked]}
-        for _, _, requests in told:
+        for _, requests in told:
             for request in requests:
                 wanted.setdefault(request[0], SaveRequest(*request))
         run.requests[:nb_asked] = wanted.values()
         again = run.progress.global_step + int(self._processes.from_first(self._steps_to_next()))
-        return next((reason for reason, _, _ in told if reason), ""), again
+        return next((reason for reason, _ in told if reason), ""), again
 
     def _steps_to_next(self) -> int:
         now, step = time.monotonic(), self._run.progress.global_step

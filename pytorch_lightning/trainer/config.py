@@ -26,9 +26,7 @@ ALIASES = {
 }
 """Other spellings of 2019, and the option that each one means."""
 
-LATER: dict[str, Any] = {
-    "cluster": None,
-}
+LATER: dict[str, Any] = {}
 """Options that this version knows by name only, with the one value that they may have."""
 
 OBJECT_OPTIONS = ("experiment", "early_stop_callback", "checkpoint_callback", "callbacks", "cluster")
@@ -213,6 +211,7 @@ CHECKS: tuple[Check, ...] = (
     option_checks.silence,
     option_checks.paths,
     option_checks.experiment,
+    option_checks.cluster,
 )
 
 

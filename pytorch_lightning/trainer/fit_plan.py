@@ -134,7 +134,8 @@ class FitPlan:
         """A window raised ``error``: save the state after the last one that was finished, where that is still here.
 
         After a loss that isn't finite nothing is saved: older saves may be better ones."""
-        error.add_note(f"raised while fitting {type(self.module).__name__} {at(self.progress)}")
+        if at(self.progress) not in str(error):
+            error.add_note(f"raised while fitting {type(self.module).__name__} {at(self.progress)}")
         if self.run.metrics.nb_nonfinite and self.config.stop_on_nan:
             self.note_samples(error)
         elif self.run.alone and self.loader.takes_back and self.rolling.has_begun and self.window_start.go_back(error):
@@ -170,3 +171,4 @@ class FitPlan:
         if self.strategy.processes.from_first(self.rolling.before_validation()):
             with self.run.timings.measuring("saving"):
                 self.rolling.save()
+        self.run.leaves_validation = self.rolling.has_begun

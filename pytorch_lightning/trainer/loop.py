@@ -47,6 +47,8 @@ def run_epoch(plan: FitPlan) -> None:
     batches = run.timings.waiting(plan.loader.batches, progress.epoch, progress.batch_nb, plan.nb_batches)
 
     while True:
+        if progress.stop_reason and progress.interrupted:
+            return  # what is due now is done by the fit that goes on
         # also where a validation fell due before the checkpoint that this fit continues
         if progress.batch_nb >= next_check or (progress.epoch_over and plan.ended_unchecked()):
             run_validation(plan)

@@ -151,6 +151,16 @@ def experiment(options: Mapping[str, Any]) -> Problem | None:
     )
 
 
+def cluster(options: Mapping[str, Any]) -> Problem | None:
+    """test-tube's cluster, which starts the jobs; signals and requeues are the trainer's."""
+    value = options["cluster"]
+    if value is None or hasattr(value, "optimize_parallel_cluster_gpu"):
+        return None
+    return Problem(
+        "cluster must be a test-tube SlurmCluster, or None", describe(value), "Pass what your function is given"
+    )
+
+
 def backend(known: Mapping[Any, type[Strategy]]) -> Check:
     """``distributed_backend`` is one of ``known`` by name, or a strategy object."""
 

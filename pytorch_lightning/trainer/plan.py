@@ -195,7 +195,8 @@ def _plan_basis(
         problems += checks.training_loader_problems(tng_loader, config, checks.has_validation(module), share)
     problems += checks.saving_problems(module)
     hooks = hook_table(module, callbacks, run)
-    arguments = {"strategy": strategy, "precision": precision, "seed": seed, "hooks": hooks}
+    looking = {**hooks, "on_evaluation_batch_end": (*hooks["on_evaluation_batch_end"], run.look_in_validation)}
+    arguments = {"strategy": strategy, "precision": precision, "seed": seed, "hooks": looking}
     arguments |= {"gather": config.gather_validation, "compiled": compiled}
     validation, sanity = attempt(problems, lambda: _plan_validation(config, module, arguments)) or (None, None)
     raise_together(problems)
@@ -378,10 +379,8 @@ def _plan_windows(
     if basis.share.nb > 1:
         strategy, share = basis.strategy, basis.share
         in_order = adds_in_order(config.exact_elastic, share, strategy.processes.nb, config.accumulate_grad_batches)
-        keeps = config.crash_bundle
-        build = partial(
-            build_round_window, strategy=strategy, share=share, module=module, in_order=in_order, keeps=keeps
-        )
+        build = partial(build_round_window, strategy=strategy, share=share, module=module, in_order=in_order)
+        build = partial(build, keeps=config.crash_bundle)
     return build(parts), run.timings.sampling(build(with_timers(parts, run.timings)))
 
 

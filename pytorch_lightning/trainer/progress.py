@@ -8,6 +8,8 @@ from typing import Any
 
 NEVER = 2**62
 """A batch that no epoch reaches."""
+INTERRUPTED = "interrupted by "
+"""How the stop reason begins where it was a signal, whose name follows."""
 
 
 @dataclass(slots=True)
@@ -43,9 +45,14 @@ class Progress:
         self.batch_nb = self.validated_batch = 0
         self.epoch_started = self.epoch_over = False
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether it is to stop because of a signal, to go on later from here."""
+        return self.stop_reason.startswith(INTERRUPTED)
+
     def forget_limits(self) -> None:
-        """Forget a stop at a limit or by Ctrl-C: a fit that goes on may have other limits."""
-        if self.stop_reason.startswith(("max_", "interrupted")):
+        """Forget a stop at a limit or by a signal: a fit that goes on may have other limits."""
+        if self.stop_reason.startswith(("max_", INTERRUPTED)):
             self.stop_reason = ""
 
     def state_dict(self) -> dict[str, Any]:

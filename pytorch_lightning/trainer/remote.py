@@ -15,12 +15,17 @@ from pytorch_lightning.trainer.saving import CallbacksPart
 
 
 def run_remotely(
-    options: dict[str, Any], stage: str, module: LightningModule, arguments: tuple[Any, ...], nb: int
+    options: dict[str, Any],
+    stage: str,
+    module: LightningModule,
+    arguments: tuple[Any, ...],
+    nb: int,
 ) -> dict[str, Any]:
     """Run ``stage`` ('fit', 'validate', 'test' or 'predict') in ``nb`` new processes; returns what the first gave:
-    ``returned``, and after a fit the state of everything that a user may look at."""
+    ``returned``, ``exit`` (the code, where it ended the program), and after a fit the state of everything that a user
+    may look at."""
     job = {
-        "options": {**options, "experiment": packed(options["experiment"])},
+        "options": {**options, "experiment": packed(options["experiment"]), "cluster": None},
         "stage": stage,
         "module": module,
         "arguments": arguments,
@@ -52,8 +57,12 @@ def run_job(path: str) -> dict[str, Any]:
     options = job.options
     options["experiment"] = unpacked(options["experiment"], is_first=os.environ["RANK"] == "0")
     trainer = Trainer(**options)
-    returned = getattr(trainer, job.stage)(job.module, *job.arguments)
-    return {"returned": returned, **(trainer._remote_state() if job.stage == "fit" else {})}
+    returned, code = 0, None
+    try:
+        returned = getattr(trainer, job.stage)(job.module, *job.arguments)
+    except SystemExit as end:  # for the process that started this one
+        code = end.code
+    return {"returned": returned, "exit": code, **(trainer._remote_state() if job.stage == "fit" else {})}
 
 
 def state_of(plan: FitPlan, callbacks: Any) -> dict[str, Any]:
@@ -68,7 +77,6 @@ def state_of(plan: FitPlan, callbacks: Any) -> dict[str, Any]:
         "progress": run.progress.state_dict(),
         "metrics": run.metrics.state_dict(),
         "callbacks": CallbacksPart(callbacks).state_dict(),
-        "interrupted": run.interrupted,
         "counts": (run.nb_tng_batches, run.nb_val_batches, run.version),
     }
 
@@ -79,5 +87,4 @@ def take_state(state: dict[str, Any], module: LightningModule, run: FitRun, call
     run.progress.load_state_dict(state["progress"])
     run.metrics.load_state_dict(state["metrics"])
     CallbacksPart(callbacks).load_state_dict(state["callbacks"])
-    run.interrupted = state["interrupted"]
     run.nb_tng_batches, run.nb_val_batches, run.version = state["counts"]

@@ -10,6 +10,7 @@ from pytorch_lightning.checkpoints.run_store import FoundRun, RunStore, find_run
 from pytorch_lightning.checkpoints.sharded import read_any
 from pytorch_lightning.checkpoints.snapshot import changed_tensors
 from pytorch_lightning.errors import CheckpointError, Notices
+from pytorch_lightning.launchers.slurm import is_batch_job
 from pytorch_lightning.processes import Processes
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.trainer import files
@@ -34,7 +35,7 @@ def job_of(environment: Mapping[str, str]) -> str | None:
     >>> job_of({"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "train"}), job_of({})
     ('slurm 7', None)
     """
-    if "SLURM_JOB_ID" in environment and environment.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+    if is_batch_job(environment):
         return f"slurm {environment['SLURM_JOB_ID']}"
     run = environment.get("TORCHELASTIC_RUN_ID", "none")
     return None if run == "none" else f"torchrun {run}"

@@ -37,7 +37,7 @@ class RollingSaves:
     ) -> None:
         self._saver, self._run, self._notices = saver, run, notices
         self._is_first = saver.strategy.processes.is_first
-        self._folder, self._job, self._store = folder, job, store
+        self.folder, self._job, self._store = folder, job, store
         self._seconds, self._every = every_minutes * 60, every_batches
         self._from_the_start = from_the_start
         self._writer: Writer | None = None
@@ -49,16 +49,11 @@ class RollingSaves:
         self.has_begun = False
         """Whether anything was saved, or is to be."""
 
-    @property
-    def folder(self) -> str | None:
-        """Where the saves are."""
-        return self._folder
-
     def begin(self, step: int | None, finished: bool) -> None:
         """Before the first batch, which follows ``step`` of the run (None: a new one). ``finished``: so was its last
         save."""
         self._saved_last = (step, finished)
-        self.has_begun = self._from_the_start and self._folder is not None
+        self.has_begun = self._from_the_start and self.folder is not None
         if self._every is not None:
             self._next_number = (self._run.progress.global_step // self._every + 1) * self._every
         if not self.has_begun:
@@ -71,8 +66,8 @@ class RollingSaves:
     def _open(self, step: int | None) -> Writer:
         if self._writer is None:
             if self._store is None:
-                assert self._folder is not None
-                self._store = RunStore(self._folder, notices=self._notices, job=self._job).open()
+                assert self.folder is not None
+                self._store = RunStore(self.folder, notices=self._notices, job=self._job).open()
             self._store.begin(step)
             self._writer = Writer(self._store, self._notices, on_done=self._note_done)
         return self._writer
@@ -86,7 +81,7 @@ class RollingSaves:
         by_number = step >= self._next_number
         if self._every is not None and by_number:
             self._next_number = (step // self._every + 1) * self._every
-        if self._is_first and self._folder is not None and (by_number or now >= self._due):
+        if self._is_first and self.folder is not None and (by_number or now >= self._due):
             self._due = now + self._seconds if self._seconds else float("inf")
             self._run.save_rolling()
 
@@ -97,7 +92,7 @@ class RollingSaves:
         per_step = (now - self._looked[0]) / max(1, step - self._looked[1])
         if step > self._looked[1]:
             self._looked = (now, step)
-        if self._folder is None or self._due == float("inf") or not self._run.alone:
+        if self.folder is None or self._due == float("inf") or not self._run.alone:
             return self._next_number
         return min(self._next_number, step + max(1, int((self._due - now) / 2 / max(per_step, 1e-6))))
 
@@ -119,7 +114,7 @@ class RollingSaves:
 
     def save(self, *, wait: bool = False, finished: bool = False) -> None:
         """Save the state as it is now."""
-        if self._folder is None:
+        if self.folder is None:
             return
         self.has_begun = True
         step = self._run.progress.global_step

@@ -1,15 +1,18 @@
 """What callbacks see of a run, and what they asked of it."""
 
+import contextlib
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pytorch_lightning.errors import Notices
+from pytorch_lightning.launchers.signals import Stopped
 from pytorch_lightning.timings import Timings
 from pytorch_lightning.trainer.metrics import Metrics
-from pytorch_lightning.trainer.progress import Progress
+from pytorch_lightning.trainer.progress import INTERRUPTED, Progress
 
 
 class SaveRequest(NamedTuple):
@@ -52,12 +55,22 @@ class FitRun:
     """The ``global_step`` at which the loop comes to a save point even if nobody asked."""
     on_failed_plan: Callable[[], object] = bool
     """Lets go of what a plan that fails has opened."""
-    interrupted: bool = False
+    leaves_validation: bool = True
+    """Whether a signal may end a validation: in that before training, and where the state before it is saved."""
     running: bool = False
     """Whether a fit is going on."""
     timings: Timings = field(default_factory=Timings)
     began: float = field(default_factory=time.monotonic)
     """When this process began to count wall time."""
+
+    @contextlib.contextmanager
+    def going_on(self) -> Iterator[None]:
+        """The scope of a fit."""
+        self.running = True
+        try:
+            yield
+        finally:
+            self.running = False
 
     def tick(self) -> float:
         """Bring ``progress.seconds`` up to date and return it."""
@@ -65,6 +78,20 @@ class FitRun:
         self.progress.seconds += now - self.began
         self.began = now
         return self.progress.seconds
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal ends the fit before training is complete."""
+        return self.progress.interrupted
+
+    def note_signal(self, number: int) -> None:
+        """Ask that training ends at the next save point, and is saved there."""
+        self.stop(f"{INTERRUPTED}{signal.Signals(number).name}")
+
+    def look_in_validation(self, *_: Any) -> None:
+        """After each batch of a validation. Raises ``Stopped`` to end it where a signal came."""
+        if self.leaves_validation and self.alone and self.stop_wanted.startswith(INTERRUPTED):
+            raise Stopped
 
     @property
     def nb_epochs_completed(self) -> int:

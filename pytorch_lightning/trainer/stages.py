@@ -1,5 +1,7 @@
 """Runs around the loop: what is said before and after a fit, and validate, test and predict."""
 
+import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from pytorch_lightning.checkpoints.sharded import read_any
 from pytorch_lightning.errors import CheckpointError, raise_together
 from pytorch_lightning.faults import fault
 from pytorch_lightning.launchers.environment import is_loss_of_another
+from pytorch_lightning.launchers.signals import RUN_AGAIN, Stopped, Watch
+from pytorch_lightning.launchers.slurm import is_batch_job, requeue
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.root_module.summary import summarize
@@ -24,6 +28,7 @@ from pytorch_lightning.trainer.fit_plan import FitPlan
 from pytorch_lightning.trainer.hooks import hook_table, is_overridden, missing, wrongly_signed
 from pytorch_lightning.trainer.loop import run_evaluation
 from pytorch_lightning.trainer.metrics import at
+from pytorch_lightning.trainer.progress import INTERRUPTED
 from pytorch_lightning.trainer.run import FitRun
 
 
@@ -85,8 +90,28 @@ def finish_fit(plan: FitPlan, failed: bool) -> None:
             run.notices.say("slow-data", advice)
     if run.metrics.nb_nonfinite and not failed:
         print(f"{run.metrics.nb_nonfinite} losses weren't finite", flush=True)
-    if run.interrupted:
+    if run.progress.stop_reason == f"{INTERRUPTED}SIGINT":
         print("interrupted: training isn't complete", flush=True)
+
+
+def stop_program(plan: FitPlan, watch: Watch) -> None:
+    """After a signal, everything being on the disk: requeue the cluster's job, say how to go on, and exit. After
+    Ctrl-C do nothing, so that ``fit`` returns; but a fit within another one ends that too."""
+    run, processes = plan.run, plan.strategy.processes
+    number = signal.Signals[run.progress.stop_reason.removeprefix(INTERRUPTED)]
+    if watch.is_inner:
+        raise Stopped
+    if number != signal.SIGINT and processes.is_first:
+        how = "run the same command with resume='auto' to go on"
+        if plan.rolling.folder is None:
+            how = "nothing was saved, since this run has no folder"
+        elif is_batch_job(os.environ):
+            how = requeue(os.environ)
+        print(f"stopped by {number.name} (global_step {run.progress.global_step}): {how}", flush=True)
+    processes.wait()  # who starts them may end all when one has ended
+    watch.chain(number)
+    if number != signal.SIGINT:
+        raise Stopped(RUN_AGAIN if plan.rolling.folder is not None else 128 + number)
 
 
 def run_stage(

@@ -3,10 +3,9 @@
 import contextlib
 import datetime
 import inspect
-import signal
-import threading
+import os
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +15,8 @@ from pytorch_lightning import seeding
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.callbacks.watchdog import Watchdog
 from pytorch_lightning.errors import MisconfigurationException, Notices, Problem, describe, raise_together
-from pytorch_lightning.launchers.environment import another_failed
+from pytorch_lightning.launchers import signals, slurm
+from pytorch_lightning.launchers.environment import another_failed, read_environment
 from pytorch_lightning.root_module.root_module import LightningModule, Standin
 from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.trainer import checks, files, stages
@@ -29,6 +29,7 @@ from pytorch_lightning.trainer.fit_plan import FitPlan
 from pytorch_lightning.trainer.loop import run_fit
 from pytorch_lightning.trainer.placement import choose_strategy, nb_to_start
 from pytorch_lightning.trainer.plan import all_callbacks, plan_fit
+from pytorch_lightning.trainer.progress import INTERRUPTED
 from pytorch_lightning.trainer.remote import run_remotely, state_of, take_state
 from pytorch_lightning.trainer.replaying import replay_step
 from pytorch_lightning.trainer.run import FitRun
@@ -183,6 +184,8 @@ class Trainer(ReadAttributes):
         self.config = build_config(options, option_defaults()["default_save_path"])
         self.options = options
         self.interrupted = False
+        if slurm.is_batch_job(os.environ):
+            signals.watch_early()
         self.module: LightningModule | None = None
         self._notices = Notices(self.config.silence)
         self._callbacks = all_callbacks(self.config)
@@ -205,7 +208,10 @@ class Trainer(ReadAttributes):
         return cls(**{**options, **overrides})
 
     def fit(self, model: LightningModule) -> int:
-        """Train ``model``. Returns 1 when training is complete and 0 when it was interrupted.
+        """Train ``model``. Returns 1 when training is complete and 0 when Ctrl-C ended it.
+
+        SIGTERM, SIGUSR1 and SIGUSR2 end the program with exit code 75 once the state was saved; under SLURM the job
+        is then queued again.
 
         May be called again: a fresh run, unless ``resume`` is set. Raises ``MisconfigurationException`` for what
         can be seen before the first batch, ``FitError`` for what a batch showed.
@@ -214,12 +220,7 @@ class Trainer(ReadAttributes):
         self._begin(model, run)
         nb = nb_to_start(self.config)
         if nb:
-            self._nb_started = nb
-            state = run_remotely(self.options, "fit", model, (), nb)
-            take_state(state, model, run, self._callbacks)
-            self._plan = Afterwards(self.config, model, run, self._callbacks, self._notices, state)
-            self.interrupted = run.interrupted
-            return int(state["returned"])
+            return self._fit_remotely(model, run, nb)
         problems: list[Problem] = []
         strategy, callbacks = self._take_place(run, problems)
         # gradients: a fit may be started from another one's validation
@@ -228,7 +229,8 @@ class Trainer(ReadAttributes):
             seeding.preserved(),
             torch.enable_grad(),
             deterministic(self.config.deterministic),
-            _stopping_on_interrupt(run),
+            run.going_on(),
+            signals.watching(run.note_signal, patient=read_environment(os.environ) is not None) as watch,
         ):
             plan = self._plan = plan_fit(
                 self.config, model, run, self._with_watchdog(callbacks), self._notices, strategy, problems
@@ -239,15 +241,31 @@ class Trainer(ReadAttributes):
                 run_fit(plan)
                 failed = False
             except KeyboardInterrupt:  # the second Ctrl-C; the first asks for a stop at the next save point
-                run.interrupted = True
+                run.progress.stop_reason = f"{INTERRUPTED}SIGINT"
+            except signals.Stopped:  # in a validation, or by a fit in it: the state before it is the one to keep
+                run.progress.stop_reason = run.stop_wanted
             except Exception as error:
                 stages.note_place(error, run)
                 keep_failing_batch(plan, error, self.options)
                 raise
             finally:
                 stages.finish_fit(plan, failed)
-        self.interrupted = run.interrupted
+            self.interrupted = run.interrupted
+            if run.interrupted:
+                stages.stop_program(plan, watch)
+        if not run.interrupted:
+            watch.deliver()
         return int(not run.interrupted)
+
+    def _fit_remotely(self, model: LightningModule, run: FitRun, nb: int) -> int:
+        self._nb_started = nb
+        state = run_remotely(self.options, "fit", model, (), nb)
+        take_state(state, model, run, self._callbacks)
+        self._plan = Afterwards(self.config, model, run, self._callbacks, self._notices, state)
+        self.interrupted = run.interrupted
+        if state["exit"] is not None:
+            raise signals.Stopped(state["exit"])
+        return int(state["returned"])
 
     def validate(self, model: LightningModule | None = None, ckpt: str | Path | None = None) -> dict[str, float | int]:
         """Run the validation set through ``model`` (default: the one of the last fit); returns what
@@ -371,28 +389,3 @@ def option_defaults() -> dict[str, Any]:
     """Every option of the Trainer and its default, in the order of the signature."""
     parameters = inspect.signature(Trainer.__init__).parameters.values()
     return {p.name: p.default for p in parameters if p.name != "self" and p.kind != p.VAR_KEYWORD}
-
-
-@contextlib.contextmanager
-def _stopping_on_interrupt(run: FitRun) -> Iterator[None]:
-    """A scope in which Ctrl-C ends the fit at the next save point, and the second one at once."""
-    run.running = True
-    if threading.current_thread() is not threading.main_thread():
-        try:
-            yield
-        finally:
-            run.running = False
-        return
-
-    def stop(number: int, frame: Any) -> None:
-        if run.interrupted:
-            raise KeyboardInterrupt
-        run.interrupted = True
-        run.stop("interrupted by Ctrl-C")
-
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        run.running = False
-        signal.signal(signal.SIGINT, before if before is not None else signal.default_int_handler)

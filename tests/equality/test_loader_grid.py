@@ -226,7 +226,7 @@ def test_a_stream_goes_on_with_as_many_workers(tmp_path: Path, cut: int) -> None
     assert_goes_on(tmp_path, "stream", 2, cut, 2)
 
 
-@pytest.mark.parametrize("name", ["collate", "sampler with a state"])
+@pytest.mark.parametrize("name", ["collate"])
 def test_workers_may_be_spawned(tmp_path: Path, name: str) -> None:
     assert_goes_on(tmp_path, name, 1, 6, 1, "spawn")
 

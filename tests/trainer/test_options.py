@@ -625,9 +625,7 @@ def test_an_unknown_option_is_named_with_the_nearest_one() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [
-        ("cluster", object()),
-    ],
+    [],
 )
 def test_an_option_that_is_not_there_yet_is_refused_by_name(name: str, value: Any) -> None:
     with pytest.raises(MisconfigurationException, match=rf"{name}=.* isn't available in this version"):

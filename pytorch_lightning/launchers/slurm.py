@@ -1,0 +1,68 @@
+"""A job of a SLURM cluster: whether this is one, and how it is queued again."""
+
+import re
+import subprocess
+from collections.abc import Mapping
+
+SECONDS_TO_ANSWER = 60
+
+
+def is_batch_job(environment: Mapping[str, str]) -> bool:
+    """Whether this process belongs to a batch job, which can be queued again.
+
+    >>> is_batch_job({"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "train"}), is_batch_job({"SLURM_JOB_ID": "7"})
+    (True, True)
+    >>> is_batch_job({"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "bash"}), is_batch_job({})
+    (False, False)
+    """
+    return "SLURM_JOB_ID" in environment and environment.get("SLURM_JOB_NAME") not in ("bash", "interactive")
+
+
+def job_name(environment: Mapping[str, str]) -> str:
+    """What scontrol calls the job. The plain number of an array's last task would mean the whole array.
+
+    >>> job_name({"SLURM_JOB_ID": "9", "SLURM_ARRAY_JOB_ID": "9", "SLURM_ARRAY_TASK_ID": "2"})
+    '9_2'
+    """
+    if "SLURM_ARRAY_TASK_ID" in environment:
+        return f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
+    return environment["SLURM_JOB_ID"]
+
+
+def wants_requeue(state: str) -> bool:
+    """Whether the job should be queued again after a signal, ``state`` being scontrol's line about it.
+
+    It still runs after a warning, and in the grace before a preemption; otherwise it is ended by its time limit, or it
+    was cancelled; a preemption without grace is requeued by the cluster.
+
+    >>> wants_requeue("JobState=RUNNING Reason=None"), wants_requeue("JobState=COMPLETING Reason=TimeLimit")
+    (True, True)
+    >>> wants_requeue("JobState=COMPLETING Reason=None")
+    False
+    """
+    return re.search(r"\bJobState=RUNNING\b|\bReason=TimeLimit\b", state) is not None
+
+
+def requeue(environment: Mapping[str, str]) -> str:
+    """Queue this job again, unless it was cancelled; returns what became of it, in words."""
+    job = job_name(environment)
+    try:
+        if not wants_requeue(_ask("show", "job", "-o", job)):
+            return "run the same command with resume='auto' to go on"
+        _ask("requeue", job)
+    except (OSError, subprocess.SubprocessError) as error:
+        said = (getattr(error, "stderr", None) or str(error)).strip()
+        return f"job {job} couldn't be queued again ({said}); run the same command with resume='auto' to go on"
+    return f"job {job} is queued again, and goes on by itself"
+
+
+def _ask(*words: str) -> str:
+    # in a session of its own, which signals to this one's group don't reach
+    return subprocess.run(
+        ["scontrol", *words],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=SECONDS_TO_ANSWER,
+        start_new_session=True,
+    ).stdout

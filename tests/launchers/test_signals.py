@@ -1,0 +1,207 @@
+"""A signal ends a fit where its state is whole, and nothing is lost."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults import warm
+from tests.launchers import program
+from tests.launchers.started import train
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 60
+
+
+def run(folder: Path, **options: Any) -> warm.Ended:
+    folder.mkdir(exist_ok=True)
+    return warm.run(train, output=folder / "said", folder=str(folder), **options)
+
+
+def run_script(folder: Path, *, launcher: list[str] | None = None, **options: Any) -> warm.Ended:
+    """The same as a script of its own, whose process group must be empty afterwards."""
+    folder.mkdir(exist_ok=True)
+    words = [*(launcher or [sys.executable]), str(ROOT / "tests/launchers/program.py")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with (folder / "said").open("w") as said:
+        process = subprocess.Popen(
+            [*words, json.dumps({"folder": str(folder), **options})],
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+    try:
+        code = process.wait(SECONDS)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert ends(process.pid), "orphans are left"
+    return warm.Ended(code, (folder / "said").read_text())
+
+
+def ends(group: int, seconds: float = 20) -> bool:
+    """Whether no process of ``group`` is left after ``seconds``; python's own resource tracker takes a moment."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def result_of(folder: Path) -> Any:
+    return json.loads((folder / "result.json").read_text())
+
+
+def saves_of(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("lightning_logs/*/*/checkpoints/*.ckpt"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert run(folder).code == 0
+    return program.outcome(folder)
+
+
+def test_what_is_sent_in_a_step_ends_the_program_after_it(tmp_path: Path, undisturbed: Any) -> None:
+    for name in ("SIGTERM", "SIGUSR1", "SIGUSR2"):
+        folder = tmp_path / name
+        code, said = run(folder, send=("step", 5, "self", [name, name]))
+        assert code == 75, said
+        assert f"stopped by {name} (global_step 6): run the same command with resume='auto' to go on" in said
+        assert saves_of(folder) == ["step-000000000006.ckpt"], "also without resume"
+        assert run(folder, resume="auto").code == 0
+        assert program.outcome(folder) == undisturbed
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("place", ["step", "sample"])
+def test_workers_of_loaders_survive_what_the_whole_group_gets(
+    tmp_path: Path, undisturbed: Any, place: str, context: str
+) -> None:
+    for name in ("SIGTERM", "SIGUSR1", "SIGINT"):
+        folder = tmp_path / name
+        number = 5 if place == "step" else 1
+        runner = run if context == "fork" else run_script
+        code, said = runner(folder, workers=2, context=context, send=(place, number, "group", [name]))
+        assert (code, "orker" in said) == (0 if name == "SIGINT" else 75, False), said
+        assert run(folder, resume="auto").code == 0
+        assert program.outcome(folder) == undisturbed
+
+
+def test_a_signal_in_the_last_step_of_an_epoch_leaves_its_validation_to_the_next_fit(
+    tmp_path: Path, undisturbed: Any
+) -> None:
+    assert run(tmp_path, send=("step", 8, "self", ["SIGTERM"])).code == 75
+    assert saves_of(tmp_path) == ["step-000000000009.ckpt"]
+    assert run(tmp_path, resume="auto").code == 0
+    assert program.outcome(tmp_path) == undisturbed
+
+
+def test_a_signal_in_a_save_lets_it_be_written(tmp_path: Path, undisturbed: Any) -> None:
+    code, said = run(tmp_path, send=("save", 3, "self", ["SIGTERM"]), resume="auto", save_every_nb_batches=2)
+    assert code == 75, said
+    assert run(tmp_path, resume="auto").code == 0
+    assert program.outcome(tmp_path) == undisturbed
+
+
+def test_a_validation_is_left_where_the_state_before_it_is_saved(tmp_path: Path, undisturbed: Any) -> None:
+    code, said = run(tmp_path, send=("validation", 2, "self", ["SIGTERM"]), resume="auto", save_every_nb_batches=9)
+    assert (code, "global_step 9" in said) == (75, True), said
+    # the rest of it would have been logged
+    assert "val_loss" not in next(tmp_path.glob("lightning_logs/*/*/metrics.csv")).read_text()
+    assert run(tmp_path, resume="auto").code == 0
+    assert program.outcome(tmp_path) == undisturbed
+
+
+def test_a_validation_is_finished_where_nothing_is_saved_yet(tmp_path: Path, undisturbed: Any) -> None:
+    code, said = run(tmp_path, send=("validation", 2, "self", ["SIGTERM"]))
+    assert (code, saves_of(tmp_path)) == (75, ["step-000000000009.ckpt"]), said
+    assert run(tmp_path, resume="auto").code == 0
+    assert program.outcome(tmp_path) == undisturbed
+
+
+def test_a_signal_before_training_ends_the_program_with_nothing_lost(tmp_path: Path, undisturbed: Any) -> None:
+    code, said = run(tmp_path, send=("sanity", 0, "self", ["SIGTERM"]), resume="auto")
+    assert (code, "global_step 0" in said) == (75, True), said
+    assert run(tmp_path, resume="auto").code == 0
+    assert result_of(tmp_path)["weights"] == undisturbed[0]
+
+
+def test_ctrl_c_returns_to_the_caller_once_the_state_is_saved(tmp_path: Path, undisturbed: Any) -> None:
+    assert run(tmp_path, send=("step", 5, "self", ["SIGINT"])) == (0, "interrupted: training isn't complete\n")
+    result = result_of(tmp_path)
+    assert (result["returned"], result["interrupted"], result["step"], result["restored"]) == (0, True, 6, True)
+    assert saves_of(tmp_path) == ["step-000000000006.ckpt"]
+    assert run(tmp_path, resume="auto").code == 0
+    assert program.outcome(tmp_path) == undisturbed
+
+
+def test_a_second_ctrl_c_ends_the_fit_at_once(tmp_path: Path, undisturbed: Any) -> None:
+    options: dict[str, Any] = {"resume": "auto", "save_every_nb_batches": 4}
+    code, _ = run(tmp_path, send=("step", 6, "self", ["SIGINT", "SIGINT"]), **options)
+    result = result_of(tmp_path)
+    assert (code, result["returned"], result["interrupted"], result["step"]) == (0, 0, True, 6)
+    assert "step-000000000006.ckpt" not in saves_of(tmp_path)
+    assert run(tmp_path, resume="auto").code == 0
+    assert program.outcome(tmp_path) == undisturbed
+
+
+def test_a_handler_of_the_program_is_called_after_the_save(tmp_path: Path) -> None:
+    code, said = run(tmp_path, send=("step", 5, "self", ["SIGTERM"]), ignores=True, code=75)
+    assert (code, result_of(tmp_path)["told"], saves_of(tmp_path)) == (0, [15], ["step-000000000006.ckpt"]), said
+
+
+def test_a_run_without_a_folder_ends_as_if_killed(tmp_path: Path) -> None:
+    code, said = run(tmp_path, send=("step", 5, "self", ["SIGTERM"]), experiment=False)
+    assert (code, "nothing was saved, since this run has no folder" in said) == (128 + 15, True), said
+
+
+def test_a_signal_that_comes_when_training_is_complete_has_its_usual_effect(tmp_path: Path) -> None:
+    code, said = run(tmp_path, send=("end", 0, "self", ["SIGTERM"]), resume="auto")
+    assert code == -15, said
+    assert saves_of(tmp_path) == ["step-000000000027.ckpt"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed_pair(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("pair")
+    code, said = run_script(folder, nb_processes=2)
+    assert code == 0, said
+    return program.outcome(folder)
+
+
+@pytest.mark.parametrize(
+    ("launch", "to", "name"),
+    [
+        ("spawned", "rank 1", "SIGTERM"),
+        ("spawned", "parent", "SIGTERM"),
+        ("spawned", "group", "SIGUSR1"),
+        ("spawned", "group", "SIGINT"),
+        ("torchrun", "rank 1", "SIGTERM"),
+        ("torchrun", "group", "SIGTERM"),
+    ],
+)
+def test_processes_agree_to_stop(tmp_path: Path, undisturbed_pair: Any, launch: str, to: str, name: str) -> None:
+    launcher, options = None, {"nb_processes": 2}
+    if launch == "torchrun":
+        options = {}
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    code, said = run_script(tmp_path, launcher=launcher, send=("step", 3, to, [name]), **options)
+    # torchrun has a code of its own
+    assert code == (1 if launch == "torchrun" else 0 if name == "SIGINT" else 75), said
+    assert ("interrupted: " if name == "SIGINT" else f"stopped by {name}") in said
+    assert len(saves_of(tmp_path)) == 1
+    code, said = run_script(tmp_path, nb_processes=2, resume="auto")
+    assert code == 0, said
+    assert program.outcome(tmp_path) == undisturbed_pair
