@@ -106,6 +106,7 @@ class Trainer(ReadAttributes):
     gpus: None is the CPU; a number of GPUs, a list, '0,1', or -1 for all
     nb_processes: processes to start on this machine where no GPUs are used; more than 1 means 'ddp'
     distributed_backend: None, 'dp' (several GPUs in one process), 'ddp' (a process for each), or a strategy object
+    cluster: test-tube's SlurmCluster, as it calls your function; jobs are saved and queued again with or without it
     nb_gpu_nodes: machines; torchrun or srun starts the processes on each
     virtual_ranks: batches in the global batch; None is the number of processes at the first start
     exact_elastic: true gives the same bits on any number of processes, at the cost of a slower exchange
