@@ -666,7 +666,7 @@ def test_an_option_that_is_not_there_yet_is_refused_by_name(name: str, value: An
         {"early_stop_callback": "val_loss"},
         {"resume_check": "maybe"},
     ],
-    ids=str,
+    ids=lambda options: "-".join(options),
 )
 def test_a_value_that_cannot_work_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(MisconfigurationException, match=next(iter(options))):
