@@ -73,7 +73,7 @@ SHOWING_NOTHING: dict[str, Any] = {"progress_bar": False, "print_weights_summary
 
 def trainer_in(folder: Path, **options: Any) -> Trainer:
     """A Trainer whose bar and summary are off; everything else is as a user has it."""
-    return Trainer(**{**SHOWING_NOTHING, "default_save_path": folder / "logs", **options})
+    return Trainer(**{**SHOWING_NOTHING, "default_save_path": folder / "logs", "crash_bundle": False, **options})
 
 
 class Refusals:
