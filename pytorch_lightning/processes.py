@@ -1,5 +1,6 @@
 """The processes of a run: which one this is, and what they tell each other beside gradients."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +59,10 @@ class Processes:
 
 
 ALONE = Processes()
+
+before_leaving: list[Callable[[], object]] = []
+"""What lets go of the groups of processes, so that their threads end before the interpreter does: one that is still
+there then aborts the process."""
 
 
 def whole(tensor: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import atexit
 import datetime
+import gc
 import os
 import re
 import subprocess
@@ -16,7 +17,7 @@ from typing import Any, TextIO, cast
 from torch import distributed
 
 from pytorch_lightning.errors import MisconfigurationException
-from pytorch_lightning.processes import Processes
+from pytorch_lightning.processes import Processes, before_leaving
 
 dist: Any = distributed  # torch's stubs don't name all that this exports
 
@@ -118,8 +119,11 @@ def leave() -> None:
             _shared["store"].set(_FAILED, str(dist.get_rank()))
     else:
         dist.barrier(group=_shared.get("objects"))
+    for let_go in before_leaving:
+        let_go()
     _shared.clear()
     dist.destroy_process_group()
+    gc.collect()
 
 
 def _new_corner(store: Any, rank: int, nb: int, timeout: datetime.timedelta) -> Any:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from inspect import signature
 from typing import Any
 
 import torch
 from torch import nn
 
-from pytorch_lightning.processes import Processes
+from pytorch_lightning.processes import Processes, before_leaving
 from pytorch_lightning.strategies.step_as_forward import IDLE_PASS, StepAsForward
 from pytorch_lightning.strategies.strategy import Strategy
 
@@ -17,6 +18,11 @@ _SYNC_BUFFERS = (
     if "forward_sync_buffers" in signature(nn.parallel.DistributedDataParallel).parameters
     else "broadcast_buffers"
 )
+
+
+def _let_go(wrapped: Any) -> None:
+    """Free what holds the process group."""
+    wrapped.reducer = wrapped.logger = wrapped.process_group = None
 
 
 class Distributed(Strategy):
@@ -49,6 +55,7 @@ class Distributed(Strategy):
             find_unused_parameters=self._find_unused,
             **{**self._options, _SYNC_BUFFERS: False},  # see share_buffers
         )
+        before_leaving.append(partial(_let_go, self._wrapped))
         return self._wrapped  # type: ignore[no-any-return]
 
     def exchanging(self, last: bool) -> AbstractContextManager[Any]:

@@ -154,7 +154,7 @@ def test_torch_replicas_run_in_their_threads_with_our_autocast() -> None:
 
 def test_dp_is_one_process() -> None:
     for backend in ("dp", DataParallel(places=2)):
-        with pytest.raises(MisconfigurationException, match=r"'dp' is one process, and nb_processes=2. Use 'ddp'"):
+        with pytest.raises(MisconfigurationException, match=r"'dp' is one process; received nb_processes=2. Use 'ddp'"):
             Trainer(distributed_backend=backend, nb_processes=2)
 
 
