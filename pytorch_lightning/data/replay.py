@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence, Sized
 from copy import copy
 from itertools import islice
+from multiprocessing import connection
 from typing import Any, cast
 
 import torch
@@ -244,6 +245,7 @@ class StreamLoader(ReplayableLoader):
             batch_nb += 1
 
 
+SECONDS_TO_DIE = 5.0
 MOST_DEATHS = 3
 """After so many deaths of workers there are fewer of them."""
 OF_MEMORY = "Was it killed for memory? Look at /dev/shm, and at num_workers times what one of them holds."
@@ -253,8 +255,10 @@ def is_death(error: BaseException, iterator: Any) -> bool:
     """Whether ``error`` says that a worker of a loader's ``iterator`` is dead, or lies in its half-sent batch."""
     if re.match(r"DataLoader worker \(pid.*(exited unexpectedly|is killed by signal)", str(error)):
         return True
+    workers = [worker.sentinel for worker in getattr(iterator, "_workers", ())]
     sending = isinstance(error, (ConnectionError, EOFError, FileNotFoundError))
-    return sending and not all(worker.is_alive() for worker in getattr(iterator, "_workers", ()))
+    # its end of the connection is closed a moment before it is known to be dead
+    return sending and bool(workers) and bool(connection.wait(workers, timeout=SECONDS_TO_DIE))
 
 
 def without_signal(iterator: Any) -> Any:
