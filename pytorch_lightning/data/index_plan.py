@@ -94,6 +94,24 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
         elif self._stateful is not None:
             self._stateful.load_state_dict(state)
 
+    def rewind(self) -> None:
+        """Draw this epoch from its own start again, also from a sampler whose state has moved on."""
+        if self._stateful is not None:
+            self._loaded = self._before_epoch
+
+    def indices_at(self, epoch: int, batch_nb: int) -> Any:
+        """What the sampler gives for one batch of ``epoch``. What is being drawn stays as it is."""
+        other = copy.copy(self)
+        other.share = EVERYTHING
+        other.rewind()
+        other.begin_epoch(epoch, batch_nb, batch_nb + 1)
+        moved = None if self._stateful is None else copy.deepcopy(self._stateful.state_dict())
+        try:
+            return next((indices for _, indices, _, _ in other.drawn()), None)
+        finally:
+            if self._stateful is not None:
+                self._stateful.load_state_dict(moved)
+
     def _catch_up(self) -> None:
         """Resumed at the very end of an epoch, of which nothing was drawn: its draws move the sampler's state on."""
         for _ in self.drawn():

@@ -9,7 +9,6 @@ import contextlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence, Sized
-from copy import copy
 from itertools import islice
 from multiprocessing import connection
 from typing import Any, cast
@@ -66,10 +65,6 @@ class ReplayableLoader(ABC):
     def expect(self, crc: int, on_other_order: Callable[[], None]) -> None:
         """Call ``on_other_order`` where the batches dropped by the next ``batches`` don't have this CRC."""
         del crc, on_other_order  # without indices there is nothing to compare
-
-    def indices_of(self, epoch: int, batch_nb: int) -> Any:
-        """What the sampler gave for a batch; None where there is none. No more batches can be taken afterwards."""
-        return None
 
     def sampler_state(self, begun: bool) -> dict[str, Any] | None:
         """The state of a sampler that has one: before this epoch if that has ``begun``, otherwise as it is."""
@@ -138,6 +133,7 @@ class IndexedLoader(ReplayableLoader):
             Notices().report(f"{text} Training goes on exactly, with {workers} workers.")
             self._loader = self._build(workers)
             nb_rounds, dropped = divmod(nb_given, len(share.mine))
+            self._plan.rewind()
             self._plan.begin_epoch(epoch, start + nb_rounds * share.nb, limit)
 
     @property
@@ -148,17 +144,10 @@ class IndexedLoader(ReplayableLoader):
         return self._plan.crc_at(nb_batches)
 
     def indices_at(self, epoch: int, number: int) -> Any:
-        plan = copy(self._plan)  # the one that is being iterated over stays as it is
-        plan.share = EVERYTHING
-        plan.begin_epoch(epoch, number, number + 1)
-        return next((indices for _, indices, _, _ in plan.drawn()), None)
+        return self._plan.indices_at(epoch, number)
 
     def expect(self, crc: int, on_other_order: Callable[[], None]) -> None:
         self._plan.expected, self._plan.on_other_order = crc, on_other_order
-
-    def indices_of(self, epoch: int, batch_nb: int) -> Any:
-        self._plan.begin_epoch(epoch, batch_nb, batch_nb + 1)
-        return next((indices for _, indices, _, _ in self._plan.drawn()), None)
 
     def sampler_state(self, begun: bool) -> dict[str, Any] | None:
         return self._plan.sampler_state(begun)

@@ -1,8 +1,8 @@
 """One process per device, gradients averaged: torch's DistributedDataParallel."""
 
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -20,9 +20,13 @@ _SYNC_BUFFERS = (
 )
 
 
-def _let_go(wrapped: Any) -> None:
+_wrappers = weakref.WeakSet[Any]()
+
+
+def _let_go() -> None:
     """Free what holds the process group."""
-    wrapped.reducer = wrapped.logger = wrapped.process_group = None
+    for wrapped in _wrappers:
+        wrapped.reducer = wrapped.logger = wrapped.process_group = None
 
 
 class Distributed(Strategy):
@@ -55,7 +59,9 @@ class Distributed(Strategy):
             find_unused_parameters=self._find_unused,
             **{**self._options, _SYNC_BUFFERS: False},  # see share_buffers
         )
-        before_leaving.append(partial(_let_go, self._wrapped))
+        _wrappers.add(self._wrapped)
+        if _let_go not in before_leaving:
+            before_leaving.append(_let_go)
         return self._wrapped  # type: ignore[no-any-return]
 
     def exchanging(self, last: bool) -> AbstractContextManager[Any]:

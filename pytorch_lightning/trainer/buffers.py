@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from pytorch_lightning.strategies.strategy import Strategy
 
 MOST_KEPT = 2**20
-"""Buffers up to this size, in bytes, are kept from each step's start, for a crash bundle."""
+"""Buffers up to this size, in bytes, are kept from each step's start, for a crash bundle and to go back to."""
 
 
 class KeptBuffers:

@@ -152,7 +152,8 @@ class FitPlan:
 
     def note_samples(self, error: Exception) -> None:
         """Add to ``error`` which samples were in the batch, and which save is the newest, where that is known."""
-        indices = self.loader.indices_of(self.progress.epoch, self.progress.batch_nb)
+        share, batch_nb = self.loader.share, self.progress.batch_nb
+        indices = self.loader.indices_at(self.progress.epoch, batch_nb) if share.nb == 1 else None
         if indices is not None:
             error.add_note(f"samples of the batch: {describe(indices)}")
         if self.rolling.newest_path is not None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.timings import Timings
+from pytorch_lightning.trainer.buffers import can_be_kept
 from pytorch_lightning.trainer.hooks import Hooks
 from pytorch_lightning.trainer.run import FitRun
 
@@ -22,7 +23,9 @@ class WindowStart:
 
     def __init__(self, module: nn.Module, run: FitRun, loggers: LoggerGroup, hooks: Hooks) -> None:
         self._module, self._run, self._loggers = module, run, loggers
-        self._buffers = [b for b in module.buffers() if type(b) is Tensor and b.layout == torch.strided]
+        # many large ones would cost more than the time that a save at an exception wins
+        kept = list(module.buffers()) if can_be_kept(module) else []
+        self._buffers = [b for b in kept if type(b) is Tensor and b.layout == torch.strided]
         self._kept = [b.detach().clone() for b in self._buffers]
         self._keeps_all = len(self._buffers) == sum(1 for _ in module.buffers())
         self._hooks_change = not all(_is_ours(hook) for name in CHANGING for hook in hooks[name])

@@ -43,6 +43,15 @@ class Drawing(Dataset[Any]):
         self.own, self.legacy = np.random.default_rng(3), np.random.RandomState(3)
         self.nested = [{"torch": torch.Generator().manual_seed(3), "python": random.Random(3)}]
 
+    def __getstate__(self) -> dict[str, Any]:
+        own = self.nested[0]  # a Generator can't be sent to a spawned worker: torch fails there
+        return {**vars(self), "nested": [{**own, "torch": own["torch"].get_state().numpy()}]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        kept, self.nested[0]["torch"] = self.nested[0]["torch"], torch.Generator()
+        self.nested[0]["torch"].set_state(torch.from_numpy(kept))
+
     def __len__(self) -> int:
         return NB
 
@@ -226,9 +235,10 @@ def test_a_stream_goes_on_with_as_many_workers(tmp_path: Path, cut: int) -> None
     assert_goes_on(tmp_path, "stream", 2, cut, 2)
 
 
-@pytest.mark.parametrize("name", ["collate"])
-def test_workers_may_be_spawned(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["collate", "sampler with a state"])
+def test_workers_may_be_spawned(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert_goes_on(tmp_path, name, 1, 6, 1, "spawn")
+    assert "is dead" not in capsys.readouterr().err
 
 
 def test_a_stream_with_other_workers_is_refused(tmp_path: Path) -> None:

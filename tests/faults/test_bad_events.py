@@ -5,14 +5,14 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.checkpoints.store import read_checkpoint
@@ -170,9 +170,11 @@ def test_a_loss_that_is_not_finite_stops_with_all_that_helps_and_saves_nothing(t
     with pytest.raises(FitError) as error:
         train(str(tmp_path), configured(save_every_nb_batches=4), Exploding())
     said = " ".join([str(error.value), *error.value.__notes__])
-    for part in ("(epoch 1, batch_nb 3)", "lr_0=", "samples of the batch: [", "step-000000000008.ckpt"):
+    for part in ("(epoch 1, batch_nb 3)", "lr_0=", "samples of the batch: ["):
         assert part in said
-    assert [path.name for path in tmp_path.glob("Exploding/*/checkpoints/step*")][-1:] != []
+    # one that falls due while another is written is skipped, so which it is depends on the disk
+    assert re.search(r"newest save, from before, is \S+/step-0{11}[048]\.ckpt", said)
+    assert list(tmp_path.glob("Exploding/*/checkpoints/step*"))
     assert not list(tmp_path.glob("Exploding/*/checkpoints/step-000000000010.ckpt"))
 
 
@@ -180,8 +182,9 @@ def test_weights_that_are_not_finite_never_replace_good_ones(tmp_path: Path) -> 
     with pytest.raises(FitError, match="a weight isn't finite"):
         train(str(tmp_path), configured(save_every_nb_batches=4), Broken())
     found = sorted(int(path.name[5:17]) for path in tmp_path.glob("Broken/*/checkpoints/step*"))
-    assert found == [4, 8]
-    weights = read_checkpoint(next(tmp_path.glob("Broken/*/checkpoints/step-000000000008.ckpt")))["state_dict"]
+    assert found
+    assert set(found) <= {0, 4, 8}
+    weights = read_checkpoint(next(tmp_path.glob(f"Broken/*/checkpoints/step-{found[-1]:012d}.ckpt")))["state_dict"]
     assert all(bool(torch.isfinite(value).all()) for value in weights.values())
 
 
@@ -494,3 +497,38 @@ def test_nothing_goes_on_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture
     trainer.fit(Network())
     assert trainer.global_step == 7
     assert "resume='auto' goes on with it" in capsys.readouterr().err
+
+
+class Counting(Sampler[int]):
+    """An order that depends on all that was drawn before, and a state that says so."""
+
+    def __init__(self, nb: int) -> None:
+        self.nb, self.nb_drawn = nb, 0
+
+    def __iter__(self) -> Iterator[int]:
+        start = self.nb_drawn // self.nb * 7 + self.nb_drawn
+        for i in range(self.nb):
+            self.nb_drawn += 1
+            yield (start + i) % self.nb
+
+    def __len__(self) -> int:
+        return self.nb
+
+    def state_dict(self) -> dict[str, int]:
+        return {"nb_drawn": self.nb_drawn}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.nb_drawn = state["nb_drawn"]
+
+
+def test_a_killed_worker_does_not_move_a_samplers_state_on(tmp_path: Path) -> None:
+    class Sampled(Loading):
+        @property
+        def tng_dataloader(self) -> Any:
+            return DataLoader(self.data, BATCH_SIZE, sampler=Counting(len(self.data)), num_workers=self.workers)
+
+    (tmp_path / "marks").mkdir()
+    train(str(tmp_path / "run"), configured(), Sampled(Mortal(tmp_path / "marks", 1)))
+    assert (tmp_path / "marks" / "0").exists()
+    train(str(tmp_path / "whole"), configured(), Sampled(Mortal(tmp_path, 0), workers=0))
+    assert result_of(tmp_path / "run") == result_of(tmp_path / "whole")
