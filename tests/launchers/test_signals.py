@@ -1,69 +1,12 @@
 """A signal ends a fit where its state is whole, and nothing is lost."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.faults import warm
 from tests.launchers import program
-from tests.launchers.started import train
-
-ROOT = Path(__file__).parents[2]
-SECONDS = 60
-
-
-def run(folder: Path, **options: Any) -> warm.Ended:
-    folder.mkdir(exist_ok=True)
-    return warm.run(train, output=folder / "said", folder=str(folder), **options)
-
-
-def run_script(folder: Path, *, launcher: list[str] | None = None, **options: Any) -> warm.Ended:
-    """The same as a script of its own, whose process group must be empty afterwards."""
-    folder.mkdir(exist_ok=True)
-    words = [*(launcher or [sys.executable]), str(ROOT / "tests/launchers/program.py")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with (folder / "said").open("w") as said:
-        process = subprocess.Popen(
-            [*words, json.dumps({"folder": str(folder), **options})],
-            stdout=said,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-        )
-    try:
-        code = process.wait(SECONDS)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    assert ends(process.pid), "orphans are left"
-    return warm.Ended(code, (folder / "said").read_text())
-
-
-def ends(group: int, seconds: float = 20) -> bool:
-    """Whether no process of ``group`` is left after ``seconds``; python's own resource tracker takes a moment."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.02)
-    return False
-
-
-def result_of(folder: Path) -> Any:
-    return json.loads((folder / "result.json").read_text())
-
-
-def saves_of(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.glob("lightning_logs/*/*/checkpoints/*.ckpt"))
+from tests.launchers.signalled import result_of, run, run_script, saves_of
 
 
 @pytest.fixture(scope="module")
@@ -171,37 +114,3 @@ def test_a_signal_that_comes_when_training_is_complete_has_its_usual_effect(tmp_
     code, said = run(tmp_path, send=("end", 0, "self", ["SIGTERM"]), resume="auto")
     assert code == -15, said
     assert saves_of(tmp_path) == ["step-000000000027.ckpt"]
-
-
-@pytest.fixture(scope="module")
-def undisturbed_pair(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("pair")
-    code, said = run_script(folder, nb_processes=2)
-    assert code == 0, said
-    return program.outcome(folder)
-
-
-@pytest.mark.parametrize(
-    ("launch", "to", "name"),
-    [
-        ("spawned", "rank 1", "SIGTERM"),
-        ("spawned", "parent", "SIGTERM"),
-        ("spawned", "group", "SIGUSR1"),
-        ("spawned", "group", "SIGINT"),
-        ("torchrun", "rank 1", "SIGTERM"),
-        ("torchrun", "group", "SIGTERM"),
-    ],
-)
-def test_processes_agree_to_stop(tmp_path: Path, undisturbed_pair: Any, launch: str, to: str, name: str) -> None:
-    launcher, options = None, {"nb_processes": 2}
-    if launch == "torchrun":
-        options = {}
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    code, said = run_script(tmp_path, launcher=launcher, send=("step", 3, to, [name]), **options)
-    # torchrun has a code of its own
-    assert code == (1 if launch == "torchrun" else 0 if name == "SIGINT" else 75), said
-    assert ("interrupted: " if name == "SIGINT" else f"stopped by {name}") in said
-    assert len(saves_of(tmp_path)) == 1
-    code, said = run_script(tmp_path, nb_processes=2, resume="auto")
-    assert code == 0, said
-    assert program.outcome(tmp_path) == undisturbed_pair

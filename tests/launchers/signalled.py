@@ -1,0 +1,63 @@
+"""Fits that are sent a signal, in processes of their own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.faults import warm
+from tests.launchers.started import train
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 60
+
+
+def run(folder: Path, **options: Any) -> warm.Ended:
+    folder.mkdir(exist_ok=True)
+    return warm.run(train, output=folder / "said", folder=str(folder), **options)
+
+
+def run_script(folder: Path, *, launcher: list[str] | None = None, **options: Any) -> warm.Ended:
+    """The same as a script of its own, whose process group must be empty afterwards."""
+    folder.mkdir(exist_ok=True)
+    words = [*(launcher or [sys.executable]), str(ROOT / "tests/launchers/program.py")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with (folder / "said").open("w") as said:
+        process = subprocess.Popen(
+            [*words, json.dumps({"folder": str(folder), **options})],
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+    try:
+        code = process.wait(SECONDS)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert ends(process.pid), "orphans are left"
+    return warm.Ended(code, (folder / "said").read_text())
+
+
+def ends(group: int, seconds: float = 20) -> bool:
+    """Whether no process of ``group`` is left after ``seconds``; python's own resource tracker takes a moment."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def result_of(folder: Path) -> Any:
+    return json.loads((folder / "result.json").read_text())
+
+
+def saves_of(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("lightning_logs/*/*/checkpoints/*.ckpt"))
