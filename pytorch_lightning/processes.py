@@ -1,7 +1,8 @@
 """The processes of a run: which one this is, and what they tell each other beside gradients."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
@@ -26,6 +27,8 @@ class Processes:
     """The group for objects; None is the default group."""
     backend: str = ""
     """What carries gradients: 'gloo' or 'nccl', say."""
+    timeout: timedelta | None = None
+    """How long anybody is waited for; None is torch's default."""
 
     @property
     def is_first(self) -> bool:
@@ -52,6 +55,13 @@ class Processes:
         dist.broadcast_object_list(values, src=rank, group=self.group)
         return values[0]
 
+    def apart(self) -> "Processes":
+        """The same processes over a group of their own, for calls from another thread. Everybody calls it."""
+        if self.nb > 1 and not _apart:
+            _apart.append(dist.new_group(backend="gloo", timeout=self.timeout))
+            before_leaving.append(_apart.clear)
+        return replace(self, group=_apart[0]) if self.nb > 1 else self
+
     def wait(self) -> None:
         """Go on when everybody is here."""
         if self.nb > 1:
@@ -63,6 +73,9 @@ ALONE = Processes()
 before_leaving: list[Callable[[], object]] = []
 """What lets go of the groups of processes, so that their threads end before the interpreter does: one that is still
 there then aborts the process."""
+
+_apart: list[Any] = []
+"""The group that ``Processes.apart`` made."""
 
 
 def whole(tensor: Any) -> Any:

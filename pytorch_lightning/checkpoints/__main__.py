@@ -4,7 +4,7 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
 
-from pytorch_lightning.checkpoints.sharded import consolidate
+from pytorch_lightning.checkpoints.consolidation import consolidate
 from pytorch_lightning.errors import CheckpointError
 
 

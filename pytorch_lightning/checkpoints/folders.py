@@ -15,6 +15,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from pytorch_lightning.checkpoints.sharded import MANIFEST, Cut, is_sharded, read_sharded, verify_sharded, write_sharded
 from pytorch_lightning.checkpoints.snapshot import nb_bytes
 from pytorch_lightning.checkpoints.store import (
     DamagedCheckpoint,
@@ -25,6 +26,7 @@ from pytorch_lightning.checkpoints.store import (
 )
 from pytorch_lightning.errors import CheckpointError, Problem
 from pytorch_lightning.faults import fault
+from pytorch_lightning.processes import ALONE, Processes
 
 _locked: set[str] = set()
 """Folders that this process holds: to a second lock of the same process, a POSIX record lock says yes."""
@@ -67,34 +69,57 @@ class LocalFolder:
         """What is there."""
         return os.listdir(self._path) if self._path.is_dir() else []
 
-    def write(self, checkpoint: dict[str, Any], name: str) -> int:
-        """Write a save; returns its size in bytes. Raises ``CheckpointError`` where it can't be."""
-        needed, free = nb_bytes(checkpoint), shutil.disk_usage(self._path).free
+    def is_folder(self, name: str) -> bool:
+        """Whether a save is a folder, in which several processes wrote."""
+        return (self._path / name).is_dir()
+
+    def write(self, checkpoint: dict[str, Any] | Cut, name: str, processes: Processes = ALONE) -> int:
+        """Write a save; returns its size in bytes. Raises ``CheckpointError`` where it can't be.
+
+        Every process calls it where each has a part of the ``checkpoint``; ``name`` is then a new one.
+        """
+        mine = checkpoint.pieces if isinstance(checkpoint, Cut) and not processes.is_first else checkpoint
+        needed = sum(processes.gather(nb_bytes(mine)))
+        free = processes.from_first(shutil.disk_usage(self._path).free if processes.is_first else 0)
         if needed > free:
             raise CheckpointError(
                 f"{self._path / name} can't be written: it needs {megabytes(needed)} and {megabytes(free)} are free."
                 " The disk is full. Older saves are untouched. Free some space."
             )
+        if isinstance(checkpoint, Cut):
+            return write_sharded(checkpoint, self._path / name, processes)
         return write_checkpoint(checkpoint, self._path / name).stat().st_size
 
     def read(self, name: str) -> dict[str, Any]:
         """A save, verified. Raises ``DamagedCheckpoint`` where its bytes changed."""
+        if (self._path / name).is_dir():
+            return read_sharded(self._path / name)
         verify(self._path / name)  # read_checkpoint lets files pass that aren't a zip
         return read_checkpoint(self._path / name)
 
     def peek(self, name: str) -> dict[str, Any]:
         """A save, unverified, without reading what is large in it."""
-        return peek_checkpoint(self._path / name)
+        path = self._path / name
+        return peek_checkpoint(path / MANIFEST if is_sharded(path) else path)
 
     def verify(self, name: str) -> None:
         """Raise ``DamagedCheckpoint`` where a save isn't what was written."""
-        verify(self._path / name)
+        path = self._path / name
+        verify_sharded(path) if path.is_dir() else verify(path)
 
     def rename(self, name: str, new: str) -> None:
+        if (self._path / name).is_dir():
+            self.remove(new)  # a folder replaces an empty one at most
         os.replace(self._path / name, self._path / new)
 
     def remove(self, name: str) -> None:
-        (self._path / name).unlink(missing_ok=True)
+        path = self._path / name
+        if not path.is_dir():
+            path.unlink(missing_ok=True)
+            return
+        if not name.endswith(".tmp"):  # it's never half a save
+            path = path.rename(self._path / f".{name}.removed.tmp")
+        shutil.rmtree(path, ignore_errors=True)
 
     def problem(self) -> Problem | None:
         """Why nothing can be written here; None where it can."""
@@ -195,7 +220,11 @@ class RemoteFolder:
             )
         return manifest
 
-    def write(self, checkpoint: dict[str, Any], name: str) -> int:
+    def is_folder(self, name: str) -> bool:
+        return False
+
+    def write(self, checkpoint: dict[str, Any] | Cut, name: str, processes: Processes = ALONE) -> int:
+        assert isinstance(checkpoint, dict)
         data = f"{name}.{uuid.uuid4().hex[:8]}.data"  # another than that of a save of this name that is there
         small = {key: checkpoint[key] for key in ("epoch", "global_step", "format")}
         small["parts"] = {key: checkpoint["parts"][key] for key in ("run", "progress") if key in checkpoint["parts"]}

@@ -11,11 +11,14 @@ from typing import Any, NamedTuple
 
 from pytorch_lightning.checkpoints.checkpoint import upgrade
 from pytorch_lightning.checkpoints.folders import open_folder
+from pytorch_lightning.checkpoints.sharded import Cut
 from pytorch_lightning.checkpoints.store import DamagedCheckpoint
 from pytorch_lightning.errors import CheckpointError, MisconfigurationException, Notices, Problem
 from pytorch_lightning.faults import fault
+from pytorch_lightning.processes import ALONE, Processes
 
-SAVE = re.compile(r"step-(\d{12,})\.ckpt")
+SAVE = re.compile(r"step-(\d{12,})(?:\.(\d+))?\.ckpt")
+"""The step, and a number where there is another save of that step."""
 DAMAGED, ASIDE = ".damaged", ".aside"
 
 
@@ -43,6 +46,13 @@ def position_of(checkpoint: dict[str, Any]) -> Position:
         run.get("id", ""),
         run.get("job"),
     )
+
+
+def with_part(checkpoint: dict[str, Any] | Cut, name: str, part: Any) -> dict[str, Any] | Cut:
+    """``checkpoint`` with one part more."""
+    if isinstance(checkpoint, Cut):
+        return Cut({**checkpoint[0], "parts": {**checkpoint[0]["parts"], name: part}}, checkpoint.pieces)
+    return {**checkpoint, "parts": {**checkpoint["parts"], name: part}}
 
 
 class Saved(NamedTuple):
@@ -73,7 +83,7 @@ def saves_in(names: list[str], suffix: str = "") -> list[str]:
     ['step-000000000010.ckpt', 'step-000000000002.ckpt']
     """
     found = [name for name in names if name.endswith(suffix) and SAVE.fullmatch(name.removesuffix(suffix))]
-    return sorted((n for n in found if suffix or SAVE.fullmatch(n)), key=step_of, reverse=True)
+    return sorted((n for n in found if suffix or SAVE.fullmatch(n)), key=_order_of, reverse=True)
 
 
 def step_of(name: str) -> int:
@@ -85,6 +95,12 @@ def step_of(name: str) -> int:
     match = SAVE.match(name)
     assert match is not None
     return int(match[1])
+
+
+def _order_of(name: str) -> tuple[int, int]:
+    match = SAVE.match(name)
+    assert match is not None
+    return int(match[1]), int(match[2] or 0)
 
 
 class RunStore:
@@ -167,27 +183,41 @@ class RunStore:
                 f" *{ASIDE}",
             )
 
-    def write(self, checkpoint: dict[str, Any], step: int, finished: bool = False) -> Written:
+    def write(
+        self, checkpoint: dict[str, Any] | Cut, step: int, finished: bool = False, processes: Processes = ALONE
+    ) -> Written:
         """Write a save, then remove those that it makes superfluous: all but ``keep``; all others if ``finished``.
 
-        Raises ``CheckpointError`` where it can't be written; those before it are then untouched.
+        Every process calls it where each has a part of the ``checkpoint``. Raises ``CheckpointError`` where it can't
+        be written; those before it are then untouched.
         """
-        start, name = time.monotonic(), f"step-{step:012d}.ckpt"
-        own = {"id": self.run_id, "finished": finished, "job": self._job}
-        checkpoint = {**checkpoint, "parts": {**checkpoint["parts"], "run": own}}
-        size = self._files.write(checkpoint, name)
-        if finished:
-            self._files.verify(name)  # it will be the only one
+        start, name = time.monotonic(), processes.from_first(self._name_of(step, isinstance(checkpoint, Cut)))
+        checkpoint = with_part(checkpoint, "run", {"id": self.run_id, "finished": finished, "job": self._job})
+        size = self._files.write(checkpoint, name, processes)
+        if processes.is_first:
+            if finished:
+                self._files.verify(name)  # it will be the only one
+            self._prune(name, finished)
+        fault("store.done")
+        self.newest_path = f"{self.folder}/{name}"
+        return Written(self.newest_path, size, time.monotonic() - start)
+
+    def _name_of(self, step: int, is_cut: bool) -> str:
+        """A file takes the place of another at once; where one of them is a folder, the new one gets a number."""
+        there = next((name for name in saves_in(self._files.names()) if step_of(name) == step), None)
+        if there is None or not (is_cut or self._files.is_folder(there)):
+            return there or f"step-{step:012d}.ckpt"
+        return f"step-{step:012d}.{_order_of(there)[1] + 1}.ckpt"
+
+    def _prune(self, name: str, finished: bool) -> None:
         names = self._files.names()
         saves = [other for other in saves_in(names) if other != name]
-        old = saves + saves_in(names, DAMAGED) if finished else saves[self._keep - 1 :]
+        later = [other for other in saves if step_of(other) != step_of(name)][: self._keep - 1]
+        old = saves + saves_in(names, DAMAGED) if finished else [other for other in saves if other not in later]
         for other in reversed(old):
             fault("store.prune")
             with contextlib.suppress(OSError):
                 self._files.remove(other)
-        fault("store.done")
-        self.newest_path = f"{self.folder}/{name}"
-        return Written(self.newest_path, size, time.monotonic() - start)
 
 
 @dataclass(frozen=True)

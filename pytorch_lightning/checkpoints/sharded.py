@@ -1,8 +1,8 @@
 """A checkpoint as a folder: each process writes the pieces of tensors that it holds.
 
-A folder holds ``piece-00000.ckpt`` and so on, and ``manifest.ckpt``: the checkpoint with shapes in the place of
-tensors, and size and checksum of every file. Both are files of ``torch.save`` that hold plain data only, so reading
-them runs no code. The folder appears under its name when everything in it is on the disk.
+A folder holds the files of ``torch.distributed.checkpoint``, ``__0_0.distcp`` and so on, and ``manifest.ckpt``: the
+rest of the checkpoint, with shapes in the place of tensors that are cut up, and size and checksum of every file. The
+folder appears under its name when everything in it is on the disk. Reading it runs no code.
 """
 
 import os
@@ -11,57 +11,116 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from pytorch_lightning.checkpoints.snapshot import checksum, state_checksums
 from pytorch_lightning.checkpoints.store import DamagedCheckpoint, read_checkpoint, sync, write_checkpoint
 from pytorch_lightning.errors import CheckpointError
 from pytorch_lightning.faults import fault
 from pytorch_lightning.processes import Processes, own_piece
 
+if TYPE_CHECKING:
+    from pytorch_lightning.checkpoints.piece_files import Piece
+
 MANIFEST = "manifest.ckpt"
 KEY = "sharded"
 
 
-def write_sharded(checkpoint: dict[str, Any], path: str | Path, processes: Processes) -> Path:
-    """Write ``checkpoint``, plain data whose tensors may be ``DTensor``s, to the folder ``path``.
+class Cut(NamedTuple):
+    """A checkpoint of which each process holds a part."""
+
+    checkpoint: dict[str, Any]
+    """The first process's, with shapes in the place of tensors that are cut up."""
+    pieces: dict[str, "Piece"]
+    """What this process holds of those, by the path of their key."""
+
+
+def cut(data: dict[str, Any], processes: Processes) -> Cut:
+    """``data``, nested plain data, without the tensors that are cut up (``DTensor``s), and the pieces of those."""
+    from pytorch_lightning.checkpoints.piece_files import Piece
+
+    pieces: dict[str, Piece] = {}
+
+    def take(key: str, tensor: Any) -> Tensor:
+        if not hasattr(tensor, "full_tensor"):
+            return tensor  # type: ignore[no-any-return]
+        own, offset = own_piece(tensor).detach(), [0] * tensor.dim()
+        shard = next((p for p in tensor.placements if p.is_shard()), None)
+        if shard is not None:
+            chunk = -(-tensor.shape[shard.dim] // processes.nb)
+            offset[shard.dim] = chunk * processes.rank
+        if own.numel() and (shard is not None or processes.is_first):
+            pieces[key] = Piece(tensor.shape, tuple(offset), own)
+        return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+
+    return Cut(_replaced(data, take), pieces)
+
+
+def piece_checksums(state: Cut, processes: Processes) -> dict[str, Any]:
+    """``state_checksums`` of a state that is cut up; those of pieces are lists of (offset, shape, checksum)."""
+    found: dict[str, Any] = {k: v for k, v in state_checksums(state.checkpoint).items() if not _is_shape(state, k)}
+    own = {k: (p.offset, tuple(p.values.shape), checksum(p.values)) for k, p in state.pieces.items()}
+    for theirs in processes.gather(own):
+        for key, piece in theirs.items():
+            found.setdefault(key, []).append(piece)
+    return found
+
+
+def _is_shape(state: Cut, key: str) -> bool:
+    return bool(state.checkpoint[key].device.type == "meta")
+
+
+def write_sharded(checkpoint: Cut, path: str | Path, processes: Processes) -> int:
+    """Write ``checkpoint`` to the new folder ``path``; returns its size in bytes.
 
     Every process calls it with its own pieces; all see the same file system. Raises ``CheckpointError``, in all of
-    them, where one can't write; what was saved before is untouched. A folder of that name is replaced.
+    them, where one can't write; what was saved before is untouched.
     """
+    from pytorch_lightning.checkpoints.piece_files import METADATA, PieceFiles
+
     target = Path(path)
     temporary = target.with_name(f".{target.name}.tmp")
-    if processes.is_first:
-        shutil.rmtree(temporary, ignore_errors=True)
-    processes.wait()
-    tensors: list[Tensor] = []
-    manifest = _replaced(checkpoint, lambda tensor: _noted(tensor, tensors))
-    pieces = [piece for n, tensor in enumerate(tensors) for piece in _pieces(n, tensor, processes)]
-    name = f"piece-{processes.rank:05d}.ckpt"
 
-    def write_piece() -> dict[str, Any]:
-        written = write_checkpoint({"pieces": pieces}, temporary / name)
-        return {"name": name, "size": written.stat().st_size, "crc": _crc(written)}
-
-    files = _together(write_piece, processes)
-
-    def finish() -> None:
+    def begin() -> None:
         if processes.is_first:
-            write_checkpoint({**manifest, KEY: files}, temporary / MANIFEST)
-            old = target.with_name(f".{target.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            if target.exists():
-                os.replace(target, old)
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+
+    try:
+        _together(begin, target, processes)
+        fault("pieces.begin")
+        files = PieceFiles(temporary, checkpoint.pieces, processes)
+
+        def write_piece() -> tuple[Any, dict[str, Any]]:
+            results = files.write()
+            fault("pieces.written")
+            sync(temporary)
+            return results, _noted(temporary / files.name)
+
+        written = _together(write_piece, target, processes)
+
+        def finish() -> int:
+            if not processes.is_first:
+                return 0
+            files.finish([results for results, _ in written])
+            noted = [*(note for _, note in written), _noted(temporary / METADATA)]
+            fault("pieces.noted")
+            manifest = {**checkpoint.checkpoint, KEY: {"files": noted, "tensors": _shapes(checkpoint.checkpoint)}}
+            size = write_checkpoint(manifest, temporary / MANIFEST).stat().st_size
             fault("pieces.complete")
-            os.replace(temporary, target)
+            os.rename(temporary, target)
             fault("pieces.renamed")
             sync(target.parent)
-            shutil.rmtree(old, ignore_errors=True)
+            return size + sum(int(note["size"]) for note in noted)
 
-    _together(finish, processes)
-    return target
+        return int(_together(finish, target, processes)[0])
+    except CheckpointError:
+        if processes.is_first:
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise
 
 
 def is_sharded(path: str | Path) -> bool:
@@ -69,32 +128,37 @@ def is_sharded(path: str | Path) -> bool:
     return (Path(path) / MANIFEST).is_file()
 
 
+def verify_sharded(path: str | Path) -> dict[str, Any]:
+    """The manifest of the folder ``path``. Raises ``DamagedCheckpoint`` where a file isn't what was written."""
+    folder = Path(path)
+    if not is_sharded(folder):
+        raise DamagedCheckpoint(f"{folder} is damaged (it has no {MANIFEST}). Use an older checkpoint.")
+    manifest = read_checkpoint(folder / MANIFEST)
+    for note in manifest[KEY]["files"]:
+        if not (folder / note["name"]).is_file() or _noted(folder / note["name"]) != note:
+            raise DamagedCheckpoint(f"{folder / note['name']} is missing or damaged. Use an older checkpoint.")
+    return manifest
+
+
 def read_sharded(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     """The checkpoint in the folder ``path``, its tensors whole, whatever the number of processes that wrote it.
 
     Raises ``DamagedCheckpoint`` where a file is missing, damaged, or of another save.
     """
-    folder = Path(path)
-    manifest = read_checkpoint(folder / MANIFEST)
-    tensors: list[Tensor] = []
+    from pytorch_lightning.checkpoints.piece_files import read_pieces
 
-    def allocate(tensor: Tensor) -> Tensor:
-        tensors.append(torch.empty(tensor.shape, dtype=tensor.dtype, device=map_location))
-        return tensors[-1]
+    manifest = verify_sharded(path)
+    cut_up, tensors = set(manifest.pop(KEY)["tensors"]), {}
 
-    checkpoint = _replaced({key: value for key, value in manifest.items() if key != KEY}, allocate)
-    missing = [tensor.numel() for tensor in tensors]
-    for file in manifest[KEY]:
-        piece_path = folder / file["name"]
-        if not piece_path.is_file() or piece_path.stat().st_size != file["size"] or _crc(piece_path) != file["crc"]:
-            raise DamagedCheckpoint(f"{piece_path} is missing or damaged. Use an older checkpoint.")
-        for number, dim, start, piece in read_checkpoint(piece_path)["pieces"]:
-            place = tensors[number] if dim is None else tensors[number].narrow(dim, start, piece.shape[dim])
-            place.copy_(piece)
-            missing[number] -= piece.numel()
-    if any(missing):
-        raise DamagedCheckpoint(f"{path} lacks pieces of {sum(map(bool, missing))} tensors. Use an older checkpoint.")
-    return checkpoint  # type: ignore[no-any-return]
+    def allocate(key: str, tensor: Tensor) -> Tensor:
+        if key not in cut_up:
+            return tensor.to(map_location)
+        tensors[key] = torch.empty(tensor.shape, dtype=tensor.dtype, device=map_location)
+        return tensors[key]
+
+    checkpoint: dict[str, Any] = _replaced(manifest, allocate)
+    read_pieces(Path(path), {key: tensor for key, tensor in tensors.items() if tensor.numel()})
+    return checkpoint
 
 
 def read_any(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -102,65 +166,49 @@ def read_any(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     return read_sharded(path, map_location) if is_sharded(path) else read_checkpoint(path, map_location)
 
 
-def find_sharded(folder: str | Path) -> Path:
-    """The newest complete folder of pieces: ``folder`` itself, or one in it or in its ``checkpoints``.
+def _replaced(data: Any, function: Callable[[str, Tensor], Tensor]) -> Any:
+    """A copy of nested plain data with ``function`` of each tensor and its key, in the same order each time."""
+    seen: dict[str, int] = {}
 
-    Raises ``CheckpointError`` where there is none.
-    """
-    top = Path(folder)
-    around = [top, *top.glob("*"), *top.glob("checkpoints/*")]
-    # names hold the step: clocks may be set back
-    found = sorted((p for p in around if is_sharded(p) and not p.name.startswith(".")), key=lambda p: p.name)
-    if not found:
-        raise CheckpointError(f"{folder} holds no checkpoint in pieces. Pass a run's folder, or one with a {MANIFEST}.")
-    return found[-1]
+    def copied(data: Any, path: tuple[str, ...]) -> Any:
+        if isinstance(data, Tensor):
+            key = ".".join(path)
+            seen[key] = seen.get(key, 0) + 1
+            return function(key if seen[key] == 1 else f"{key}#{seen[key]}", data)  # {"a.b": x, "a": {"b": y}}
+        if isinstance(data, OrderedDict):
+            copy = OrderedDict((key, copied(value, (*path, str(key)))) for key, value in data.items())
+            vars(copy).update(vars(data))  # the _metadata of a state_dict
+            return copy
+        if isinstance(data, dict):
+            return {key: copied(value, (*path, str(key))) for key, value in data.items()}
+        if type(data) in (list, tuple):
+            return type(data)(copied(item, (*path, str(i))) for i, item in enumerate(data))
+        return data
 
-
-def consolidate(folder: str | Path, output: str | Path | None = None) -> Path:
-    """Write the newest checkpoint in pieces under ``folder`` as one plain file; returns its path.
-
-    Without ``output`` it lies beside the pieces. Raises ``CheckpointError`` where there is nothing to read.
-    """
-    source = find_sharded(folder)
-    target = source.parent / f"{source.name.removesuffix('.ckpt')}.whole.ckpt" if output is None else Path(output)
-    return write_checkpoint(read_sharded(source), target)
+    return copied(data, ())
 
 
-def _replaced(data: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """A copy of nested plain data with ``function`` of each tensor, in the same order each time."""
-    if isinstance(data, Tensor):
-        return function(data)
-    if isinstance(data, OrderedDict):
-        copy = OrderedDict((key, _replaced(value, function)) for key, value in data.items())
-        vars(copy).update(vars(data))  # the _metadata of a state_dict
-        return copy
-    if isinstance(data, dict):
-        return {key: _replaced(value, function) for key, value in data.items()}
-    return type(data)(_replaced(item, function) for item in data) if type(data) in (list, tuple) else data
+def _shapes(data: dict[str, Any]) -> list[str]:
+    keys: list[str] = []
+
+    def look(key: str, tensor: Tensor) -> Tensor:
+        if tensor.device.type == "meta":
+            keys.append(key)
+        return tensor
+
+    _replaced(data, look)
+    return keys
 
 
-def _noted(tensor: Tensor, tensors: list[Tensor]) -> Tensor:
-    tensors.append(tensor)
-    return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
-
-
-def _pieces(number: int, tensor: Any, processes: Processes) -> list[tuple[int, int | None, int, Tensor]]:
-    """What this process writes of a tensor: (number, dimension that is cut, first index, values)."""
-    placement = next(iter(getattr(tensor, "placements", ())), None)
-    if placement is None or not placement.is_shard():
-        return [(number, None, 0, own_piece(tensor).detach())] if processes.is_first else []
-    dim, own = placement.dim, own_piece(tensor).detach()
-    chunk = -(-tensor.shape[dim] // processes.nb)
-    # a copy: the piece is a view of a padded buffer, which would be written whole
-    return [(number, dim, chunk * processes.rank, own.cpu().clone())] if own.numel() else []
-
-
-def _together(function: Callable[[], Any], processes: Processes) -> list[Any]:
+def _together(function: Callable[[], Any], target: Path, processes: Processes) -> list[Any]:
     """What ``function`` gave in each process. Where it raises in one, all raise."""
     try:
         result, error = function(), ""
-    except (CheckpointError, OSError) as failure:
+    except CheckpointError as failure:
         result, error = None, str(failure)
+    except (OSError, RuntimeError) as failure:  # torch reports a full disk as a RuntimeError
+        error = f"{target} can't be written: {str(failure).splitlines()[0]}. What was saved before is untouched."
+        result = None
     told = processes.gather((result, error))
     errors = [error for _, error in told if error]
     if errors:
@@ -168,9 +216,9 @@ def _together(function: Callable[[], Any], processes: Processes) -> list[Any]:
     return [result for result, _ in told]
 
 
-def _crc(path: Path) -> int:
+def _noted(path: Path) -> dict[str, Any]:
     crc = 0
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
             crc = zlib.crc32(block, crc)
-    return crc
+    return {"name": path.name, "size": path.stat().st_size, "crc": crc}

@@ -1,5 +1,6 @@
 """A copy of a checkpoint that stays as it is while training goes on, and checksums of what it holds."""
 
+import math
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -52,6 +53,8 @@ class Snapshot:
             return {key: self._copy(item) for key, item in value.items()}
         if type(value) in (list, tuple):
             return type(value)(self._copy(item) for item in value)
+        if hasattr(value, "_fields"):
+            return value._make(map(self._copy, value))
         return value
 
     def _copy_tensor(self, tensor: Tensor) -> Tensor:
@@ -111,7 +114,7 @@ def nb_bytes(checkpoint: Any) -> int:
     """About the size of the file: storages, each once, and their entries."""
     storages = {}
     for tensor in tensors_of(checkpoint):
-        if tensor.layout == torch.strided:
+        if tensor.layout == torch.strided and tensor.device.type != "meta":
             storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
     return sum(storages.values()) + 256 * len(storages)
 
@@ -122,10 +125,11 @@ def state_checksums(state_dict: Mapping[str, Any]) -> dict[str, int]:
     >>> state_checksums({"a": torch.ones(2), "n": 3})
     {'a': 1921701248}
     """
-    return {name: _checksum(value) for name, value in state_dict.items() if isinstance(value, Tensor)}
+    return {name: checksum(value) for name, value in state_dict.items() if isinstance(value, Tensor)}
 
 
-def _checksum(tensor: Tensor) -> int:
+def checksum(tensor: Tensor) -> int:
+    """A checksum of the tensor's dtype, shape and values."""
     start = zlib.crc32(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type == "meta":
         return start
@@ -133,7 +137,19 @@ def _checksum(tensor: Tensor) -> int:
     return zlib.crc32(plain.reshape(-1).view(torch.uint8).numpy().data, start)
 
 
-def changed_tensors(saved: Mapping[str, int], state_dict: Mapping[str, Any]) -> list[str]:
-    """The names of the saved tensors that ``state_dict`` lacks or holds with other values, and of those it adds."""
-    now = state_checksums(state_dict)
-    return [name for name in {**saved, **now} if saved.get(name) != now.get(name)]
+def changed_tensors(saved: Mapping[str, Any], state_dict: Mapping[str, Any]) -> list[str]:
+    """The names of the saved tensors that ``state_dict`` lacks or holds with other values, and of those it adds.
+
+    ``saved`` has a checksum of each, or a list of (first index in each dimension, shape, checksum) of its pieces.
+    """
+    now = {name: value for name, value in state_dict.items() if isinstance(value, Tensor)}
+    return [n for n in {**saved, **now} if n not in saved or n not in now or not _is_same(saved[n], now[n])]
+
+
+def _is_same(saved: Any, tensor: Tensor) -> bool:
+    if isinstance(saved, int):
+        return saved == checksum(tensor)
+    places = [tuple(slice(o, o + n) for o, n in zip(offset, shape, strict=True)) for offset, shape, _ in saved]
+    return sum(math.prod(shape) for _, shape, _ in saved) == tensor.numel() and all(
+        checksum(tensor[place]) == crc for place, (_, _, crc) in zip(places, saved, strict=True)
+    )

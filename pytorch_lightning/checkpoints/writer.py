@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pytorch_lightning.checkpoints.folders import megabytes
-from pytorch_lightning.checkpoints.run_store import RunStore, Written
+from pytorch_lightning.checkpoints.run_store import RunStore, Written, with_part
+from pytorch_lightning.checkpoints.sharded import Cut, piece_checksums
 from pytorch_lightning.checkpoints.snapshot import Snapshot, state_checksums
 from pytorch_lightning.errors import CheckpointError, Notices
 from pytorch_lightning.faults import fault
+from pytorch_lightning.processes import ALONE, Processes
 
 MOST_FAILURES = 3
 """So many periodic saves in a row may fail."""
@@ -18,13 +20,19 @@ class Writer:
     """Saves to a ``RunStore``: a save that isn't waited for is copied at once and written by a thread.
 
     One such save is in flight at most; a save that falls due meanwhile is skipped, and counted in ``nb_skipped``.
-    ``on_done`` is called, by that thread, when ``poll`` has something to say.
+    ``on_done`` is called, by that thread, when ``poll`` has something to say. Where each of several processes has a
+    part of the checkpoint all have a writer, and ``processes`` talk over a group that only these use.
     """
 
     def __init__(
-        self, store: RunStore, notices: Notices | None = None, on_done: Callable[[], object] | None = None
+        self,
+        store: RunStore,
+        notices: Notices | None = None,
+        on_done: Callable[[], object] | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self.nb_skipped = 0
+        self._processes = processes
         self._store, self._on_done = store, on_done
         self._notices = Notices() if notices is None else notices
         self._snapshot = Snapshot()
@@ -34,12 +42,12 @@ class Writer:
 
     def save(
         self,
-        checkpoint: dict[str, Any],
+        checkpoint: dict[str, Any] | Cut,
         step: int,
         *,
         wait: bool = False,
         finished: bool = False,
-        module_state: Mapping[str, Any] | None = None,
+        module_state: Mapping[str, Any] | Cut | None = None,
     ) -> bool:
         """Save ``checkpoint`` as the state after ``step``; False where it was skipped.
 
@@ -53,17 +61,22 @@ class Writer:
             self._outcome = None
             self._take(self._write(checkpoint, module_state, step, finished))
             return True
-        self.poll()
-        if self._thread is not None:
+        if self.is_busy():
             self.nb_skipped += 1
             return False
         fault("writer.copy")
-        copies = self._snapshot.take((checkpoint, None if module_state is None else dict(module_state)))
+        plain = dict(module_state) if isinstance(module_state, Mapping) else module_state
+        copies = self._snapshot.take((checkpoint, plain))
         fault("writer.copied")
         # not a daemon: a program that ends meanwhile ends after the save
         self._thread = threading.Thread(target=self._run, args=(*copies, step), name="checkpoint-writer")
         self._thread.start()
         return True
+
+    def is_busy(self) -> bool:
+        """Whether a save is in flight. Raises as ``poll``."""
+        self.poll()
+        return self._thread is not None
 
     def poll(self) -> Written | None:
         """What became of the last save, told once; None while nothing is known. Call it between steps.
@@ -108,7 +121,7 @@ class Writer:
             )
         return written
 
-    def _run(self, checkpoint: dict[str, Any], module_state: Mapping[str, Any] | None, step: int) -> None:
+    def _run(self, checkpoint: dict[str, Any] | Cut, module_state: dict[str, Any] | Cut | None, step: int) -> None:
         try:
             fault("writer.thread")
             self._snapshot.wait()
@@ -119,9 +132,14 @@ class Writer:
             self._on_done()
 
     def _write(
-        self, checkpoint: dict[str, Any], module_state: Mapping[str, Any] | None, step: int, finished: bool
+        self,
+        checkpoint: dict[str, Any] | Cut,
+        module_state: Mapping[str, Any] | Cut | None,
+        step: int,
+        finished: bool,
     ) -> Written:
-        if module_state is not None:
-            parts = {**checkpoint["parts"], "checksums": state_checksums(module_state)}
-            checkpoint = {**checkpoint, "parts": parts}
-        return self._store.write(checkpoint, step, finished)
+        if isinstance(module_state, Cut):
+            checkpoint = with_part(checkpoint, "checksums", piece_checksums(module_state, self._processes))
+        elif module_state is not None:
+            checkpoint = with_part(checkpoint, "checksums", state_checksums(module_state))
+        return self._store.write(checkpoint, step, finished, self._processes)

@@ -101,6 +101,7 @@ def join(environment: Environment, backend: str, timeout_minutes: float) -> Proc
         node_rank=environment.node_rank,
         group=group,
         backend=str(dist.get_backend()),
+        timeout=timeout,
     )
 
 

@@ -24,6 +24,10 @@ class FullySharded(Strategy):
     first, and what remains is the last. A module that is a group must be called as a module (``self.block(x)``, not
     ``self.block.encode(x)``). ``options`` go to ``torch.distributed.fsdp.fully_shard``.
 
+    A rolling save is a folder in which each process writes its pieces, on a file system that all of them see;
+    elsewhere, and with ``save_pieces=False``, the first process gathers it into one file, as it does for
+    ``ModelCheckpoint``. ``python -m pytorch_lightning.checkpoints consolidate RUN_FOLDER`` makes one file of a folder.
+
     In hooks between steps the module's parameters are ``DTensor``s: ``p.full_tensor()``, called in every process, is
     the whole one. Precisions are autocast's, as in other strategies: weights, sums of gradients and normalisation
     stay in float32 under 'bf16' and '16'. One process alone has nothing to share, so it holds all. Source: Zhao et
@@ -36,10 +40,11 @@ class FullySharded(Strategy):
         self,
         min_parameters: int = 1_000_000,
         shard: Sequence[type[nn.Module]] | Callable[[nn.Module], bool] | None = None,
+        save_pieces: bool = True,
         **options: Any,
     ) -> None:
         self._min_parameters, self._options = min_parameters, options
-        self._shard = shard
+        self._shard, self._save_pieces = shard, save_pieces
         self._entry: Any = None
         self._before: list[tuple[nn.Module, type, set[str]]] = []
         self._originals: list[tuple[nn.Module, str, nn.Parameter]] = []
@@ -48,6 +53,7 @@ class FullySharded(Strategy):
         super().attach(device, processes, devices)
         self._entry = None
         self.runs_together = self.saves_together = processes.nb > 1
+        self.saves_pieces = self._save_pieces and self.saves_together
 
     def place(self, module: nn.Module, dtype: torch.dtype | None) -> None:
         # whole on the device only where it stays whole; otherwise ``share_out`` brings a piece there

@@ -27,6 +27,8 @@ class Strategy(ABC):
     """Whether every process must take part in each forward pass, in evaluation too."""
     saves_together = False
     """Whether every process must take part in making a checkpoint."""
+    saves_pieces = False
+    """Whether each process then writes the pieces that it holds, where all see the same folder."""
 
     def attach(self, device: torch.device, processes: Processes, devices: Sequence[torch.device] = ()) -> None:
         """Take note of where this process runs: on ``device``, one of the machine's ``devices`` that are meant."""

@@ -2,11 +2,18 @@
 
 import contextlib
 import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
+from pytorch_lightning.checkpoints.folders import is_remote
 from pytorch_lightning.checkpoints.run_store import RunStore
+from pytorch_lightning.checkpoints.sharded import Cut, cut
 from pytorch_lightning.checkpoints.writer import Writer
 from pytorch_lightning.errors import CheckpointError, Notices
 from pytorch_lightning.faults import fault
+from pytorch_lightning.processes import ALONE, Processes
 from pytorch_lightning.trainer.progress import NEVER
 from pytorch_lightning.trainer.run import FitRun
 from pytorch_lightning.trainer.saving import Saver
@@ -19,7 +26,7 @@ class RollingSaves:
     """The newest state of a run in its folder: written in the background each ``every_minutes`` and each
     ``every_batches`` (None: not by batches), before validations, and at the end.
 
-    Every process has one; the first writes. ``folder`` is None where nothing can be kept.
+    Every process has one; the first writes, or each its pieces. ``folder`` is None where nothing can be kept.
     """
 
     def __init__(
@@ -36,7 +43,9 @@ class RollingSaves:
         from_the_start: bool,
     ) -> None:
         self._saver, self._run, self._notices = saver, run, notices
-        self._is_first = saver.strategy.processes.is_first
+        self._processes = saver.strategy.processes
+        self._is_first = self._processes.is_first
+        self._writers: Processes | None = None
         self.folder, self._job, self._store = folder, job, store
         self._seconds, self._every = every_minutes * 60, every_batches
         self._from_the_start = from_the_start
@@ -58,7 +67,7 @@ class RollingSaves:
             self._next_number = (self._run.progress.global_step // self._every + 1) * self._every
         if not self.has_begun:
             return
-        if self._is_first:
+        if self._is_first or self._saver.strategy.saves_together:
             self._open(step)
         if self._run.progress.stop_reason == "" and step is None:
             self.save()
@@ -67,10 +76,28 @@ class RollingSaves:
         if self._writer is None:
             if self._store is None:
                 assert self.folder is not None
-                self._store = RunStore(self.folder, notices=self._notices, job=self._job).open()
-            self._store.begin(step)
-            self._writer = Writer(self._store, self._notices, on_done=self._note_done)
+                self._store = RunStore(self.folder, notices=self._notices, job=self._job)
+                if self._is_first:
+                    self._store.open()
+            if self._is_first:
+                self._store.begin(step)
+            self._writer = Writer(self._store, self._notices, self._note_done, self._who_writes())
         return self._writer
+
+    def _who_writes(self) -> Processes:
+        """``ALONE``, or everybody: where each has pieces, and all see the folder. Everybody calls it then."""
+        if self._writers is None:
+            self._writers = ALONE
+            if self._saver.strategy.saves_pieces and self.folder is not None and not is_remote(self.folder):
+                if all_see(self.folder, self._processes):
+                    self._writers = self._processes.apart()
+                else:
+                    self._notices.say(
+                        "gathered-saves",
+                        f"not all processes see {self.folder}, so saves are gathered into one file. For saves in pieces"
+                        " choose a default_save_path on a file system that all machines share.",
+                    )
+        return self._writers
 
     def _note_done(self) -> None:
         self._run.asked = self._run.asked or self._run.alone
@@ -105,7 +132,7 @@ class RollingSaves:
     @property
     def newest_path(self) -> str | None:
         """The newest save; None where there is none, and in other processes than the first."""
-        return None if self._store is None else self._store.newest_path
+        return None if self._store is None or not self._is_first else self._store.newest_path
 
     def poll(self) -> None:
         """Hear what became of the last save."""
@@ -122,13 +149,26 @@ class RollingSaves:
             return
         began = time.monotonic()
         if self._is_first or self._saver.strategy.saves_together:
-            checkpoint = self._saver.checkpoint()
-            module_state = self._saver.strategy.whole(self._saver.module.state_dict())
-            if self._is_first:
-                fault("rolling.save")
-                self._open(None).save(checkpoint, step, wait=wait, finished=finished, module_state=module_state)
+            self._write(self._open(None), step, wait, finished)
         self._saved_at, self._saved_step = time.monotonic(), step
         self._cost = self._saved_at - began
+
+    def _write(self, writer: Writer, step: int, wait: bool, finished: bool) -> None:
+        checkpoint: dict[str, Any] | Cut
+        state: Mapping[str, Any] | Cut
+        module, processes = self._saver.module, self._processes
+        in_pieces = self._who_writes().nb > 1
+        if in_pieces:
+            if not wait and any(processes.gather(writer.is_busy())):
+                writer.nb_skipped += 1
+                return
+            checkpoint = cut(self._saver.checkpoint(whole=False), processes)
+            state = cut(dict(module.state_dict()), processes)
+        else:
+            checkpoint, state = self._saver.checkpoint(), self._saver.strategy.whole(module.state_dict())
+        if in_pieces or self._is_first:
+            fault("rolling.save")
+            writer.save(checkpoint, step, wait=wait, finished=finished, module_state=state)
 
     def end(self, *, interrupted: bool) -> None:
         """Save for the last time: as finished, or where the fit was interrupted to go on from."""
@@ -145,3 +185,17 @@ class RollingSaves:
                 self._writer.close()
         if self._store is not None:
             self._store.close()
+
+
+def all_see(folder: str, processes: Processes) -> bool:
+    """Whether every process sees ``folder``, which the first can make. Everybody calls it."""
+    mark = Path(folder) / f".seen-{processes.from_first(uuid.uuid4().hex)}"
+    if processes.is_first:
+        with contextlib.suppress(OSError):
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+    processes.wait()
+    seen = all(processes.gather(mark.exists()))
+    if processes.is_first:
+        mark.unlink(missing_ok=True)
+    return seen

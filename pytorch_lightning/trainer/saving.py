@@ -20,7 +20,6 @@ from pytorch_lightning.checkpoints.checkpoint import (
     plain_hparams,
     to_plain,
 )
-from pytorch_lightning.checkpoints.sharded import write_sharded
 from pytorch_lightning.checkpoints.store import write_checkpoint
 from pytorch_lightning.data.replay import ReplayableLoader
 from pytorch_lightning.errors import CheckpointError, FitError, Notices
@@ -169,13 +168,6 @@ class Saver:
                 f"on_save_checkpoint changed the keys {changed}, which are the trainer's own. Rename yours."
             )
         return {key: to_plain(value, f"checkpoint[{key!r}]") for key, value in checkpoint.items()}
-
-    def save_pieces(self, folder: str | Path) -> bool:
-        """Write a checkpoint as a folder in which each process puts what it holds; False where it was left out."""
-        if not self.is_finite(str(folder)):
-            return False
-        write_sharded(self.checkpoint(whole=False), folder, self.strategy.processes)
-        return True
 
     def save(self, path: str | Path, weights_only: bool = False) -> bool:
         """Write a checkpoint; False where it was left out since a weight isn't finite."""

@@ -1,6 +1,9 @@
 """Checkpoints in pieces. What several processes write is in tests/conformance."""
 
+import pickle
+import shutil
 import signal
+import zlib
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -10,17 +13,14 @@ import torch
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.checkpoints.__main__ import main
-from pytorch_lightning.checkpoints.sharded import (
-    consolidate,
-    find_sharded,
-    is_sharded,
-    read_any,
-    read_sharded,
-    write_sharded,
-)
+from pytorch_lightning.checkpoints.consolidation import consolidate, find_sharded
+from pytorch_lightning.checkpoints.run_store import RunStore
+from pytorch_lightning.checkpoints.sharded import is_sharded, piece_checksums, read_any, read_sharded
+from pytorch_lightning.checkpoints.sharded import write_sharded as write
+from pytorch_lightning.checkpoints.snapshot import changed_tensors, nb_bytes
 from pytorch_lightning.errors import CheckpointError, MisconfigurationException
-from pytorch_lightning.processes import ALONE
-from tests.checkpoints.saving import is_whole, save_in_pieces
+from pytorch_lightning.processes import ALONE, Processes
+from tests.checkpoints.saving import in_pieces, is_whole, save_in_pieces
 from tests.faults import warm
 
 
@@ -29,15 +29,23 @@ def checkpoint(step: int = 7) -> dict[str, Any]:
     weights._metadata = {"": {"version": 1}}  # type: ignore[attr-defined]
     return {
         "global_step": step,
+        "epoch": 1,
         "state_dict": weights,
         "optimizer_states": [{"state": {0: {"exp_avg": torch.ones(4, 3, dtype=torch.bfloat16)}}}],
         "hparams": {"name": "x", "sizes": (1, 2)},
+        "parts": {},
     }
+
+
+def write_sharded(data: dict[str, Any], path: Path) -> Path:
+    """Tensors of two dimensions as pieces."""
+    write(in_pieces(data), path, ALONE)
+    return path
 
 
 def test_what_is_written_in_pieces_is_read_whole(tmp_path: Path) -> None:
     written = checkpoint()
-    read = read_sharded(write_sharded(written, tmp_path / "step-000000000007", ALONE))
+    read = read_sharded(write_sharded(written, tmp_path / "step-000000000007.ckpt"))
     assert list(read) == list(written)
     assert read["hparams"] == written["hparams"]
     assert read["state_dict"]._metadata == written["state_dict"]._metadata
@@ -48,65 +56,144 @@ def test_what_is_written_in_pieces_is_read_whole(tmp_path: Path) -> None:
     assert torch.equal(moment, torch.ones(4, 3, dtype=torch.bfloat16))
 
 
-def test_a_save_of_the_same_step_replaces_the_one_before(tmp_path: Path) -> None:
-    write_sharded(checkpoint(), tmp_path / "step-1", ALONE)
-    write_sharded({**checkpoint(), "hparams": {"name": "new"}}, tmp_path / "step-1", ALONE)
-    assert read_sharded(tmp_path / "step-1")["hparams"] == {"name": "new"}
-    assert [p.name for p in tmp_path.iterdir()] == ["step-1"]
+def test_keys_that_look_alike_stay_apart(tmp_path: Path) -> None:
+    data = {**checkpoint(), "a.b": torch.full((2, 2), 1.0), "a": {"b": torch.full((2, 2), 2.0)}}
+    read = read_sharded(write_sharded(data, tmp_path / "step-1"))
+    assert (read["a.b"][0, 0], read["a"]["b"][0, 0]) == (1.0, 2.0)
 
 
-@pytest.mark.parametrize("name", ["piece-00000.ckpt", "manifest.ckpt"])
+@pytest.mark.parametrize("name", ["__0_0.distcp", "manifest.ckpt", ".metadata"])
 def test_a_flipped_bit_is_found(tmp_path: Path, name: str) -> None:
-    folder = write_sharded({**checkpoint(), "more": torch.ones(1000)}, tmp_path / "step-1", ALONE)
+    folder = write_sharded({**checkpoint(), "more": torch.ones(10, 100)}, tmp_path / "step-1")
     content = bytearray((folder / name).read_bytes())
-    content[len(content) // 2] ^= 1
+    place = content.find(b"state_dict") if name == "manifest.ckpt" else len(content) // 2  # the rest is padding
+    content[place] ^= 1
     (folder / name).write_bytes(content)
     with pytest.raises(CheckpointError, match=f"{name} is .*damaged"):
         read_sharded(folder)
 
 
 def test_a_piece_of_another_save_is_found(tmp_path: Path) -> None:
-    one, other = (write_sharded(checkpoint(), tmp_path / name, ALONE) for name in ("step-1", "step-2"))
-    (one / "piece-00000.ckpt").write_bytes((other / "piece-00000.ckpt").read_bytes())
-    with pytest.raises(CheckpointError, match=r"piece-00000.ckpt is missing or damaged"):
+    one, other = (write_sharded(checkpoint(), tmp_path / name) for name in ("step-1", "step-2"))
+    (one / "__0_0.distcp").write_bytes((other / "__0_0.distcp").read_bytes())
+    with pytest.raises(CheckpointError, match=r"__0_0.distcp is missing or damaged"):
         read_sharded(one)
 
 
 def test_a_piece_that_is_gone_is_found(tmp_path: Path) -> None:
-    folder = write_sharded(checkpoint(), tmp_path / "step-1", ALONE)
-    (folder / "piece-00000.ckpt").unlink()
-    with pytest.raises(CheckpointError, match=r"piece-00000.ckpt is missing or damaged"):
+    folder = write_sharded(checkpoint(), tmp_path / "step-1")
+    (folder / "__0_0.distcp").unlink()
+    with pytest.raises(CheckpointError, match=r"__0_0.distcp is missing or damaged"):
         read_any(folder)
 
 
-def test_a_manifest_that_lists_too_few_pieces_is_refused(tmp_path: Path) -> None:
-    folder = write_sharded(checkpoint(), tmp_path / "step-1", ALONE)
+class Payload:
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path("code-was-run"),)
+
+
+def test_code_that_a_folder_brings_along_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = write_sharded(checkpoint(), tmp_path / "step-1")
+    content = pickle.dumps(Payload())
+    (folder / ".metadata").write_bytes(content)
     manifest = torch.load(folder / "manifest.ckpt", weights_only=True)
-    torch.save({**manifest, "sharded": []}, folder / "manifest.ckpt")
-    with pytest.raises(CheckpointError, match="lacks pieces of 3 tensors"):
+    for note in manifest["sharded"]["files"]:
+        if note["name"] == ".metadata":
+            note.update(size=len(content), crc=zlib.crc32(content))
+    torch.save(manifest, folder / "manifest.ckpt")
+    with pytest.raises(CheckpointError, match="more than plain data"):
         read_sharded(folder)
+    assert not Path("code-was-run").exists()
+
+
+def test_checksums_of_pieces_are_those_of_the_whole(tmp_path: Path) -> None:
+    state = {"weight": torch.randn(4, 3), "count": torch.tensor(3)}
+    saved = piece_checksums(in_pieces(state), ALONE)
+    assert changed_tensors(saved, state) == []
+    other = state["weight"].clone()
+    other[3, 2] += 1
+    assert changed_tensors(saved, {**state, "weight": other}) == ["weight"]
+    assert changed_tensors(saved, {**state, "weight": torch.cat([state["weight"], other])}) == ["weight"]
+    assert changed_tensors(saved, {"count": state["count"], "more": other}) == ["weight", "more"]
+
+
+def test_a_store_keeps_two_saves_in_pieces(tmp_path: Path) -> None:
+    with RunStore(tmp_path) as store:
+        for step in (1, 2, 2, 3):
+            store.write(in_pieces(checkpoint(step)), step)
+        assert visible(tmp_path) == ["step-000000000002.1.ckpt", "step-000000000003.ckpt"]
+        store.write(checkpoint(3), 3)  # one process alone
+        assert visible(tmp_path) == ["step-000000000002.1.ckpt", "step-000000000003.1.ckpt"]
+        store.write(in_pieces(checkpoint(4)), 4, finished=True)
+        assert visible(tmp_path) == ["step-000000000004.ckpt"]
+
+
+def test_folders_that_are_renamed_or_removed_are_never_half_a_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("step-000000000003.ckpt", "step-000000000003.ckpt.aside", "step-000000000001.ckpt"):
+        write_sharded(checkpoint(3), tmp_path / name)
+    with RunStore(tmp_path) as store:
+        store.begin(2)  # another history is set aside, also where one was before
+        assert visible(tmp_path) == ["step-000000000001.ckpt", "step-000000000003.ckpt.aside"]
+        removed = shutil.rmtree
+        monkeypatch.setattr(shutil, "rmtree", lambda *arguments, **options: None)  # as if it were killed there
+        store.write(in_pieces(checkpoint(4)), 4, finished=True)
+        assert visible(tmp_path) == ["step-000000000003.ckpt.aside", "step-000000000004.ckpt"]
+        monkeypatch.setattr(shutil, "rmtree", removed)
+    with RunStore(tmp_path):
+        assert not list(tmp_path.glob(".step-*")), "the next run tidies up"
+
+
+def test_a_disk_that_is_too_small_for_all_pieces_is_found_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Two(Processes):
+        """Another process that has as much."""
+
+        def gather(self, value: Any) -> list[Any]:
+            return [value, value]
+
+    size = nb_bytes(in_pieces(checkpoint()))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 0, int(1.5 * size)))  # type: ignore[attr-defined]
+    with RunStore(tmp_path) as store, pytest.raises(CheckpointError, match="disk is full"):
+        store.write(in_pieces(checkpoint()), 1, processes=Two())
+    assert visible(tmp_path) == []
+
+
+def test_a_save_that_fails_gives_the_room_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytorch_lightning.checkpoints.sharded._noted", lambda path: (tmp_path / "none").stat())
+    with pytest.raises(CheckpointError, match=r"step-1 can't be written: .*No such file"):
+        write_sharded(checkpoint(), tmp_path / "step-1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def visible(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def test_a_save_that_was_cut_off_is_not_one(tmp_path: Path) -> None:
-    whole = write_sharded(checkpoint(), tmp_path / "step-000000000001", ALONE)
-    cut_off = tmp_path / ".step-000000000002.tmp"
+    whole = write_sharded(checkpoint(), tmp_path / "step-000000000001.ckpt")
+    cut_off = tmp_path / ".step-000000000002.ckpt.tmp"
     whole.rename(cut_off)  # a kill before the last rename leaves this
     with pytest.raises(CheckpointError, match="holds no checkpoint in pieces"):
         consolidate(tmp_path)
     (cut_off / "manifest.ckpt").unlink()
     assert not is_sharded(cut_off)
-    write_sharded(checkpoint(2), tmp_path / "step-000000000002", ALONE)
-    assert [p.name for p in tmp_path.iterdir()] == ["step-000000000002"]
+    write_sharded(checkpoint(2), tmp_path / "step-000000000002.ckpt")
+    assert [p.name for p in tmp_path.iterdir()] == ["step-000000000002.ckpt"]
 
 
 @pytest.mark.parametrize(
     ("point", "newest"),
     [
-        ("write.begin:3", 1),
-        ("write.written:3", 1),
-        ("write.durable:3", 1),
-        ("write.begin:4", 1),
-        ("write.renamed:4", 1),
+        ("pieces.begin:2", 1),
+        ("pieces.written:2", 1),
+        ("pieces.noted:2", 1),
+        ("write.begin:2", 1),
+        ("write.written:2", 1),
+        ("write.durable:2", 1),
         ("pieces.complete:2", 1),
         ("pieces.renamed:2", 2),
     ],
@@ -115,23 +202,27 @@ def test_a_kill_at_any_point_leaves_the_newest_whole(tmp_path: Path, point: str,
     ended = warm.run(save_in_pieces, str(tmp_path / "run"), fault=point, output=tmp_path / "said")
     assert ended.code == -signal.SIGKILL, ended.said
     found = find_sharded(tmp_path / "run")
-    assert found.name == f"step-{newest:012d}"
+    assert found.name == f"step-{newest:012d}.ckpt"
     assert is_whole(read_sharded(found), newest)
     ended = warm.run(save_in_pieces, str(tmp_path / "run"), output=tmp_path / "said")
     assert ended.code == 0, ended.said
     assert is_whole(read_sharded(find_sharded(tmp_path / "run")), 2)
-    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["step-000000000001", "step-000000000002"]
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
+        ".lock",
+        "step-000000000001.ckpt",
+        "step-000000000002.ckpt",
+    ]
 
 
 def test_the_command_makes_one_file_of_the_newest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for step in (9, 10):
-        write_sharded(checkpoint(step), tmp_path / "checkpoints" / f"step-{step:012d}", ALONE)
+        write_sharded(checkpoint(step), tmp_path / "checkpoints" / f"step-{step:012d}.ckpt")
     assert main(["consolidate", str(tmp_path)]) == 0
     path = Path(capsys.readouterr().out.strip())
     assert path == tmp_path / "checkpoints" / "step-000000000010.whole.ckpt"
     assert torch.load(path, weights_only=True)["global_step"] == 10
     chosen = tmp_path / "chosen.ckpt"
-    assert main(["consolidate", str(tmp_path / "checkpoints" / "step-000000000009"), "--output", str(chosen)]) == 0
+    assert main(["consolidate", str(tmp_path / "checkpoints" / "step-000000000009.ckpt"), "--output", str(chosen)]) == 0
     assert torch.load(chosen, weights_only=True)["global_step"] == 9
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import io
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from torch import nn
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
-from pytorch_lightning.checkpoints.sharded import consolidate, is_sharded, write_sharded
+from pytorch_lightning.checkpoints.consolidation import consolidate
+from pytorch_lightning.checkpoints.sharded import Cut, is_sharded, write_sharded
 from pytorch_lightning.errors import CheckpointError
 from pytorch_lightning.processes import own_piece
 from pytorch_lightning.strategies import STRATEGIES, Distributed, FullySharded
@@ -205,8 +207,8 @@ def resumed(place: Place) -> Any:
     return found
 
 
-class SavesPieces(Callback):
-    """Saves in pieces after the first validation; ``trainer`` is set before the fit."""
+class SavesOnce(Callback):
+    """Makes a rolling save after the first validation and copies it; ``trainer`` is set before the fit."""
 
     trainer: Any = None
 
@@ -215,25 +217,35 @@ class SavesPieces(Callback):
 
     def on_validation_end(self, run: Any, metrics: Any) -> None:
         if run.progress.epoch == 0:
-            self.trainer._plan.saver.save_pieces(self.folder)
+            rolling = self.trainer._plan.rolling
+            rolling.save(wait=True)
+            if rolling.newest_path is not None:
+                save, copy = Path(rolling.newest_path), self.folder / Path(rolling.newest_path).name
+                self.folder.mkdir()
+                shutil.copytree(save, copy) if save.is_dir() else shutil.copy(save, copy)
 
 
 @case
 def pieces(place: Place) -> Any:
-    """A checkpoint in pieces, made one file, and gone on from, also by other numbers of processes."""
-    folder = place.path("pieces") / "step-000000000005"
-    callback = SavesPieces(folder)
-    trainer = place.trainer(callbacks=[callback], checkpoint_callback=ModelCheckpoint(place.path("beside")))
+    """A rolling save, made one file where it's in pieces, and gone on from, also by other numbers of processes."""
+    callback = SavesOnce(place.path("pieces"))
+    trainer = place.trainer(
+        callbacks=[callback],
+        checkpoint_callback=ModelCheckpoint(place.path("beside")),
+        default_save_path=place.path("rolling"),
+        save_every_nb_batches=1000,
+    )
     callback.trainer = trainer
     # sums of four are rounded differently on other numbers of processes, and Adam would make much of that
     kinds = {2: models.Gan, 4: models.Sgd}
     trainer.fit(make(kinds[place.virtual]))
-    found = {"consolidated": None, "resumed": {}}
-    if trainer._processes.is_first:
+    found: dict[str, Any] = {"resumed": {}}
+    (save,) = place.path("pieces").glob("step-*")
+    found["files"] = sorted(p.name for p in save.iterdir()) if save.is_dir() else []
+    if trainer._processes.is_first and save.is_dir():
         file = consolidate(place.path("pieces"), place.path("one.ckpt"))
         found["consolidated"] = torch.load(file, weights_only=True)
         found["beside"] = torch.load(place.path("beside") / "_ckpt_epoch_1.ckpt", weights_only=True)
-        found["files"] = sorted(p.name for p in folder.iterdir())
     for written in sorted(Path(place.folder).glob("*-pieces/step-*")):
         virtual = int(written.parent.name.split("-")[2])
         other = make(kinds[virtual])
@@ -253,7 +265,7 @@ def half_written(place: Place) -> Any:
     blocked.write_text("")
     is_last = processes.rank == processes.nb - 1
     try:
-        write_sharded({"epoch": 1, "x": torch.ones(3)}, (blocked if is_last else good) / "step-1", processes)
+        write_sharded(Cut({"epoch": 1}, {}), (blocked if is_last else good) / "step-1", processes)
     except CheckpointError as error:
         return str(error), is_sharded(good / "step-1")
     return "written"
