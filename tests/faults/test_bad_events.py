@@ -20,7 +20,15 @@ from pytorch_lightning.data import replay, seeded_view
 from pytorch_lightning.errors import CheckpointError, FitError, MisconfigurationException
 from pytorch_lightning.trainer import rolling
 from tests.faults import warm
-from tests.faults.killing import CONFIGURATIONS, Reference, kill_at_point, result_of, run_to_the_end, train
+from tests.faults.killing import (
+    CONFIGURATIONS,
+    Reference,
+    keep_weights,
+    kill_at_point,
+    result_of,
+    run_to_the_end,
+    train,
+)
 from tests.faults.models import BATCH_SIZE, Augmented, Network
 
 References = Callable[[str], Reference]
@@ -406,6 +414,36 @@ def test_temporary_files_of_killed_runs_are_removed(tmp_path: Path, references: 
     assert saves(tmp_path, ".step-*.tmp")
     assert run_to_the_end(tmp_path, "plain") == references("plain").result
     assert not saves(tmp_path, ".step-*.tmp")
+
+
+def test_what_model_checkpoint_left_half_written_is_removed_unless_its_writer_lives(tmp_path: Path) -> None:
+    folder, said = tmp_path / "best", tmp_path / "said"
+    ended = warm.run(keep_weights, str(folder), output=said, fault="write.written:1")
+    assert ended.code == -signal.SIGKILL, ended.said
+    (of_the_dead,) = folder.iterdir()
+    process = warm.started(keep_weights, str(folder), output=said, fault="write.written:1:sleep=600")
+    while not any(path.stat().st_size for path in folder.iterdir() if path != of_the_dead):
+        assert process.is_alive(), said.read_text()
+        process.join(0.02)
+    (of_the_living,) = folder.iterdir()
+    others = [
+        folder / name for name in (".b_ckpt_epoch_1.ckpt.1.tmp", ".a+_ckpt_epoch_1.ckpt", ".aa_ckpt_epoch_1.ckpt.1.tmp")
+    ]
+    for path in others:
+        path.touch()
+    keep_weights(str(folder))
+    assert {*folder.iterdir()} == {of_the_living, folder / "a+_ckpt_epoch_1.ckpt", *others}
+    process.kill()
+    process.join()
+    keep_weights(str(folder))
+    assert {*folder.iterdir()} == {folder / "a+_ckpt_epoch_1.ckpt", *others}
+
+
+def test_a_log_that_was_being_written_anew_leaves_no_temporary_file(tmp_path: Path, references: References) -> None:
+    assert kill_at_point(tmp_path, "validations", "rows.rewritten:3")
+    assert list(tmp_path.glob("*/*/.metrics.csv*"))
+    assert run_to_the_end(tmp_path, "validations") == references("validations").result
+    assert not list(tmp_path.glob("*/*/.metrics.csv*"))
 
 
 # ---------------------------------------------------------------------------------------------- what changed

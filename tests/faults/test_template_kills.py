@@ -1,4 +1,4 @@
-"""The template of the examples, killed so often as ``--kills`` and ``--kills-at-points`` say: the same bits each time."""
+"""The template of the examples, killed as often as ``--kills`` and ``--kills-at-points`` say: always the same bits."""
 
 import itertools
 import random
@@ -68,9 +68,7 @@ def difference(folder: Path, reference: Result) -> str:
         result = run_to_the_end(folder, "template")
     except AssertionError as error:
         return f"it fails: {error}"
-    return ", ".join(
-        f"other {name}" for name in Result._fields if getattr(result, name) != getattr(reference, name)
-    )
+    return ", ".join(f"other {name}" for name in Result._fields if getattr(result, name) != getattr(reference, name))
 
 
 def unfinished(folder: Path) -> set[tuple[str, int]]:
