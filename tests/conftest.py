@@ -26,4 +26,15 @@ def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, A
 
 
 def pytest_addoption(parser: Any) -> None:
-    parser.addoption("--kills", type=int, default=10, help="how many runs tests/faults kills at random")
+    parser.addoption(
+        "--kills",
+        type=int,
+        help="how many runs of small models tests/faults kills at random, and how often it kills the template of the"
+        " examples at random times (default: 10 and 3)",
+    )
+    parser.addoption(
+        "--kills-at-points",
+        type=int,
+        default=3,
+        help="how often tests/faults kills the template of the examples at named points (default: 3)",
+    )

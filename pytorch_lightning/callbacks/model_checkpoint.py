@@ -23,7 +23,8 @@ class ModelCheckpoint(Callback):
     optimizers and everything else that a resume needs out. ``period``: epochs between two saves. ``verbose``: 1
     prints a line per file. ``save_function`` is accepted and not needed.
 
-    Only files that this callback wrote are ever deleted, and only after their replacement is on the disk.
+    Only files that this callback wrote are ever deleted, and only after their replacement is on the disk; and, at a
+    start, those of its names that a process which died left half written.
     """
 
     def __init__(
@@ -67,6 +68,11 @@ class ModelCheckpoint(Callback):
         self._written: set[str] = set()
         self._last_epoch: int | None = None
         self._before = self.filepath
+
+    @property
+    def names(self) -> re.Pattern[str]:
+        """What the files of this callback are called."""
+        return re.compile(rf"{re.escape(self.prefix)}_ckpt_epoch_\d+\.ckpt")
 
     def on_validation_end(self, run: Run, metrics: dict[str, float | int]) -> None:
         self._save(run, metrics.get(self.monitor))

@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,13 @@ def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         fault("write.begin")
-        _save(checkpoint, temporary)
-        fault("write.written")
-        sync(temporary)
-        fault("write.synced")
-        os.replace(temporary, target)
-        fault("write.renamed")
+        with _held(temporary):
+            _save(checkpoint, temporary)
+            fault("write.written")
+            sync(temporary)
+            fault("write.synced")
+            os.replace(temporary, target)
+            fault("write.renamed")
         sync(target.parent)
         fault("write.durable")
     except BaseException as error:
@@ -50,6 +52,41 @@ def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> Path:
             " An older file of that name is untouched. Free some space or choose another folder."
         ) from error
     return target
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """A scope in which others see that the writer of the file at ``path`` lives."""
+    import fcntl
+
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not lockf: that ends when torch closes the file
+        yield
+    finally:
+        os.close(handle)
+
+
+def remove_leftovers(folder: str | Path, name: re.Pattern[str]) -> None:
+    """Remove the temporary files in ``folder`` of checkpoints called ``name`` whose writers died.
+
+    A file that somebody writes is left alone, on whatever machine that is, and so is each on a file system without
+    locks.
+    """
+    import fcntl
+
+    for path in Path(folder).glob(".*.tmp"):
+        called = re.fullmatch(r"\.(.+)\.\d+\.tmp", path.name)
+        if called is None or name.fullmatch(called[1]) is None:
+            continue
+        with contextlib.suppress(OSError):
+            handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+            finally:
+                os.close(handle)
 
 
 def _save(checkpoint: dict[str, Any], path: Path) -> None:

@@ -40,8 +40,9 @@ def read_columns(path: Path) -> list[str]:
 
 def replace_file(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` by a rename, so that a reader sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")  # one name: what a killed process left is replaced by the next
     temporary.write_text(text)
+    fault("rows.rewritten")
     os.replace(temporary, path)
 
 

@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.checkpoints.checkpoint import module_part
 from pytorch_lightning.checkpoints.folders import is_remote
 from pytorch_lightning.checkpoints.run_store import folder_problem
+from pytorch_lightning.checkpoints.store import remove_leftovers
 from pytorch_lightning.data.replay import length_of, shuffles
 from pytorch_lightning.errors import Notices, Problem, attempt, describe, noting, raise_together
 from pytorch_lightning.precision.precision import Precision
@@ -175,7 +176,8 @@ def folder_problems(config: Config) -> list[Problem]:
 
 
 def make_folders(config: Config) -> None:
-    """Make the folders of checkpoints; ``MisconfigurationException`` where that fails after all."""
+    """Make the folders of checkpoints, and remove what runs that were killed left in them half written;
+    ``MisconfigurationException`` where a folder can't be made after all."""
     for keeper in () if config.fast_dev_run else keepers_of(config):
         try:
             Path(keeper.filepath).mkdir(parents=True, exist_ok=True)
@@ -183,6 +185,7 @@ def make_folders(config: Config) -> None:
             raise_together(
                 [Problem(f"{keeper.filepath!r} can't be made", f"{error.strerror}", "Choose another folder")]
             )
+        remove_leftovers(keeper.filepath, keeper.names)
 
 
 def why_not_writable(folder: Path) -> str | None:

@@ -264,6 +264,21 @@ def test_every_notice_is_listed_with_its_code() -> None:
     assert listed == said
 
 
+def test_each_row_of_what_survives_names_a_test_that_is_there() -> None:
+    text = (DOCS / "Trainer/What survives what.md").read_text()
+    rows = re.findall(r"^\|.*\| ([^|]*) \|$", without_blocks(text), re.MULTILINE)
+    tables = [cell for cell in rows if cell not in ("---", "test")]
+    tests: set[str] = set()
+    for cell in tables:
+        file = re.match(r"`([\w/]+\.py)`: ", cell)  # or that of the row before
+        if file:
+            tests = set(re.findall(r"^def (test_\w+)", (ROOT / "tests" / file[1]).read_text(), re.MULTILINE))
+        named = re.findall(r"`(test_\w+)`", cell)
+        assert named or cell.startswith("the same"), cell
+        assert set(named) <= tests, cell
+    assert len(tables) > 40
+
+
 def test_every_public_method_is_described() -> None:
     text = (DOCS / "LightningModule/methods.md").read_text()
     public = {

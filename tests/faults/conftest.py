@@ -1,6 +1,7 @@
 """What a run ends with that nothing disturbs."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -19,3 +20,12 @@ def references(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Refe
         return known[name]
 
     return get
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say the figures of a run with many kills."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, text in getattr(report, "user_properties", ()):
+                if name == "figures" and report.when == "call":
+                    terminalreporter.write_line(f"killed {text}")

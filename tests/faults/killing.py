@@ -16,8 +16,15 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "windows": {"workers": 2, "options": {"save_every_nb_batches": 4, "accumulate_grad_batches": 3}},
     "validations": {"watched": True, "options": {"save_every_nb_batches": 2, "val_check_interval": 0.4}},
     "gan": {"gan": True, "workers": 2, "options": {"save_every_nb_batches": 5, "precision": "bf16"}},
+    "template": {
+        "template": True,
+        "watched": True,
+        "options": {"save_every_nb_batches": 4, "accumulate_grad_batches": 2, "val_check_interval": 0.5},
+    },
 }
 """What ``train`` makes of its run."""
+
+SMALL = sorted(name for name in CONFIGURATIONS if name != "template")
 
 
 class Result(NamedTuple):
@@ -42,7 +49,11 @@ def train(folder: str, configuration: dict[str, Any], model: Any = None) -> None
     if configuration.get("watched"):
         options["early_stop_callback"] = EarlyStopping("val_loss", patience=2, verbose=0)
         options["checkpoint_callback"] = ModelCheckpoint(f"{folder}/best", save_top_k=2)
-    if model is None:
+    if configuration.get("template"):
+        from tests.faults.template import Phase, Template
+
+        model, options["callbacks"] = Template(), [Phase(f"{folder}/phase")]
+    elif model is None:
         model = (Gan if configuration.get("gan") else Network)(configuration.get("workers", 0))
     trainer = Trainer(
         **{
@@ -63,12 +74,26 @@ def train(folder: str, configuration: dict[str, Any], model: Any = None) -> None
     progress = trainer.progress
     assert progress is not None
     position = [progress.epoch, progress.global_step, progress.nb_optimizer_steps, progress.nb_validations]
-    best = sorted(
-        (p.name, digest(torch.load(p, weights_only=True)["state_dict"])) for p in Path(folder).glob("best/[!.]*")
-    )
+    best = [(p.name, digest(torch.load(p)["state_dict"])) for p in sorted(Path(folder).glob("best/*"))]
     Path(folder, "end.json").write_text(
         json.dumps({"state": digest(states), "position": [*position, progress.stop_reason, best]})
     )
+
+
+def keep_weights(folder: str) -> None:
+    """A fit of one epoch that writes to nothing but ``folder``, once."""
+    from pytorch_lightning import Trainer
+    from pytorch_lightning.callbacks import ModelCheckpoint
+    from tests.faults.models import Network
+
+    trainer = Trainer(
+        experiment=False,
+        checkpoint_callback=ModelCheckpoint(folder, prefix="a+"),
+        max_nb_epochs=1,
+        progress_bar=False,
+        print_weights_summary=False,
+    )
+    assert trainer.fit(Network()) == 1
 
 
 def digest(states: Any) -> str:
@@ -100,7 +125,7 @@ def result_of(folder: Path) -> Result:
     end = json.loads((folder / "end.json").read_text())
     versions = sorted(folder.glob("*/version_*"), key=lambda path: int(path.name[8:]))
     with open(versions[-1] / "metrics.csv", newline="") as file:
-        rows = [{k: v for k, v in row.items() if k != "created_at"} for row in csv.DictReader(file)]
+        rows = [{k: v for k, v in row.items() if k != "created_at" and k[:4] != "gpu_"} for row in csv.DictReader(file)]
     return Result(end["state"], end["position"], rows)
 
 
@@ -112,6 +137,7 @@ class Reference(NamedTuple):
 
 
 def reference(folder: Path, name: str) -> Reference:
+    warm.run(print, output=folder / "said")  # what processes are forked from is there from now on
     began = time.monotonic()
     ended = warm.run(train, str(folder), CONFIGURATIONS[name], output=folder / "said")
     assert ended.code == 0, ended.said
@@ -131,20 +157,22 @@ def kill_at_point(folder: Path, name: str, fault: str) -> bool:
     return ended.code != 0
 
 
-def kill_at_time(folder: Path, name: str, seconds: float) -> None:
-    """Run, and kill that after ``seconds``, wherever it is."""
+def kill_at_time(folder: Path, name: str, seconds: float) -> bool:
+    """Run, and kill that after ``seconds``, wherever it is. Whether it was killed; else it was at its end."""
     process = warm.started(train, str(folder), CONFIGURATIONS[name], output=folder / "said")
     process.join(seconds)
     process.kill()
     process.join()
+    assert process.exitcode in (0, -signal.SIGKILL), (folder / "said").read_text()
+    return process.exitcode != 0
 
 
 POINTS = {
     "fit.begin": 1, "batch.run": 20, "update.begin": 20, "update.end": 20, "epoch.trained": 3, "epoch.end": 3,
     "validation.begin": 3, "validation.batch": 12, "validation.run": 3, "validation.end": 3, "rolling.save": 8,
     "writer.copy": 8, "writer.copied": 8, "writer.thread": 8, "write.begin": 8, "write.written": 8, "write.synced": 8,
-    "write.renamed": 8, "write.durable": 8, "store.prune": 6, "store.done": 8, "rows.columns": 8, "rows.written": 8,
-    "fit.last": 1, "fit.end": 1,
+    "write.renamed": 8, "write.durable": 8, "store.prune": 6, "store.done": 8, "rows.rewritten": 3, "rows.columns": 8,
+    "rows.written": 8, "fit.last": 1, "fit.end": 1,
 }  # fmt: skip
 """Every point on the way of one process, and about how often it is visited."""
 

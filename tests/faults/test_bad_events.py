@@ -20,7 +20,15 @@ from pytorch_lightning.data import replay, seeded_view
 from pytorch_lightning.errors import CheckpointError, FitError, MisconfigurationException
 from pytorch_lightning.trainer import rolling
 from tests.faults import warm
-from tests.faults.killing import CONFIGURATIONS, Reference, kill_at_point, result_of, run_to_the_end, train
+from tests.faults.killing import (
+    CONFIGURATIONS,
+    Reference,
+    keep_weights,
+    kill_at_point,
+    result_of,
+    run_to_the_end,
+    train,
+)
 from tests.faults.models import BATCH_SIZE, Augmented, Network
 
 References = Callable[[str], Reference]
@@ -406,6 +414,38 @@ def test_temporary_files_of_killed_runs_are_removed(tmp_path: Path, references: 
     assert saves(tmp_path, ".step-*.tmp")
     assert run_to_the_end(tmp_path, "plain") == references("plain").result
     assert not saves(tmp_path, ".step-*.tmp")
+
+
+def test_what_model_checkpoint_left_half_written_is_removed_unless_its_writer_lives(tmp_path: Path) -> None:
+    folder, said = tmp_path / "best", tmp_path / "said"
+    ended = warm.run(keep_weights, str(folder), output=said, fault="write.written:1")
+    assert ended.code == -signal.SIGKILL, ended.said
+    (of_the_dead,) = folder.iterdir()
+    others = {".b_ckpt_epoch_1.ckpt.1.tmp", ".a+_ckpt_epoch_1.ckpt", ".aa_ckpt_epoch_1.ckpt.1.tmp"}
+    for name in others:
+        (folder / name).touch()
+    process = warm.started(keep_weights, str(folder), output=said, fault="write.written:1:sleep=600")
+    try:
+        of_the_living = folder / f".a+_ckpt_epoch_1.ckpt.{process.pid}.tmp"
+        while not (of_the_living.exists() and of_the_living.stat().st_size):
+            assert process.is_alive(), said.read_text()
+            process.join(0.02)
+        assert not of_the_dead.exists()
+        keep_weights(str(folder))
+        assert set(os.listdir(folder)) == {of_the_living.name, "a+_ckpt_epoch_1.ckpt", *others}
+    finally:
+        process.kill()
+        process.join()
+    keep_weights(str(folder))
+    assert set(os.listdir(folder)) == {"a+_ckpt_epoch_1.ckpt", *others}
+
+
+def test_a_log_that_was_being_written_anew_leaves_no_temporary_file(tmp_path: Path, references: References) -> None:
+    assert kill_at_point(tmp_path, "validations", "rows.rewritten:3")
+    assert list(tmp_path.glob("*/*/.metrics.csv*"))
+    assert run_to_the_end(tmp_path, "validations") == references("validations").result
+    newest = max(tmp_path.glob("*/version_*"))  # another one where nothing had been saved yet
+    assert not list(newest.glob(".metrics.csv*"))
 
 
 # ---------------------------------------------------------------------------------------------- what changed

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 _context = multiprocessing.get_context("forkserver")
 # a child is forked from a process that imported this and nothing of ours; the second is what torch.optim imports late
-_context.set_forkserver_preload(["torch", "torch._dynamo"])
+_context.set_forkserver_preload(["torch", "torch._dynamo", "torchvision.transforms", "test_tube"])
 
 
 class Ended(NamedTuple):
