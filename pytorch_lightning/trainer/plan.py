@@ -12,8 +12,8 @@ from torch.optim import Optimizer
 from pytorch_lightning.callbacks import Callback, ProgressBar
 from pytorch_lightning.callbacks.profiler import Profiler
 from pytorch_lightning.checkpoints.checkpoint import Part
-from pytorch_lightning.data.replay import ReplayableLoader, is_distributed, length_of, replayable, sizes_of
-from pytorch_lightning.data.sharing import RoundsLoader
+from pytorch_lightning.data.loader import ReplayableLoader, length_of
+from pytorch_lightning.data.replay import sizes_of
 from pytorch_lightning.errors import Notices, Problem, attempt, raise_together
 from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.precision import build_precision
@@ -49,6 +49,7 @@ from pytorch_lightning.trainer.run import FitRun
 from pytorch_lightning.trainer.saving import CallbacksPart, DataPart, RandomPart, Saver, VersionsPart
 from pytorch_lightning.trainer.schedules import EpochSchedules, build_step_schedule
 from pytorch_lightning.trainer.step import StepParts, TrainWindow, build_train_window, with_timers
+from pytorch_lightning.trainer.training_data import plan_loader
 from pytorch_lightning.trainer.window_start import WindowStart
 
 
@@ -218,7 +219,7 @@ def _plan_basis(
         optimizers=optimizers,
         schedules=schedules,
         hooks=hooks,
-        loader=_plan_loader(tng_loader, seed, config, share, notices),
+        loader=plan_loader(tng_loader, seed, config, share, callbacks, notices),
         validation=validation,
         sanity=sanity,
     )
@@ -253,13 +254,6 @@ def _plan_files(
 def _fuse(config: Config, optimizers: Sequence[Optimizer]) -> None:
     for optimizer in optimizers if config.fused_optimizers else ():
         use_fused(optimizer)
-
-
-def _plan_loader(loader: Any, seed: int, config: Config, share: Share, notices: Notices) -> ReplayableLoader:
-    if share.nb > 1 and is_distributed(loader):
-        notices.say("distributed-sampler", "the DistributedSampler is replaced: batches are dealt out to processes")
-    replay = replayable(loader, seed, 0, in_order=bool(config.overfit_pct), share=share)
-    return replay if share.nb == 1 else RoundsLoader(replay, share)
 
 
 def _plan_saver(
