@@ -57,7 +57,7 @@ class IndexedLoader(ReplayableLoader):
         draws_nothing = type(loader.dataset) is TensorDataset and loader.collate_fn is default_collate
         view = (KeyedDataset if draws_nothing else SeededDataset)(loader.dataset)
         place = {"batch_sampler": self._plan} if batched else {"batch_size": None, "sampler": self._plan}
-        self._stateful = loader if keeps_state(loader) else None
+        self._stateful: Any = loader if keeps_state(loader) else None
         self._build: Callable[[int], DataLoader[Any]] = lambda workers: DataLoader(
             view, **place, **options_of(loader, workers)
         )

@@ -103,7 +103,9 @@ def _plan_fit(
         stop_on_nan=config.stop_on_nan,
         writes=strategy.processes.is_first,
     )
-    windows = _plan_windows(config, module, run, basis, rows, epoch_schedules)
+    # rounds keep their own
+    kept = KeptBuffers(module) if basis.share.nb == 1 and can_be_kept(module) else None
+    windows = _plan_windows(config, module, run, basis, rows, epoch_schedules, kept)
     return FitPlan(
         config=config,
         module=module,
@@ -126,7 +128,7 @@ def _plan_fit(
         schedules=basis.schedules,
         strategy=strategy,
         agreement=None if run.alone else Agreement(run, strategy.processes),
-        window_start=WindowStart(module, run, loggers, basis.hooks),
+        window_start=WindowStart(module, run, loggers, basis.hooks, kept),
     )
 
 
@@ -326,14 +328,14 @@ def _step_parts(
     basis: Basis,
     rows: Rows,
     epoch_schedules: EpochSchedules,
+    kept: KeptBuffers | None,
 ) -> StepParts:
     strategy, precision, hooks = basis.strategy, basis.precision, basis.hooks
     schedules = [build_step_schedule(s, run.metrics) for s in basis.schedules if s.interval == "step"]
     if epoch_schedules.waits_for_steps:
         schedules.append(epoch_schedules.note_steps)
     last = [_build_clock(run, config.max_seconds)] if config.max_seconds else []
-    # rounds keep their own
-    kept = [KeptBuffers(module)] if config.crash_bundle and basis.share.nb == 1 and can_be_kept(module) else []
+    several = config.crash_bundle and config.accumulate_grad_batches != 1
     takes_optimizer = takes_one_more(module, "training_step")
     step = strategy.step_function(module, "training_step", takes_optimizer=takes_optimizer)
     return StepParts(
@@ -347,7 +349,7 @@ def _step_parts(
         metrics=run.metrics,
         seed=basis.seed,
         on_device=strategy.device.type != "cpu",
-        before_batch=(*kept, *hooks["on_batch_start"]),
+        before_batch=(*([kept] if several and kept is not None else []), *hooks["on_batch_start"]),
         before_update=before_update(config, module, run, hooks, precision),
         before_clear=hooks["on_before_zero_grad"],
         after_batch=(rows.after_batch, *hooks["on_batch_end"], *last),
@@ -364,9 +366,10 @@ def _plan_windows(
     basis: Basis,
     rows: Rows,
     epoch_schedules: EpochSchedules,
+    kept: KeptBuffers | None,
 ) -> tuple[TrainWindow, TrainWindow]:
     """The window function, and the same with its phases timed."""
-    parts = _step_parts(config, module, run, basis, rows, epoch_schedules)
+    parts = _step_parts(config, module, run, basis, rows, epoch_schedules, kept)
     nb_before = run.progress.nb_optimizer_steps
     run.timings.begin(basis.strategy.device, lambda: run.progress.nb_optimizer_steps - nb_before)
     build: Callable[[StepParts], TrainWindow] = build_train_window

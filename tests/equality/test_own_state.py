@@ -128,8 +128,8 @@ class PlainSampler(Remembering):
         self.__dict__["generator"] = torch.Generator().manual_seed(4)
 
     def __iter__(self) -> Any:
-        made = super().__iter__()
-        if not made.ready:
+        is_new, made = not self.waiting, super().__iter__()
+        if is_new:
             made.order = torch.randperm(NB, generator=self.generator).split(SIZE)
         return made
 
@@ -226,7 +226,9 @@ def test_it_may_be_cut_several_times_in_one_epoch(tmp_path: Path, kind: Any) -> 
 
 
 @pytest.mark.parametrize("kind", [Remembering, Turning])
-@pytest.mark.parametrize("options", [{"accumulate_grad_batches": 2}, {"virtual_ranks": 2}, {"train_percent_check": 0.6}])
+@pytest.mark.parametrize(
+    "options", [{"accumulate_grad_batches": 2}, {"virtual_ranks": 2}, {"train_percent_check": 0.6}]
+)
 def test_it_goes_on_with_every_option_that_counts_batches(tmp_path: Path, kind: Any, options: Any) -> None:
     torch.manual_seed(3)
     nb = 3 if options.get("train_percent_check") or options.get("virtual_ranks") else 5
@@ -238,22 +240,28 @@ def test_it_goes_on_with_every_option_that_counts_batches(tmp_path: Path, kind: 
         assert differences(whole, trained(tmp_path / "rest", kind(), resume=path, **options)) == []
 
 
-def test_rolling_saves_between_epochs_hold_its_place(tmp_path: Path) -> None:
-    torch.manual_seed(3)
-    whole = trained(tmp_path / "whole", Remembering())
-    torch.manual_seed(3)
+class Failing(Trained):
+    def on_epoch_start(self) -> None:
+        if self.current_epoch == 1:
+            raise Killed
 
-    class Failing(Trained):
-        def on_epoch_start(self) -> None:
-            if self.current_epoch == 1:
-                raise Killed
 
-    options = {"resume": "auto", "save_every_nb_batches": 1, "max_nb_epochs": 3, "silence": ("own-state", "first-save")}
+@pytest.mark.parametrize("kind", [Remembering, PlainSampler])
+def test_rolling_saves_hold_its_place(tmp_path: Path, kind: Any) -> None:
+    """The first one asks for its state before it was ever begun, the last one between two epochs."""
+    torch.manual_seed(3)
+    whole = trained(tmp_path / "whole", kind())
+    silence = ("own-state", "first-save", "no-validation", "not-shuffled")
+    options = {"resume": "auto", "save_every_nb_batches": 5, "max_nb_epochs": 3, "silence": silence}
+    torch.manual_seed(3)
+    at_2, model = SaveAt(tmp_path / "2.ckpt", 2), type("Trained", (Failing,), {})
+    trainer = quiet_trainer(tmp_path / "auto", callbacks=[at_2], **options)
     with pytest.raises(Killed):
-        quiet_trainer(tmp_path / "auto", **options).fit(type("Trained", (Failing,), {})(Remembering()))
+        trainer.fit(model(kind()))
     torch.manual_seed(12345)
-    rest = trained(tmp_path / "auto", Remembering(), resume="auto")
-    assert differences(whole, rest) == []
+    assert differences(whole, trained(tmp_path / "rest", kind(), resume=tmp_path / "2.ckpt")) == []
+    torch.manual_seed(12345)
+    assert differences(whole, trained(tmp_path / "auto", kind(), resume="auto")) == []
 
 
 def test_it_is_said_once_that_its_order_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
