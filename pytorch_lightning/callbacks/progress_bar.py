@@ -7,6 +7,8 @@ from typing import Any
 from pytorch_lightning.callbacks.callback import Callback, Run
 
 DRAW_SECONDS = 0.1
+REPLAY_SECONDS = 1.0
+"""A replay of data that takes no longer isn't shown."""
 LINE_SECONDS = 5.0
 
 
@@ -67,6 +69,30 @@ class ProgressBar(Callback):
         if self._bar is not None and run.progress.batch_nb:
             self._draw(run, run.progress.batch_nb)
         self._close()
+
+    def on_dropped(self, nb: int, total: int) -> None:
+        """``nb`` of ``total`` batches were fetched again and dropped, since they were trained on before the cut."""
+        if nb == 1:
+            self._drawn, self._plain = time.monotonic(), not _can_draw()
+            if not self._plain:
+                self._nested = _tqdm()(
+                    total=total,
+                    desc="replaying data",
+                    delay=REPLAY_SECONDS,
+                    position=2 * self.process_position,
+                    unit="batch",
+                    dynamic_ncols=True,
+                    leave=False,
+                    file=sys.stderr,
+                )
+        if self._nested is not None:
+            self._nested.update()
+            if nb == total:
+                self._nested.close()
+                self._nested = None
+        elif time.monotonic() - self._drawn >= LINE_SECONDS:
+            self._drawn = time.monotonic()
+            print(f"replaying data: {nb}/{total} batches", file=sys.stderr, flush=True)
 
     def on_evaluation_start(self, run: Run, stage: str, nb_batches: int | None) -> None:
         self._plain, self._nb_evaluated = not _can_draw(), nb_batches

@@ -1,6 +1,7 @@
 """Views of a user's dataset that seed every generator from the batch's key before the batch is fetched."""
 
-from collections.abc import Iterator
+import faulthandler
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +35,36 @@ def pass_name(loader_id: int, epoch: int) -> str:
     ('epoch 3', 'pass 3', 'sanity pass')
     """
     return f"epoch {epoch}" if loader_id == 0 else f"pass {epoch}" if epoch < 2**62 else "sanity pass"
+
+
+def watch() -> bool:
+    """Write the stacks of this process's threads in ``HANG_SECONDS``, where it is a loader's worker."""
+    if get_worker_info() is None:
+        return False
+    faulthandler.dump_traceback_later(HANG_SECONDS, file=2)
+    return True
+
+
+unwatch = faulthandler.cancel_dump_traceback_later
+
+
+def watched(samples: Iterable[Any], together: int) -> Iterator[Any]:
+    """``samples``, each ``together`` of which a worker must make within ``HANG_SECONDS``."""
+    waiting, nb = iter(samples), 0
+    try:
+        while True:
+            if not nb % together:
+                watch()
+            try:
+                sample = next(waiting)
+            except StopIteration:
+                return
+            nb += 1
+            if not nb % together:
+                unwatch()
+            yield sample
+    finally:
+        unwatch()
 
 
 class BatchKey(NamedTuple):
@@ -116,11 +147,7 @@ class KeyedDataset(_View, Dataset[Any]):
 
     def __getitems__(self, item: tuple[BatchKey, list[Any]]) -> list[Any]:
         key, indices = item
-        watched = get_worker_info() is not None
-        if watched:
-            import faulthandler
-
-            faulthandler.dump_traceback_later(HANG_SECONDS, file=2)
+        watched = watch()
         if self._seed is not None:
             self._seed(key)
         fetch_all = getattr(self._dataset, "__getitems__", None)
@@ -132,10 +159,11 @@ class KeyedDataset(_View, Dataset[Any]):
             raise
         finally:
             if watched:
-                faulthandler.cancel_dump_traceback_later()
+                unwatch()
 
     def __getitem__(self, item: tuple[BatchKey, Any]) -> Any:
         key, indices = item
+        watched = watch()
         if self._seed is not None:
             self._seed(key)
         try:
@@ -143,6 +171,9 @@ class KeyedDataset(_View, Dataset[Any]):
         except Exception as error:
             error.add_note(_place(key, indices, None))
             raise
+        finally:
+            if watched:
+                unwatch()
 
 
 def _place(key: BatchKey, indices: Any, waiting: list[Any] | None) -> str:
@@ -172,10 +203,11 @@ class SeededDataset(KeyedDataset):
 class SeededIterable(_View, IterableDataset[Any]):
     """An iterable dataset that is seeded once per (epoch, worker), when its iteration starts."""
 
-    _own = ("_dataset", "_generators", "_key")
+    _own = ("_dataset", "_generators", "_key", "_together")
 
-    def __init__(self, dataset: Any, seed: int, loader_id: int) -> None:
+    def __init__(self, dataset: Any, seed: int, loader_id: int, together: int = 1) -> None:
         super().__init__(dataset)
+        self.__dict__["_together"] = together
         signed = (seed + 2**63) % 2**64 - 2**63  # torch.initial_seed() has 64 bits, and so has the seed read from it
         # shared memory, so that persistent workers see the epoch change
         self.__dict__["_key"] = torch.tensor([signed, loader_id, 0], dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
@@ -190,4 +222,4 @@ class SeededIterable(_View, IterableDataset[Any]):
         if worker is not None:  # without workers the streams are seeded for each batch
             seeding.seed_streams(word, seeding.WORKER)
         seeding.reseed_generators(self._find_generators(), word)
-        return iter(self._dataset)
+        return iter(self._dataset) if worker is None else watched(self._dataset, self._together)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from pytorch_lightning.data.replay import ReplayableLoader
+from pytorch_lightning.data.loader import ReplayableLoader
 from pytorch_lightning.processes import Processes, Share
 
 IDLE = object()
@@ -71,6 +71,12 @@ class RoundsLoader(ReplayableLoader):
 
     def load_sampler(self, state: dict[str, Any], epoch: int, start: int) -> None:
         self._loader.load_sampler(state, epoch, start * self.share.nb)
+
+    def own_state(self, epoch: int) -> dict[str, Any] | None:
+        return self._loader.own_state(epoch)
+
+    def load_own(self, state: dict[str, Any]) -> None:
+        self._loader.load_own(state)
 
     def indices_at(self, epoch: int, number: int) -> Any:
         return self._loader.indices_at(epoch, number)

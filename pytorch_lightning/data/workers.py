@@ -2,11 +2,16 @@
 
 import contextlib
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing import connection
 from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
 
 IGNORED = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 HELD = (*IGNORED, signal.SIGTERM)
@@ -50,3 +55,62 @@ def held_signals() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+SECONDS_TO_DIE = 5.0
+OF_MEMORY = "Was it killed for memory? Look at /dev/shm, and at num_workers times what one of them holds."
+
+
+def is_death(error: BaseException, iterator: Any) -> bool:
+    """Whether ``error`` says that a worker of a loader's ``iterator`` is dead, or lies in its half-sent batch."""
+    if re.match(r"DataLoader worker \(pid.*(exited unexpectedly|is killed by signal)", str(error)):
+        return True
+    workers = [worker.sentinel for worker in getattr(iterator, "_workers", ())]
+    sending = isinstance(error, (ConnectionError, EOFError, FileNotFoundError))
+    # its end of the connection is closed a moment before it is known to be dead
+    return sending and bool(workers) and bool(connection.wait(workers, timeout=SECONDS_TO_DIE))
+
+
+def without_signal(iterator: Any) -> Any:
+    """``iterator``, a dead worker of which is noticed when a batch is asked for.
+
+    torch would raise it in a signal handler, so in the middle of whatever is being done: of an optimizer's step, say.
+    """
+    with contextlib.suppress(ImportError, AttributeError, ValueError):
+        from torch._C import _remove_worker_pids, _set_worker_pids
+
+        if iterator._worker_pids_set:
+            _remove_worker_pids(id(iterator))
+            _set_worker_pids(id(iterator), ())
+    return iterator
+
+
+def options_of(loader: DataLoader[Any], nb_workers: int | None = None) -> dict[str, Any]:
+    """What a private loader takes over from the user's."""
+    nb_workers = loader.num_workers if nb_workers is None else nb_workers
+    options: dict[str, Any] = {
+        "num_workers": nb_workers,
+        "collate_fn": loader.collate_fn,
+        # pinning without an accelerator only warns
+        "pin_memory": loader.pin_memory and torch.accelerator.is_available(),
+        "timeout": loader.timeout if nb_workers else 0,
+        "worker_init_fn": Shielded(loader.worker_init_fn) if nb_workers else loader.worker_init_fn,
+        "multiprocessing_context": loader.multiprocessing_context if nb_workers else None,
+        "persistent_workers": loader.persistent_workers and bool(nb_workers),
+        "in_order": True,
+        # iter() draws a base seed from this generator, so that it draws nothing from the global stream
+        "generator": torch.Generator().manual_seed(0),
+    }
+    if loader.num_workers and not nb_workers:
+        options |= {"timeout": 0, "persistent_workers": False, "multiprocessing_context": None}
+    if nb_workers:
+        options["prefetch_factor"] = loader.prefetch_factor
+    return options
+
+
+def started(loader: Any) -> Iterator[Any]:
+    """``iter(loader)``, signals to its workers held back until they can take them."""
+    if not (isinstance(loader, DataLoader) and loader.num_workers and isinstance(loader.worker_init_fn, Shielded)):
+        return iter(loader)
+    with held_signals():
+        return iter(loader)

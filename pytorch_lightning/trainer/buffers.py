@@ -16,10 +16,11 @@ MOST_KEPT = 2**20
 
 
 class KeptBuffers:
-    """The buffers of a module as they were before the batch: called with each batch, before its step.
+    """The buffers of a module as they were before the window and before the batch, each copied once.
 
     A step changes them before it fails, and nothing else of the module. Copying a megabyte at most costs little
-    beside a step of a model that has so many.
+    beside a step of a model that has so many. ``note`` is called before each window, and the object itself with each
+    batch of it, where a window has several.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -29,22 +30,56 @@ class KeptBuffers:
             for name, buffer in submodule._buffers.items()
             if buffer is not None
         ]
-        self._buffers = [owner[name] for _, owner, name in self._places]
-        self._copies: list[Any] = _copies(self._buffers)
+        self._window = self._newest = _Copies()
+        self._batch = _Copies()
+        self._is_first = False
 
-    @torch.no_grad()
+    def note(self) -> None:
+        """A window is about to begin."""
+        self._window.take([owner[name] for _, owner, name in self._places])
+        self._newest, self._is_first = self._window, True
+
     def __call__(self, batch: Any) -> None:
-        now = [owner[name] for _, owner, name in self._places]
-        with contextlib.suppress(RuntimeError):  # one was resized in place
-            if all(map(is_, now, self._buffers)):
-                torch._foreach_copy_(self._copies, now)
-                return
-        self._buffers = now  # somebody put others in their place
-        self._copies = [None if buffer is None else buffer.detach().clone() for buffer in now]
+        if self._is_first:  # nothing has run since the window's start
+            self._is_first = False
+            return
+        self._batch.take([owner[name] for _, owner, name in self._places])
+        self._newest = self._batch
 
     def by_name(self) -> dict[str, Tensor]:
-        """The copies."""
-        return {place[0]: copy for place, copy in zip(self._places, self._copies, strict=True) if copy is not None}
+        """As they were before the batch that was begun last."""
+        pairs = zip(self._places, self._newest.copies, strict=True)
+        return {place[0]: copy for place, copy in pairs if copy is not None}
+
+    def can_go_back(self, module: nn.Module) -> bool:
+        """Whether the module has the window's buffers still, and a copy of each can be put back."""
+        there = [*map(id, module.buffers())]
+        return there == [*map(id, self._window.of)] and all(map(_is_plain, self._window.of))
+
+    def go_back(self) -> None:
+        """Put back those from before the window."""
+        _load(self._window.of, self._window.copies)
+
+
+class _Copies:
+    """A copy of each buffer, into the same place as long as they are the same."""
+
+    def __init__(self) -> None:
+        self.of: list[Any] = []
+        self.copies: list[Any] = []
+
+    @torch.no_grad()
+    def take(self, buffers: list[Any]) -> None:
+        with contextlib.suppress(RuntimeError):  # one was resized in place
+            if len(self.of) == len(buffers) and all(map(is_, buffers, self.of)):
+                torch._foreach_copy_(self.copies, buffers)
+                return
+        self.of = buffers  # somebody put others in their place
+        self.copies = [None if buffer is None else buffer.detach().clone() for buffer in buffers]
+
+
+def _is_plain(buffer: Any) -> bool:
+    return type(buffer) is Tensor and buffer.layout == torch.strided
 
 
 def can_be_kept(module: nn.Module) -> bool:

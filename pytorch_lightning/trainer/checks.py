@@ -15,7 +15,8 @@ from pytorch_lightning.checkpoints.checkpoint import module_part
 from pytorch_lightning.checkpoints.folders import is_remote
 from pytorch_lightning.checkpoints.run_store import folder_problem
 from pytorch_lightning.checkpoints.store import remove_leftovers
-from pytorch_lightning.data.replay import length_of, shuffles
+from pytorch_lightning.data.loader import length_of
+from pytorch_lightning.data.replay import shuffles
 from pytorch_lightning.errors import Notices, Problem, attempt, describe, noting, raise_together
 from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.processes import Share

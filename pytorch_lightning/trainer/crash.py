@@ -26,7 +26,6 @@ from pytorch_lightning.checkpoints.snapshot import nb_bytes
 from pytorch_lightning.data.sharing import IDLE
 from pytorch_lightning.data.transfer import build_transfer
 from pytorch_lightning.errors import CheckpointError
-from pytorch_lightning.trainer.buffers import KeptBuffers
 from pytorch_lightning.trainer.fit_plan import FitPlan
 from pytorch_lightning.trainer.progress import Progress
 from pytorch_lightning.trainer.round_table import LOSS, PRESENT
@@ -122,9 +121,9 @@ def _frames(error: BaseException, progress: Progress) -> tuple[dict[str, Any], d
 
 
 def _of_batch(plan: FitPlan, found: dict[str, Any], window: dict[str, Any]) -> Failure | None:
-    kept = next((hook for hook in window["before_batch"] if isinstance(hook, KeptBuffers)), None)
+    kept = plan.window_start.buffers
     made = Failure(
-        batch_nb=plan.progress.batch_nb + window.get("nb_taken", 1) - 1,
+        batch_nb=plan.progress.batch_nb,
         global_step=plan.progress.global_step,
         batch=window["batch"],
         buffers=None if kept is None else kept.by_name(),
@@ -162,8 +161,8 @@ def _of_round(plan: FitPlan, found: dict[str, Any], rounds: Rounds) -> Failure |
         None
         if batch is IDLE
         else Failure(
-            batch_nb=plan.progress.batch_nb + here["ahead"],
-            global_step=plan.progress.global_step + here["ahead"],
+            batch_nb=plan.progress.batch_nb,
+            global_step=plan.progress.global_step,
             batch=batch,
             virtual_rank=virtual_rank,
             optimizer_i=run["group"] if run is not None and rounds.parts.takes_optimizer else None,
@@ -174,7 +173,7 @@ def _of_round(plan: FitPlan, found: dict[str, Any], rounds: Rounds) -> Failure |
 
 def _of_loader(plan: FitPlan, error: BaseException, found: dict[str, Any], window: dict[str, Any]) -> Failure:
     progress, nb = plan.progress, plan.loader.share.nb
-    number = (progress.batch_nb + int(window.get("nb_taken", window.get("unfinished", 0)))) * nb
+    number = (progress.batch_nb + int(window.get("unfinished", 0))) * nb
     if "Rounds.next_round" in found:
         number += plan.loader.share.mine[0] + len(found["Rounds.next_round"]["taken"].slots)
     said = PLACE.search("\n".join([str(error), *getattr(error, "__notes__", ())]))

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytorch_lightning.data.replay import ReplayableLoader, length_of, replayable
+from pytorch_lightning.data.loader import ReplayableLoader, length_of
+from pytorch_lightning.data.replay import replayable
 from pytorch_lightning.data.seeded_view import LOADER_IDS
 from pytorch_lightning.data.transfer import build_transfer
 from pytorch_lightning.errors import FitError, MisconfigurationException, describe, raise_together

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from pytorch_lightning.data.replay import ReplayableLoader
+from pytorch_lightning.data.loader import ReplayableLoader
 from pytorch_lightning.errors import CheckpointError, FitError, describe
 from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.root_module.root_module import LightningModule

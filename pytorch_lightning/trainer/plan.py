@@ -12,8 +12,8 @@ from torch.optim import Optimizer
 from pytorch_lightning.callbacks import Callback, ProgressBar
 from pytorch_lightning.callbacks.profiler import Profiler
 from pytorch_lightning.checkpoints.checkpoint import Part
-from pytorch_lightning.data.replay import ReplayableLoader, is_distributed, length_of, replayable, sizes_of
-from pytorch_lightning.data.sharing import RoundsLoader
+from pytorch_lightning.data.loader import ReplayableLoader, length_of
+from pytorch_lightning.data.replay import sizes_of
 from pytorch_lightning.errors import Notices, Problem, attempt, raise_together
 from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.precision import build_precision
@@ -49,6 +49,7 @@ from pytorch_lightning.trainer.run import FitRun
 from pytorch_lightning.trainer.saving import CallbacksPart, DataPart, RandomPart, Saver, VersionsPart
 from pytorch_lightning.trainer.schedules import EpochSchedules, build_step_schedule
 from pytorch_lightning.trainer.step import StepParts, TrainWindow, build_train_window, with_timers
+from pytorch_lightning.trainer.training_data import plan_loader
 from pytorch_lightning.trainer.window_start import WindowStart
 
 
@@ -102,7 +103,9 @@ def _plan_fit(
         stop_on_nan=config.stop_on_nan,
         writes=strategy.processes.is_first,
     )
-    windows = _plan_windows(config, module, run, basis, rows, epoch_schedules)
+    # rounds keep their own
+    kept = KeptBuffers(module) if basis.share.nb == 1 and can_be_kept(module) else None
+    windows = _plan_windows(config, module, run, basis, rows, epoch_schedules, kept)
     return FitPlan(
         config=config,
         module=module,
@@ -125,7 +128,7 @@ def _plan_fit(
         schedules=basis.schedules,
         strategy=strategy,
         agreement=None if run.alone else Agreement(run, strategy.processes),
-        window_start=WindowStart(module, run, loggers, basis.hooks),
+        window_start=WindowStart(module, run, loggers, basis.hooks, kept),
     )
 
 
@@ -218,7 +221,7 @@ def _plan_basis(
         optimizers=optimizers,
         schedules=schedules,
         hooks=hooks,
-        loader=_plan_loader(tng_loader, seed, config, share, notices),
+        loader=plan_loader(tng_loader, seed, config, share, callbacks, notices),
         validation=validation,
         sanity=sanity,
     )
@@ -253,13 +256,6 @@ def _plan_files(
 def _fuse(config: Config, optimizers: Sequence[Optimizer]) -> None:
     for optimizer in optimizers if config.fused_optimizers else ():
         use_fused(optimizer)
-
-
-def _plan_loader(loader: Any, seed: int, config: Config, share: Share, notices: Notices) -> ReplayableLoader:
-    if share.nb > 1 and is_distributed(loader):
-        notices.say("distributed-sampler", "the DistributedSampler is replaced: batches are dealt out to processes")
-    replay = replayable(loader, seed, 0, in_order=bool(config.overfit_pct), share=share)
-    return replay if share.nb == 1 else RoundsLoader(replay, share)
 
 
 def _plan_saver(
@@ -332,14 +328,14 @@ def _step_parts(
     basis: Basis,
     rows: Rows,
     epoch_schedules: EpochSchedules,
+    kept: KeptBuffers | None,
 ) -> StepParts:
     strategy, precision, hooks = basis.strategy, basis.precision, basis.hooks
     schedules = [build_step_schedule(s, run.metrics) for s in basis.schedules if s.interval == "step"]
     if epoch_schedules.waits_for_steps:
         schedules.append(epoch_schedules.note_steps)
     last = [_build_clock(run, config.max_seconds)] if config.max_seconds else []
-    # rounds keep their own
-    kept = [KeptBuffers(module)] if config.crash_bundle and basis.share.nb == 1 and can_be_kept(module) else []
+    several = config.crash_bundle and config.accumulate_grad_batches != 1
     takes_optimizer = takes_one_more(module, "training_step")
     step = strategy.step_function(module, "training_step", takes_optimizer=takes_optimizer)
     return StepParts(
@@ -353,7 +349,7 @@ def _step_parts(
         metrics=run.metrics,
         seed=basis.seed,
         on_device=strategy.device.type != "cpu",
-        before_batch=(*kept, *hooks["on_batch_start"]),
+        before_batch=(*([kept] if several and kept is not None else []), *hooks["on_batch_start"]),
         before_update=before_update(config, module, run, hooks, precision),
         before_clear=hooks["on_before_zero_grad"],
         after_batch=(rows.after_batch, *hooks["on_batch_end"], *last),
@@ -370,9 +366,10 @@ def _plan_windows(
     basis: Basis,
     rows: Rows,
     epoch_schedules: EpochSchedules,
+    kept: KeptBuffers | None,
 ) -> tuple[TrainWindow, TrainWindow]:
     """The window function, and the same with its phases timed."""
-    parts = _step_parts(config, module, run, basis, rows, epoch_schedules)
+    parts = _step_parts(config, module, run, basis, rows, epoch_schedules, kept)
     nb_before = run.progress.nb_optimizer_steps
     run.timings.begin(basis.strategy.device, lambda: run.progress.nb_optimizer_steps - nb_before)
     build: Callable[[StepParts], TrainWindow] = build_train_window

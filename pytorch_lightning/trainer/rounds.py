@@ -6,7 +6,7 @@ small table beside them, so that an epoch may end in a short round: no sample is
 numbers don't depend on how many processes there are.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
@@ -37,6 +37,8 @@ class Round:
     """(virtual rank, its batch or ``IDLE``) for each virtual rank that this process runs."""
     ended: list[int] = field(default_factory=list)
     """The virtual ranks whose ``on_batch_start`` ends the epoch."""
+    place: tuple[int, int] = 0, 0
+    """``batch_nb`` and ``global_step``, where several rounds are taken before they run."""
 
 
 class Rounds:
@@ -62,14 +64,17 @@ class Rounds:
         self._backward = parts.timed("backward", parts.precision.backward)
         self._looked_for_unused = False
 
-    def next_round(self, batches: Iterator[Any], ahead: int = 0) -> Round:
-        """The next round, on the device; without slots at the end of the epoch."""
+    def next_round(self, batches: Iterator[Any], finish: Callable[[], None] | None = None) -> Round:
+        """The next round, on the device; without slots at the end of the epoch. Where there is one, ``finish`` ends
+        the round before it first."""
         parts, taken, drawn = self.parts, Round(), list[Any]()
         for virtual_rank, batch in zip(self.share.mine, batches, strict=False):
+            if finish is not None and not taken.slots:
+                finish()
             if self.spare is not None:
                 drawn.append(batch)
             if batch is not None and batch is not IDLE:
-                self._seed(virtual_rank, 0, ahead)
+                self._seed(virtual_rank, 0)
                 if parts.before_batch and -1 in [hook(batch) for hook in parts.before_batch]:
                     taken.ended.append(virtual_rank)
                     batch = None
@@ -81,9 +86,9 @@ class Rounds:
             self.spare.take(drawn)
         return taken
 
-    def run(self, taken: Round, group: int, last: bool, ahead: int = 0) -> tuple[Any, Any]:
-        """Forward and backward of a round for one group of optimizers; ``last``: of the window. ``ahead`` is the
-        round's distance from ``progress``. Returns the weighted sum of its losses and the sum of the weights."""
+    def run(self, taken: Round, group: int, last: bool) -> tuple[Any, Any]:
+        """Forward and backward of a round for one group of optimizers; ``last``: of the window. Returns the weighted
+        sum of its losses and the sum of the weights."""
         prog: Any = None
         self.table.open(taken.ended)
         with self._requiring(group):
@@ -94,10 +99,10 @@ class Rounds:
                     self._exact.begin(virtual_rank)
                 with self.strategy.exchanging(exchanges and self._exact is None):
                     if batch is not IDLE:
-                        shown = self._run_batch(batch, virtual_rank, group, ahead)
+                        shown = self._run_batch(batch, virtual_rank, group)
                         prog = shown if prog is None else prog
                     elif self.spare is not None:
-                        self._run_along(virtual_rank, group, ahead)
+                        self._run_along(virtual_rank, group)
                     elif exchanges and self._exact is None:
                         self.strategy.run_idle()
                 if self._exact is not None:
@@ -105,32 +110,32 @@ class Rounds:
                 self.buffers.end(virtual_rank)
         return self.table.close(self.weights[group], prog)
 
-    def _run_batch(self, batch: Any, virtual_rank: int, group: int, ahead: int) -> Any:
+    def _run_batch(self, batch: Any, virtual_rank: int, group: int) -> Any:
         parts, progress = self.parts, self.parts.progress
-        self._seed(virtual_rank, group, ahead)
+        self._seed(virtual_rank, group)
         extra = (group,) if parts.takes_optimizer else ()
-        loss, prog, count = read_output(self._step(batch, progress.batch_nb + ahead, *extra), parts.name, progress)
+        loss, prog, count = read_output(self._step(batch, progress.batch_nb, *extra), parts.name, progress)
         if not loss.requires_grad or loss.numel() != 1:
             check_loss(loss, parts.name, progress)
         self.table.note(virtual_rank, loss, count)
         self._backward(loss if count is None else loss * (count / self.weights[group].reference))
         return prog or {}
 
-    def _run_along(self, virtual_rank: int, group: int, ahead: int = 0) -> None:
+    def _run_along(self, virtual_rank: int, group: int) -> None:
         """Take part in a pass of the other processes, with a batch that weighs nothing."""
         assert self.spare is not None
         parts, batch = self.parts, self.spare.batch
         if batch is None:  # nobody has one
             return
-        self._seed(virtual_rank, group, ahead)
+        self._seed(virtual_rank, group)
         batch = batch if parts.to_device is None else parts.to_device(batch)
         extra = (group,) if parts.takes_optimizer else ()
         with kept_buffers(self._module):
             loss, _, _ = read_output(parts.step(batch, parts.progress.batch_nb, *extra), parts.name, parts.progress)
             parts.precision.backward(loss * 0.0)
 
-    def _seed(self, virtual_rank: int, group: int, ahead: int) -> None:
-        word = seed_streams(self.parts.seed, MODEL, self.parts.progress.global_step + ahead, virtual_rank, group)
+    def _seed(self, virtual_rank: int, group: int) -> None:
+        word = seed_streams(self.parts.seed, MODEL, self.parts.progress.global_step, virtual_rank, group)
         if self.parts.on_device:
             seed_device(word)
 
@@ -227,11 +232,9 @@ def build_round_window(
         while nb_run < size and not progress.epoch_over:
             if not nb_run:
                 rounds.open_window()
-            taken = rounds.next_round(batches)
+            taken = rounds.next_round(batches, rounds.finish_round if nb_counted else None)
             if not taken.slots:
                 break
-            if nb_counted:
-                rounds.finish_round()
             nb_run += 1
             for group in groups:
                 rounds.run(taken, group, last=nb_run == size)
@@ -263,7 +266,10 @@ def build_closure_rounds(rounds: Rounds, again: Rounds) -> TrainWindow:
     def evaluate(own: Rounds, taken: Sequence[Round], group: int) -> Tensor:
         optimizer = parts.optimizers[group]
         clear_gradients(optimizer)
-        sums = [own.run(r, group, last=i == len(taken) - 1, ahead=i) for i, r in enumerate(taken)]
+        sums = []
+        for round_ in taken:
+            progress.batch_nb, progress.global_step = round_.place
+            sums.append(own.run(round_, group, last=round_ is taken[-1]))
         own.make_ready(group)
         for prepare in parts.before_update:
             prepare([optimizer])
@@ -272,16 +278,20 @@ def build_closure_rounds(rounds: Rounds, again: Rounds) -> TrainWindow:
     def train_window(batches: Iterator[Any], size: int, accumulate: int) -> None:
         rounds.open_window()
         taken: list[Round] = []
-        while len(taken) < size and (following := rounds.next_round(batches, len(taken))).slots:
+        while len(taken) < size and (following := rounds.next_round(batches)).slots:
+            following.place = progress.batch_nb, progress.global_step
             taken.append(following)
+            progress.batch_nb, progress.global_step = progress.batch_nb + 1, progress.global_step + 1
         if len(taken) < size:
             progress.epoch_over = True
         if not taken:
             return
+        progress.batch_nb, progress.global_step = taken[-1].place
         for group in range(len(rounds.groups)):
             evaluations = chain([rounds], repeat(again))
             rounds.update((group,), lambda group=group, own=evaluations: evaluate(next(own), taken, group))
         rounds.close_window()
+        progress.batch_nb, progress.global_step = taken[0].place
         for _ in taken:
             rounds.finish_round()
         for advance in parts.schedules:

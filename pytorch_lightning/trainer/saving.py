@@ -21,7 +21,7 @@ from pytorch_lightning.checkpoints.checkpoint import (
     to_plain,
 )
 from pytorch_lightning.checkpoints.store import write_checkpoint
-from pytorch_lightning.data.replay import ReplayableLoader
+from pytorch_lightning.data.loader import ReplayableLoader
 from pytorch_lightning.errors import CheckpointError, FitError, Notices
 from pytorch_lightning.processes import own_piece
 from pytorch_lightning.strategies import Strategy
@@ -48,6 +48,7 @@ class DataPart:
             "indices_crc": self._loader.crc_at(nb_done) if nb_done else None,
             "workers": self._loader.bound_to_workers,
             "sampler": self._loader.sampler_state(begun=nb_done > 0),
+            "loader": self._loader.own_state(self._run.progress.epoch),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -64,6 +65,8 @@ class DataPart:
             self._run.notices.say("other-data", text)
         if state.get("sampler") is not None:
             self._loader.load_sampler(state["sampler"], self._run.progress.epoch, self._run.progress.batch_nb)
+        if state.get("loader") is not None:
+            self._loader.load_own(state["loader"])
         if state["indices_crc"] is not None:
             self._loader.expect(state["indices_crc"], self._other_order)
 

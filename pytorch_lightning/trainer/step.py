@@ -294,29 +294,30 @@ def build_closure_window(parts: StepParts) -> TrainWindow:
 
     def train_window(batches: Iterator[Any], size: int, accumulate: int) -> None:
         taken: list[tuple[Any, int, int]] = []
-        nb_taken = 0
-        for nb_taken, batch in enumerate(islice(batches, size), 1):
+        last = progress.batch_nb + size
+        for batch in islice(batches, size):
             if batch is not None:
                 seed_batch(progress.global_step)
                 if before_batch and -1 in [hook(batch) for hook in before_batch]:
-                    nb_taken = -1
                     break
                 batch = batch if to_device is None else to_device(batch)
-                taken.append((batch, progress.batch_nb + nb_taken - 1, progress.global_step + len(taken)))
-        if nb_taken < size:
-            progress.epoch_over = True
-        skipped = max(nb_taken, len(taken)) - len(taken)
+                taken.append((batch, progress.batch_nb, progress.global_step))
+                progress.global_step += 1
+            progress.batch_nb += 1
+        end = progress.batch_nb, progress.global_step
+        progress.epoch_over = progress.epoch_over or progress.batch_nb < last
         if taken:
+            _, progress.batch_nb, progress.global_step = taken[-1]
             for i in range(len(optimizers)):
                 evaluations = chain([once], repeat(again))
                 with only_requiring(optimizers, i):
                     update((i,), lambda i=i, evaluations=evaluations: next(evaluations)(taken, i))
             progress.nb_optimizer_steps += any(stepped)
-            for _ in taken:
+            for _, progress.batch_nb, progress.global_step in taken:
                 finish_batch()
             for advance in parts.schedules:
                 advance(stepped)
-        progress.batch_nb += skipped
+        progress.batch_nb, progress.global_step = end
 
     return train_window
 
@@ -327,12 +328,14 @@ def build_evaluate(
     """``evaluate(taken, i)``: the loss of a whole window and its gradients, ready for optimizer i. ``taken`` holds
     (batch, batch_nb, global_step) for each batch."""
     window, optimizers, forward_backward = Window(), parts.optimizers, build_forward_backward(parts)
+    progress = parts.progress
 
     def evaluate(taken: list[tuple[Any, int, int]], i: int) -> Tensor:
         clear_gradients(optimizers[i])
         window.open(len(taken), len(taken))
         total: Any = 0.0
         for batch, batch_nb, global_step in taken:
+            progress.batch_nb, progress.global_step = batch_nb, global_step
             seed_batch(global_step)
             extra = (i,) if parts.takes_optimizer else ()
             total = total + forward_backward(window, batch, batch_nb, *extra).detach()

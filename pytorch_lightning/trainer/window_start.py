@@ -4,12 +4,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.timings import Timings
-from pytorch_lightning.trainer.buffers import can_be_kept
+from pytorch_lightning.trainer.buffers import KeptBuffers
 from pytorch_lightning.trainer.hooks import Hooks
 from pytorch_lightning.trainer.run import FitRun
 
@@ -21,13 +20,11 @@ class WindowStart:
     """The state at a window's start, as far as a window changes it before its optimizers step: the position, the
     numbers of the run, and buffers. Parameters are what they were until then."""
 
-    def __init__(self, module: nn.Module, run: FitRun, loggers: LoggerGroup, hooks: Hooks) -> None:
+    def __init__(
+        self, module: nn.Module, run: FitRun, loggers: LoggerGroup, hooks: Hooks, buffers: KeptBuffers | None
+    ) -> None:
         self._module, self._run, self._loggers = module, run, loggers
-        # many large ones would cost more than the time that a save at an exception wins
-        kept = list(module.buffers()) if can_be_kept(module) else []
-        self._buffers = [b for b in kept if type(b) is Tensor and b.layout == torch.strided]
-        self._kept = [b.detach().clone() for b in self._buffers]
-        self._keeps_all = len(self._buffers) == sum(1 for _ in module.buffers())
+        self.buffers = buffers
         self._hooks_change = not all(_is_ours(hook) for name in CHANGING for hook in hooks[name])
         self._place: tuple[int, int] | None = None
         self._nb_rows = 0
@@ -38,16 +35,15 @@ class WindowStart:
         """What is to be called before each window of ``accumulate`` batches. None: a single batch changes nothing
         before the optimizers step, where there are no buffers."""
         self._place = None
-        return self.note if accumulate > 1 or self._buffers else None
+        return self.note if accumulate > 1 or self.buffers is not None else None
 
     def note(self) -> None:
         """A window is about to begin."""
         progress, metrics = self._run.progress, self._run.metrics
         self._place, self._nb_rows = (progress.batch_nb, progress.global_step), self._loggers.nb_rows
         self._losses, self._prog = metrics._losses.copy(), metrics._prog
-        if self._buffers:
-            with torch.no_grad():
-                torch._foreach_copy_(self._kept, self._buffers)
+        if self.buffers is not None:
+            self.buffers.note()
 
     def go_back(self, error: BaseException) -> bool:
         """Put back the state from before the window that raised ``error``; False where that can't be done."""
@@ -56,7 +52,9 @@ class WindowStart:
         is_first = self._place in (None, place)
         if progress.steps_begun or (self._hooks_change and not (is_first and was_fetching(error))):
             return False
-        if not self._keeps_all or [*map(id, self._module.buffers())] != [*map(id, self._buffers)]:
+        # many large ones would cost more than the time that a save at an exception wins
+        can = self.buffers.can_go_back(self._module) if self.buffers is not None else not [*self._module.buffers()]
+        if not can:
             return False
         progress.epoch_over = False
         if self._place is None:
@@ -64,9 +62,8 @@ class WindowStart:
         progress.batch_nb, progress.global_step = self._place
         metrics._losses, metrics._prog = self._losses, self._prog
         self._loggers.nb_to_forget = self._loggers.nb_rows - self._nb_rows
-        with torch.no_grad():
-            for buffer, kept in zip(self._buffers, self._kept, strict=True):
-                buffer.copy_(kept)
+        if self.buffers is not None:
+            self.buffers.go_back()
         return True
 
 

@@ -409,6 +409,44 @@ def test_the_bar_of_a_resumed_epoch_starts_where_it_was(tmp_path: Path, monkeypa
     assert "1/4" not in terminal.getvalue()
 
 
+class Feeding(Recorder):
+    """Trains on a generator: a loader that can only be run again."""
+
+    @property
+    def tng_dataloader(self) -> Any:
+        class Batches:
+            def __len__(self) -> int:
+                return 4
+
+            def __iter__(self) -> Any:
+                return ([torch.full((2, 1), float(i))] for i in range(4))
+
+        return Batches()
+
+
+@pytest.mark.parametrize(
+    ("patience", "bar", "terminal", "shown"),
+    [(0.0, True, Terminal, "replaying data:"), (1e9, True, Terminal, None), (0.0, False, Terminal, None)]
+    + [(0.0, True, io.StringIO, "replaying data: 2/3 batches")],
+    ids=["a terminal", "too fast to be shown", "no bar", "a file"],
+)
+def test_batches_that_are_fetched_again_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: float, bar: bool, terminal: Any, shown: str | None
+) -> None:
+    first = quiet_trainer(tmp_path, max_nb_steps=3)
+    first.fit(Feeding())
+    first.save_checkpoint(tmp_path / "x.ckpt")
+    said = terminal()
+    monkeypatch.setattr(sys, "stderr", said)
+    monkeypatch.setattr(bar_module, "REPLAY_SECONDS", patience)
+    monkeypatch.setattr(bar_module, "LINE_SECONDS", patience)
+    monkeypatch.setattr("tqdm.std.tqdm.monitor_interval", 0)
+    model = Feeding()
+    quiet_trainer(tmp_path, progress_bar=bar, resume=tmp_path / "x.ckpt").fit(model)
+    assert model.seen == [[3.0]]
+    assert (shown in said.getvalue()) if shown else ("replaying" not in said.getvalue())
+
+
 def test_the_bar_reads_numbers_only_when_it_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pytorch_lightning.trainer.metrics import Metrics
 

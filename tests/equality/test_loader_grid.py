@@ -171,6 +171,7 @@ MAP_STYLE: dict[str, Any] = {
 }
 OTHERS: dict[str, Any] = {
     "stream": lambda w: loader_of(Stream(), w),
+    "persistent stream": lambda w: loader_of(Stream(), w, persistent_workers=w > 0),
     "generating": lambda w: Generating(),
     "list": lambda w: [tuple(t[i : i + SIZE] for t in samples()) for i in range(0, NB, SIZE)],
 }
@@ -230,12 +231,22 @@ def test_the_number_of_workers_may_change(tmp_path: Path, name: str, workers: in
     assert_goes_on(tmp_path, name, workers, 6, then)
 
 
-@pytest.mark.parametrize("cut", [1, 4, 6])
-def test_a_stream_goes_on_with_as_many_workers(tmp_path: Path, cut: int) -> None:
-    assert_goes_on(tmp_path, "stream", 2, cut, 2)
+@pytest.mark.parametrize(("name", "workers", "then"), [("shuffle", 0, 4), ("persistent", 4, 2), ("persistent", 2, 4)])
+def test_there_may_be_more_workers_than_an_epoch_has_work_for(
+    tmp_path: Path, name: str, workers: int, then: int
+) -> None:
+    assert_goes_on(tmp_path, name, workers, 6, then)
 
 
-@pytest.mark.parametrize("name", ["collate", "sampler with a state"])
+@pytest.mark.parametrize(
+    ("name", "workers", "cut"),
+    [("stream", 2, 1), ("stream", 2, 4), ("stream", 2, 6), ("stream", 4, 6), ("persistent stream", 4, 6)],
+)
+def test_a_stream_goes_on_with_as_many_workers(tmp_path: Path, name: str, workers: int, cut: int) -> None:
+    assert_goes_on(tmp_path, name, workers, cut, workers)
+
+
+@pytest.mark.parametrize("name", ["collate", "sampler with a state", "persistent stream"])
 def test_workers_may_be_spawned(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert_goes_on(tmp_path, name, 1, 6, 1, "spawn")
     assert "is dead" not in capsys.readouterr().err

@@ -233,7 +233,8 @@ class Loading(Network):
     @property
     def tng_dataloader(self) -> Any:
         shuffle = not isinstance(self.data, IterableDataset)
-        return DataLoader(self.data, BATCH_SIZE, shuffle=shuffle, num_workers=self.workers, **self.options)
+        options = {"batch_size": BATCH_SIZE, "shuffle": shuffle, "num_workers": self.workers, **self.options}
+        return DataLoader(self.data, **options)
 
 
 @pytest.mark.parametrize(("most", "left"), [(3, 2), (0, 1)], ids=["the same number", "fewer after many deaths"])
@@ -277,15 +278,46 @@ class Stuck(Augmented):
         return super().__getitem__(index)
 
 
+class Single(Loading):
+    """Its loader gives single samples."""
+
+    def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+        return super().training_step([torch.stack([part, part]) for part in data_batch], batch_nb)
+
+
+class StuckStream(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return map(Stuck().__getitem__, range(32))
+
+
+@pytest.mark.parametrize("batched", [True, False], ids=["batches", "samples"])
+@pytest.mark.parametrize("data", [Stuck(), StuckStream()], ids=["map style", "stream"])
 def test_a_worker_that_hangs_shows_where_and_ends_at_the_loaders_timeout(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, data: Any, batched: bool
 ) -> None:
     monkeypatch.setattr(seeded_view, "HANG_SECONDS", 0.2)
+    model = Loading(data, timeout=1) if batched else Single(data, timeout=1, batch_size=None)
     with pytest.raises(RuntimeError, match="timed out after 1 seconds"):
-        train(str(tmp_path), configured(), Loading(Stuck(), timeout=1))
+        train(str(tmp_path), configured(), model)
     said = capfd.readouterr().err
     assert "Timeout" in said
     assert re.search(r"test_bad_events.py.* in __getitem__", said)
+
+
+class Thoughtful(Loading):
+    def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+        if batch_nb == 1:
+            threading.Event().wait(0.6)
+        return super().training_step(data_batch, batch_nb)
+
+
+@pytest.mark.parametrize("data", [Augmented(), Endless(deadly=False)], ids=["map style", "stream"])
+def test_a_worker_that_waits_for_training_is_not_taken_for_one_that_hangs(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, data: Any
+) -> None:
+    monkeypatch.setattr(seeded_view, "HANG_SECONDS", 0.3)
+    train(str(tmp_path), configured(), Thoughtful(data, workers=1))
+    assert "Timeout" not in capfd.readouterr().err
 
 
 def test_an_iterable_dataset_needs_the_number_of_workers_that_it_had(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from pytorch_lightning.errors import FitError, MisconfigurationException
+from pytorch_lightning.seeding import step_scope
 from tests.trainer.recorder import Recorder, quiet_trainer, rows_of
 
 
@@ -297,3 +298,56 @@ def test_what_it_may_not_return_as_a_schedule(tmp_path: Path, schedule: Any, mes
     with pytest.raises(MisconfigurationException, match=message):
         quiet_trainer(tmp_path).fit(model)
     assert model.calls == []
+
+
+# ---------------------------------------------------------------------------------------------- numbers of a batch
+class Numbered(Recorder):
+    """Notes where ``on_batch_start`` stands, and what it draws."""
+
+    def on_batch_start(self, data_batch: Any) -> None:
+        self.note("start", self.trainer.batch_nb, self.global_step, float(torch.rand(())))
+
+
+class NumberedLBFGS(Numbered):
+    """The same with an optimizer that calls ``training_step`` itself."""
+
+    def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+        self.note("step", batch_nb, self.trainer.batch_nb, self.global_step)
+        return {"loss": (self.weight - 1).pow(2).sum()}
+
+    def on_batch_end(self) -> None:
+        self.note("end", self.trainer.batch_nb, self.global_step)
+
+    def optimizer_step(self, epoch_nb: int, batch_nb: int, optimizer: Any, optimizer_i: int) -> None:
+        self.note("update", batch_nb)
+        optimizer.step()
+
+    def configure_optimizers(self) -> Any:
+        return [torch.optim.LBFGS(self.parameters(), lr=0.1, max_iter=2)]
+
+
+@pytest.mark.parametrize("virtual_ranks", [1, 2])
+@pytest.mark.parametrize("kind", [Numbered, NumberedLBFGS])
+def test_a_batch_inside_a_window_begins_with_its_own_numbers(tmp_path: Path, kind: Any, virtual_ranks: int) -> None:
+    model = kind(nb_batches=5 * virtual_ranks)
+    options = {"accumulate_grad_batches": 2, "virtual_ranks": virtual_ranks, "max_nb_epochs": 2, "seed": 3}
+    assert quiet_trainer(tmp_path, **options).fit(model) == 1
+    expected = []
+    for step in range(10):
+        for rank in range(virtual_ranks):
+            with step_scope(3, step, rank):
+                expected.append((step % 5, step, float(torch.rand(()))))
+    assert [entry[1:] for entry in model.calls if entry[0] == "start"] == expected
+
+
+@pytest.mark.parametrize("virtual_ranks", [1, 2])
+def test_a_closure_over_a_window_sees_the_numbers_of_each_batch(tmp_path: Path, virtual_ranks: int) -> None:
+    model = NumberedLBFGS(nb_batches=5 * virtual_ranks)
+    options = {"accumulate_grad_batches": 2, "virtual_ranks": virtual_ranks, "max_nb_epochs": 2}
+    assert quiet_trainer(tmp_path, **options).fit(model) == 1
+    steps = [entry[1:] for entry in model.calls if entry[0] == "step"]
+    assert {step[0] for step in steps} == set(range(5))
+    assert all(batch_nb == standing == step % 5 for batch_nb, standing, step in steps)
+    ends = [entry[1:] for entry in model.calls if entry[0] == "end"]
+    assert ends == [(step % 5, step) for step in range(10)]
+    assert [entry[1] for entry in model.calls if entry[0] == "update"] == [1, 3, 4] * 2

@@ -1,0 +1,73 @@
+"""What training and evaluation see of a user's loader."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pytorch_lightning.processes import EVERYTHING, Share
+
+
+class ReplayableLoader(ABC):
+    """The batches of a loader as a function of (seed, epoch, batch number)."""
+
+    nb_drawn = 0
+    """How many batches the epoch had, other processes' included; known once ``batches`` was used up."""
+    share: Share = EVERYTHING
+    """The batches that are this process's, where they are dealt out in rounds."""
+    nb_workers: int | None = None
+    """How many processes make batches; None where there can't be any, or where they wouldn't help."""
+
+    takes_back = True
+    """Whether the CRC of a position that training goes back to is still known."""
+    bound_to_workers: int | None = None
+    """The number of workers, where the order depends on it."""
+
+    @abstractmethod
+    def batches(self, epoch: int, start: int = 0, limit: int | None = None) -> Iterator[Any]:
+        """The batches ``start`` to ``limit`` of ``epoch``, those of them that are this process's."""
+
+    def crc_at(self, nb_batches: int) -> int | None:
+        """The CRC of the indices of the first ``nb_batches`` batches of the epoch; None where there are none."""
+        return None
+
+    def indices_at(self, epoch: int, number: int) -> Any:
+        """What the sampler gives for one batch of ``epoch``; None where there is no sampler."""
+        return None
+
+    def expect(self, crc: int, on_other_order: Callable[[], None]) -> None:
+        """Call ``on_other_order`` where the batches dropped by the next ``batches`` don't have this CRC."""
+        del crc, on_other_order  # without indices there is nothing to compare
+
+    def sampler_state(self, begun: bool) -> dict[str, Any] | None:
+        """The state of a sampler that has one: before this epoch if that has ``begun``, otherwise as it is."""
+        return None
+
+    def load_sampler(self, state: dict[str, Any], epoch: int, start: int) -> None:
+        """Put it back, for the batches from ``start`` of ``epoch``."""
+
+    def own_state(self, epoch: int) -> dict[str, Any] | None:
+        """What a loader with a state of its own says of itself; ``epoch`` is the one that is trained, or comes."""
+        return None
+
+    def load_own(self, state: dict[str, Any]) -> None:
+        """Put it back, for the next ``batches``."""
+
+    on_dropped: Callable[[int, int], None] = staticmethod(lambda nb, total: None)
+    """Told the number of batches that were fetched and dropped so far, and how many that will be."""
+
+
+def keeps_state(loader: Any) -> bool:
+    """Whether ``loader`` has a state of its own.
+
+    >>> keeps_state([])
+    False
+    """
+    return callable(getattr(loader, "state_dict", None)) and callable(getattr(loader, "load_state_dict", None))
+
+
+def length_of(loader: Any) -> int | None:
+    """How many batches ``loader`` has; None where it can't say."""
+    try:
+        return len(loader)
+    except (TypeError, NotImplementedError):
+        return None

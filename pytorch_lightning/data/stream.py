@@ -1,0 +1,166 @@
+"""Loaders that can only be run: each from its epoch's start, or from where its own state says."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from pytorch_lightning import seeding
+from pytorch_lightning.data.index_plan import set_epoch
+from pytorch_lightning.data.loader import ReplayableLoader, keeps_state, length_of
+from pytorch_lightning.data.seeded_view import SeededIterable, find_generators, loader_name, pass_name
+from pytorch_lightning.data.workers import OF_MEMORY, is_death, options_of, started, without_signal
+from pytorch_lightning.errors import FitError, describe
+from pytorch_lightning.processes import EVERYTHING, Share
+
+
+class StreamLoader(ReplayableLoader):
+    """Anything with ``__iter__``: each batch is made after the streams were seeded for it.
+
+    A training loader with a state of its own is begun and used up as often as in the run that wrote the state: the
+    same iterators in the same order, so that whatever it carries from one epoch to the next is the same.
+    """
+
+    def __init__(self, loader: Any, seed: int, loader_id: int, share: Share = EVERYTHING) -> None:
+        self._seed, self._loader_id, self._share = seed, loader_id, share
+        self._view: SeededIterable | None = None
+        self._loader = loader
+        if isinstance(loader, DataLoader) and type(loader).__iter__ is DataLoader.__iter__:
+            self.nb_workers = self.bound_to_workers = loader.num_workers
+            self._view = SeededIterable(loader.dataset, seed, loader_id, loader.batch_size or 1)
+            self._loader = DataLoader(
+                self._view, batch_size=loader.batch_size, drop_last=loader.drop_last, **options_of(loader)
+            )
+        self.keeps_state = not loader_id and self._view is None and keeps_state(loader)
+        self.takes_back = not self.keeps_state
+        self._used_up = False
+        self._loaded: dict[str, Any] | None = None
+        self._open: Iterator[Any] | None = None
+        """The batches of the pass that was begun last, where it isn't known to be at its end."""
+        self._epoch = self._nb_fetched = 0
+        """Of that pass."""
+        own = [getattr(loader, name, None) for name in ("generator", "sampler", "batch_sampler")]
+        self._generators = [g for g in find_generators(own) if isinstance(g, torch.Generator)]
+        """That of a sampler, which no state may hold."""
+        self._at_start: list[torch.Tensor] = []
+        self._looked_at: int | None = None
+        """The epoch at whose start they were looked at: to be asked for its state may make a loader draw."""
+
+    def batches(self, epoch: int, start: int = 0, limit: int | None = None) -> Iterator[Any]:
+        if self._used_up:
+            raise FitError(
+                f"{loader_name(self._loader_id)} gave its batches in an earlier epoch and can't start again; received"
+                f" {describe(self._loader)}, an iterator. Return a DataLoader, a list, or an object whose __iter__"
+                " starts anew."
+            )
+        self._end_pass()
+        first, loaded, self._loaded = 0, self._loaded, None
+        if loaded is not None:
+            first = self._go_on(loaded)
+            if start and not loaded["open"]:  # the end of an epoch: only the next one begins another pass
+                self.nb_drawn = start
+                return iter(())
+        if loaded is None or not loaded["open"] or loaded["epoch"] != epoch:
+            first = self._begin(epoch, 0)
+        end = None if limit is None else max(0, limit - first)
+        return self._dealt(islice(self._open, end), first, start)  # type: ignore[arg-type]
+
+    def _begin(self, epoch: int, first: int) -> int:
+        """Begin a pass; ``first`` batches of it are done. Returns ``first``."""
+        self._prepare(epoch)
+        iterator = without_signal(started(self._loader))
+        self._used_up = iterator is self._loader
+        self._epoch, self._nb_fetched = epoch, first
+        self._open = self._seeded(iterator, epoch, first)
+        return first
+
+    def _prepare(self, epoch: int) -> None:
+        if self._view is not None:
+            self._view.begin_epoch(epoch)
+        for chained in (self._loader, getattr(self._loader, "dataset", None), getattr(self._loader, "sampler", None)):
+            set_epoch(chained, epoch)
+        seeding.seed_order(self._seed, epoch, self._loader_id, (), ())
+        if self._looked_at != epoch:
+            self._looked_at, self._at_start = epoch, [generator.get_state() for generator in self._generators]
+
+    def _dealt(self, batches: Iterator[Any], first: int, start: int) -> Iterator[Any]:
+        """This process's share of ``batches``. The others' are made too: only so do all see the same stream."""
+        for nb, _ in zip(range(1, start - first + 1), batches, strict=False):
+            self.on_dropped(nb, start - first)
+        self.nb_drawn = start
+        for batch in batches:
+            self.nb_drawn += 1
+            if self._share.has(self.nb_drawn - 1):
+                yield batch
+
+    def _seeded(self, iterator: Iterator[Any], epoch: int, first: int) -> Iterator[Any]:
+        seed, loader_id, batch_nb = self._seed, self._loader_id, first
+        while True:
+            if self.keeps_state and batch_nb == first:
+                # many draw the whole order here, and must do so again behind any state
+                seeding.seed_order(seed, epoch, loader_id, (), ())
+            else:
+                seeding.seed_streams(seed, seeding.DATA, epoch, batch_nb, loader_id)
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                if not batch_nb:
+                    text = f"{loader_name(loader_id)} gave no batch at all ({pass_name(loader_id, epoch)})"
+                    raise FitError(f"{text}. Check its dataset and its length.") from None
+                self._open = self._looked_at = None
+                return
+            except Exception as error:
+                if is_death(error, iterator):
+                    raise FitError(
+                        f"{error}. {OF_MEMORY} The stream of an IterableDataset can't be taken up in its middle:"
+                        " resume='auto' goes on from the last save."
+                    ) from error
+                error.add_note(
+                    f"raised by {loader_name(loader_id)} ({pass_name(loader_id, epoch)}, batch_nb {batch_nb})"
+                )
+                raise
+            batch_nb = self._nb_fetched = batch_nb + 1
+            yield batch
+
+    # ------------------------------------------------------------------------------------------ a state of its own
+    def _end_pass(self) -> None:
+        """Let a pass that gave its last batch come to its end: what it does there is part of its state."""
+        length = length_of(self._loader) if self.keeps_state and self._open is not None else None
+        if length is not None and self._nb_fetched >= length:
+            next(self._open, None)  # type: ignore[arg-type]
+            self._open = self._looked_at = None
+
+    def own_state(self, epoch: int) -> dict[str, Any] | None:
+        if not self.keeps_state or self._loaded is not None:
+            return self._loaded
+        with seeding.preserved():
+            self._end_pass()
+            is_open = self._open is not None
+            if not is_open:  # some begin the next pass when they are asked
+                self._prepare(epoch)
+            return {
+                "open": is_open,
+                "epoch": self._epoch if is_open else epoch,
+                "batches": self._nb_fetched if is_open else 0,
+                "generators": self._at_start,
+                "state": self._loader.state_dict(),
+            }
+
+    def load_own(self, state: dict[str, Any]) -> None:
+        self._loaded = state if self.keeps_state else None
+
+    def _go_on(self, loaded: dict[str, Any]) -> int:
+        """Put its state back into the loader; returns how many batches of the pass that it is in are done."""
+        try:
+            for generator, state in zip(self._generators, loaded["generators"], strict=False):
+                generator.set_state(state)
+            self._loader.load_state_dict(loaded["state"])
+            return self._begin(loaded["epoch"], loaded["batches"]) if loaded["open"] else 0
+        except Exception as error:
+            why = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(".")
+            raise FitError(
+                f"{type(self._loader).__name__} can't go on from the state that it gave: {why}. Return the loader that"
+                " the checkpoint was written with, with as many workers."
+            ) from error

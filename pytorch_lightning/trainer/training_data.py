@@ -1,0 +1,32 @@
+"""The training loader of a fit."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pytorch_lightning.callbacks import Callback, ProgressBar
+from pytorch_lightning.data.loader import ReplayableLoader
+from pytorch_lightning.data.replay import is_distributed, replayable
+from pytorch_lightning.data.sharing import RoundsLoader
+from pytorch_lightning.data.stream import StreamLoader
+from pytorch_lightning.errors import Notices
+from pytorch_lightning.processes import Share
+from pytorch_lightning.trainer.config import Config
+
+
+def plan_loader(
+    loader: Any, seed: int, config: Config, share: Share, callbacks: Sequence[Callback], notices: Notices
+) -> ReplayableLoader:
+    """``loader`` as the loop reads it. What is done otherwise than the user may think is said."""
+    if share.nb > 1 and is_distributed(loader):
+        notices.say("distributed-sampler", "the DistributedSampler is replaced: batches are dealt out to processes")
+    replay = replayable(loader, seed, 0, in_order=bool(config.overfit_pct), share=share)
+    if isinstance(replay, StreamLoader) and replay.keeps_state:
+        notices.say(
+            "own-state",
+            f"{type(loader).__name__} has a state of its own: a fit that goes on gets the order of its batches from"
+            " that; random numbers that are drawn inside of it may be others",
+        )
+    for bar in callbacks:
+        if isinstance(bar, ProgressBar):
+            replay.on_dropped = bar.on_dropped
+    return replay if share.nb == 1 else RoundsLoader(replay, share)
