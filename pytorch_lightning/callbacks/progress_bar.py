@@ -32,6 +32,8 @@ class ProgressBar(Callback):
 
     def on_fit_start(self, run: Run) -> None:
         self._plain = not _can_draw()
+        if run.progress.epoch_started:  # a fit that goes on in the middle of an epoch
+            self._open(run)
 
     def on_epoch_start(self, run: Run) -> None:
         self._open(run)
@@ -53,8 +55,6 @@ class ProgressBar(Callback):
 
     def on_batch_end(self, run: Run) -> None:
         now = time.monotonic()
-        if not self._began:  # a fit that goes on in the middle of an epoch
-            self._open(run)
         if now - self._drawn >= (LINE_SECONDS if self._plain else DRAW_SECONDS):
             self._drawn = now
             self._draw(run, run.progress.batch_nb + 1)

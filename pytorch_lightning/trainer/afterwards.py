@@ -20,7 +20,7 @@ from pytorch_lightning.trainer.hooks import hook_table
 from pytorch_lightning.trainer.optimizers import Schedule, read_optimizers
 from pytorch_lightning.trainer.rows import Rows
 from pytorch_lightning.trainer.run import FitRun
-from pytorch_lightning.trainer.saving import CallbacksPart, Saver, load_part
+from pytorch_lightning.trainer.saving import Saver, load_part
 
 
 class Kept:
@@ -96,7 +96,7 @@ class Afterwards:
     def saver(self) -> Saver:
         """Writes checkpoints of the finished fit."""
         parts: dict[str, Part] = {name: Kept(state) for name, state in self._state["parts"].items()}
-        parts.update(progress=self._run.progress, metrics=self._run.metrics, callbacks=CallbacksPart(self._callbacks))
+        parts.update(progress=self._run.progress, metrics=self._run.metrics)
         strategy = SingleDevice()
         strategy.attach(torch.device("cpu"), ALONE)
         return Saver(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.timings import Timings
 from pytorch_lightning.trainer.buffers import can_be_kept
-from pytorch_lightning.trainer.hooks import Hooks
+from pytorch_lightning.trainer.hooks import Hooks, is_overridden
 from pytorch_lightning.trainer.run import FitRun
 
 CHANGING = ("on_batch_start", "on_batch_end")
@@ -28,7 +28,9 @@ class WindowStart:
         self._buffers = [b for b in kept if type(b) is Tensor and b.layout == torch.strided]
         self._kept = [b.detach().clone() for b in self._buffers]
         self._keeps_all = len(self._buffers) == sum(1 for _ in module.buffers())
-        self._hooks_change = not all(_is_ours(hook) for name in CHANGING for hook in hooks[name])
+        # where a user's own step lets its turn pass, gradients are from before the window
+        waits = is_overridden(module, "optimizer_step")
+        self._hooks_change = waits or not all(_is_ours(hook) for name in CHANGING for hook in hooks[name])
         self._place: tuple[int, int] | None = None
         self._nb_rows = 0
         self._losses: deque[Any] = deque()
