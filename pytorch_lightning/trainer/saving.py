@@ -47,7 +47,6 @@ class DataPart:
         return {
             "seed": self._seed,
             "virtual_ranks": self._nb_virtual,
-            "nb_tng_batches": self._run.nb_tng_batches,
             "sizes": self._sizes,
             "indices_crc": self._loader.crc_at(nb_done) if nb_done else None,
             "workers": self._loader.bound_to_workers,
