@@ -264,6 +264,8 @@ class Saver:
                 load_part(target, state, f"{path}: {type(target).__name__}")
         for name, part in self.parts.items():
             load_part(part, checkpoint["parts"][name], f"{path}: {name}")
+        for optimizer in self.optimizers if self.run.progress.nb_optimizer_steps else ():
+            optimizer._opt_called = True  # type: ignore[attr-defined]  # or a schedule that steps first is warned of
 
 
 def load_part(target: Any, state: dict[str, Any], where: str) -> None:
