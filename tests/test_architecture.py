@@ -31,7 +31,7 @@ ARROWS = {
         "strategies", "precision", "launchers", "checkpoints", "callbacks", "loggers", "data", "root_module",
         "processes", "seeding", "errors", "timings", "trainer",
     },
-    "root_module": {"errors", "checkpoints", "processes", "root_module"},
+    "root_module": {"errors", "checkpoints", "processes", "seeding", "root_module"},
     "strategies": {"data", "errors", "processes", "seeding", "strategies"},
     "launchers": {"errors", "processes", "launchers"},
     "precision": {"errors", "precision"},

@@ -30,6 +30,7 @@ class RunProgress(Protocol):
     epoch: int
     batch_nb: int
     global_step: int
+    epoch_started: bool
     stop_reason: str
 
 
@@ -67,8 +68,15 @@ class Run(Protocol):
     def stop(self, reason: str) -> None:
         """Ask that training ends at the next save point."""
 
-    def save(self, path: str | Path, on_saved: Callable[[], None] | None = None, weights_only: bool = False) -> None:
-        """Ask for a checkpoint, written at the next save point; ``on_saved`` is called once it is on the disk."""
+    def save(
+        self,
+        path: str | Path,
+        on_saved: Callable[[], None] | None = None,
+        weights_only: bool = False,
+        on_refused: Callable[[], None] | None = None,
+    ) -> None:
+        """Ask for a checkpoint, written at the next save point. ``on_saved`` is called once it is on the disk,
+        ``on_refused`` where it is left out, since a weight isn't finite and ``stop_on_nan`` is off."""
 
 
 class Callback:
@@ -113,6 +121,11 @@ class Callback:
     def needed_metric(self) -> str | None:
         """The name of a metric without which this callback can't work; None where it needs none."""
         return None
+
+    @property
+    def state_name(self) -> str:
+        """What a checkpoint calls this callback's state. Several of one name are told apart by their order."""
+        return type(self).__name__
 
     def reset(self) -> None:
         """Forget an earlier fit. Called before each fit; a resume puts its state back afterwards."""

@@ -34,6 +34,12 @@ class EarlyStopping(Callback):
         self.wait = 0
         self.stopped_epoch: int | None = None
 
+    def on_fit_start(self, run: Run) -> None:
+        """A fit that goes on from where this stopped stops there too, unless it has more patience now."""
+        if self.stopped_epoch is not None:
+            self.stopped_epoch = None
+            self._look(run)
+
     def on_validation_end(self, run: Run, metrics: dict[str, float | int]) -> None:
         if self.monitor in metrics:
             self._check(run, metrics[self.monitor])
@@ -49,12 +55,19 @@ class EarlyStopping(Callback):
             self.best, self.wait = value, 0
             return
         self.wait += 1
+        self._look(run)
+
+    def _look(self, run: Run) -> None:
         if self.wait >= self.patience and run.nb_epochs_completed >= run.min_nb_epochs:
             self.stopped_epoch = run.progress.epoch
             reason = f"{self.monitor} didn't get better than {self.best:g} in {self.wait} checks"
             if self.verbose and not run.notices.quiet:
                 print(f"early stopping in epoch {run.progress.epoch + 1}: {reason}", flush=True)
             run.stop(f"early stopping: {reason}")
+
+    @property
+    def state_name(self) -> str:
+        return f"{type(self).__name__} {self.monitor}"
 
     def needed_metric(self) -> str | None:
         return self.monitor

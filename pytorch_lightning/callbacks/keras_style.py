@@ -47,6 +47,10 @@ class KerasStyle(Callback):
         if _has(other, "on_batch_end"):
             self.on_batch_end = self._on_batch_end  # type: ignore[method-assign]
 
+    @property
+    def state_name(self) -> str:
+        return type(self.other).__name__
+
     def on_fit_start(self, run: Run) -> None:
         for told in (self.other, run.module):
             if getattr(told, "stop_training", False) is True:  # by an earlier fit

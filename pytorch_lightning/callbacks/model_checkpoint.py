@@ -89,6 +89,7 @@ class ModelCheckpoint(Callback):
         path = str(folder / f"{self.prefix}_ckpt_epoch_{epoch}.ckpt")
         if not self._is_kept(path, value):
             return
+        before = self.best, self.best_path, dict(self.kept), self._last_epoch
         self._last_epoch = epoch
         self.kept.pop(path, None)
         self.kept[path] = value
@@ -106,7 +107,10 @@ class ModelCheckpoint(Callback):
             if self.verbose:
                 print(f"saved {path}", flush=True)
 
-        run.save(path, on_saved=saved, weights_only=self.save_weights_only)
+        def refused() -> None:
+            self.best, self.best_path, self.kept, self._last_epoch = before
+
+        run.save(path, on_saved=saved, weights_only=self.save_weights_only, on_refused=refused)
 
     def _is_kept(self, path: str, value: float | None) -> bool:
         """Whether a file at ``path`` with this value is worth being kept."""
@@ -131,6 +135,10 @@ class ModelCheckpoint(Callback):
         for path in surplus:
             del self.kept[path]
         return surplus
+
+    @property
+    def state_name(self) -> str:
+        return f"{type(self).__name__} {self.monitor}"
 
     def needed_metric(self) -> str | None:
         return None if self.save_top_k is None else self.monitor

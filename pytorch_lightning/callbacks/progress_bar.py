@@ -34,6 +34,8 @@ class ProgressBar(Callback):
 
     def on_fit_start(self, run: Run) -> None:
         self._plain = not _can_draw()
+        if run.progress.epoch_started:  # a fit that goes on in the middle of an epoch
+            self._open(run)
 
     def on_epoch_start(self, run: Run) -> None:
         self._open(run)
@@ -55,8 +57,6 @@ class ProgressBar(Callback):
 
     def on_batch_end(self, run: Run) -> None:
         now = time.monotonic()
-        if not self._began:  # a fit that goes on in the middle of an epoch
-            self._open(run)
         if now - self._drawn >= (LINE_SECONDS if self._plain else DRAW_SECONDS):
             self._drawn = now
             self._draw(run, run.progress.batch_nb + 1)

@@ -70,7 +70,13 @@ def _restore(cls: type[M], path: Any, hparams: Any, map_location: Any) -> M:
         p for p in list(inspect.signature(cls.__init__).parameters.values())[1:] if p.kind != p.VAR_KEYWORD
     ]
     needs = takes_hparams and (hparams is not None or _required(takes_hparams[0]))
-    with noting(f"raised by {cls.__name__}.__init__ with hparams={hparams!r} (from {path}, or as given)"):
+    from pytorch_lightning import seeding
+
+    # the weights that it begins with are replaced, so nobody need notice what they drew
+    with (
+        seeding.preserved(),
+        noting(f"raised by {cls.__name__}.__init__ with hparams={hparams!r} (from {path}, or as given)"),
+    ):
         model: Any = cls(hparams) if needs else cls()  # type: ignore[call-arg]
     restore_module(model, checkpoint, path)
     return model  # type: ignore[no-any-return]

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.checkpoints.checkpoint import Part
 from pytorch_lightning.errors import Notices
 from pytorch_lightning.loggers.logger import LoggerGroup
@@ -20,7 +19,7 @@ from pytorch_lightning.trainer.hooks import hook_table
 from pytorch_lightning.trainer.optimizers import Schedule, read_optimizers
 from pytorch_lightning.trainer.rows import Rows
 from pytorch_lightning.trainer.run import FitRun
-from pytorch_lightning.trainer.saving import CallbacksPart, Saver, load_part
+from pytorch_lightning.trainer.saving import Saver, load_part
 
 
 class Kept:
@@ -44,12 +43,11 @@ class Afterwards:
         config: Config,
         module: LightningModule,
         run: FitRun,
-        callbacks: Sequence[Callback],
         notices: Notices,
         state: Mapping[str, Any],
     ) -> None:
         self.module, self.seed = module, state["seed"]
-        self._config, self._run, self._callbacks, self._notices, self._state = config, run, callbacks, notices, state
+        self._config, self._run, self._notices, self._state = config, run, notices, state
 
     @property
     def optimizers(self) -> Sequence[Optimizer]:
@@ -96,7 +94,7 @@ class Afterwards:
     def saver(self) -> Saver:
         """Writes checkpoints of the finished fit."""
         parts: dict[str, Part] = {name: Kept(state) for name, state in self._state["parts"].items()}
-        parts.update(progress=self._run.progress, metrics=self._run.metrics, callbacks=CallbacksPart(self._callbacks))
+        parts.update(progress=self._run.progress, metrics=self._run.metrics)
         strategy = SingleDevice()
         strategy.attach(torch.device("cpu"), ALONE)
         return Saver(

@@ -33,9 +33,10 @@ class Agreement:
         wanted: dict[Path | None, SaveRequest] = {}
         if self._processes.is_first:
             wanted = {request.path: request for request in run.requests[:nb_asked]}
+        refusals = {request.path: request.on_refused for request in run.requests[:nb_asked]}
         for _, requests in told:
             for request in requests:
-                wanted.setdefault(request[0], SaveRequest(*request))
+                wanted.setdefault(request[0], SaveRequest(*request)._replace(on_refused=refusals.get(request[0])))
         run.requests[:nb_asked] = wanted.values()
         again = run.progress.global_step + int(self._processes.from_first(self._steps_to_next()))
         return next((reason for reason, _ in told if reason), ""), again

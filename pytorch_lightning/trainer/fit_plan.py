@@ -18,7 +18,7 @@ from pytorch_lightning.trainer.evaluation import EvaluationPlan
 from pytorch_lightning.trainer.hooks import Hooks
 from pytorch_lightning.trainer.metrics import at
 from pytorch_lightning.trainer.optimizers import Schedule
-from pytorch_lightning.trainer.progress import NEVER, Progress, validation_batches
+from pytorch_lightning.trainer.progress import FORGOTTEN, NEVER, Progress, validation_batches
 from pytorch_lightning.trainer.resuming import Continued
 from pytorch_lightning.trainer.rolling import RollingSaves
 from pytorch_lightning.trainer.rows import Rows
@@ -127,8 +127,11 @@ class FitPlan:
         for request in requests:
             if request.path is None:
                 self.rolling.save()
-            elif self.saver.save(request.path, request.weights_only) and request.on_saved is not None:
-                request.on_saved()
+                continue
+            is_saved = self.saver.save(request.path, request.weights_only)
+            tell = request.on_saved if is_saved else request.on_refused
+            if tell is not None:
+                tell()
 
     def save_before(self, error: Exception) -> None:
         """A window raised ``error``: save the state after the last one that was finished, where that is still here.
@@ -164,6 +167,10 @@ class FitPlan:
         if self.continued is None:
             self.rolling.begin(None, finished=False)
         else:
+            reason = self.progress.stop_reason or self.run.stop_wanted
+            if reason and not reason.startswith(FORGOTTEN):
+                text = f"training had been ended by a callback, and isn't gone on with: {reason}"
+                self.run.notices.say("already-stopped", text)
             run = self.continued.checkpoint["parts"].get("run", {})
             self.rolling.begin(self.progress.global_step, finished=bool(run.get("finished")))
 

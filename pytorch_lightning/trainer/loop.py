@@ -28,6 +28,8 @@ def run_fit(plan: FitPlan) -> None:
     plan.begin_saving()
     plan.at_save_point()
 
+    if plan.progress.epoch_started:  # before the checkpoint: what its end still owes, though nothing more be trained
+        run_epoch(plan)
     while not plan.is_complete():
         run_epoch(plan)
 

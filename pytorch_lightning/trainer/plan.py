@@ -22,7 +22,7 @@ from pytorch_lightning.processes import EVERYTHING, Share
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.strategies.compiled import Compile, build_compiler
-from pytorch_lightning.trainer import checks, files
+from pytorch_lightning.trainer import checks, files, saving
 from pytorch_lightning.trainer.agreement import Agreement
 from pytorch_lightning.trainer.buffers import KeptBuffers, can_be_kept
 from pytorch_lightning.trainer.config import Config
@@ -46,7 +46,7 @@ from pytorch_lightning.trainer.rolling import RollingSaves
 from pytorch_lightning.trainer.rounds import build_round_window
 from pytorch_lightning.trainer.rows import Rows, needed_metrics
 from pytorch_lightning.trainer.run import FitRun
-from pytorch_lightning.trainer.saving import CallbacksPart, DataPart, RandomPart, Saver, VersionsPart
+from pytorch_lightning.trainer.saving import Saver
 from pytorch_lightning.trainer.schedules import EpochSchedules, build_step_schedule
 from pytorch_lightning.trainer.step import StepParts, TrainWindow, build_train_window, with_timers
 from pytorch_lightning.trainer.training_data import plan_loader
@@ -234,11 +234,10 @@ def _plan_files(
     processes = saver.strategy.processes
     version = None if continued is None else continued.version
     loggers = files.open_loggers(config, module, run, notices, processes, version, run.progress.global_step)
-    if continued is not None and version is not None and "loggers" in continued.checkpoint["parts"]:
+    if continued is not None and version is not None:
         loggers.load_state_dict(continued.checkpoint["parts"]["loggers"])
     saver.parts["loggers"] = loggers
-    wanted = config.resume is not None or config.save_every_nb_batches is not None
-    own = None if continued is None else continued.folder
+    wanted, own = config.resume is not None or config.save_every_nb_batches is not None, continued and continued.folder
     folder = files.folder_for_saves(config, module, run, own, wanted) if processes.is_first else None
     return loggers, RollingSaves(
         saver,
@@ -271,11 +270,12 @@ def _plan_saver(
         "progress": run.progress,
         "metrics": run.metrics,
         "precision": basis.precision,
-        "callbacks": CallbacksPart(callbacks),
-        "data": DataPart(basis.loader, run, basis.seed, config.resume_check, basis.share.nb, basis.sizes),
+        "callbacks": saving.CallbacksPart(callbacks, run.notices),
+        "data": saving.DataPart(basis.loader, run, basis.seed, config.resume_check, basis.share.nb, basis.sizes),
         "epoch_schedules": epoch_schedules,
-        "random": RandomPart(),
-        "versions": VersionsPart(run.notices),
+        "gradients": saving.GradientsPart(module, basis.optimizers, basis.strategy),
+        "random": saving.RandomPart(),
+        "versions": saving.VersionsPart(run.notices),
     }
     return Saver(
         module=module,

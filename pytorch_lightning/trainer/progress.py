@@ -10,6 +10,10 @@ NEVER = 2**62
 """A batch that no epoch reaches."""
 INTERRUPTED = "interrupted by "
 """How the stop reason begins where it was a signal, whose name follows."""
+EARLY = "early stopping: "
+"""How it begins where it was an EarlyStopping, which asks again at the next start."""
+FORGOTTEN = ("max_", INTERRUPTED)
+"""How the reasons begin that end a fit and not what goes on from it: a limit, or a signal."""
 
 
 @dataclass(slots=True)
@@ -51,13 +55,14 @@ class Progress:
         return self.stop_reason.startswith(INTERRUPTED)
 
     def forget_limits(self) -> None:
-        """Forget a stop at a limit or by a signal: a fit that goes on may have other limits."""
-        if self.stop_reason.startswith(("max_", INTERRUPTED)):
+        """Forget a stop at a limit, by a signal or by early stopping: a fit that goes on may have other limits, or
+        more patience."""
+        if self.stop_reason.startswith((*FORGOTTEN, EARLY)):
             self.stop_reason = ""
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything, as plain data."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """Everything, as plain data; but where state is whole no step has begun."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "steps_begun"}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what ``state_dict`` gave."""

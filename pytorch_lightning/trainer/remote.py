@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from pytorch_lightning.errors import MisconfigurationException
+from pytorch_lightning.errors import MisconfigurationException, Notices
 from pytorch_lightning.launchers.spawned import run_in_processes
 from pytorch_lightning.loggers.sent_experiment import packed, refresh, unpacked
 from pytorch_lightning.root_module.root_module import LightningModule
@@ -65,7 +65,7 @@ def run_job(path: str) -> dict[str, Any]:
     return {"returned": returned, "exit": code, **(trainer._remote_state() if job.stage == "fit" else {})}
 
 
-def state_of(plan: FitPlan, callbacks: Any) -> dict[str, Any]:
+def state_of(plan: FitPlan) -> dict[str, Any]:
     """What a fit leaves behind, on the CPU."""
     run = plan.run
     return {
@@ -76,7 +76,6 @@ def state_of(plan: FitPlan, callbacks: Any) -> dict[str, Any]:
         "seed": plan.seed,
         "progress": run.progress.state_dict(),
         "metrics": run.metrics.state_dict(),
-        "callbacks": CallbacksPart(callbacks).state_dict(),
         "counts": (run.nb_tng_batches, run.nb_val_batches, run.version),
     }
 
@@ -86,5 +85,6 @@ def take_state(state: dict[str, Any], module: LightningModule, run: FitRun, call
     module.load_state_dict(state["module"])
     run.progress.load_state_dict(state["progress"])
     run.metrics.load_state_dict(state["metrics"])
-    CallbacksPart(callbacks).load_state_dict(state["callbacks"])
+    said = Notices(("absent-callbacks",))  # by the fit
+    CallbacksPart(callbacks, said).load_state_dict(state["parts"]["callbacks"])
     run.nb_tng_batches, run.nb_val_batches, run.version = state["counts"]

@@ -12,7 +12,7 @@ from pytorch_lightning.errors import Notices
 from pytorch_lightning.launchers.signals import Stopped
 from pytorch_lightning.timings import Timings
 from pytorch_lightning.trainer.metrics import Metrics
-from pytorch_lightning.trainer.progress import INTERRUPTED, Progress
+from pytorch_lightning.trainer.progress import FORGOTTEN, INTERRUPTED, Progress
 
 
 class SaveRequest(NamedTuple):
@@ -22,6 +22,7 @@ class SaveRequest(NamedTuple):
     """None is the run's own rolling save."""
     on_saved: Callable[[], None] | None = None
     weights_only: bool = False
+    on_refused: Callable[[], None] | None = None
 
     def without_callback(self) -> tuple[Path | None, None, bool]:
         """What another process is told."""
@@ -101,13 +102,22 @@ class FitRun:
         return progress.epoch + bool(over)
 
     def stop(self, reason: str) -> None:
-        """Ask that training ends at the next save point."""
-        self.stop_wanted = self.stop_wanted or reason
+        """Ask that training ends at the next save point. The first wish counts; but a signal, after which a later fit
+        goes on, gives way to a wish that is for good."""
+        for_good = not reason.startswith(FORGOTTEN)
+        if not self.stop_wanted or (for_good and self.stop_wanted.startswith(INTERRUPTED)):
+            self.stop_wanted = reason
         self.asked = self.asked or self.alone
 
-    def save(self, path: str | Path, on_saved: Callable[[], None] | None = None, weights_only: bool = False) -> None:
+    def save(
+        self,
+        path: str | Path,
+        on_saved: Callable[[], None] | None = None,
+        weights_only: bool = False,
+        on_refused: Callable[[], None] | None = None,
+    ) -> None:
         """Ask for a checkpoint at the next save point."""
-        self.requests.append(SaveRequest(Path(path), on_saved, weights_only))
+        self.requests.append(SaveRequest(Path(path), on_saved, weights_only, on_refused))
         self.asked = self.asked or self.alone
 
     def save_rolling(self) -> None:

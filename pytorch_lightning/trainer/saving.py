@@ -1,6 +1,7 @@
 """A fit as a checkpoint, and back."""
 
 import platform
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,9 @@ from pytorch_lightning.checkpoints.store import write_checkpoint
 from pytorch_lightning.data.loader import ReplayableLoader
 from pytorch_lightning.errors import CheckpointError, FitError, Notices
 from pytorch_lightning.processes import own_piece
+from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.strategies import Strategy
+from pytorch_lightning.trainer.hooks import is_overridden
 from pytorch_lightning.trainer.optimizers import Schedule
 from pytorch_lightning.trainer.run import FitRun
 
@@ -43,7 +46,6 @@ class DataPart:
         return {
             "seed": self._seed,
             "virtual_ranks": self._nb_virtual,
-            "nb_tng_batches": self._run.nb_tng_batches,
             "sizes": self._sizes,
             "indices_crc": self._loader.crc_at(nb_done) if nb_done else None,
             "workers": self._loader.bound_to_workers,
@@ -93,6 +95,30 @@ class RandomPart:
         seeding.set_generator_states(state)
 
 
+class GradientsPart:
+    """Gradients that wait for a later step, since a user's ``optimizer_step`` let its turn pass."""
+
+    def __init__(self, module: LightningModule, optimizers: Sequence[Optimizer], strategy: Strategy) -> None:
+        self._optimizers = optimizers if is_overridden(module, "optimizer_step") else ()
+        self._strategy = strategy
+
+    def state_dict(self) -> dict[str, Any]:
+        each = (enumerate(parameters_of(optimizer)) for optimizer in self._optimizers)
+        return {"waiting": [{i: {"grad": p.grad} for i, p in some if p.grad is not None} for some in each]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for optimizer, waiting in zip(self._optimizers, state["waiting"], strict=True):
+            groups = [{"params": list(range(len(parameters_of(optimizer))))}]
+            own = self._strategy.cut_up(optimizer, {"state": waiting, "param_groups": groups})["state"]
+            for i, parameter in enumerate(parameters_of(optimizer)):
+                parameter.grad = own[i]["grad"].to(parameter.device) if i in own else None
+
+
+def parameters_of(optimizer: Optimizer) -> list[Any]:
+    """Its parameters, in the order of its groups."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
 class VersionsPart:
     """What else decides the last bits: versions, and the number of threads."""
 
@@ -118,15 +144,26 @@ class VersionsPart:
 
 
 class CallbacksPart:
-    """All callbacks, by class and place."""
+    """All callbacks by name, whatever their order. What callbacks that aren't here had saved is kept."""
 
-    def __init__(self, callbacks: Sequence[Callback]) -> None:
-        self._callbacks = {f"{type(c).__name__}_{i}": c for i, c in enumerate(callbacks)}
+    def __init__(self, callbacks: Sequence[Callback], notices: Notices) -> None:
+        self._callbacks: dict[str, Callback] = {}
+        self._absent: dict[str, Any] = {}
+        self._notices = notices
+        counts: Counter[str] = Counter()
+        for callback in callbacks:
+            self._callbacks[f"{callback.state_name} {counts[callback.state_name]}"] = callback
+            counts[callback.state_name] += 1
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: callback.state_dict() for name, callback in self._callbacks.items()}
+        return {**self._absent, **{name: callback.state_dict() for name, callback in self._callbacks.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._absent = {name: kept for name, kept in state.items() if kept and name not in self._callbacks}
+        if self._absent:
+            names = ", ".join(name.rpartition(" ")[0] for name in self._absent)
+            text = f"the checkpoint holds the state of callbacks that aren't here; it is kept: {names}"
+            self._notices.say("absent-callbacks", text)
         for name, callback in self._callbacks.items():
             if name in state:
                 callback.load_state_dict(state[name])
@@ -160,7 +197,7 @@ class Saver:
         if not weights_only:
             checkpoint["optimizer_states"] = [gather(o.state_dict()) for o in self.optimizers]
             checkpoint["lr_schedulers"] = [schedule.scheduler.state_dict() for schedule in self.schedules]
-            checkpoint["parts"] = {name: part.state_dict() for name, part in self.parts.items()}
+            checkpoint["parts"] = gather({name: part.state_dict() for name, part in self.parts.items()})
         if whole and not self.strategy.processes.is_first:
             return {}
         own = {key: checkpoint[key] for key in TRAINER_KEYS if key in checkpoint}
@@ -204,7 +241,10 @@ class Saver:
         return False
 
     def restore(self, checkpoint: dict[str, Any], path: str) -> None:
-        """Put back everything but the module."""
+        """Put back everything but the module, and the loggers, which are made later."""
+        absent = sorted({*self.parts, "loggers"} - set(checkpoint["parts"]))
+        if absent:
+            raise CheckpointError(f"{path} can't be gone on with: its parts are without {', '.join(absent)}.")
         for kind, states, targets in (
             ("optimizers", checkpoint["optimizer_states"], list(self.optimizers)),
             ("schedulers", checkpoint["lr_schedulers"], [s.scheduler for s in self.schedules]),
@@ -218,8 +258,9 @@ class Saver:
                 state = self.strategy.cut_up(target, state) if kind == "optimizers" else state
                 load_part(target, state, f"{path}: {type(target).__name__}")
         for name, part in self.parts.items():
-            if name in checkpoint["parts"]:
-                load_part(part, checkpoint["parts"][name], f"{path}: {name}")
+            load_part(part, checkpoint["parts"][name], f"{path}: {name}")
+        for optimizer in self.optimizers if self.run.progress.nb_optimizer_steps else ():
+            optimizer._opt_called = True  # type: ignore[attr-defined]  # or a schedule that steps first is warned of
 
 
 def load_part(target: Any, state: dict[str, Any], where: str) -> None:

@@ -262,7 +262,7 @@ class Trainer(ReadAttributes):
         self._nb_started = nb
         state = run_remotely(self.options, "fit", model, (), nb)
         take_state(state, model, run, self._callbacks)
-        self._plan = Afterwards(self.config, model, run, self._callbacks, self._notices, state)
+        self._plan = Afterwards(self.config, model, run, self._notices, state)
         self.interrupted = run.interrupted
         if state["exit"] is not None:
             raise signals.Stopped(state["exit"])
@@ -349,7 +349,7 @@ class Trainer(ReadAttributes):
     def _remote_state(self) -> dict[str, Any]:
         """After a fit, what the process that started this one is told."""
         assert isinstance(self._plan, FitPlan)
-        return state_of(self._plan, self._callbacks)
+        return state_of(self._plan)
 
     def save_checkpoint(self, path: str | Path) -> None:
         """Write a checkpoint to ``path``: at the next save point during a fit, at once after one."""

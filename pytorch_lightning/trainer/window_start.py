@@ -9,7 +9,7 @@ from torch import nn
 from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.timings import Timings
 from pytorch_lightning.trainer.buffers import KeptBuffers
-from pytorch_lightning.trainer.hooks import Hooks
+from pytorch_lightning.trainer.hooks import Hooks, is_overridden
 from pytorch_lightning.trainer.run import FitRun
 
 CHANGING = ("on_batch_start", "on_batch_end")
@@ -25,7 +25,9 @@ class WindowStart:
     ) -> None:
         self._module, self._run, self._loggers = module, run, loggers
         self.buffers = buffers
-        self._hooks_change = not all(_is_ours(hook) for name in CHANGING for hook in hooks[name])
+        # where a user's own step lets its turn pass, gradients are from before the window
+        waits = is_overridden(module, "optimizer_step")
+        self._hooks_change = waits or not all(_is_ours(hook) for name in CHANGING for hook in hooks[name])
         self._place: tuple[int, int] | None = None
         self._nb_rows = 0
         self._losses: deque[Any] = deque()
