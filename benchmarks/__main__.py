@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import peers, report
+from benchmarks import instructions, peers, report
 from benchmarks.workloads import WORKLOADS
 
 ROOT = Path(__file__).parent.parent
@@ -88,29 +88,45 @@ def _cpu_lines() -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
+def schedule(only: list[str], rounds: int) -> list[tuple[int, str]]:
+    """Which workload is run when: (round, workload), slow ones in fewer rounds."""
+    return [(n, workload) for n in range(rounds) for workload in only if n < WORKLOADS[workload].most_rounds]
+
+
 def run(only: list[str], contestants: list[str], rounds: int, shrink: int) -> report.Measured:
     workers = {n: Worker(n, python) for n in contestants if (python := peers.python_of(n)) is not None}
     measured: report.Measured = {workload: {name: [] for name in workers} for workload in only}
     try:
-        for round_nb in range(rounds):
-            for workload in only:
-                spec = WORKLOADS[workload]
-                small, full = (max(n // shrink, 2 if n else 0) for n in (spec.small, spec.full))
-                if small and full <= small and spec.full != spec.small:
-                    full = 2 * small
-                # each round begins with another one, so that nobody always follows the same
-                names = list(workers)
-                for name in names[round_nb % len(names) :] + names[: round_nb % len(names)]:
-                    print(f"round {round_nb + 1}/{rounds}: {workload}, {name}", file=sys.stderr, flush=True)
-                    measured[workload][name].append(
-                        measure_start(name, peers.python_of(name) or "")
-                        if workload == "START"
-                        else workers[name].measure(workload, small, full)
-                    )
+        for round_nb, workload in schedule(only, rounds):
+            spec = WORKLOADS[workload]
+            small, full = (max(n // shrink, 2 if n else 0) for n in (spec.small, spec.full))
+            if small and full <= small and spec.full != spec.small:
+                full = 2 * small
+            # each round begins with another one, so that nobody always follows the same
+            names = list(workers)
+            for name in names[round_nb % len(names) :] + names[: round_nb % len(names)]:
+                print(f"round {round_nb + 1}/{rounds}: {workload}, {name}", file=sys.stderr, flush=True)
+                measured[workload][name].append(
+                    measure_start(name, peers.python_of(name) or "")
+                    if workload == "START"
+                    else workers[name].measure(workload, small, full)
+                )
     finally:
         for worker in workers.values():
             worker.close()
     return measured
+
+
+def count_instructions(measured: report.Measured) -> None:
+    """Add the instructions of a step to what the first round of lean and ours gave."""
+    for workload in filter(instructions.WORKLOADS.__contains__, measured):
+        for name in [n for n in ("lean", "ours") if measured[workload].get(n)]:
+            print(f"instructions: {workload}, {name}", file=sys.stderr, flush=True)
+            counted = instructions.per_step(name, workload, sys.executable)
+            if "skipped" in counted:
+                print(f"no instructions of {workload}, {name}: {counted['skipped']}", file=sys.stderr, flush=True)
+            for one_round in measured[workload][name]:
+                one_round.update(counted if "skipped" not in counted else {})
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -119,6 +135,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--contestants", default=",".join(CONTESTANTS), help="with commas between")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="a fiftieth of the batches: to see that it works")
+    parser.add_argument("--instructions", action="store_true", help="count them for W1 and W1list too, by valgrind")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--setup-peers", nargs="*", metavar="NAME", help=f"environments of {', '.join(peers.PEERS)}")
     options = parser.parse_args(arguments)
@@ -130,6 +147,8 @@ def main(arguments: list[str] | None = None) -> None:
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}. There are {', '.join([*WORKLOADS, *CONTESTANTS])}.")
     measured = run(chosen, names, options.rounds, 50 if options.quick else 1)
+    if options.instructions:
+        count_instructions(measured)
     print(report.write(options.out, about(options.rounds), measured))
 
 

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from benchmarks.targets import verdicts
 from benchmarks.workloads import WORKLOADS
 
 Measured = dict[str, dict[str, list[dict[str, Any]]]]
@@ -39,6 +40,10 @@ def summarize(measured: Measured) -> dict[str, dict[str, dict[str, Any]]]:
                 ratios = [own / of_lean for own, of_lean in pairs if own > 0 and of_lean > 0]
                 if ratios:
                     entry[f"{key}_ratio"] = spread(ratios)
+            for key in ("cpu", "import", "value"):
+                if key in entry and any(key in base for base in lean):
+                    both = [(r, base) for r, base in zip(rounds, lean, strict=False) if key in r and key in base]
+                    entry[f"{key}_over"] = spread([r[key] - base[key] for r, base in both])
             summary[workload][name] = entry
     return summary
 
@@ -57,6 +62,7 @@ def warnings_of(summary: Mapping[str, Any]) -> list[str]:
 def markdown(about: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     """The table of every workload."""
     text = [f"# Benchmarks, {about['date']}", "", *(f"- {k}: {v}" for k, v in about.items() if k != "date"), ""]
+    text += targets_table(summary)
     text.append("Medians (lowest to highest). A ratio is the median of each round's ratio to the lean raw loop.")
     for workload, contestants in summary.items():
         text += ["", f"## {workload}: {WORKLOADS[workload].what}", ""]
@@ -71,14 +77,29 @@ def markdown(about: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
             other = [
                 f"{key} {value['median']:.3g} ({value['low']:.3g} to {value['high']:.3g})"
                 for key, value in entry.items()
-                if key not in ("cpu", "wall", "whole_cpu", "whole_wall") and not key.endswith("_ratio")
+                if key not in ("cpu", "wall", "whole_cpu", "whole_wall", "instructions")
+                and not key.endswith(("_ratio", "_over"))
             ]
+            if "instructions" in entry:
+                other.append(f"{entry['instructions']['median']:,.0f} instructions a step")
             unit = f" {WORKLOADS[workload].unit}" if "value" in entry and workload in ("CK", "START") else ""
             cells = [_cell(entry.get(key)) for key in ("cpu", "wall")]
             ratios = [_cell(entry.get(key), 2) for key in ("cpu_ratio", "whole_cpu_ratio")]
             text.append(f"| {name} | {' | '.join(cells + ratios)} | {', '.join(other)}{unit} |")
     notes = warnings_of(summary)
     return "\n".join(text + (["", "**Read with care:**", "", *(f"- {line}" for line in notes)] if notes else [])) + "\n"
+
+
+def targets_table(summary: Mapping[str, Any]) -> list[str]:
+    """Lines that say which figures were met."""
+    found = verdicts(summary)
+    if not found:
+        return []
+    lines = ["| workload | what | at most | measured | met |", "|---|---|--:|--:|---|"]
+    for v in found:
+        numbers = f"{v['target']:.3g} {v['unit']}".strip(), f"{v['measured']:.3g} {v['unit']}".strip()
+        lines.append(f"| {v['workload']} | {v['what']} | {' | '.join(numbers)} | {'yes' if v['met'] else '**no**'} |")
+    return [*lines, ""]
 
 
 def _cell(value: Mapping[str, float] | None, digits: int = 0) -> str:
@@ -128,6 +149,7 @@ def write(folder: Path, about: Mapping[str, Any], measured: Measured) -> str:
     summary = summarize(measured)
     table = markdown(about, summary)
     (folder / "results.md").write_text(table)
-    (folder / "results.json").write_text(json.dumps({"about": about, "summary": summary, "rounds": measured}, indent=1))
+    everything = {"about": about, "targets": verdicts(summary), "summary": summary, "rounds": measured}
+    (folder / "results.json").write_text(json.dumps(everything, indent=1))
     (folder / "results.svg").write_text(chart(about, summary))
     return table

@@ -17,6 +17,8 @@ class Workload:
     small: int
     full: int
     unit: str = "us a step"
+    most_rounds: int = 99
+    """Slow ones that vary little are run in fewer rounds."""
 
 
 WORKLOADS = {
@@ -24,13 +26,15 @@ WORKLOADS = {
     "W1list": Workload("the same, the loader is a list of ready batches", 200, 2000),
     "W2": Workload("MLP 784-1000-10 with BatchNorm and Dropout, Adam, batch 256; validation and checkpoint", 30, 300),
     "W3": Workload("char-GPT, 4 layers, 128 wide, AdamW, clip 1.0, accumulation 2", 10, 40),
+    "W3large": Workload("the same, 6 layers, 256 wide", 4, 12, most_rounds=3),
+    "W3compiled": Workload("W3 compiled by torch.compile", 10, 40, most_rounds=3),
     "W4": Workload("evaluation of W1's network", 200, 2000),
     "PROG1": Workload("W1list, each step logs 1 value", 200, 2000),
     "PROG11": Workload("W1list, each step logs 11 values", 200, 2000),
     "PROG50": Workload("W1list, each step logs 50 values", 200, 2000),
     "CK": Workload("25 M parameters, Adam: a durable save every 10 of 50 steps", 50, 50, "ms more a save"),
-    "DDP2": Workload("W2 on 2 processes", 30, 300),
-    "GROWTH": Workload("W1list for 50,000 steps", 0, 50_000),
+    "DDP2": Workload("W2 on 2 processes; lean is a DDP script under torchrun", 30, 300, most_rounds=3),
+    "GROWTH": Workload("W1list for 50,000 steps", 0, 50_000, most_rounds=3),
     "START": Workload("import, and process start to the first step of W1", 0, 1, "s"),
 }
 
@@ -65,10 +69,13 @@ W2_EPOCHS = 3
 W2_VALIDATION = 20
 
 
-def w2_loader(nb: int, shuffle: bool = True) -> DataLoader[Any]:
+def w2_data(nb: int) -> TensorDataset:
     draws = torch.Generator().manual_seed(1)
-    data = TensorDataset(torch.randn(256 * nb, 784, generator=draws), torch.randint(10, (256 * nb,), generator=draws))
-    return DataLoader(data, batch_size=256, shuffle=shuffle)
+    return TensorDataset(torch.randn(256 * nb, 784, generator=draws), torch.randint(10, (256 * nb,), generator=draws))
+
+
+def w2_loader(nb: int, shuffle: bool = True) -> DataLoader[Any]:
+    return DataLoader(w2_data(nb), batch_size=256, shuffle=shuffle)
 
 
 VOCABULARY, BLOCK = 65, 64
@@ -102,9 +109,9 @@ class CharGPT(nn.Module):
         return self.head(self.norm(self.blocks(hidden)))
 
 
-def w3_network() -> nn.Module:
+def w3_network(large: bool = False) -> nn.Module:
     torch.manual_seed(0)
-    return CharGPT()
+    return CharGPT(layers=6, width=256) if large else CharGPT()
 
 
 def w3_loader(nb: int) -> DataLoader[Any]:

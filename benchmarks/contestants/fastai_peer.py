@@ -21,8 +21,12 @@ def learner(loader: Any) -> Any:
     return made.remove_cbs([Recorder, ProgressCallback])
 
 
-def W1(nb: int) -> None:
-    made = learner(w.w1_loader(nb))
+def W1list(nb: int) -> None:
+    W1(nb, w.w1_batches(nb))
+
+
+def W1(nb: int, loader: Any = None) -> None:
+    made = learner(w.w1_loader(nb) if loader is None else loader)
     with made.no_logging():
         made._do_epoch_validate = lambda *_: None
         made.fit(1)

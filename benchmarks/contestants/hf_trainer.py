@@ -32,7 +32,14 @@ class Samples(Dataset[Any]):
         return {"x": self.x[index], "labels": self.y[index]}
 
 
-def trainer(folder: str, **data: Any) -> Any:
+class Listed(Trainer):
+    """Takes a list of ready batches for a loader."""
+
+    def get_train_dataloader(self) -> Any:
+        return self.train_dataset
+
+
+def trainer(folder: str, kind: Any = Trainer, **data: Any) -> Any:
     arguments = TrainingArguments(
         folder,
         per_device_train_batch_size=32,
@@ -48,12 +55,18 @@ def trainer(folder: str, **data: Any) -> Any:
     )
     model = Regression()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    return Trainer(model, arguments, optimizers=(optimizer, None), **data)
+    return kind(model, arguments, optimizers=(optimizer, None), **data)
 
 
 def W1(nb: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         trainer(folder, train_dataset=Samples(nb)).train()
+
+
+def W1list(nb: int) -> None:
+    batches = [{"x": x, "labels": y} for x, y in w.w1_batches(nb)]
+    with tempfile.TemporaryDirectory() as folder:
+        trainer(folder, Listed, train_dataset=batches).train()
 
 
 def W4(nb: int) -> None:

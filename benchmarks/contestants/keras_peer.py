@@ -22,5 +22,10 @@ def W1(nb: int) -> None:
     model().fit(w.w1_loader(nb), epochs=1, verbose=0)
 
 
+def W1list(nb: int) -> None:
+    # it takes no list of batches, but a generator of them
+    model().fit((batch for batch in w.w1_batches(nb)), steps_per_epoch=nb, epochs=1, verbose=0)
+
+
 def W4(nb: int) -> None:
     model().evaluate(w.w1_loader(nb, shuffle=False), verbose=0)

@@ -46,8 +46,21 @@ def W1(nb: int) -> None:
     trainer().fit(Regression(), w.w1_loader(nb))
 
 
+class Batches:
+    """A list would be taken for several loaders."""
+
+    def __init__(self, nb: int) -> None:
+        self.batches = w.w1_batches(nb)
+
+    def __iter__(self) -> Any:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
 def W1list(nb: int) -> None:
-    trainer().fit(Regression(), w.w1_batches(nb))
+    trainer().fit(Regression(), Batches(nb))
 
 
 def W4(nb: int) -> None:

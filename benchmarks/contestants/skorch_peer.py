@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from benchmarks import workloads as w
 
 
-def regressor() -> Any:
+def regressor(loader: Any = DataLoader) -> Any:
     net = NeuralNetRegressor(
         w.w1_network(),
         optimizer=torch.optim.SGD,
@@ -17,7 +17,7 @@ def regressor() -> Any:
         batch_size=32,
         max_epochs=1,
         train_split=None,
-        iterator_train=DataLoader,
+        iterator_train=loader,
         iterator_train__shuffle=True,
         callbacks="disable",
         verbose=0,
@@ -27,6 +27,11 @@ def regressor() -> Any:
 
 def W1(nb: int) -> None:
     regressor().fit(w.w1_data(nb), y=None)
+
+
+def W1list(nb: int) -> None:
+    batches = w.w1_batches(nb)
+    regressor(lambda *_, **__: batches).fit(w.w1_data(nb), y=None)
 
 
 def W4(nb: int) -> None:

@@ -3,6 +3,7 @@
 import datetime
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +48,19 @@ class CSVLogger(Logger):
         write_tags(self._folder / "meta_tags.csv", hparams)
 
     def log_metrics(self, metrics: dict[str, float | int], step: int) -> None:
-        now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
-        self._rows.append({**metrics, "created_at": str(now)})
+        self._rows.append({**metrics, "created_at": time.time()})
 
     def save(self) -> None:
-        self._file.append(self._rows)
+        # as text only here: a step that logs waits for less
+        self._file.append([{**row, "created_at": _date(row["created_at"])} for row in self._rows])
         self._rows = []
 
     def close(self) -> None:
         self.save()
+
+
+def _date(seconds: float) -> str:
+    return str(datetime.datetime.fromtimestamp(seconds, datetime.UTC).replace(tzinfo=None))
 
 
 def remove_unused(folder: Path) -> None:

@@ -46,12 +46,20 @@ def replace_file(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def append_text(path: Path, text: str) -> None:
-    """Write ``text`` at the end of ``path``: all of it or, where that fails, nothing, so that it can be tried again."""
+def mark(found: os.stat_result) -> tuple[int, int, int]:
+    """What is another number once somebody has written a file, or put another in its place."""
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def append_text(path: Path, text: str) -> tuple[int, int, int]:
+    """Write ``text`` at the end of ``path``: all of it or, where that fails, nothing, so that it can be tried again.
+    Returns the ``mark`` of what was written."""
     size = path.stat().st_size
     try:
         with open(path, "a", newline="") as file:
             file.write(text)
+            file.flush()
+            return mark(os.fstat(file.fileno()))
     except OSError:
         os.truncate(path, size)
         raise
@@ -67,6 +75,7 @@ class MetricsFile:
         self.path = path
         self.columns: list[str] = read_columns(path)
         self.nb_rows = len(self._rows()) if self.columns else 0
+        self._left: tuple[int, int, int] | None = None
 
     def cut(self, nb_rows: int) -> None:
         """Keep the first ``nb_rows`` rows."""
@@ -79,7 +88,8 @@ class MetricsFile:
         """Write ``rows`` at the file's end."""
         if not rows:
             return
-        self.columns = read_columns(self.path)  # another process may have written it
+        if not self._is_as_left():  # another process may have written it
+            self.columns = read_columns(self.path)
         new = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in self.columns]
         if new:
             columns = self.columns + new
@@ -88,9 +98,12 @@ class MetricsFile:
             )
             self.columns = columns
         fault("rows.columns")
-        append_text(self.path, lines(rows, self.columns))
+        self._left = append_text(self.path, lines(rows, self.columns))
         fault("rows.written")
         self.nb_rows += len(rows)
+
+    def _is_as_left(self) -> bool:
+        return self._left is not None and self.path.exists() and mark(os.stat(self.path)) == self._left
 
     def _rows(self) -> list[dict[str, str]]:
         with open(self.path, newline="") as file:

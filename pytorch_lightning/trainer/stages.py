@@ -20,6 +20,7 @@ from pytorch_lightning.precision import build_precision
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.root_module.summary import summarize
 from pytorch_lightning.strategies import Strategy
+from pytorch_lightning.strategies.compiled import build_compiler
 from pytorch_lightning.timings import hint
 from pytorch_lightning.trainer.afterwards import Afterwards
 from pytorch_lightning.trainer.config import Config
@@ -151,6 +152,7 @@ def run_stage(
         outputs_to=_writer(Path(write_to)) if write_to is not None else None,
         to_cpu=stage == "predict",
         gather=stage == "predict" or config.gather_validation,
+        compiled=build_compiler(config.compile, strategy.device, run.notices),
     )
     result = run_evaluation(plan, 0)
     strategy.give_back(module)

@@ -233,6 +233,16 @@ def test_a_metrics_file_goes_on_where_it_ended(tmp_path: Path) -> None:
     assert (tmp_path / "m.csv").read_text() == 'a,b,c\n0.1,,\n,"x,y",\n1,,2\n'
 
 
+def test_a_column_that_another_process_added_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    ours, other = MetricsFile(path), MetricsFile(path)
+    ours.append([{"a": 1, "b": 2}])
+    ours.append([{"a": 3, "b": 4}])
+    other.append([{"b": 5, "c": 6}])
+    ours.append([{"a": 7, "b": 8}])
+    assert path.read_text() == "a,b,c\n1,2,\n3,4,\n,5,6\n7,8,\n"
+
+
 def test_pandas_reads_both_files(tmp_path: Path, make: MakeExperiment) -> None:
     import pandas
 

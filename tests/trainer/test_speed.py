@@ -38,6 +38,9 @@ class Dropping(LightningModule):
     def validation_end(self, outputs: Any) -> Any:
         return {"val_loss": torch.stack(outputs).mean()}
 
+    def forward(self, x: Any) -> Any:
+        return self.net(x)
+
     def configure_optimizers(self) -> Any:
         self.optimizer = self.kind(self.parameters(), lr=0.05, **self.options)
         return self.optimizer
@@ -49,6 +52,10 @@ class Dropping(LightningModule):
     @property
     def val_dataloader(self) -> Any:
         return self.tng_dataloader[:2]
+
+    @property
+    def test_dataloader(self) -> Any:
+        return self.tng_dataloader[2:5]
 
 
 def trained(tmp_path: Path, model: Dropping | None = None, **options: Any) -> tuple[list[Tensor], Dropping]:
@@ -103,6 +110,21 @@ def test_a_checkpoint_of_a_compiled_fit_has_the_module_s_own_names(tmp_path: Pat
     kept = torch.load(path, weights_only=True)
     assert list(kept["state_dict"]) == list(Dropping().state_dict())
     assert_same(trained(tmp_path, resume=path)[0], trained(tmp_path)[0])
+
+
+@pytest.mark.parametrize("stage", ["validate", "test", "predict"])
+def test_what_runs_outside_of_a_fit_is_compiled_too(tmp_path: Path, stage: str) -> None:
+    graphs: list[Any] = []
+
+    def counting(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    plain = getattr(quiet_trainer(tmp_path), stage)(Dropping())
+    compiled = getattr(quiet_trainer(tmp_path, compile={"backend": counting}), stage)(Dropping())
+    # the first is of what tries the compiler
+    assert any("linear" in str(graph.code) for graph in graphs[1:])
+    torch.testing.assert_close(compiled, plain, rtol=0, atol=0)
 
 
 WITHOUT_COMPILER = """
