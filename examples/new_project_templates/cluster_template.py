@@ -23,7 +23,10 @@ def main(hparams: Namespace, cluster: SlurmCluster) -> None:
     # ------------------------
     if hparams.seed is not None:
         seed_everything(hparams.seed)
-    model = LightningTemplateModel(hparams)
+    if hparams.model_load_weights_path is None:
+        model = LightningTemplateModel(hparams)
+    else:  # begin with the weights of a checkpoint, of another run perhaps
+        model = LightningTemplateModel.load_from_checkpoint(hparams.model_load_weights_path, hparams)
 
     # ------------------------
     # 2 EXPERIMENT: the trial's number is its version, so that trials that start together don't take the same
@@ -113,8 +116,4 @@ if __name__ == "__main__":
     parser.add_argument("--job_time", default="01:00:00", type=str, help="how long a job may take")
     parser.set_defaults(max_nb_epochs=50, early_stop_metric="val_loss", model_save_monitor_value="val_loss")
     parser.usage = "%(prog)s [--option value ...]"
-    hparams = parser.parse_args()
-
-    # a trial travels as a command line, on which an empty value can't be written; the defaults say the same
-    parser.parsed_args = {name: value for name, value in parser.parsed_args.items() if value not in ("", ())}
-    search(hparams, root_dir)
+    search(parser.parse_args(), root_dir)

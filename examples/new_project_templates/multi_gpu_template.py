@@ -22,7 +22,10 @@ def main(hparams: Namespace) -> None:
     # ------------------------
     if hparams.seed is not None:
         seed_everything(hparams.seed)
-    model = LightningTemplateModel(hparams)
+    if hparams.model_load_weights_path is None:
+        model = LightningTemplateModel(hparams)
+    else:  # begin with the weights of a checkpoint, of another run perhaps
+        model = LightningTemplateModel.load_from_checkpoint(hparams.model_load_weights_path, hparams)
 
     # ------------------------
     # 2 EXPERIMENT: each run gets a version, and a folder, of its own

@@ -72,6 +72,9 @@ def join(environment: Environment, backend: str, timeout_minutes: float) -> Proc
         if environment.launcher == "srun":
             _name_the_first_host(environment)
         try:
+            # its functions keep the default group that there is when they are defined, to the end and with its threads
+            import torch.distributed.nn.functional
+
             store, rank, nb = next(dist.rendezvous("env://", timeout=timeout))
             store.set_timeout(timeout)
             excepthook, store = sys.excepthook, _new_corner(store, rank, nb, timeout)

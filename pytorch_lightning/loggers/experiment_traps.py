@@ -3,6 +3,7 @@
 import csv
 import os
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,44 @@ def reopen(experiment: Any, version: int, step: int) -> Path | None:
     if _is_unused(unused):
         shutil.rmtree(unused)
     return folder
+
+
+def turn_on_again(experiment: Any) -> None:
+    """Undo what a race does: of two Experiments that are made at once and take the same number, the one that finds a
+    file half written turns itself off."""
+    folder = None if getattr(experiment, "log_dir", None) is None else Path(experiment.log_dir).parent
+    if folder is not None and os.access(folder, os.W_OK):
+        experiment.debug = False
+
+
+def stand_aside(experiment: Any) -> None:
+    """In a process that isn't the first of a run: from now on ``experiment`` takes every call and does nothing."""
+    folder = mend(experiment, Notices())
+    if folder is None:
+        return
+    experiment.close()
+    experiment.own_folder = None if experiment.metrics else folder
+    experiment.debug, experiment.log_dir = True, None
+    mend(experiment, Notices())
+
+
+def remove_own_folder(experiment: Any) -> None:
+    """Remove the folder of one that stands aside, where nobody else has begun to write to it.
+
+    Each Experiment begins an event file there, whose name says who: one of another process, or of an earlier run,
+    means that the folder isn't this one's.
+    """
+    folder = vars(experiment).pop("own_folder", None)
+    if folder is None:
+        return
+    events = list(folder.glob("tf/events.*"))
+    mine = f".{socket.gethostname()}.{os.getpid()}."
+    if events and all(mine in path.name for path in events) and _is_unused(folder):
+        shutil.rmtree(folder)
+    else:
+        for path in events:
+            if mine in path.name:
+                path.unlink()
 
 
 def _is_unused(folder: Path) -> bool:

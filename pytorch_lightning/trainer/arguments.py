@@ -49,9 +49,45 @@ def windows(text: str) -> int | str:
     return text if ":" in text else int(text)
 
 
-def words(text: str) -> tuple[str, ...]:
-    """Words between commas."""
-    return tuple(word for word in text.split(",") if word)
+def name_or_0(text: str) -> str | int:
+    """A name; the words '0' and '' are the 0 that means none."""
+    return 0 if text in ("0", "") else text
+
+
+class Words(tuple[str, ...]):
+    """A tuple that is shown as it is written on a command line: test-tube writes the options of a job so.
+
+    >>> str(Words(["a", "b"])), str(Words())
+    ('a,b', 'none')
+    """
+
+    def __str__(self) -> str:
+        return ",".join(self) or "none"
+
+
+class Off(int):
+    """False for an option that is otherwise true: test-tube leaves ``False`` itself out of a job's command line.
+
+    >>> Off() == False, str(Off())
+    (True, 'False')
+    """
+
+    def __repr__(self) -> str:
+        return "False"
+
+
+def switch(text: str) -> bool | Off:
+    """The same as ``boolean``, for an option that is true by default."""
+    return boolean(text) or Off()
+
+
+def words(text: str) -> Words:
+    """Words between commas; 'none' for no word.
+
+    >>> words("a,b"), words("none")
+    (('a', 'b'), ())
+    """
+    return Words(word for word in text.split(",") if word and text != "none")
 
 
 KINDS: dict[str, Callable[[str], Any]] = {
@@ -66,7 +102,7 @@ KINDS: dict[str, Callable[[str], Any]] = {
     "virtual_ranks": optional(int),
     "lr_scheduler_milestones": optional(str),
     "accumulate_grad_batches": windows,
-    "current_gpu_name": str,
+    "current_gpu_name": name_or_0,
     "silence": words,
     "val_check_interval": number,
     "track_grad_norm": number,
@@ -131,7 +167,7 @@ def kind_of(name: str, default: Any) -> Callable[[str], Any]:
     if name in KINDS:
         return KINDS[name]
     if isinstance(default, bool):
-        return boolean
+        return switch if default else boolean
     return type(default) if isinstance(default, (int, float)) else str
 
 
@@ -198,6 +234,15 @@ class YieldingOption(argparse.Action):
                 setattr(namespace, name, self.const if self.nargs == 0 else values)
 
     @property
+    def default(self) -> Any:
+        """The value where there is no word: the parser's ``set_defaults`` may change it."""
+        return self._default
+
+    @default.setter
+    def default(self, value: Any) -> None:
+        self._default = Words(value) if isinstance(value, (tuple, list)) else value
+
+    @property
     def container(self) -> Any:
         """The group of options that this one was put into last."""
         return self._container
@@ -212,6 +257,8 @@ def _add(parser: ArgumentParser, name: str, default: Any, kind: Any, *, text: st
     flag = name if name.startswith("-") else f"--{name}"
     if flag in parser._option_string_actions:
         return
-    if kind is boolean:
+    if kind in (boolean, switch):
         more.update(nargs="?", const=True)
+    elif default == "" or name == "-td":
+        more.update(nargs="?", const="")  # an empty value may be no word at all
     parser.add_argument(flag, action=YieldingOption, default=default, type=kind, help=text or None, **more)

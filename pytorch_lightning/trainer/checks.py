@@ -19,7 +19,7 @@ from pytorch_lightning.data.loader import length_of
 from pytorch_lightning.data.replay import shuffles
 from pytorch_lightning.errors import Notices, Problem, attempt, describe, noting, raise_together
 from pytorch_lightning.precision.precision import Precision
-from pytorch_lightning.processes import Share
+from pytorch_lightning.processes import Processes, Share
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.trainer.config import Config
@@ -150,6 +150,13 @@ def training_loader_problems(loader: Any, config: Config, validates: bool, share
 def keepers_of(config: Config) -> list[ModelCheckpoint]:
     """The callbacks that write checkpoints."""
     return [c for c in (config.checkpoint_callback, *config.callbacks) if isinstance(c, ModelCheckpoint)]
+
+
+def agree_on_folders(config: Config, processes: Processes) -> None:
+    """A script may name a folder after the version of its Experiment, which is another one in each process."""
+    keepers = keepers_of(config)
+    for keeper, path in zip(keepers, processes.from_first([k.filepath for k in keepers]), strict=False):
+        keeper.filepath = path
 
 
 def folder_problems(config: Config) -> list[Problem]:

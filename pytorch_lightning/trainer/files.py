@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pytorch_lightning.checkpoints.checkpoint import plain_hparams
 from pytorch_lightning.checkpoints.folders import is_remote, open_folder
@@ -11,6 +12,7 @@ from pytorch_lightning.checkpoints.run_store import newest_run
 from pytorch_lightning.errors import MisconfigurationException, Notices
 from pytorch_lightning.loggers import CSVLogger, Logger, TestTubeLogger
 from pytorch_lightning.loggers.csv_logger import make_folder
+from pytorch_lightning.loggers.experiment_traps import remove_own_folder, stand_aside, turn_on_again
 from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.loggers.test_tube_logger import is_experiment
 from pytorch_lightning.processes import Processes
@@ -38,7 +40,12 @@ def open_loggers(
         made = tempfile.mkdtemp(prefix="fast_dev_run_") if processes.is_first else None
         run.scratch = Path(processes.from_first(made))
     if not processes.is_first:
+        for value, version in zip(_experiments(config), processes.from_first(None), strict=False):
+            remove_own_folder(value)
+            value.version = version
         return LoggerGroup([], notices)
+    for value in _experiments(config) if processes.nb > 1 else ():
+        turn_on_again(value)
     chosen: list[Logger] = []
     given = config.experiment
     if given is not False:
@@ -57,7 +64,14 @@ def open_loggers(
     group = LoggerGroup(chosen, notices)
     group.log_hyperparams(plain_hparams(module.hparams, notices))
     group.save()
+    processes.from_first([value.version for value in _experiments(config)])
     return group
+
+
+def leave_to_the_first(config: Config) -> None:
+    """In another process than the first: a script's own Experiments are made here too, and must write nothing."""
+    for value in _experiments(config):
+        stand_aside(value)
 
 
 def home_of(config: Config, module: LightningModule) -> tuple[str, str]:
@@ -129,6 +143,10 @@ def _default_logger(config: Config, module: LightningModule, notices: Notices, v
 
 def experiment_of(config: Config) -> object:
     """The user's test-tube Experiment; None where there is none, or none is to be written to."""
-    each: Sequence[object] = config.experiment if isinstance(config.experiment, (list, tuple)) else [config.experiment]
-    bare = (value.experiment if isinstance(value, TestTubeLogger) else value for value in each)
-    return next((value for value in bare if is_experiment(value)), None) if not config.fast_dev_run else None
+    return next(iter(_experiments(config)), None) if not config.fast_dev_run else None
+
+
+def _experiments(config: Config) -> list[Any]:
+    each: Sequence[Any] = config.experiment if isinstance(config.experiment, (list, tuple)) else [config.experiment]
+    bare = [value.experiment if isinstance(value, TestTubeLogger) else value for value in each]
+    return [value for value in bare if is_experiment(value)]

@@ -1,7 +1,10 @@
 """Which run is continued, and from which of its saves."""
 
+import contextlib
 import os
+import socket
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pytorch_lightning.checkpoints.checkpoint import restore_module, upgrade
@@ -37,8 +40,18 @@ def job_of(environment: Mapping[str, str]) -> str | None:
     """
     if is_batch_job(environment):
         return f"slurm {environment['SLURM_JOB_ID']}"
-    run = environment.get("TORCHELASTIC_RUN_ID", "none")
-    return None if run == "none" else f"torchrun {run}"
+    run = environment.get("TORCHELASTIC_RUN_ID")
+    # without --rdzv-id it is 'none'; what starts the processes again is still the same
+    return None if run is None else f"torchrun {_agent() if run == 'none' else run}"
+
+
+def _agent() -> str:
+    """Names the process that started this one, among all that ever run on this machine."""
+    parent = os.getppid()
+    with contextlib.suppress(OSError):
+        began = Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[19]
+        return f"{socket.gethostname()} {parent} {began}"
+    return f"{socket.gethostname()} {parent}"
 
 
 def was_restarted(environment: Mapping[str, str]) -> bool:

@@ -185,6 +185,9 @@ class Trainer(ReadAttributes):
         self.config = build_config(options, option_defaults()["default_save_path"])
         self.options = options
         self.interrupted = False
+        place = read_environment(os.environ)
+        if place is not None and place.rank > 0:
+            files.leave_to_the_first(self.config)
         if slurm.is_batch_job(os.environ):
             signals.watch_early()
         self.module: LightningModule | None = None

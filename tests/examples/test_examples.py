@@ -114,6 +114,19 @@ def test_a_trial_names_no_file_that_is_not_there(tmp_path: Path, run: Run) -> No
     assert "gan.ckpt" not in run("gan.py", "--fast_dev_run", "--latent_dim", "8")
 
 
+def test_the_template_begins_with_the_weights_that_it_is_given(tmp_path: Path, run: Run) -> None:
+    options = (*QUICK, "--max_nb_epochs", "1", "--seed", "1")
+    first = torch.load(shown(run("single_cpu_template.py", *options), "best checkpoint"), weights_only=True)
+    given = ("--model_load_weights_path", str(tmp_path / "given.ckpt"), "--learning_rate", "0")
+    torch.save(first, given[1])
+    for name, more in (("single_cpu_template.py", ()), ("single_gpu_template.py", ("--gpus", "none"))):
+        out = run(name, *options, *given, *more)
+        second = torch.load(shown(out, "best checkpoint"), weights_only=True)
+        assert second["hparams"]["learning_rate"] == 0, "the command line's, not that of the checkpoint"
+        for key in ("hidden.weight", "output.weight"):
+            assert torch.equal(second["state_dict"][key], first["state_dict"][key]), key
+
+
 def test_the_gpu_template_runs_on_the_cpu_if_told_so(run: Run) -> None:
     out = run("single_gpu_template.py", *QUICK, "--max_nb_epochs", "1", "--gpus", "none")
     assert Path(shown(out, "metrics")).exists()
