@@ -22,7 +22,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MOST_LINES_OF_A_FILE = 400
 MOST_LINES_OF_A_FUNCTION = 50
 # of code: the docstrings are the reference pages. 8,000 before exact resume, signals and the strategies were whole
-MOST_LINES_OF_THE_PACKAGE = 10_000
+MOST_LINES_OF_THE_PACKAGE = 10_500
 MOST_FRAMES = 6
 MOST_CALLS = 15
 
