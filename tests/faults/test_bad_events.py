@@ -311,6 +311,9 @@ class Single(Loading):
     def training_step(self, data_batch: Any, batch_nb: int) -> Any:
         return super().training_step([torch.stack([part, part]) for part in data_batch], batch_nb)
 
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
 
 class StuckStream(IterableDataset[Any]):
     def __iter__(self) -> Any:
