@@ -30,7 +30,7 @@ def pytest_addoption(parser: Any) -> None:
         "--kills",
         type=int,
         help="how many runs of small models tests/faults kills at random, and how often it kills the template of the"
-        " examples at random times (default: 10 and 3)",
+        " examples at random times (default: 10 and 2)",
     )
     parser.addoption(
         "--kills-at-points",

@@ -91,7 +91,7 @@ def test_the_template_that_is_killed_at_random_times_ends_the_same(
             return "writing a checkpoint"
         return (noted.read_text().strip() if noted.exists() else "") or "start"
 
-    figures = kill_runs(tmp_path, reference.result, request.config.getoption("--kills") or 3, kill)
+    figures = kill_runs(tmp_path, reference.result, request.config.getoption("--kills") or 2, kill)
     record_property("figures", f"at random times: {figures}")
     assert not figures.mismatches
 
