@@ -1,6 +1,7 @@
 """Where a run's files lie."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,6 +67,16 @@ def open_loggers(
     group.save()
     processes.from_first([value.version for value in _experiments(config)])
     return group
+
+
+def remove_unused(config: Config, run: FitRun) -> None:
+    """Remove the folder of a run that ended before its first batch, where there is nothing in it but its tags."""
+    for value in _experiments(config):
+        stand_aside(value)
+        remove_own_folder(value)
+    if config.experiment is None and run.folder is not None:
+        if [path.name for path in run.folder.rglob("*")] == ["meta_tags.csv"]:
+            shutil.rmtree(run.folder)
 
 
 def leave_to_the_first(config: Config) -> None:

@@ -71,7 +71,8 @@ def find_continued(config: Config, module: LightningModule, processes: Processes
     itself, but only with a run of its own. Raises ``CheckpointError`` for files that can't be trusted.
     """
     job = job_of(os.environ)
-    restarted = config.resume is None and job is not None and was_restarted(os.environ)
+    # a machine that was lost and came back starts for the first time
+    restarted = config.resume is None and any(processes.gather(job is not None and was_restarted(os.environ)))
     if config.resume not in (None, "auto"):
         path = str(config.resume)
         return Continued(upgrade(read_any(path), path), path)

@@ -22,6 +22,7 @@ from pytorch_lightning.root_module.summary import summarize
 from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.strategies.compiled import build_compiler
 from pytorch_lightning.timings import hint
+from pytorch_lightning.trainer import files
 from pytorch_lightning.trainer.afterwards import Afterwards
 from pytorch_lightning.trainer.config import Config
 from pytorch_lightning.trainer.evaluation import names_of, plan_evaluation
@@ -106,7 +107,10 @@ def stop_program(plan: FitPlan, watch: Watch) -> None:
         how = "run the same command with resume='auto' to go on"
         if plan.rolling.folder is None:
             how = "nothing was saved, since this run has no folder"
-        elif is_batch_job(os.environ):
+        elif not plan.rolling.has_begun:
+            how = "nothing is lost, since training hadn't begun: run the same command again"
+            files.remove_unused(plan.config, run)
+        if plan.rolling.folder is not None and is_batch_job(os.environ):
             how = requeue(os.environ)
         print(f"stopped by {number.name} (global_step {run.progress.global_step}): {how}", flush=True)
     processes.wait()  # who starts them may end all when one has ended

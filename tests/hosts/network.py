@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -61,6 +63,13 @@ class Hosts:
         for name in (*self.names, self._bridge):
             ip("netns", "delete", name, check=False)
             shutil.rmtree(ETC / name, ignore_errors=True)
+
+    def kill(self, i: int) -> None:
+        """Kill every process on host ``i``."""
+        while pids := ip("netns", "pids", self.names[i]).stdout.split():
+            for pid in map(int, pids):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def start(self, i: int, command: Sequence[str], **options: Any) -> "subprocess.Popen[str]":
         """Start a program on host ``i``."""

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ import torch
 import pytorch_lightning
 from tests.hosts.network import Hosts, refusal
 from tests.launchers.nets import Net, trainer
+from tests.launchers.test_spawned import rows_of
 
 ROOT = Path(pytorch_lightning.__file__).parent.parent
 LIMIT = 150
@@ -43,6 +45,31 @@ Path(folder, f"told_{run.proc_rank}.json").write_text(json.dumps(told))
 """
 
 
+LASTING = """
+import json, os, sys, threading
+from pathlib import Path
+from tests.launchers.nets import Net, trainer
+
+folder, backend, options, waits = sys.argv[1:]
+
+class Lasting(Net):
+    def on_fit_start(self):
+        Path(folder, f"began_{os.environ['RANK']}").write_text(str(run.global_step))
+    def training_step(self, data_batch, batch_nb):
+        if waits and run.global_step == 5 and run.proc_rank == 3 and not Path(folder, "waits").exists():
+            Path(folder, "waits").touch()
+            threading.Event().wait()  # for what kills it
+        return super().training_step(data_batch, batch_nb)
+
+model = Lasting()
+run = trainer(f"{folder}/logs", distributed_backend=backend, process_timeout_minutes=1, max_nb_epochs=5,
+              save_every_nb_batches=1, **json.loads(options))
+result = run.fit(model)
+state = [value.tolist() for value in model.state_dict().values()]
+Path(folder, f"told_{run.proc_rank}.json").write_text(json.dumps([result, run.global_step, state]))
+"""
+
+
 @pytest.fixture
 def hosts() -> Iterator[Hosts]:
     reason = refusal()
@@ -52,18 +79,23 @@ def hosts() -> Iterator[Hosts]:
         yield two
 
 
+def start_on(hosts: Hosts, i: int, folder: Path, *words: str) -> "subprocess.Popen[str]":
+    """torchrun, and what it is to run, on a host."""
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=2", "--rdzv-backend=c10d"),
+        *(f"--rdzv-endpoint={hosts.names[0]}:29400", "--rdzv-id=run", *words),
+    ]
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return hosts.start(i, command, cwd=folder, env=variables, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+
+
 def run_on_both(hosts: Hosts, folder: Path, *arguments: str) -> list[tuple[int, str]]:
     """The program by torchrun on each host: exit codes and what was written to stderr."""
     (folder / "program.py").write_text(PROGRAM)
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=2", "--rdzv-backend=c10d"),
-        *(f"--rdzv-endpoint={hosts.names[0]}:29400", "--rdzv-id=run", "program.py", str(folder), *arguments),
-    ]
-    variables = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    running = [
-        hosts.start(i, command, cwd=folder, env=variables, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
-        for i in (0, 1)
-    ]
+    return to_the_end([start_on(hosts, i, folder, "program.py", str(folder), *arguments) for i in (0, 1)])
+
+
+def to_the_end(running: "list[subprocess.Popen[str]]") -> list[tuple[int, str]]:
     try:
         return [(process.returncode, error) for process in running for error in [process.communicate(timeout=LIMIT)[1]]]
     finally:
@@ -73,7 +105,7 @@ def run_on_both(hosts: Hosts, folder: Path, *arguments: str) -> list[tuple[int, 
             process.communicate()
 
 
-@pytest.mark.parametrize("backend", ["ddp"])
+@pytest.mark.parametrize("backend", ["ddp", "fsdp"])
 def test_two_hosts_train_like_one_process_with_their_virtual_ranks(hosts: Hosts, tmp_path: Path, backend: str) -> None:
     ended = run_on_both(hosts, tmp_path, backend, "")
     assert [code for code, _ in ended] == [0, 0], ended
@@ -97,3 +129,53 @@ def test_a_process_that_fails_on_one_host_ends_the_run_on_both(hosts: Hosts, tmp
     ended = run_on_both(hosts, tmp_path, "ddp", "raise_own")
     assert all(code != 0 for code, _ in ended)
     assert "[rank 1] ZeroDivisionError: something of the user's own" in "".join(error for _, error in ended)
+
+
+def last(hosts: Hosts, folder: Path, backend: str, **options: Any) -> None:
+    """A run of which nobody is killed, from its beginning or from where it is."""
+    words = ("lasting.py", str(folder), backend, json.dumps(options), "")
+    ended = to_the_end([start_on(hosts, i, folder, *words) for i in (0, 1)])
+    assert [code for code, _ in ended] == [0, 0], ended
+
+
+def end_of(folder: Path) -> Any:
+    (run,) = (folder / "logs/Lasting").iterdir()
+    return [json.loads((folder / f"told_{rank}.json").read_text()) for rank in range(4)], rows_of(run)
+
+
+@pytest.mark.parametrize(("backend", "by_itself"), [("ddp", True), ("fsdp", False)])
+def test_a_run_goes_on_to_the_same_end_after_one_of_its_hosts_is_lost(
+    hosts: Hosts, tmp_path: Path, backend: str, by_itself: bool
+) -> None:
+    """torchrun's agent on it too. ``by_itself``: the other host waits for it to come back; otherwise the same command
+    is run again on both."""
+    calm, lost = tmp_path / "calm", tmp_path / "lost"
+    for folder in (calm, lost):
+        folder.mkdir()
+        (folder / "lasting.py").write_text(LASTING)
+    last(hosts, calm, backend)
+
+    options = {} if by_itself else {"resume": "auto"}
+    words = ("lasting.py", str(lost), backend, json.dumps(options), "waits")
+    restarts = "--max-restarts=3" if by_itself else "--max-restarts=0"
+    stays, goes = (start_on(hosts, i, lost, restarts, *words) for i in (0, 1))
+    there = ["bash", "-c", f"until [ -e {lost}/waits ] || ! kill -0 {stays.pid}; do sleep 0.1; done"]
+    with suppress(subprocess.TimeoutExpired):
+        subprocess.run(there, check=True, timeout=LIMIT / 2)
+    if not (lost / "waits").exists():
+        for i in (0, 1):
+            hosts.kill(i)
+        pytest.fail(f"it didn't come so far: {[p.communicate(timeout=LIMIT)[1] for p in (stays, goes)]}")
+    hosts.kill(1)
+    goes.communicate(timeout=LIMIT)
+    if by_itself:
+        ended = to_the_end([stays, start_on(hosts, 1, lost, restarts, *words)])
+        assert [code for code, _ in ended] == [0, 0], ended
+    else:
+        ((code, said),) = to_the_end([stays])
+        assert code != 0, said
+        last(hosts, lost, backend, **options)
+    began = {int((lost / f"began_{rank}").read_text()) for rank in range(4)}
+    assert len(began) == 1
+    assert 0 < began.pop() <= 5
+    assert end_of(lost) == end_of(calm)

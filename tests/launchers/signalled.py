@@ -13,6 +13,7 @@ from tests.faults import warm
 from tests.launchers.started import train
 
 ROOT = Path(__file__).parents[2]
+PROGRAM = ROOT / "tests/launchers/program.py"
 SECONDS = 60
 
 
@@ -21,10 +22,12 @@ def run(folder: Path, **options: Any) -> warm.Ended:
     return warm.run(train, output=folder / "said", folder=str(folder), **options)
 
 
-def run_script(folder: Path, *, launcher: list[str] | None = None, **options: Any) -> warm.Ended:
+def run_script(
+    folder: Path, *, launcher: list[str] | None = None, program: str = str(PROGRAM), **options: Any
+) -> warm.Ended:
     """The same as a script of its own, whose process group must be empty afterwards."""
     folder.mkdir(exist_ok=True)
-    words = [*(launcher or [sys.executable]), str(ROOT / "tests/launchers/program.py")]
+    words = [*(launcher or [sys.executable]), program]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with (folder / "said").open("w") as said:
         process = subprocess.Popen(
