@@ -73,7 +73,7 @@ def join(environment: Environment, backend: str, timeout_minutes: float) -> Proc
             _name_the_first_host(environment)
         try:
             # its functions keep the default group that there is when they are defined, to the end and with its threads
-            import torch.distributed.nn.functional
+            import torch.distributed.nn.functional  # noqa: F401
 
             store, rank, nb = next(dist.rendezvous("env://", timeout=timeout))
             store.set_timeout(timeout)

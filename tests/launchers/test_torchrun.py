@@ -15,9 +15,7 @@ import pytorch_lightning
 ROOT = Path(pytorch_lightning.__file__).parent.parent
 
 
-def torchrun(
-    folder: Path, code: str, *options: str, nb: int = 2, **variables: str
-) -> subprocess.CompletedProcess[str]:
+def torchrun(folder: Path, code: str, *options: str, nb: int = 2, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run ``code`` as a script in ``nb`` processes; ends by itself."""
     (folder / "program.py").write_text(code)
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={nb}", *options, "program.py"]
