@@ -74,9 +74,9 @@ def remove_unused(config: Config, run: FitRun) -> None:
     for value in _experiments(config):
         stand_aside(value)
         remove_own_folder(value)
-    if config.experiment is None and run.folder is not None:
-        if [path.name for path in run.folder.rglob("*")] == ["meta_tags.csv"]:
-            shutil.rmtree(run.folder)
+    folder = run.folder if config.experiment is None else None
+    if folder is not None and [path.name for path in folder.rglob("*")] == ["meta_tags.csv"]:
+        shutil.rmtree(folder)
 
 
 def leave_to_the_first(config: Config) -> None:
