@@ -3,6 +3,7 @@
 import atexit
 import datetime
 import gc
+import importlib
 import os
 import re
 import subprocess
@@ -73,8 +74,7 @@ def join(environment: Environment, backend: str, timeout_minutes: float) -> Proc
             _name_the_first_host(environment)
         try:
             # its functions keep the default group that there is when they are defined, to the end and with its threads
-            import torch.distributed.nn.functional  # noqa: F401
-
+            importlib.import_module("torch.distributed.nn.functional")
             store, rank, nb = next(dist.rendezvous("env://", timeout=timeout))
             store.set_timeout(timeout)
             excepthook, store = sys.excepthook, _new_corner(store, rank, nb, timeout)

@@ -25,7 +25,7 @@ def run(folder: Path, **options: Any) -> warm.Ended:
 def run_script(
     folder: Path, *, launcher: list[str] | None = None, program: str = str(PROGRAM), **options: Any
 ) -> warm.Ended:
-    """The same as a script of its own, whose process group must be empty afterwards."""
+    """The same as a script of its own, whose session must be empty afterwards."""
     folder.mkdir(exist_ok=True)
     words = [*(launcher or [sys.executable]), program]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -42,20 +42,31 @@ def run_script(
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-    assert ends(process.pid), "orphans are left"
+    assert ends(process.pid), f"orphans are left: {session_of(process.pid)}"
     return warm.Ended(code, (folder / "said").read_text())
 
 
-def ends(group: int, seconds: float = 20) -> bool:
-    """Whether no process of ``group`` is left after ``seconds``; python's own resource tracker takes a moment."""
+def ends(session: int, seconds: float = 20) -> bool:
+    """Whether no process of ``session`` is left after ``seconds``; python's own resource tracker takes a moment."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
+        if not session_of(session):
             return True
         time.sleep(0.02)
     return False
+
+
+def session_of(pid: int) -> list[int]:
+    """The processes that belong to what was started as ``pid`` in a session of its own."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == pid and fields[0] != "Z":
+            found.append(int(path.parent.name))
+    return found
 
 
 def result_of(folder: Path) -> Any:

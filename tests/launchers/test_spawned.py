@@ -19,7 +19,9 @@ import pytorch_lightning
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.errors import MisconfigurationException
+from tests.launchers import program
 from tests.launchers.nets import Net, trainer
+from tests.launchers.signalled import run, run_script, saves_of, session_of
 
 ROOT = Path(pytorch_lightning.__file__).parent.parent
 
@@ -266,19 +268,6 @@ def start_long(folder: Path, stuck: bool) -> "subprocess.Popen[str]":
     )
 
 
-def session_of(pid: int) -> list[int]:
-    """The processes that belong to what was started as ``pid`` in a session of its own."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[3]) == pid and fields[0] != "Z":
-            found.append(int(path.parent.name))
-    return found
-
-
 @pytest.mark.parametrize("stuck", [False, True], ids=["once", "twice"])
 def test_ctrl_c_ends_all_processes(tmp_path: Path, stuck: bool) -> None:
     """Once: each finishes its step, and fit returns. Twice: at once, also where a process is busy."""
@@ -308,3 +297,17 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
         program.kill()
         program.communicate(timeout=60)  # until nobody holds its streams any more
         assert session_of(program.pid) == []
+
+
+def test_a_kill_of_the_one_that_started_them_leaves_no_process_and_no_loss(tmp_path: Path) -> None:
+    """In a script, with workers of loaders. The next start, of one process, goes on to the same end."""
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    assert run(calm, virtual_ranks=2).code == 0
+    options: dict[str, Any] = {"nb_processes": 2, "workers": 1, "context": "fork", "save_every_nb_batches": 1}
+    code, said = run_script(killed, send=("step", 6, "parent", ["SIGKILL"]), **options)
+    assert code == -signal.SIGKILL, said
+    assert not (killed / "result.json").exists()
+    assert saves_of(killed)
+    code, said = run(killed, resume="auto")
+    assert code == 0, said
+    assert program.outcome(killed) == program.outcome(calm)

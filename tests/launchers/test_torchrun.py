@@ -159,6 +159,26 @@ def test_all_that_a_trainer_does_is_done_alike_and_shown_once(tmp_path: Path) ->
     assert err.count("most recent call first") >= 2, "faulthandler wrote to the stream behind"
 
 
+PARTING = """
+import atexit, os, sys
+from pathlib import Path
+def show():
+    tasks = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    Path("threads_" + os.environ["RANK"]).write_text(" ".join(task for task in tasks if "gloo" in task))
+atexit.register(show)  # before ours, so after it
+from tests.launchers.nets import Net, trainer
+kept = trainer("logs", experiment=False)
+kept.fit(Net())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are listed in /proc")
+def test_threads_of_the_processes_group_end_before_the_interpreter_does(tmp_path: Path) -> None:
+    done = torchrun(tmp_path, PARTING)
+    assert done.returncode == 0, done.stderr
+    assert [(tmp_path / f"threads_{rank}").read_text() for rank in (0, 1)] == ["", ""]
+
+
 FAILING = """
 import os, sys, time
 from tests.launchers.nets import Net, trainer
