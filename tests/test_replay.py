@@ -85,11 +85,14 @@ def test_one_bad_sample_in_10_000_is_named_and_raises_again(tmp_path: Path, caps
     check_replay(path, error, refetch=True)
 
 
-def test_the_buffers_are_those_that_the_step_began_with(tmp_path: Path) -> None:
+@pytest.mark.parametrize("window", [1, 2, 4])
+def test_the_buffers_are_those_that_the_step_began_with(tmp_path: Path, window: int) -> None:
+    """In windows of two and four the batch isn't the first."""
     model = Classifier()
-    error, path = failed(model, tmp_path)
+    error, path = failed(model, tmp_path, accumulate_grad_batches=window)
     bundle = read_bundle(path)
     steps = bundle["global_step"]
+    assert window == 1 or steps % window
     assert bundle["buffers_kept"]
     assert bundle["buffers"]["layers.1.num_batches_tracked"] == steps
     twin: Any = check_replay(path, error)

@@ -231,6 +231,7 @@ def test_the_number_of_workers_may_change(tmp_path: Path, name: str, workers: in
     assert_goes_on(tmp_path, name, workers, 6, then)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
 @pytest.mark.parametrize(("name", "workers", "then"), [("shuffle", 0, 4), ("persistent", 4, 2), ("persistent", 2, 4)])
 def test_there_may_be_more_workers_than_an_epoch_has_work_for(
     tmp_path: Path, name: str, workers: int, then: int
@@ -238,6 +239,7 @@ def test_there_may_be_more_workers_than_an_epoch_has_work_for(
     assert_goes_on(tmp_path, name, workers, 6, then)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
 @pytest.mark.parametrize(
     ("name", "workers", "cut"),
     [("stream", 2, 1), ("stream", 2, 4), ("stream", 2, 6), ("stream", 4, 6), ("persistent stream", 4, 6)],
