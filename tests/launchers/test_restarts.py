@@ -16,6 +16,8 @@ attempt, rank = os.environ["TORCHELASTIC_RESTART_COUNT"], os.environ["RANK"]
 mishap = os.environ.get("MISHAP", "") if attempt == "0" else ""
 if ":" in mishap and rank == "0":
     os.environ["FAULT"] = mishap
+if os.environ.get("MISHAP") == "die" and rank == "1":
+    os.environ["TORCHELASTIC_RESTART_COUNT"] = "0"  # as on a machine that came back
 from tests.launchers.nets import Net, trainer
 
 class Own(Net):
