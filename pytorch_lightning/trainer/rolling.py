@@ -131,8 +131,12 @@ class RollingSaves:
 
     @property
     def newest_path(self) -> str | None:
-        """The newest save; None where there is none, and in other processes than the first."""
-        return None if self._store is None or not self._is_first else self._store.newest_path
+        """The newest save, once that is written; None where there is none, and in other processes than the first."""
+        if self._store is None or not self._is_first:
+            return None
+        if self._writer is not None:
+            self._writer.wait()
+        return self._store.newest_path
 
     def poll(self) -> None:
         """Hear what became of the last save."""
