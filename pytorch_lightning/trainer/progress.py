@@ -61,8 +61,8 @@ class Progress:
             self.stop_reason = ""
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything, as plain data."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """Everything, as plain data; but where state is whole no step has begun."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "steps_begun"}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what ``state_dict`` gave."""

@@ -47,7 +47,6 @@ class DataPart:
         return {
             "seed": self._seed,
             "virtual_ranks": self._nb_virtual,
-            "nb_tng_batches": self._run.nb_tng_batches,
             "sizes": self._sizes,
             "indices_crc": self._loader.crc_at(nb_done) if nb_done else None,
             "workers": self._loader.bound_to_workers,
@@ -265,6 +264,8 @@ class Saver:
                 load_part(target, state, f"{path}: {type(target).__name__}")
         for name, part in self.parts.items():
             load_part(part, checkpoint["parts"][name], f"{path}: {name}")
+        for optimizer in self.optimizers if self.run.progress.nb_optimizer_steps else ():
+            optimizer._opt_called = True  # type: ignore[attr-defined]  # or a schedule that steps first is warned of
 
 
 def load_part(target: Any, state: dict[str, Any], where: str) -> None:

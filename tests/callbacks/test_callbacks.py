@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import tqdm.std
 
 from pytorch_lightning import LightningModule
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
@@ -407,6 +408,39 @@ def test_the_bar_of_a_resumed_epoch_starts_where_it_was(tmp_path: Path, monkeypa
     quiet_trainer(tmp_path, progress_bar=True, resume=tmp_path / "x.ckpt").fit(Recorder())
     assert "2/4" in terminal.getvalue()
     assert "1/4" not in terminal.getvalue()
+
+
+@pytest.mark.parametrize("drawn", [True, False], ids=["terminal", "lines"])
+def test_the_bar_of_a_resumed_epoch_has_its_total_its_name_and_its_own_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: bool
+) -> None:
+    """Six of ten batches were trained before, and count for nothing in the rate of a batch a second."""
+    first = quiet_trainer(tmp_path, max_nb_steps=16, max_nb_epochs=9)
+    first.fit(Recorder(nb_batches=10))
+    first.save_checkpoint(tmp_path / "x.ckpt")
+    now = [1000.0]
+
+    class Slow(Recorder):
+        def on_batch_end(self) -> None:
+            now[0] += 1.0
+            if self.trainer.batch_nb == 6:
+                before.append(shown.getvalue())
+
+    shown, before = Terminal() if drawn else io.StringIO(), list[str]()
+    monkeypatch.setattr(sys, "stderr", shown)
+    monkeypatch.setattr(tqdm.std, "time", lambda: now[0])
+    monkeypatch.setattr(bar_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(bar_module, "LINE_SECONDS", 0.0)
+    options: Any = {"resume": tmp_path / "x.ckpt", "silence": ("not-shuffled", "first-save")}
+    quiet_trainer(tmp_path, progress_bar=True, max_nb_epochs=2, **options).fit(Slow(nb_batches=10))
+    if drawn:
+        assert "epoch 2:  60%" in before[0], "from the start, and not only after a batch"
+        assert re.search(r"epoch 2:  70%\|.*\| 7/10 \[00:01<00:03, +1.00batch/s", shown.getvalue())
+        assert re.search(r"epoch 2:  90%\|.*\| 9/10 \[00:03<00:01, +1.00batch/s", shown.getvalue())
+    else:
+        lines = [line for line in shown.getvalue().splitlines() if line.startswith("epoch 2: ")]
+        assert lines[0].startswith("epoch 2: 7/10 batches, 1.0 batch/s, 3 s left")
+        assert lines[2].startswith("epoch 2: 9/10 batches, 1.0 batch/s, 1 s left")
 
 
 def test_the_bar_reads_numbers_only_when_it_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

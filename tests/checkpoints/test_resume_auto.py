@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.errors import CheckpointError
 from tests.trainer.recorder import QUIET, Recorder, rows_of
 
@@ -137,6 +138,22 @@ def test_a_users_experiment_goes_on_in_its_version_and_its_new_folder_goes(tmp_p
     assert first == second
     tags = (tmp_path / "cut/mine/version_0/meta_tags.csv").read_text()
     assert "a,1" in tags
+
+
+def test_weights_in_the_folder_of_a_version_go_on_in_that_version(tmp_path: Path) -> None:
+    from test_tube import Experiment
+
+    def run(cut_at: int | None) -> ModelCheckpoint:
+        experiment = Experiment(name="mine", save_dir=tmp_path)
+        keep = ModelCheckpoint(tmp_path / f"mine/version_{experiment.version}/weights", save_top_k=2)
+        fit(tmp_path / "unused", cut_at, experiment=experiment, checkpoint_callback=keep)
+        return keep
+
+    run(5)
+    keep = run(None)
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["version_0"]
+    assert sorted(keep.kept) == [str(tmp_path / f"mine/version_0/weights/_ckpt_epoch_{n}.ckpt") for n in (1, 2)]
+    assert sorted(keep.kept) == sorted(map(str, (tmp_path / "mine/version_0/weights").iterdir()))
 
 
 def test_saves_on_another_machine_are_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

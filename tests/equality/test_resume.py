@@ -112,28 +112,6 @@ def test_saving_disturbs_nothing_and_a_file_of_a_fit_that_went_on_is_as_good(tmp
     assert differences(comparable(plain), comparable(rest)) == []
 
 
-@pytest.mark.parametrize(
-    "forget",
-    [
-        lambda saved: saved["state_dict"].update(Everything().state_dict()),
-        lambda saved: saved["optimizer_states"][0].update(state={}),
-        lambda saved: saved["lr_schedulers"][0].update(last_epoch=0),
-        lambda saved: saved["parts"]["progress"].update(global_step=0),
-        lambda saved: saved["parts"].pop("metrics"),
-        lambda saved: saved["parts"]["data"].update(seed=99, indices_crc=None),
-    ],
-    ids=["weights", "optimizer", "schedule", "progress", "metrics", "seed"],
-)
-def test_each_part_of_a_checkpoint_is_needed(tmp_path: Path, forget: Any) -> None:
-    path = tmp_path / "cut.ckpt"
-    whole = finished(tmp_path / "whole", Everything(), callbacks=[SaveAt(path, 12)])
-    saved = torch.load(path, weights_only=True)
-    forget(saved)
-    torch.save(saved, path)
-    rest = finished(tmp_path / "rest", Everything(), resume=path, callbacks=[SaveAt(tmp_path / "unused", -1)])
-    assert differences(comparable(whole), comparable(rest)) != []
-
-
 @pytest.mark.parametrize("cut", [3, 7])
 def test_a_gan_that_is_cut(tmp_path: Path, cut: int) -> None:
     whole = fit(tmp_path, Gan())
