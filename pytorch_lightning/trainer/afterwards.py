@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.checkpoints.checkpoint import Part
 from pytorch_lightning.errors import Notices
 from pytorch_lightning.loggers.logger import LoggerGroup
@@ -44,12 +43,11 @@ class Afterwards:
         config: Config,
         module: LightningModule,
         run: FitRun,
-        callbacks: Sequence[Callback],
         notices: Notices,
         state: Mapping[str, Any],
     ) -> None:
         self.module, self.seed = module, state["seed"]
-        self._config, self._run, self._callbacks, self._notices, self._state = config, run, callbacks, notices, state
+        self._config, self._run, self._notices, self._state = config, run, notices, state
 
     @property
     def optimizers(self) -> Sequence[Optimizer]:

@@ -262,7 +262,7 @@ class Trainer(ReadAttributes):
         self._nb_started = nb
         state = run_remotely(self.options, "fit", model, (), nb)
         take_state(state, model, run, self._callbacks)
-        self._plan = Afterwards(self.config, model, run, self._callbacks, self._notices, state)
+        self._plan = Afterwards(self.config, model, run, self._notices, state)
         self.interrupted = run.interrupted
         if state["exit"] is not None:
             raise signals.Stopped(state["exit"])

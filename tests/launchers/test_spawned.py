@@ -90,7 +90,9 @@ def test_after_a_fit_in_two_processes_everything_is_as_after_one_here(tmp_path: 
     for key in ("epoch", "global_step", "optimizer_states", "lr_schedulers"):
         torch.testing.assert_close(second[key], first[key], rtol=0, atol=0)
     last = tmp_path / "several" / "last.ckpt"
-    resumed = trainer(tmp_path / "resumed", experiment=False, resume=last, max_nb_epochs=7)
+    stop = EarlyStopping(min_delta=1.0, patience=2)
+    options: Any = {"experiment": False, "early_stop_callback": stop, "silence": ("absent-callbacks",)}
+    resumed = trainer(tmp_path / "resumed", resume=last, max_nb_epochs=7, **options)
     assert resumed.fit(Net()) == 1
     assert resumed.progress.state_dict() == {**there.progress.state_dict(), "seconds": resumed.progress.seconds}
 
