@@ -250,6 +250,23 @@ def test_no_flipped_bit_anywhere_in_a_file_is_read_as_another_value(tmp_path: Pa
     assert noticed > 100
 
 
+def test_a_final_save_that_the_disk_garbles_replaces_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flush = os.fsync
+
+    def garble(handle: int) -> None:
+        flush(handle)
+        for path in tmp_path.glob(".step-*.tmp"):
+            flip_a_bit(path)
+
+    with RunStore(tmp_path) as store:
+        store.write(checkpoint_at(1), 1)
+        store.write(checkpoint_at(2), 2)
+        monkeypatch.setattr(os, "fsync", garble)
+        with pytest.raises(CheckpointError, match=r"step-000000000003\.ckpt is damaged"):
+            store.write(checkpoint_at(3), 3, finished=True)
+    assert newest_step(tmp_path) == 2
+
+
 def test_a_save_of_a_newer_version_is_an_error_and_stays(tmp_path: Path) -> None:
     saved(tmp_path, 3)
     write_checkpoint({**checkpoint_at(4), "format": FORMAT + 1}, tmp_path / "step-000000000004.ckpt")

@@ -117,15 +117,38 @@ def test_an_exception_inside_a_window_costs_no_more_than_the_window(tmp_path: Pa
     same_as_undisturbed(tmp_path, configuration, lambda: Stumbling(at=0))
 
 
-def test_an_exception_after_a_step_saves_nothing_of_the_broken_window(tmp_path: Path) -> None:
-    class Breaking(Quiet):
-        def on_batch_end(self) -> None:
-            if self.global_step == 10:
-                raise ValueError("broken")
+class Breaking(Quiet):
+    """Raises once in a hook of the eleventh batch that comes after the optimizer's step."""
 
+    broken = False
+    hook = ""
+
+    def look(self, hook: str) -> None:
+        if self.broken and hook == self.hook and self.global_step == 10:
+            raise ValueError("broken")
+
+    def on_before_zero_grad(self, optimizer: Any) -> None:
+        self.look("on_before_zero_grad")
+
+
+class BreakingLater(Breaking):
+    def on_batch_end(self) -> None:
+        self.look("on_batch_end")
+
+
+@pytest.mark.parametrize(
+    ("kind", "hook"),
+    [(BreakingLater, "on_batch_end"), (Breaking, "on_before_zero_grad")],
+    ids=["batch end", "zero grad"],
+)
+def test_an_exception_after_a_step_saves_nothing_of_the_broken_window(
+    tmp_path: Path, kind: type[Breaking], hook: str
+) -> None:
+    model = type("Broken", (kind,), {"broken": True, "hook": hook})()
     with pytest.raises(ValueError, match="broken"):
-        train(str(tmp_path / "run"), configured(), Breaking())
+        train(str(tmp_path / "run"), configured(), model)
     assert steps(tmp_path / "run") == [0]
+    same_as_undisturbed(tmp_path, configured(), type("Broken", (kind,), {}))
 
 
 def test_a_validation_that_raises_costs_only_the_validation(tmp_path: Path) -> None:
@@ -147,17 +170,21 @@ def test_a_validation_that_raises_costs_only_the_validation(tmp_path: Path) -> N
 
 def test_a_save_is_made_before_a_validation_that_may_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Looking(Network):
+        saved: list[int] = []
         seen: list[list[int]] = []
 
+        def on_save_checkpoint(self, checkpoint: Any) -> None:
+            self.saved.append(checkpoint["global_step"])
+
         def validation_end(self, outputs: Any) -> Any:
-            self.seen.append(steps(tmp_path))
+            self.seen.append(list(self.saved))
             return super().validation_end(outputs)
 
     now = time.monotonic
     monkeypatch.setattr(rolling.time, "monotonic", lambda: now() * 1000)  # a second has always passed
     monkeypatch.setattr(rolling, "MOST_OF_THE_TIME", 1000.0)
-    train(str(tmp_path), configured(nb_sanity_val_steps=0), Looking(0))
-    assert len(Looking.seen) == 3
+    train(str(tmp_path), configured(nb_sanity_val_steps=0, save_every_minutes=0), Looking(0))
+    assert Looking.seen == [[0, 7], [0, 7, 14], [0, 7, 14, 21]]
 
 
 class Exploding(Quiet):

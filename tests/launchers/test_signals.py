@@ -1,5 +1,7 @@
 """A signal ends a fit where its state is whole, and nothing is lost."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import pytest
 
 from tests.launchers import program
 from tests.launchers.signalled import result_of, run, run_script, saves_of
+from tests.trainer.recorder import Recorder, quiet_trainer
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +117,18 @@ def test_a_signal_that_comes_when_training_is_complete_has_its_usual_effect(tmp_
     code, said = run(tmp_path, send=("end", 0, "self", ["SIGTERM"]), resume="auto")
     assert code == -15, said
     assert saves_of(tmp_path) == ["step-000000000027.ckpt"]
+
+
+def test_a_signal_that_the_program_ignores_stays_ignored(tmp_path: Path) -> None:
+    """As that of a terminal that is closed is under nohup."""
+
+    class Signalled(Recorder):
+        def on_batch_end(self) -> None:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        assert quiet_trainer(tmp_path).fit(Signalled()) == 1
+        assert signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGUSR1, before)
