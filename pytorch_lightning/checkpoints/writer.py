@@ -47,7 +47,7 @@ class Writer:
         which is always waited for. Checksums of ``module_state`` are stored with it, as ``parts['checksums']``.
         """
         if wait or finished:
-            self._join()
+            self.wait()
             if isinstance(self._outcome, BaseException):
                 self._notices.report(str(self._outcome))
             self._outcome = None
@@ -73,7 +73,7 @@ class Writer:
         """
         if self._outcome is None:
             return None
-        self._join()
+        self.wait()
         outcome, self._outcome = self._outcome, None
         if isinstance(outcome, BaseException):
             self._nb_failures += 1
@@ -85,7 +85,7 @@ class Writer:
 
     def flush(self) -> Written | None:
         """Wait for the save in flight, then ``poll``."""
-        self._join()
+        self.wait()
         return self.poll()
 
     def close(self) -> None:
@@ -95,7 +95,8 @@ class Writer:
         finally:
             self._snapshot.release()
 
-    def _join(self) -> None:
+    def wait(self) -> None:
+        """Wait for the save in flight; what became of it is still to be heard."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None

@@ -104,7 +104,9 @@ class RollingSaves:
 
     @property
     def newest_path(self) -> str | None:
-        """The newest save; None where there is none, and in other processes than the first."""
+        """The newest save, once that is written; None where there is none, and in other processes than the first."""
+        if self._writer is not None:
+            self._writer.wait()
         return None if self._store is None else self._store.newest_path
 
     def poll(self) -> None:

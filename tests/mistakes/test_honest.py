@@ -239,7 +239,9 @@ def test_everything_after_a_fit_gets_no_message(tmp_path: Path, capsys: pytest.C
     trainer.test(ckpt="best")
     trainer.predict(dataloader=[torch.ones(2, 2)])
     trainer.save_checkpoint(tmp_path / "a.ckpt")
-    trainer_in(tmp_path, resume=tmp_path / "a.ckpt", max_nb_epochs=2, silence=("first-save",)).fit(Honest())
+    trainer_in(tmp_path, resume=tmp_path / "a.ckpt", max_nb_epochs=2, silence=("first-save", "absent-callbacks")).fit(
+        Honest()
+    )
     loaded = Honest.load_from_checkpoint(keep.best_path or "")
     trainer_in(tmp_path).test(loaded)
     trainer_in(tmp_path).test(planted(tng_dataloader=loads(lambda self: None)))
