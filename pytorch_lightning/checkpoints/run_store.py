@@ -215,7 +215,7 @@ class RunStore:
         later = [other for other in saves if step_of(other) != step_of(name)][: self._keep - 1]
         old = saves + saves_in(names, DAMAGED) if finished else [other for other in saves if other not in later]
         for other in reversed(old):
-            fault("store.prune")
+            fault("store.replace") if finished else fault("store.prune")
             with contextlib.suppress(OSError):
                 self._files.remove(other)
 

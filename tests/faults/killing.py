@@ -171,8 +171,8 @@ POINTS = {
     "fit.begin": 1, "batch.run": 20, "update.begin": 20, "update.end": 20, "epoch.trained": 3, "epoch.end": 3,
     "validation.begin": 3, "validation.batch": 12, "validation.run": 3, "validation.end": 3, "rolling.save": 8,
     "writer.copy": 8, "writer.copied": 8, "writer.thread": 8, "write.begin": 8, "write.written": 8, "write.synced": 8,
-    "write.renamed": 8, "write.durable": 8, "store.prune": 6, "store.done": 8, "rows.rewritten": 3, "rows.columns": 8,
-    "rows.written": 8, "fit.last": 1, "fit.end": 1,
+    "write.renamed": 8, "write.durable": 8, "store.prune": 4, "store.replace": 2, "store.done": 8,
+    "rows.rewritten": 3, "rows.columns": 8, "rows.written": 8, "fit.last": 1, "fit.end": 1,
 }  # fmt: skip
 """Every point on the way of one process, and about how often it is visited."""
 

@@ -21,8 +21,8 @@ POINTS_OF_ALL_RUNS = [
     ("plain", "write.begin:4:cut=20000"),  # in the middle of the bytes
     ("plain", "write.synced:3"),
     ("plain", "write.renamed:4"),
-    ("plain", "store.prune:2"),
-    ("plain", "store.prune:6"),  # the final save replaces the others
+    ("plain", "store.prune:1"),
+    ("plain", "store.replace:1"),  # the final save replaces the others
     ("plain", "fit.end:1"),
     ("plain", "rows.columns:2"),
     ("plain", "rows.written:4"),

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ class Sender:
         for name in self.signals:
             if self.to == "group":
                 os.killpg(0, getattr(signal, name))
+            elif self.to == "group, from outside":  # workers obey the process that trains
+                subprocess.run(["kill", "-s", name.removeprefix("SIG"), "--", f"-{os.getpgid(0)}"])
             else:
                 os.kill(os.getppid() if self.to == "parent" else os.getpid(), getattr(signal, name))
 

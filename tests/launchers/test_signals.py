@@ -45,6 +45,16 @@ def test_workers_of_loaders_survive_what_the_whole_group_gets(
         assert program.outcome(folder) == undisturbed
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_workers_make_the_rest_of_a_window_after_a_signal(tmp_path: Path, name: str) -> None:
+    """More batches than it had ahead: nine, of which the first is trained on. A forked one has handlers anyway."""
+    options: dict[str, Any] = {"workers": 1, "context": "spawn", "nb_sanity_val_steps": 0}
+    code, said = run_script(
+        tmp_path, send=("step", 0, "group, from outside", [name]), accumulate_grad_batches=9, **options
+    )
+    assert (code, "orker" in said, "(global_step 9)" in said) == (75, False, True), said
+
+
 def test_a_signal_in_the_last_step_of_an_epoch_leaves_its_validation_to_the_next_fit(
     tmp_path: Path, undisturbed: Any
 ) -> None:
