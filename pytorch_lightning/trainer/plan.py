@@ -87,7 +87,6 @@ def _plan_fit(
     epoch_schedules = EpochSchedules(basis.schedules)
     saver = _plan_saver(config, module, run, callbacks, basis, epoch_schedules)
     continued = basis.continued
-    checks.agree_on_folders(config, strategy.processes)
     _begin_or_restore(config, run, callbacks, saver, continued)
     if strategy.processes.is_first:
         checks.make_folders(config)  # from here on: a start that fails leaves none behind

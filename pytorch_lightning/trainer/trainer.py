@@ -335,6 +335,7 @@ class Trainer(ReadAttributes):
         strategy = self._strategy = choose_strategy(self.config, self._notices, problems)
         processes = strategy.processes
         run.alone = processes.nb == 1
+        checks.agree_on_folders(self.config, processes)
         return strategy, tuple(c for c in self._callbacks if processes.is_first or not c.only_first)
 
     def _watched(self, strategy: Strategy) -> contextlib.AbstractContextManager[Any]:
