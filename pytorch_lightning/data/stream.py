@@ -149,6 +149,12 @@ class StreamLoader(ReplayableLoader):
             }
 
     def load_own(self, state: dict[str, Any]) -> None:
+        loader, sampler = self._loader, getattr(self._loader, "sampler", None)
+        if self.keeps_state and getattr(loader, "persistent_workers", False) and not hasattr(sampler, "state_dict"):
+            raise FitError(
+                f"the order that {type(loader).__name__} would give isn't known: it keeps its workers from one epoch to"
+                f" the next, and its {type(sampler).__name__} has no state_dict. Train with persistent_workers=False."
+            )
         self._loaded = state if self.keeps_state else None
 
     def _go_on(self, loaded: dict[str, Any]) -> int:

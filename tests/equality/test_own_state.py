@@ -240,6 +240,19 @@ def test_it_goes_on_with_every_option_that_counts_batches(tmp_path: Path, kind: 
         assert differences(whole, trained(tmp_path / "rest", kind(), resume=path, **options)) == []
 
 
+class Persistent(Remembering):
+    def __init__(self) -> None:
+        DataLoader.__init__(self, DATA, batch_size=SIZE, num_workers=1, persistent_workers=True)
+        self.own, self.fetched = torch.Generator(), []
+        self.pass_, self.waiting, self.given = None, False, None
+
+
+def test_an_order_that_workers_keep_to_themselves_is_refused(tmp_path: Path) -> None:
+    trained(tmp_path / "first", Persistent(), callbacks=[SaveAt(tmp_path / "cut.ckpt", 6)])
+    with pytest.raises(FitError, match=r"SequentialSampler has no state_dict. Train with persistent_workers=False"):
+        trained(tmp_path / "rest", Persistent(), resume=tmp_path / "cut.ckpt")
+
+
 class Failing(Trained):
     def on_epoch_start(self) -> None:
         if self.current_epoch == 1:
