@@ -167,7 +167,7 @@ def killed_at(tmp_path: Path, fault: str, newest: int, in_thread: bool = False, 
 
 def test_a_kill_while_the_final_save_replaces_the_others_leaves_it(tmp_path: Path) -> None:
     ended = warm.run(
-        save_each_step, str(tmp_path / "run"), 2, finish=True, fault="store.prune:1", output=tmp_path / "said"
+        save_each_step, str(tmp_path / "run"), 2, finish=True, fault="store.replace:1", output=tmp_path / "said"
     )
     assert ended.code == -signal.SIGKILL
     with RunStore(tmp_path / "run") as store:
