@@ -99,7 +99,8 @@ def targets_table(summary: Mapping[str, Any]) -> list[str]:
     for v in found:
         numbers = f"{v['target']:.3g} {v['unit']}".strip(), f"{v['measured']:.3g} {v['unit']}".strip()
         lines.append(f"| {v['workload']} | {v['what']} | {' | '.join(numbers)} | {'yes' if v['met'] else '**no**'} |")
-    return [*lines, ""]
+    missed = [f"- {v['workload']}: {v['why']}." for v in found if v["why"] and not v["met"]]
+    return [*lines, "", *missed, *([""] if missed else [])]
 
 
 def _cell(value: Mapping[str, float] | None, digits: int = 0) -> str:

@@ -16,6 +16,14 @@ class Target:
     unit: str
     most: float
     measured: Callable[[Summary], float]
+    why: str = ""
+    """What stands against it, where that is known."""
+
+
+SEEDING = (
+    "about 18 us of it seed the random streams of torch, numpy and python before each step, which is why any step can"
+    " be done again by itself; 5 us are a tenth of the row that is written each ten steps"
+)
 
 
 def _ours(workload: str, key: str) -> Callable[[Summary], float]:
@@ -28,7 +36,7 @@ def _more(workload: str, than: str, each: int = 1) -> Callable[[Summary], float]
 
 
 TARGETS = [
-    Target("W1list", "over lean", "us a step", 20, _ours("W1list", "cpu_over")),
+    Target("W1list", "over lean", "us a step", 20, _ours("W1list", "cpu_over"), SEEDING),
     Target("PROG1", "the first logged value", "us", 5, _more("PROG1", "W1list")),
     Target("PROG11", "each further one", "us", 2, _more("PROG11", "PROG1", 10)),
     Target("PROG50", "50 values over one", "us", 100, _more("PROG50", "PROG1")),
@@ -56,5 +64,7 @@ def verdicts(summary: Summary) -> list[dict[str, Any]]:
         except KeyError:
             continue
         entry = {"workload": target.workload, "what": target.what, "unit": target.unit}
-        found.append({**entry, "target": target.most, "measured": value, "met": value <= target.most})
+        found.append(
+            {**entry, "target": target.most, "measured": value, "met": value <= target.most, "why": target.why}
+        )
     return found

@@ -94,25 +94,19 @@ def W4(nb: int) -> None:
 
 
 def CK(nb: int) -> dict[str, float]:
-    """Milliseconds that the loop, from its first to its last step, takes more for each durable save."""
-
-    def run(folder: str | None) -> float:
-        net = w.ck_network()
-        optimizer = torch.optim.Adam(net.parameters())
-        start = now = time.perf_counter()
+    """Milliseconds that the loop stands still for a durable save."""
+    net, starts = w.ck_network(), []
+    optimizer = torch.optim.Adam(net.parameters())
+    with tempfile.TemporaryDirectory() as folder:
         for n, x in enumerate(w.ck_batches(nb)):
-            if folder is not None and n and n % 10 == 0:
+            if n and n % 10 == 0:
                 path = Path(folder, "kept.pt")
                 torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict()}, f"{path}.part")
                 with open(f"{path}.part", "rb") as file:
                     os.fsync(file.fileno())
                 os.replace(f"{path}.part", path)
-            now = time.perf_counter()
+            starts.append(time.perf_counter())
             optimizer.zero_grad()
             net(x).pow(2).mean().backward()
             optimizer.step()
-        return now - start
-
-    plain = run(None)
-    with tempfile.TemporaryDirectory() as folder:
-        return {"value": (run(folder) - plain) / max(1, (nb - 1) // 10) * 1000}
+    return w.stall(starts)

@@ -156,6 +156,17 @@ def numbers(place: Place) -> Any:
 
 
 @case
+def small_sets(place: Place) -> Any:
+    """validate and predict on 1 to 17 samples: fewer batches than processes, and all remainders."""
+    model, found = make(models.Small), {}
+    trainer = place.trainer(virtual_ranks=None)
+    for nb in range(1, 18):
+        model.nb_val = nb
+        found[nb] = {**trainer.validate(model), "predicted": torch.cat(trainer.predict(model, model.val_dataloader))}
+    return found
+
+
+@case
 def rows(place: Place) -> Any:
     """What is written to the log."""
     folder = place.path("rows")

@@ -63,6 +63,14 @@ class Net(LightningModule):
         return DataLoader(data(41, 2), batch_size=8)
 
 
+class Small(Net):
+    """Evaluated on few samples, two in a batch."""
+
+    @property
+    def val_dataloader(self) -> Any:
+        return DataLoader(data(self.nb_val, 1), batch_size=2)
+
+
 class Sgd(Net):
     optimizer = staticmethod(lambda parameters: torch.optim.SGD(parameters, 0.05, momentum=0.9))
 

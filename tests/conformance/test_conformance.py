@@ -154,6 +154,16 @@ def test_validate_test_and_predict_give_the_numbers_of_one_process(results: Resu
         assert_close(one["untouched"], alone["untouched"], rtol=0.0, atol=0.0)
 
 
+@pytest.mark.parametrize("nb", [2, 3, 4])
+@pytest.mark.parametrize("strategy", SHARED)
+def test_few_samples_give_the_numbers_of_one_process_in_any_number(results: Results, strategy: str, nb: int) -> None:
+    alone = results("small_sets", "None", 1)
+    assert [alone[n]["nb_val"] for n in alone] == list(range(1, 18))
+    for one in results.everybodys("small_sets", strategy, nb):
+        for n in alone:
+            assert_close(one[n], alone[n], rtol=0.0, atol=0.0)
+
+
 @pytest.mark.parametrize("strategy", SHARED)
 def test_without_gathering_numbers_are_averaged_by_batches(results: Results, strategy: str) -> None:
     alone, found = results("not_gathered", "None", 1), results.everybodys("not_gathered", strategy, 2)

@@ -19,7 +19,7 @@ from tests.conformance.cases import CASES, ELASTIC, FITS, SHARED, Place, fit
 dist: Any = distributed
 mp: Any = multiprocessing
 
-GROUPS = ((1, False), (4, False), (2, False), (1, True))
+GROUPS = ((1, False), (4, False), (3, False), (2, False), (1, True))
 """The groups of processes, and whether they only go on from what those before them wrote."""
 
 Jobs = dict[tuple[str, str, int], Callable[[], Any]]
@@ -31,6 +31,11 @@ def jobs_of(nb: int, folder: str, after: bool) -> Jobs:
     jobs: Jobs = {}
     names = [None, *SHARED] if nb == 1 else SHARED
     for backend in names:
+        if nb > 2:
+            place = Place(backend, nb, nb, folder, str(backend))
+            jobs["small_sets", str(backend), 2] = lambda p=place: CASES["small_sets"](p)
+        if nb == 3:
+            continue
         if nb < 4:
             place = Place(backend, nb, 2, folder, str(backend))
             for name, (kind, options) in FITS.items():
