@@ -15,7 +15,15 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.checkpoints.sharded import MANIFEST, Cut, is_sharded, read_sharded, verify_sharded, write_sharded
+from pytorch_lightning.checkpoints.sharded import (
+    MANIFEST,
+    Cut,
+    is_sharded,
+    own_part,
+    read_sharded,
+    verify_sharded,
+    write_any,
+)
 from pytorch_lightning.checkpoints.snapshot import nb_bytes
 from pytorch_lightning.checkpoints.store import (
     DamagedCheckpoint,
@@ -78,17 +86,14 @@ class LocalFolder:
 
         Every process calls it where each has a part of the ``checkpoint``; ``name`` is then a new one.
         """
-        mine = checkpoint.pieces if isinstance(checkpoint, Cut) and not processes.is_first else checkpoint
-        needed = sum(processes.gather(nb_bytes(mine)))
+        needed = sum(processes.gather(nb_bytes(own_part(checkpoint, processes))))
         free = processes.from_first(shutil.disk_usage(self._path).free if processes.is_first else 0)
         if needed > free:
             raise CheckpointError(
                 f"{self._path / name} can't be written: it needs {megabytes(needed)} and {megabytes(free)} are free."
                 " The disk is full. Older saves are untouched. Free some space."
             )
-        if isinstance(checkpoint, Cut):
-            return write_sharded(checkpoint, self._path / name, processes)
-        return write_checkpoint(checkpoint, self._path / name).stat().st_size
+        return write_any(checkpoint, self._path / name, processes)
 
     def read(self, name: str) -> dict[str, Any]:
         """A save, verified. Raises ``DamagedCheckpoint`` where its bytes changed."""

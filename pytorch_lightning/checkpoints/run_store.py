@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from pytorch_lightning.checkpoints.checkpoint import upgrade
 from pytorch_lightning.checkpoints.folders import open_folder
-from pytorch_lightning.checkpoints.sharded import Cut
+from pytorch_lightning.checkpoints.sharded import Cut, is_cut, with_part
 from pytorch_lightning.checkpoints.store import DamagedCheckpoint
 from pytorch_lightning.errors import CheckpointError, MisconfigurationException, Notices, Problem
 from pytorch_lightning.faults import fault
@@ -46,13 +46,6 @@ def position_of(checkpoint: dict[str, Any]) -> Position:
         run.get("id", ""),
         run.get("job"),
     )
-
-
-def with_part(checkpoint: dict[str, Any] | Cut, name: str, part: Any) -> dict[str, Any] | Cut:
-    """``checkpoint`` with one part more."""
-    if isinstance(checkpoint, Cut):
-        return Cut({**checkpoint[0], "parts": {**checkpoint[0]["parts"], name: part}}, checkpoint.pieces)
-    return {**checkpoint, "parts": {**checkpoint["parts"], name: part}}
 
 
 class Saved(NamedTuple):
@@ -191,7 +184,7 @@ class RunStore:
         Every process calls it where each has a part of the ``checkpoint``. Raises ``CheckpointError`` where it can't
         be written; those before it are then untouched.
         """
-        start, name = time.monotonic(), processes.from_first(self._name_of(step, isinstance(checkpoint, Cut)))
+        start, name = time.monotonic(), processes.from_first(self._name_of(step, is_cut(checkpoint)))
         checkpoint = with_part(checkpoint, "run", {"id": self.run_id, "finished": finished, "job": self._job})
         size = self._files.write(checkpoint, name, processes)
         if processes.is_first:
@@ -202,10 +195,10 @@ class RunStore:
         self.newest_path = f"{self.folder}/{name}"
         return Written(self.newest_path, size, time.monotonic() - start)
 
-    def _name_of(self, step: int, is_cut: bool) -> str:
+    def _name_of(self, step: int, as_folder: bool) -> str:
         """A file takes the place of another at once; where one of them is a folder, the new one gets a number."""
         there = next((name for name in saves_in(self._files.names()) if step_of(name) == step), None)
-        if there is None or not (is_cut or self._files.is_folder(there)):
+        if there is None or not (as_folder or self._files.is_folder(there)):
             return there or f"step-{step:012d}.ckpt"
         return f"step-{step:012d}.{_order_of(there)[1] + 1}.ckpt"
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -59,8 +59,41 @@ def cut(data: dict[str, Any], processes: Processes) -> Cut:
     return Cut(_replaced(data, take), pieces)
 
 
+def is_cut(checkpoint: Any) -> bool:
+    """Whether each process holds a part of it, so that it becomes a folder."""
+    return isinstance(checkpoint, Cut)
+
+
+def own_part(checkpoint: dict[str, Any] | Cut, processes: Processes) -> Any:
+    """What this process writes of ``checkpoint``."""
+    return checkpoint.pieces if isinstance(checkpoint, Cut) and not processes.is_first else checkpoint
+
+
+def with_part(checkpoint: dict[str, Any] | Cut, name: str, part: Any) -> dict[str, Any] | Cut:
+    """``checkpoint`` with one part more."""
+    if isinstance(checkpoint, Cut):
+        return Cut(_with_part(checkpoint.checkpoint, name, part), checkpoint.pieces)
+    return _with_part(checkpoint, name, part)
+
+
+def _with_part(checkpoint: dict[str, Any], name: str, part: Any) -> dict[str, Any]:
+    return {**checkpoint, "parts": {**checkpoint["parts"], name: part}}
+
+
+def write_any(checkpoint: dict[str, Any] | Cut, path: Path, processes: Processes) -> int:
+    """Write ``checkpoint`` to ``path``, as one file or as a folder of pieces; returns its size in bytes."""
+    if isinstance(checkpoint, Cut):
+        return write_sharded(checkpoint, path, processes)
+    return write_checkpoint(checkpoint, path).stat().st_size
+
+
+def checksums_of(state: Mapping[str, Any] | Cut, processes: Processes) -> dict[str, Any]:
+    """``state_checksums``; those of a tensor that is cut up are a list of (offset, shape, checksum) of its pieces."""
+    return piece_checksums(state, processes) if isinstance(state, Cut) else state_checksums(state)
+
+
 def piece_checksums(state: Cut, processes: Processes) -> dict[str, Any]:
-    """``state_checksums`` of a state that is cut up; those of pieces are lists of (offset, shape, checksum)."""
+    """``checksums_of`` a state that is cut up."""
     found: dict[str, Any] = {k: v for k, v in state_checksums(state.checkpoint).items() if not _is_shape(state, k)}
     own = {k: (p.offset, tuple(p.values.shape), checksum(p.values)) for k, p in state.pieces.items()}
     for theirs in processes.gather(own):

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pytorch_lightning.checkpoints.folders import megabytes
-from pytorch_lightning.checkpoints.run_store import RunStore, Written, with_part
-from pytorch_lightning.checkpoints.sharded import Cut, piece_checksums
-from pytorch_lightning.checkpoints.snapshot import Snapshot, state_checksums
+from pytorch_lightning.checkpoints.run_store import RunStore, Written
+from pytorch_lightning.checkpoints.sharded import Cut, checksums_of, with_part
+from pytorch_lightning.checkpoints.snapshot import Snapshot
 from pytorch_lightning.errors import CheckpointError, Notices
 from pytorch_lightning.faults import fault
 from pytorch_lightning.processes import ALONE, Processes
@@ -65,8 +65,7 @@ class Writer:
             self.nb_skipped += 1
             return False
         fault("writer.copy")
-        plain = dict(module_state) if isinstance(module_state, Mapping) else module_state
-        copies = self._snapshot.take((checkpoint, plain))
+        copies = self._snapshot.take((checkpoint, module_state))
         fault("writer.copied")
         # not a daemon: a program that ends meanwhile ends after the save
         self._thread = threading.Thread(target=self._run, args=(*copies, step), name="checkpoint-writer")
@@ -139,8 +138,6 @@ class Writer:
         step: int,
         finished: bool,
     ) -> Written:
-        if isinstance(module_state, Cut):
-            checkpoint = with_part(checkpoint, "checksums", piece_checksums(module_state, self._processes))
-        elif module_state is not None:
-            checkpoint = with_part(checkpoint, "checksums", state_checksums(module_state))
+        if module_state is not None:
+            checkpoint = with_part(checkpoint, "checksums", checksums_of(module_state, self._processes))
         return self._store.write(checkpoint, step, finished, self._processes)

@@ -169,7 +169,7 @@ class RollingSaves:
             checkpoint = cut(self._saver.checkpoint(whole=False), processes)
             state = cut(dict(module.state_dict()), processes)
         else:
-            checkpoint, state = self._saver.checkpoint(), self._saver.strategy.whole(module.state_dict())
+            checkpoint, state = self._saver.checkpoint(), dict(self._saver.strategy.whole(module.state_dict()))
         if in_pieces or self._is_first:
             fault("rolling.save")
             writer.save(checkpoint, step, wait=wait, finished=finished, module_state=state)
