@@ -1,6 +1,6 @@
 """Instructions a step, counted by callgrind: they don't depend on how busy the machine is.
 
-``python -m benchmarks.instructions CONTESTANT WORKLOAD BATCHES`` is what runs under it.
+``python -m benchmarks.instructions CONTESTANT WORKLOAD`` is what runs under it.
 """
 
 import importlib
@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +20,40 @@ WORKLOADS = ("W1", "W1list")
 
 def per_step(name: str, workload: str, python: str) -> dict[str, Any]:
     """Instructions of one step of a contestant: what 120 batches take more than 20, divided by 100."""
-    if shutil.which("valgrind") is None:
+    if shutil.which("valgrind") is None or shutil.which("callgrind_control") is None:
         return {"skipped": "valgrind isn't installed"}
-    counts = []
-    for nb in (FEW, MANY):
-        command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", python]
+    with tempfile.TemporaryDirectory() as folder:
+        # nothing is counted, and little time lost, until the contestant is about to run
+        command = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={folder}/out", python]
         done = subprocess.run(
-            [*command, "-m", "benchmarks.instructions", name, workload, str(nb)],
+            [*command, "-m", "benchmarks.instructions", name, workload],
             cwd=ROOT,
             capture_output=True,
             text=True,
             env={**os.environ, "PYTHONHASHSEED": "0", "KERAS_BACKEND": "torch"},
         )
-        found = re.search(r"Collected : (\d+)", done.stderr)
-        if done.returncode or found is None:
+        if done.returncode:
             return {"skipped": "\n".join(done.stderr.strip().splitlines()[-1:])}
-        counts.append(int(found[1]))
-    return {"instructions": (counts[1] - counts[0]) / (MANY - FEW)}
+        few, many = (_total(Path(folder, f"out.{number}")) for number in (1, 2))
+    return {"instructions": (many - few) / (MANY - FEW)}
+
+
+def _total(dump: Path) -> int:
+    found = re.search(r"^totals: (\d+)", dump.read_text(), re.MULTILINE)
+    assert found is not None, dump
+    return int(found[1])
+
+
+def _control(*options: str) -> None:
+    subprocess.run(["callgrind_control", *options, str(os.getpid())], check=True, stdout=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":
-    contestant = importlib.import_module(f"benchmarks.contestants.{sys.argv[1]}")
-    getattr(contestant, sys.argv[2])(int(sys.argv[3]))
+    run = getattr(importlib.import_module(f"benchmarks.contestants.{sys.argv[1]}"), sys.argv[2])
+    run(FEW)  # what is loaded and chosen once
+    for nb in (FEW, MANY):
+        _control("-z")
+        _control("-i", "on")
+        run(nb)
+        _control("-i", "off")
+        _control("-d")

@@ -212,9 +212,14 @@ def test_few_frames_lie_between_fit_and_training_step(tmp_path: Path) -> None:
 )
 def test_a_batch_costs_few_calls(tmp_path: Path, options: dict[str, Any]) -> None:
     few, many = Counter[str](), Counter[str]()
-    counted_fit(20, few, tmp_path, **options)
-    counted_fit(120, many, tmp_path, **options)
-    per_batch = {name: (n - few[name]) / 100 for name, n in many.items() if n != few[name]}
+    counted_fit(20, few, tmp_path / "few", **options)
+    counted_fit(120, many, tmp_path / "many", **options)
+    # the timers are called in one window of 50
+    per_batch = {
+        name: (n - few[name]) / 100
+        for name, n in many.items()
+        if n != few[name] and not name.startswith(("Timings.sampling", "Timings.timed", "Timings._s"))
+    }
     assert sum(per_batch.values()) <= MOST_CALLS + 1e-9, per_batch
 
 

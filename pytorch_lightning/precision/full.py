@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from pytorch_lightning.precision.direct_step import direct_step
 from pytorch_lightning.precision.precision import Precision
 
 DTYPES = {"32": None, "64": torch.float64, "bf16-true": torch.bfloat16, "16-true": torch.float16}
@@ -29,9 +30,10 @@ class Full(Precision):
         pass
 
     def step_function(self, optimizer: Optimizer) -> Callable[[Callable[[], Any] | None], Any]:
+        step = direct_step(optimizer)
         if "closure" not in signature(optimizer.step).parameters:
-            return lambda _: optimizer.step()
-        return optimizer.step
+            return lambda _: step()
+        return step
 
     def update(self) -> None:
         pass
