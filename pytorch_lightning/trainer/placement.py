@@ -104,9 +104,9 @@ def plan_share(config: Config, saved: dict[str, Any] | None, processes: Processe
             f"virtual_ranks={config.virtual_ranks}, and the run that is continued has {nb_virtual}. Leave it out."
         )
     if nb_virtual % processes.nb:
-        allowed = ", ".join(str(n) for n in range(1, nb_virtual + 1) if nb_virtual % n == 0)
+        allowed = " or ".join(str(n) for n in range(1, nb_virtual + 1) if nb_virtual % n == 0)
         raise MisconfigurationException(
             f"{processes.nb} processes can't share {nb_virtual} virtual ranks evenly. Start {allowed} processes"
-            + (", or pass virtual_ranks." if before is None else ".")
+            + (", or pass another virtual_ranks." if before is None else ", as this run began with so many.")
         )
     return share_of(nb_virtual, processes)

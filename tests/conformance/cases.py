@@ -267,6 +267,25 @@ def pieces(place: Place) -> Any:
 
 
 @case
+def waiting(place: Place) -> Any:
+    """A rolling save of a moment when gradients wait for a later step, gone on from as above."""
+    callback = SavesOnce(place.path("waiting"))
+    if not callback.folder.exists():  # this place's turn comes twice
+        trainer = place.trainer(
+            callbacks=[callback], default_save_path=place.path("waiting-runs"), save_every_nb_batches=1000
+        )
+        callback.trainer = trainer
+        trainer.fit(make(models.Waits))
+    found = {}
+    for written in sorted(Path(place.folder).glob("*-waiting/step-*")):
+        other = make(models.Waits)
+        trainer = place.trainer(resume=written, virtual_ranks=None)
+        trainer.fit(other)
+        found[written.parent.name] = outcome(other, trainer)
+    return found
+
+
+@case
 def half_written(place: Place) -> Any:
     """Pieces that the last process can't write: the others are told."""
     trainer = place.trainer(max_nb_epochs=1)

@@ -1,5 +1,6 @@
 """One program runs all cases; the tests look at what it wrote."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,7 @@ class Results:
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     folder = tmp_path_factory.mktemp("conformance")
     program = [sys.executable, "-W", "error", "-m", "tests.conformance.worker", str(folder)]
-    ran = subprocess.run(program, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=400)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    ran = subprocess.run(program, capture_output=True, text=True, cwd=folder, env=environment, timeout=400)
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-6000:]
     return Results(folder)

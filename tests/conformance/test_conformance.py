@@ -312,6 +312,17 @@ def test_pieces_are_gone_on_from_by_other_numbers_of_processes(results: Results,
                 assert_close(again["weights"], four["weights"], rtol=0.0, atol=1e-6)
 
 
+def test_gradients_that_wait_are_in_files_and_pieces(results: Results) -> None:
+    whole = results("waits", "None", 1)
+    places = [*results.everybodys("waiting", "fsdp", 2), results("waiting", "None", 1, after=True)]
+    written = {"None-1-2-waiting", "ddp-2-2-waiting", "fsdp-2-2-waiting"}
+    assert written <= set(places[0]) and written <= set(places[-1])
+    for found in places:
+        for again in found.values():
+            assert same_weights(again, whole)
+            assert again["steps"] == whole["steps"]
+
+
 @pytest.mark.parametrize("strategy", SHARED)
 def test_where_one_process_cannot_write_its_piece_all_are_told(results: Results, strategy: str) -> None:
     for told, there in results.everybodys("half_written", strategy, 2):

@@ -277,6 +277,24 @@ def test_rolling_saves_hold_its_place(tmp_path: Path, kind: Any) -> None:
     assert differences(whole, trained(tmp_path / "auto", kind(), resume="auto")) == []
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_hooks_draw_is_the_same_with_a_save_as_without(tmp_path: Path, kind: Any) -> None:
+    class Drawing(Trained):
+        def on_epoch_start(self) -> None:
+            drawn.append((torch.rand(()).item(), np.random.rand()))
+
+    def drawn_with(**options: Any) -> list[Any]:
+        drawn.clear()
+        torch.manual_seed(3)
+        silence = ("not-shuffled", "no-validation", "own-state")
+        quiet_trainer(tmp_path, max_nb_epochs=3, silence=silence, **options).fit(Drawing(kind()))
+        return list(drawn)
+
+    drawn: list[Any] = []
+    between = SaveAt(tmp_path / "cut.ckpt", 4)  # the loader is asked for its state between two epochs
+    assert drawn_with(callbacks=[between]) == drawn_with()
+
+
 def test_it_is_said_once_that_its_order_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trained(tmp_path, Remembering(), silence=("not-shuffled", "no-validation"))
     said = capsys.readouterr().err

@@ -178,6 +178,22 @@ def test_several_machines_are_not_started_from_here(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_virtual_ranks_that_processes_cannot_share_evenly_are_refused(tmp_path: Path) -> None:
+    uneven = r"^2 processes can't share 3 virtual ranks evenly\. Start 1 or 3 processes, "
+    with pytest.raises(MisconfigurationException, match=uneven + "or pass another virtual_ranks"):
+        trainer(tmp_path, nb_processes=2, virtual_ranks=3).fit(Net())
+    path = tmp_path / "begun.ckpt"
+    begun = trainer(tmp_path, virtual_ranks=3, max_nb_epochs=1)
+    begun.fit(Net())
+    begun.save_checkpoint(path)
+    with pytest.raises(MisconfigurationException, match=uneven + "as this run began with so many"):
+        trainer(tmp_path, nb_processes=2, resume=path).fit(Net())
+    with pytest.raises(MisconfigurationException, match=r"virtual_ranks=2, and the run that is continued has 3"):
+        trainer(tmp_path, virtual_ranks=2, resume=path).fit(Net())
+    again = Net()
+    assert trainer(tmp_path, resume=path).fit(again) == 1
+
+
 # ------------------------------------------------------------------ how a program is started
 PROGRAM = """
 import sys
