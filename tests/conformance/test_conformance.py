@@ -316,7 +316,8 @@ def test_gradients_that_wait_are_in_files_and_pieces(results: Results) -> None:
     whole = results("waits", "None", 1)
     places = [*results.everybodys("waiting", "fsdp", 2), results("waiting", "None", 1, after=True)]
     written = {"None-1-2-waiting", "ddp-2-2-waiting", "fsdp-2-2-waiting"}
-    assert written <= set(places[0]) and written <= set(places[-1])
+    assert written <= set(places[0])
+    assert written <= set(places[-1])
     for found in places:
         for again in found.values():
             assert same_weights(again, whole)

@@ -47,7 +47,8 @@ def jobs_of(nb: int, folder: str, after: bool) -> Jobs:
                     continue
                 jobs[name, str(backend), 2] = lambda p=place, f=function: f(p)
         if after:
-            jobs = {key: job for key, job in jobs.items() if key[0] in ("resumed", "pieces", "waiting") and key[1] == "None"}
+            going_on = ("resumed", "pieces", "waiting")
+            jobs = {key: job for key, job in jobs.items() if key[0] in going_on and key[1] == "None"}
             continue
         four = Place(backend, nb, 4, folder, str(backend))
         for name, (kind, options) in ELASTIC.items():
