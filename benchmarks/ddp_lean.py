@@ -3,6 +3,7 @@
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import torch
@@ -23,10 +24,14 @@ def main(nb: int, folder: str) -> None:
     sampler = DistributedSampler(w.w2_data(max(1, nb // w.W2_EPOCHS)))
     validation = DistributedSampler(w.w2_data(w.W2_VALIDATION), shuffle=False)
     optimizer = torch.optim.Adam(net.parameters())
+    nb_steps, start = 0, 0.0
     for epoch in range(w.W2_EPOCHS):
         sampler.set_epoch(epoch)
         net.train()
         for x, y in DataLoader(sampler.dataset, batch_size=256, sampler=sampler):
+            if nb_steps == nb // 10:
+                start = time.perf_counter()
+            nb_steps += 1
             optimizer.zero_grad()
             nn.functional.cross_entropy(net(x), y).backward()
             optimizer.step()
@@ -41,6 +46,8 @@ def main(nb: int, folder: str) -> None:
         if dist.get_rank() == 0:
             state = {"net": net.module.state_dict(), "optimizer": optimizer.state_dict()}
             torch.save(state, os.path.join(folder, f"{epoch}.pt"))
+    if dist.get_rank() == 0:
+        print((time.perf_counter() - start) * 1e6 / (nb_steps - nb // 10))
     dist.destroy_process_group()
 
 

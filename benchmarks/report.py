@@ -82,7 +82,7 @@ def markdown(about: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
             ]
             if "instructions" in entry:
                 other.append(f"{entry['instructions']['median']:,.0f} instructions a step")
-            unit = f" {WORKLOADS[workload].unit}" if "value" in entry and workload in ("CK", "START") else ""
+            unit = f" {WORKLOADS[workload].unit}" if "value" in entry and workload in ("CK", "DDP2", "START") else ""
             cells = [_cell(entry.get(key)) for key in ("cpu", "wall")]
             ratios = [_cell(entry.get(key), 2) for key in ("cpu_ratio", "whole_cpu_ratio")]
             text.append(f"| {name} | {' | '.join(cells + ratios)} | {', '.join(other)}{unit} |")

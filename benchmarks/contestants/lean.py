@@ -31,9 +31,6 @@ def W1list(nb: int) -> None:
     train(w.w1_batches(nb))
 
 
-PROG1 = PROG11 = PROG50 = W1list
-
-
 def W2(nb: int) -> None:
     net, loader, validation = (
         w.w2_network(),
@@ -54,11 +51,13 @@ def W2(nb: int) -> None:
             torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict()}, Path(folder, f"{epoch}.pt"))
 
 
-def DDP2(nb: int) -> None:
+def DDP2(nb: int) -> dict[str, float]:
+    """Microseconds a step, from a tenth of the batches to the end of training."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     script = str(Path(w.__file__).with_name("ddp_lean.py"))
-    subprocess.run([*torchrun, script, str(nb)], check=True, capture_output=True, env=environment)
+    done = subprocess.run([*torchrun, script, str(nb)], check=True, capture_output=True, env=environment, text=True)
+    return {"value": float(done.stdout.split()[-1])}
 
 
 def W3(nb: int, large: bool = False, compiled: bool = False) -> None:
@@ -83,6 +82,10 @@ def W3large(nb: int) -> None:
 
 def W3compiled(nb: int) -> None:
     W3(nb, compiled=True)
+
+
+def W3largecompiled(nb: int) -> None:
+    W3(nb, large=True, compiled=True)
 
 
 def W4(nb: int) -> None:

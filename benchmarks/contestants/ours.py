@@ -2,8 +2,10 @@
 
 import gc
 import resource
+import statistics
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,16 +63,19 @@ def W1list(nb: int) -> None:
     fit(Regression(w.w1_batches(nb)))
 
 
-def PROG1(nb: int) -> None:
-    fit(Regression(w.w1_batches(nb), 1))
+def PROG(nb: int) -> dict[str, float]:
+    """Microseconds that a step takes longer by the first logged value, by each further one, and by 50 than by one."""
+    batches, spent = w.w1_batches(nb), dict[int, list[float]]()
+    for number in [0, 1, 11, 50] * 7:
+        gc.collect()
+        start = time.process_time()
+        fit(Regression(batches, number))
+        spent.setdefault(number, []).append((time.process_time() - start) * 1e6 / nb)
 
+    def more(number: int, than: int) -> float:
+        return statistics.median(a - b for a, b in zip(spent[number], spent[than], strict=True))
 
-def PROG11(nb: int) -> None:
-    fit(Regression(w.w1_batches(nb), 11))
-
-
-def PROG50(nb: int) -> None:
-    fit(Regression(w.w1_batches(nb), 50))
+    return {"first_us": more(1, 0), "further_us": more(11, 1) / 10, "fifty_us": more(50, 1)}
 
 
 def W4(nb: int) -> None:
@@ -104,10 +109,10 @@ class Classifier(LightningModule):
         return w.w2_loader(w.W2_VALIDATION, shuffle=False)
 
 
-def W2(nb: int, **options: Any) -> None:
+def W2(nb: int, model: Classifier | None = None, **options: Any) -> None:
     with tempfile.TemporaryDirectory() as kept:
         fit(
-            Classifier(max(1, nb // w.W2_EPOCHS)),
+            model or Classifier(max(1, nb // w.W2_EPOCHS)),
             max_nb_epochs=w.W2_EPOCHS,
             checkpoint_callback=ModelCheckpoint(kept),
             nb_sanity_val_steps=0,
@@ -115,8 +120,34 @@ def W2(nb: int, **options: Any) -> None:
         )
 
 
-def DDP2(nb: int) -> None:
-    W2(nb, nb_processes=2)
+class Stopwatch(Classifier):
+    """Writes down how long a step took, from a tenth of the batches to the end of training."""
+
+    def __init__(self, nb: int, path: str) -> None:
+        super().__init__(nb)
+        self.path, self.start = path, 0.0
+
+    def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+        if self.global_step == self.first:
+            self.start = time.perf_counter()
+        return super().training_step(data_batch, batch_nb)
+
+    def on_fit_end(self) -> None:
+        seconds = time.perf_counter() - self.start
+        if self.trainer.proc_rank == 0:
+            Path(self.path).write_text(str(seconds * 1e6 / (self.global_step - self.first)))
+
+    @property
+    def first(self) -> int:
+        return self.nb * w.W2_EPOCHS // 10
+
+
+def DDP2(nb: int) -> dict[str, float]:
+    """Microseconds a step, from a tenth of the batches to the end of training."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "us")
+        W2(nb, Stopwatch(max(1, nb // w.W2_EPOCHS), str(path)), nb_processes=2)
+        return {"value": float(path.read_text())}
 
 
 class Writer(LightningModule):
@@ -146,6 +177,10 @@ def W3large(nb: int) -> None:
 
 def W3compiled(nb: int) -> None:
     fit(Writer(nb), gradient_clip=1.0, accumulate_grad_batches=2, compile=True)
+
+
+def W3largecompiled(nb: int) -> None:
+    fit(Writer(nb, large=True), gradient_clip=1.0, accumulate_grad_batches=2, compile=True)
 
 
 class Large(LightningModule):

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
-from pytorch_lightning.checkpoints.checkpoint import restore_module
+from pytorch_lightning.checkpoints.checkpoint import plain_hparams, restore_module
 from pytorch_lightning.checkpoints.sharded import read_any
-from pytorch_lightning.errors import CheckpointError, raise_together
+from pytorch_lightning.errors import CheckpointError, describe, raise_together
 from pytorch_lightning.faults import fault
 from pytorch_lightning.launchers.environment import is_loss_of_another
 from pytorch_lightning.launchers.signals import RUN_AGAIN, Stopped, Watch
@@ -30,7 +30,7 @@ from pytorch_lightning.trainer.fit_plan import FitPlan
 from pytorch_lightning.trainer.hooks import hook_table, is_overridden, missing, wrongly_signed
 from pytorch_lightning.trainer.loop import run_evaluation
 from pytorch_lightning.trainer.metrics import at
-from pytorch_lightning.trainer.progress import INTERRUPTED
+from pytorch_lightning.trainer.progress import FORGOTTEN, INTERRUPTED
 from pytorch_lightning.trainer.run import FitRun
 
 
@@ -90,10 +90,30 @@ def finish_fit(plan: FitPlan, failed: bool) -> None:
         advice = hint(run.timings.seconds, plan.loader.nb_workers)
         if advice is not None:
             run.notices.say("slow-data", advice)
+    if not failed and not run.interrupted:
+        say_what_was_complete(plan)
     if run.metrics.nb_nonfinite and not failed:
         print(f"{run.metrics.nb_nonfinite} losses weren't finite", flush=True)
     if run.progress.stop_reason == f"{INTERRUPTED}SIGINT":
         print("interrupted: training isn't complete", flush=True)
+
+
+def say_what_was_complete(plan: FitPlan) -> None:
+    """Where a fit went on with a run that had nothing left to train, say so: another one may have been meant."""
+    reason, continued = plan.run.progress.stop_reason, plan.continued
+    by_limit = reason.startswith(FORGOTTEN)  # a stop by a callback was said already
+    if continued is None or not by_limit or plan.run.progress.global_step > continued.checkpoint["global_step"]:
+        return
+    before, now = continued.checkpoint.get("hparams") or {}, plain_hparams(plan.module.hparams)
+    changed = [name for name in {**before, **now} if repr(before.get(name)) != repr(now.get(name))]
+    shown = ", ".join(f"{name}={describe(before.get(name))}, now {describe(now.get(name))}" for name in changed[:3])
+    plan.run.notices.say(
+        "already-complete",
+        f"{continued.path} is of a run that was complete ({reason}): its weights are there, and nothing was trained."
+        + (f" Its hparams were others: {shown}{', ...' if len(changed) > 3 else ''}." if changed else "")
+        + " Raise the limit to go on with it; for a run of its own give the fit another default_save_path, or its"
+        " Experiment another name",
+    )
 
 
 def stop_program(plan: FitPlan, watch: Watch) -> None:

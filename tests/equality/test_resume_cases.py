@@ -2,7 +2,9 @@
 
 import os
 import random
+import re
 import signal
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -344,6 +346,30 @@ def test_early_stopping_stays_so_unless_it_has_more_patience(
     assert ("early stopping: val_loss didn't get better than 0.5 in 2 checks" in said) == (nb_epochs == before)
     again, _ = judged(tmp_path, **then)
     assert again.current_epoch == nb_epochs
+
+
+def test_a_run_that_was_complete_is_named_where_another_may_have_been_meant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(nb_epochs: int, resume: Any = "auto", **hparams: Any) -> list[str]:
+        model = Recorder()
+        model.hparams = Namespace(**hparams)
+        silence = ("not-shuffled", "no-validation", "first-save")
+        trainer = quiet_trainer(tmp_path, max_nb_epochs=nb_epochs, resume=resume, silence=silence)
+        assert trainer.fit(model) == 1
+        trainer.save_checkpoint(tmp_path / "end.ckpt")
+        return capsys.readouterr().err.splitlines()
+
+    assert said(2, lr=0.1, width=3) == []
+    (line,) = said(2, lr=0.1, width=3)
+    assert re.search(r"version_0/checkpoints/step-0{11}8\.ckpt is of a run that was complete \(max_nb_epochs", line)
+    assert "hparams" not in line
+    (line,) = said(2, lr=0.2, width=3)  # the second trial of a search
+    assert "Its hparams were others: lr=0.1 (float), now 0.2 (float). Raise the limit" in line
+    assert "[already-complete]" in line
+    assert said(3, lr=0.2, width=3) == []
+    (line,) = said(3, resume=tmp_path / "end.ckpt", lr=0.2)
+    assert "Its hparams were others: width=3 (int), now None." in line
 
 
 def test_a_stop_that_another_callback_asked_for_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
