@@ -75,14 +75,14 @@ def markdown(about: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
                 text.append(f"| {name} | | | | | skipped: {entry['skipped'].splitlines()[0][:120]} |")
                 continue
             other = [
-                f"{key} {value['median']:.3g} ({value['low']:.3g} to {value['high']:.3g})"
+                f"{key} {_short(value['median'])} ({_short(value['low'])} to {_short(value['high'])})"
                 for key, value in entry.items()
                 if key not in ("cpu", "wall", "whole_cpu", "whole_wall", "instructions")
                 and not key.endswith(("_ratio", "_over"))
             ]
             if "instructions" in entry:
                 other.append(f"{entry['instructions']['median']:,.0f} instructions a step")
-            unit = f" {WORKLOADS[workload].unit}" if "value" in entry and workload in ("CK", "DDP2", "START") else ""
+            unit = f" {WORKLOADS[workload].unit}" if "value" in entry and workload != "GROWTH" else ""
             cells = [_cell(entry.get(key)) for key in ("cpu", "wall")]
             ratios = [_cell(entry.get(key), 2) for key in ("cpu_ratio", "whole_cpu_ratio")]
             text.append(f"| {name} | {' | '.join(cells + ratios)} | {', '.join(other)}{unit} |")
@@ -101,6 +101,10 @@ def targets_table(summary: Mapping[str, Any]) -> list[str]:
         lines.append(f"| {v['workload']} | {v['what']} | {' | '.join(numbers)} | {'yes' if v['met'] else '**no**'} |")
     missed = [f"- {v['workload']}: {v['why']}." for v in found if v["why"] and not v["met"]]
     return [*lines, "", *missed, *([""] if missed else [])]
+
+
+def _short(number: float) -> str:
+    return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"
 
 
 def _cell(value: Mapping[str, float] | None, digits: int = 0) -> str:

@@ -60,7 +60,7 @@ def DDP2(nb: int) -> dict[str, float]:
     return {"value": float(done.stdout.split()[-1])}
 
 
-def W3(nb: int, large: bool = False, compiled: bool = False) -> None:
+def W3(nb: int, large: bool = False, compiled: bool = False) -> list[float]:
     net = w.w3_network(large)
 
     def training_loss(x: Any, y: Any) -> Any:
@@ -68,24 +68,27 @@ def W3(nb: int, large: bool = False, compiled: bool = False) -> None:
 
     step = torch.compile(training_loss, dynamic=False) if compiled else training_loss
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
+    starts = [time.perf_counter()]
     for n, (x, y) in enumerate(w.w3_loader(nb), 1):
         (step(x, y) / 2).backward()
         if n % 2 == 0:
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
+            starts.append(time.perf_counter())
+    return starts
 
 
 def W3large(nb: int) -> None:
     W3(nb, large=True)
 
 
-def W3compiled(nb: int) -> None:
-    W3(nb, compiled=True)
+def W3compiled(nb: int) -> dict[str, float]:
+    return w.steady(W3(nb, compiled=True))
 
 
-def W3largecompiled(nb: int) -> None:
-    W3(nb, large=True, compiled=True)
+def W3largecompiled(nb: int) -> dict[str, float]:
+    return w.steady(W3(nb, large=True, compiled=True))
 
 
 def W4(nb: int) -> None:

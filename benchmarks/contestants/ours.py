@@ -175,12 +175,27 @@ def W3large(nb: int) -> None:
     fit(Writer(nb, large=True), gradient_clip=1.0, accumulate_grad_batches=2)
 
 
-def W3compiled(nb: int) -> None:
-    fit(Writer(nb), gradient_clip=1.0, accumulate_grad_batches=2, compile=True)
+class Compiled(Writer):
+    def __init__(self, nb: int, large: bool = False) -> None:
+        super().__init__(nb, large)
+        self.starts: list[float] = []
+
+    def on_epoch_start(self) -> None:
+        self.starts.append(time.perf_counter())
+
+    def on_batch_end(self) -> None:
+        if self.global_step % 2:
+            self.starts.append(time.perf_counter())
 
 
-def W3largecompiled(nb: int) -> None:
-    fit(Writer(nb, large=True), gradient_clip=1.0, accumulate_grad_batches=2, compile=True)
+def W3compiled(nb: int, large: bool = False) -> dict[str, float]:
+    model = Compiled(nb, large)
+    fit(model, gradient_clip=1.0, accumulate_grad_batches=2, compile=True)
+    return w.steady(model.starts)
+
+
+def W3largecompiled(nb: int) -> dict[str, float]:
+    return W3compiled(nb, large=True)
 
 
 class Large(LightningModule):
