@@ -16,6 +16,7 @@ True
 """
 
 import contextlib
+import functools
 import random
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,7 +32,6 @@ MODEL, DATA, ORDER, EVALUATION, WORKER = range(1, 6)
 AHEAD = 64
 """How many hashes ``build_seeder`` makes at once."""
 
-GENERATOR_TYPES = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 _pack = struct.Struct("<5Q").pack
 _unpack = struct.Struct("<QQI").unpack_from
@@ -39,6 +39,12 @@ _WORD = 2**64 - 1
 _seed_torch = torch.default_generator.manual_seed
 _python: Any = cast("Any", random.seed).__self__
 _seed_python = super(random.Random, _python).seed
+
+
+@functools.cache
+def generator_types() -> tuple[type, ...]:
+    """The types of objects that ``reseed_generators`` takes. numpy imports its own when they are first asked for."""
+    return (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 
 def seed_everything(seed: int) -> int:

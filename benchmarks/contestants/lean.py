@@ -60,7 +60,7 @@ def DDP2(nb: int) -> dict[str, float]:
     return {"value": float(done.stdout.split()[-1])}
 
 
-def W3(nb: int, large: bool = False, compiled: bool = False) -> list[float]:
+def W3(nb: int, large: bool = False, compiled: bool = False) -> dict[str, float]:
     net = w.w3_network(large)
 
     def training_loss(x: Any, y: Any) -> Any:
@@ -76,19 +76,19 @@ def W3(nb: int, large: bool = False, compiled: bool = False) -> list[float]:
             optimizer.step()
             optimizer.zero_grad()
             starts.append(time.perf_counter())
-    return starts
+    return w.steady(starts)
 
 
-def W3large(nb: int) -> None:
-    W3(nb, large=True)
+def W3large(nb: int) -> dict[str, float]:
+    return W3(nb, large=True)
 
 
 def W3compiled(nb: int) -> dict[str, float]:
-    return w.steady(W3(nb, compiled=True))
+    return W3(nb, compiled=True)
 
 
 def W3largecompiled(nb: int) -> dict[str, float]:
-    return w.steady(W3(nb, large=True, compiled=True))
+    return W3(nb, large=True, compiled=True)
 
 
 def W4(nb: int) -> None:

@@ -154,10 +154,18 @@ class Writer(LightningModule):
     def __init__(self, nb: int, large: bool = False) -> None:
         super().__init__()
         self.net, self.nb = w.w3_network(large), nb
+        self.starts: list[float] = []
 
     def training_step(self, data_batch: Any, batch_nb: int) -> Any:
         x, y = data_batch
         return {"loss": w.w3_loss(self.net(x), y)}
+
+    def on_epoch_start(self) -> None:
+        self.starts.append(time.perf_counter())
+
+    def on_batch_end(self) -> None:
+        if self.global_step % 2:
+            self.starts.append(time.perf_counter())
 
     def configure_optimizers(self) -> Any:
         return torch.optim.AdamW(self.parameters(), lr=1e-3)
@@ -167,35 +175,22 @@ class Writer(LightningModule):
         return w.w3_loader(self.nb)
 
 
-def W3(nb: int) -> None:
-    fit(Writer(nb), gradient_clip=1.0, accumulate_grad_batches=2)
-
-
-def W3large(nb: int) -> None:
-    fit(Writer(nb, large=True), gradient_clip=1.0, accumulate_grad_batches=2)
-
-
-class Compiled(Writer):
-    def __init__(self, nb: int, large: bool = False) -> None:
-        super().__init__(nb, large)
-        self.starts: list[float] = []
-
-    def on_epoch_start(self) -> None:
-        self.starts.append(time.perf_counter())
-
-    def on_batch_end(self) -> None:
-        if self.global_step % 2:
-            self.starts.append(time.perf_counter())
-
-
-def W3compiled(nb: int, large: bool = False) -> dict[str, float]:
-    model = Compiled(nb, large)
-    fit(model, gradient_clip=1.0, accumulate_grad_batches=2, compile=True)
+def W3(nb: int, large: bool = False, compiled: bool = False) -> dict[str, float]:
+    model = Writer(nb, large)
+    fit(model, gradient_clip=1.0, accumulate_grad_batches=2, compile=compiled)
     return w.steady(model.starts)
 
 
+def W3large(nb: int) -> dict[str, float]:
+    return W3(nb, large=True)
+
+
+def W3compiled(nb: int) -> dict[str, float]:
+    return W3(nb, compiled=True)
+
+
 def W3largecompiled(nb: int) -> dict[str, float]:
-    return W3compiled(nb, large=True)
+    return W3(nb, large=True, compiled=True)
 
 
 class Large(LightningModule):

@@ -91,7 +91,7 @@ def find_generators(root: object, depth: int = 6, limit: int = 5000) -> list[Any
         if id(value) in seen or level > depth or isinstance(value, (torch.Tensor, np.ndarray, str, bytes, type)):
             continue
         seen.add(id(value))
-        if isinstance(value, seeding.GENERATOR_TYPES):
+        if isinstance(value, seeding.generator_types()):
             found.append(value)
             continue
         if isinstance(value, dict):
