@@ -1,6 +1,8 @@
 """A job of a SLURM cluster: whether this is one, and how it is queued again."""
 
+import contextlib
 import re
+import signal
 import subprocess
 from collections.abc import Mapping
 
@@ -49,20 +51,24 @@ def requeue(environment: Mapping[str, str]) -> str:
     try:
         if not wants_requeue(_ask("show", "job", "-o", job)):
             return "run the same command with resume='auto' to go on"
-        _ask("requeue", job)
+        with contextlib.suppress(EndedWithTheJob):  # which SLURM ends once it is queued again
+            _ask("requeue", job)
     except (OSError, subprocess.SubprocessError) as error:
         said = (getattr(error, "stderr", None) or str(error)).strip()
         return f"job {job} couldn't be queued again ({said}); run the same command with resume='auto' to go on"
     return f"job {job} is queued again, and goes on by itself"
 
 
+class EndedWithTheJob(subprocess.SubprocessError):
+    """A question to SLURM was ended by a signal, as all processes of a job are that ends."""
+
+
 def _ask(*words: str) -> str:
     # in a session of its own, which signals to this one's group don't reach
-    return subprocess.run(
-        ["scontrol", *words],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=SECONDS_TO_ANSWER,
-        start_new_session=True,
-    ).stdout
+    done = subprocess.run(
+        ["scontrol", *words], capture_output=True, text=True, timeout=SECONDS_TO_ANSWER, start_new_session=True
+    )
+    if -done.returncode in (signal.SIGTERM, signal.SIGKILL):
+        raise EndedWithTheJob(f"scontrol was ended by {signal.Signals(-done.returncode).name}")
+    done.check_returncode()
+    return done.stdout
