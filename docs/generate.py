@@ -172,8 +172,10 @@ def options() -> str:
 
 def _as_code(text: str) -> str:
     """``text`` with the names of options, values and classes in it set as code."""
-    names = "|".join([*option_defaults(), r"torch\.\w+\(\)", r"EarlyStopping|ModelCheckpoint", r"\{.*?\}", "'[^' ]*'"])
-    return re.sub(rf"(?<![\w-])({names})(?![\w-])", r"`\1`", text)
+    names = "|".join(
+        [*option_defaults(), r"torch\.\w+(?:\(\w*\))?", r"EarlyStopping|ModelCheckpoint", r"\{.*?\}", "'[^' ]*'"]
+    )
+    return re.sub(rf"(?<![\w.-])({names})(?![\w-])", r"`\1`", text)
 
 
 def aliases() -> str:

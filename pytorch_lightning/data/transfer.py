@@ -20,8 +20,11 @@ def build_transfer(
     cpu = device.type == "cpu"
     if cpu and dtype is None and not from_device:
         return None
+    beside = CopyStream(device) if device.type == "cuda" else None
 
     def tensor_to(tensor: Tensor) -> Tensor:
+        if beside is not None and tensor.device.type == "cpu" and is_plain(tensor):
+            tensor = beside.copy(tensor)
         if dtype is not None and tensor.is_floating_point():
             return tensor.to(device, dtype, non_blocking=not cpu)
         return tensor.to(device, non_blocking=not cpu)
@@ -47,6 +50,36 @@ def build_transfer(
         return value
 
     return transfer
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether ``tensor`` is laid out so that it can be pinned: others can't always be."""
+    return not tensor.is_nested and tensor.is_contiguous()
+
+
+class CopyStream:
+    """Copies to a CUDA device on a stream of its own, from pinned memory.
+
+    Training doesn't wait for the device, so the copy of a batch is asked for while earlier steps still run there, and
+    takes place beside them. What is asked for later waits for the copy.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream: torch.cuda.Stream | None = None
+
+    def copy(self, tensor: Tensor) -> Tensor:
+        """``tensor``, contiguous and on the CPU, on the device."""
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        source = tensor if tensor.is_pinned() else tensor.pin_memory()
+        with torch.cuda.stream(self._stream):
+            copied = source.to(self._device, non_blocking=True)
+        using = torch.cuda.current_stream(self._device)
+        using.wait_stream(self._stream)
+        # its memory was taken on the other stream, and mustn't be given to a later copy while this one uses it
+        copied.record_stream(using)
+        return copied
 
 
 def _like(value: Mapping[Any, Any], moved: dict[Any, Any]) -> Any:
