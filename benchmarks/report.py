@@ -99,7 +99,7 @@ def targets_table(summary: Mapping[str, Any]) -> list[str]:
     for v in found:
         numbers = f"{v['target']:.3g} {v['unit']}".strip(), f"{v['measured']:.3g} {v['unit']}".strip()
         lines.append(f"| {v['workload']} | {v['what']} | {' | '.join(numbers)} | {'yes' if v['met'] else '**no**'} |")
-    missed = [f"- {v['workload']}: {v['why']}." for v in found if v["why"] and not v["met"]]
+    missed = [f"- {v['workload']}, {v['what']}: {v['why']}." for v in found if v["why"] and not v["met"]]
     return [*lines, "", *missed, *([""] if missed else [])]
 
 
