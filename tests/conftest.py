@@ -4,11 +4,15 @@ Where ``CI_NO_SKIPS`` names a marker (``root``, ``ray``), a test that has it and
 """
 
 import os
+import signal
 from collections.abc import Generator
 from typing import Any
 
 import pytest
 
+# ignored in what a shell starts with &, and so in all that tests start
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # also for the programs that tests start
 
 import torch
