@@ -34,17 +34,19 @@ def per_step(name: str, workload: str, python: str) -> dict[str, Any]:
         )
         if done.returncode:
             return {"skipped": "\n".join(done.stderr.strip().splitlines()[-1:])}
-        few, many = (_total(Path(folder, f"out.{number}")) for number in (1, 2))
+        few, many = (total(Path(folder, f"out.{number}")) for number in (1, 2))
     return {"instructions": (many - few) / (MANY - FEW)}
 
 
-def _total(dump: Path) -> int:
+def total(dump: Path) -> int:
+    """The instructions that a dump of callgrind holds."""
     found = re.search(r"^totals: (\d+)", dump.read_text(), re.MULTILINE)
     assert found is not None, dump
     return int(found[1])
 
 
-def _control(*options: str) -> None:
+def control(*options: str) -> None:
+    """Tell callgrind, under which this process runs, to zero, begin, end or write its count."""
     subprocess.run(["callgrind_control", *options, str(os.getpid())], check=True, stdout=subprocess.DEVNULL)
 
 
@@ -52,8 +54,8 @@ if __name__ == "__main__":
     run = getattr(importlib.import_module(f"benchmarks.contestants.{sys.argv[1]}"), sys.argv[2])
     run(FEW)  # what is loaded and chosen once
     for nb in (FEW, MANY):
-        _control("-z")
-        _control("-i", "on")
+        control("-z")
+        control("-i", "on")
         run(nb)
-        _control("-i", "off")
-        _control("-d")
+        control("-i", "off")
+        control("-d")

@@ -32,7 +32,6 @@ MODEL, DATA, ORDER, EVALUATION, WORKER = range(1, 6)
 AHEAD = 64
 """How many hashes ``build_seeder`` makes at once."""
 
-
 _pack = struct.Struct("<5Q").pack
 _unpack = struct.Struct("<QQI").unpack_from
 _WORD = 2**64 - 1

@@ -3,7 +3,6 @@ and bytes that are kept."""
 
 import gc
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.instructions import total
 from pytorch_lightning import LightningModule, Trainer
 from tests.trainer.recorder import quiet_trainer
 
@@ -167,9 +167,9 @@ def test_importing_the_package_loads_few_modules() -> None:
 
 
 COUNT_INSTRUCTIONS = """
-import os, subprocess, sys
 from pathlib import Path
 import torch
+from benchmarks.instructions import control
 from tests.test_budgets import fit, lean_loop
 torch.set_num_threads(1)
 
@@ -181,9 +181,6 @@ def at_batch(n):
     if n in (30, 100):
         control("-i", "off")
         control("-d")
-
-def control(*options):
-    subprocess.run(["callgrind_control", *options, str(os.getpid())], check=True, stdout=subprocess.DEVNULL)
 
 lean_loop(101, at_batch)
 fit(Path("runs"), 101, at_batch)
@@ -201,7 +198,7 @@ def test_a_step_costs_few_more_instructions_than_the_lean_loop(tmp_path: Path) -
     counts = []
     for number in (1, 2, 3, 4):
         (dump,) = tmp_path.glob(f"callgrind.out.*.{number}")
-        counts.append(int(re.search(r"^totals: (\d+)", dump.read_text(), re.MULTILINE).group(1)))  # type: ignore[union-attr]
+        counts.append(total(dump))
     lean, ours = (counts[1] - counts[0]) / 40, (counts[3] - counts[2]) / 40
     assert lean > 100_000
     assert ours / lean <= MOST_INSTRUCTIONS, (ours, lean)

@@ -60,7 +60,7 @@ def requeue(environment: Mapping[str, str]) -> str:
 
 
 class EndedWithTheJob(subprocess.SubprocessError):
-    """A question to SLURM was ended by a signal, as all processes of a job are that ends."""
+    """A question to SLURM was ended by SIGTERM, as all processes of a job are that ends."""
 
 
 def _ask(*words: str) -> str:
@@ -68,7 +68,7 @@ def _ask(*words: str) -> str:
     done = subprocess.run(
         ["scontrol", *words], capture_output=True, text=True, timeout=SECONDS_TO_ANSWER, start_new_session=True
     )
-    if -done.returncode in (signal.SIGTERM, signal.SIGKILL):
-        raise EndedWithTheJob(f"scontrol was ended by {signal.Signals(-done.returncode).name}")
+    if done.returncode == -signal.SIGTERM:
+        raise EndedWithTheJob("scontrol was ended by SIGTERM")
     done.check_returncode()
     return done.stdout

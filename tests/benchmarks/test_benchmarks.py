@@ -50,7 +50,7 @@ def test_two_processes_are_measured_with_all_that_they_start(tmp_path: Path) -> 
         entry = results["summary"]["DDP2"][name]
         # starting them takes seconds, which this process alone wouldn't show; a step takes milliseconds
         assert entry["whole_cpu"]["median"] > 1, entry
-        assert 1e3 < entry["value"]["median"] < 1e6, entry
+        assert 1e3 < entry["value"]["median"] < 1e7, entry
     assert results["targets"][0]["what"] == "time of a step, ratio to torchrun"
 
 

@@ -16,7 +16,8 @@ RUNS, CANCELLED = "echo JobState=RUNNING Reason=None", "echo JobState=COMPLETING
         (RUNS, "exit 0", "job 7 is queued again, and goes on by itself"),
         # a job that is queued again is ended first, and with it all that it has started
         (RUNS, "kill -TERM $$", "job 7 is queued again, and goes on by itself"),
-        (RUNS, "kill -KILL $$", "job 7 is queued again, and goes on by itself"),
+        # when memory runs out, say: SLURM would have ended this process in the same way
+        (RUNS, "kill -KILL $$", "job 7 couldn't be queued again (Command"),
         (RUNS, "echo no such job >&2; exit 1", "job 7 couldn't be queued again (no such job); run the same command"),
         (RUNS, "kill -SEGV $$", "job 7 couldn't be queued again (Command"),
         (CANCELLED, "touch called", "run the same command with resume='auto' to go on"),
