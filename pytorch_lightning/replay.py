@@ -22,15 +22,15 @@ import torch
 
 from pytorch_lightning import seeding
 from pytorch_lightning.checkpoints.store import read_checkpoint
-from pytorch_lightning.data.replay import replayable
+from pytorch_lightning.data.replayable import replayable
 from pytorch_lightning.data.transfer import build_transfer
 from pytorch_lightning.errors import CheckpointError, FitError, MisconfigurationException, Notices, noting
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.root_module.root_module import LightningModule
-from pytorch_lightning.trainer.metrics import check_loss, read_output
-from pytorch_lightning.trainer.progress import Progress
-from pytorch_lightning.trainer.run import FitRun
-from pytorch_lightning.trainer.step import Window
+from pytorch_lightning.run.metrics import check_loss, read_output
+from pytorch_lightning.run.progress import Progress
+from pytorch_lightning.run.run import FitRun
+from pytorch_lightning.steps.step_inputs import WindowWeights
 from pytorch_lightning.trainer.trainer import Trainer
 
 SHOWN = ("precision", "max_nb_epochs", "min_nb_epochs", "accumulate_grad_batches", "stop_on_nan")
@@ -136,7 +136,7 @@ def run_step(bundle: dict[str, Any], module: LightningModule, batch: Any, progre
         said = bundle["error"]["message"]
         raise FitError(said if said.startswith("the loss isn't finite") else f"the loss isn't finite ({value})")
     size, counted, reference = bundle["window"]
-    window = Window(size=size, counted=counted, reference=reference)
+    window = WindowWeights(size=size, counted=counted, reference=reference)
     precision.backward(loss if size == 1 else window.weigh(loss, count))
     if bundle["kind"] == "hook":
         for parameter_name, parameter in module.named_parameters():

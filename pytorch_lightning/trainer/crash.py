@@ -19,17 +19,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytorch_lightning import __version__
 from pytorch_lightning.checkpoints.checkpoint import LEAVES, plain_hparams, to_plain
 from pytorch_lightning.checkpoints.folders import megabytes, open_folder
 from pytorch_lightning.checkpoints.snapshot import nb_bytes
 from pytorch_lightning.data.sharing import IDLE
 from pytorch_lightning.data.transfer import build_transfer
 from pytorch_lightning.errors import CheckpointError
+from pytorch_lightning.run.progress import Progress
+from pytorch_lightning.steps.round_table import LOSS, PRESENT
+from pytorch_lightning.steps.rounds import Rounds
 from pytorch_lightning.trainer.fit_plan import FitPlan
-from pytorch_lightning.trainer.progress import Progress
-from pytorch_lightning.trainer.round_table import LOSS, PRESENT
-from pytorch_lightning.trainer.rounds import Rounds
+from pytorch_lightning.version import __version__
 
 FORMAT = 1
 MOST_BYTES = 2 * 10**9
@@ -51,7 +51,7 @@ class Failure:
     virtual_rank: int = 0
     optimizer_i: int | None = None
     window: tuple[Any, ...] = (1, None, 1.0)
-    """What the loss is weighed by; see ``step.Window``."""
+    """What the loss is weighed by; see ``step.WindowWeights``."""
     buffers: Mapping[str, Tensor] | None = None
     """As they were before the step; None where they weren't kept."""
 
@@ -165,7 +165,7 @@ def _of_round(plan: FitPlan, found: dict[str, Any], rounds: Rounds) -> Failure |
             global_step=plan.progress.global_step,
             batch=batch,
             virtual_rank=virtual_rank,
-            optimizer_i=run["group"] if run is not None and rounds.parts.takes_optimizer else None,
+            optimizer_i=run["group"] if run is not None and rounds.inputs.takes_optimizer else None,
             buffers=rounds.buffers.at_start(),
         )
     )

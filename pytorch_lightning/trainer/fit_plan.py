@@ -10,23 +10,23 @@ from torch.optim import Optimizer
 from pytorch_lightning.data.loader import ReplayableLoader
 from pytorch_lightning.errors import CheckpointError, FitError, describe
 from pytorch_lightning.loggers.logger import LoggerGroup
+from pytorch_lightning.options.config import Config
+from pytorch_lightning.resume.agreement import Agreement
+from pytorch_lightning.resume.resuming import ResumedSave
+from pytorch_lightning.resume.rolling import RollingSaves
+from pytorch_lightning.resume.saver import Saver
+from pytorch_lightning.resume.window_start import WindowStart
 from pytorch_lightning.root_module.root_module import LightningModule
+from pytorch_lightning.run.hooks import Hooks
+from pytorch_lightning.run.metrics import at
+from pytorch_lightning.run.progress import FORGOTTEN, NEVER, Progress, validation_batches
+from pytorch_lightning.run.rows import Rows
+from pytorch_lightning.run.run import FitRun
+from pytorch_lightning.steps.optimizers import Schedule
+from pytorch_lightning.steps.schedules import EpochSchedules
+from pytorch_lightning.steps.step_inputs import TrainWindow
 from pytorch_lightning.strategies import Strategy
-from pytorch_lightning.trainer.agreement import Agreement
-from pytorch_lightning.trainer.config import Config
 from pytorch_lightning.trainer.evaluation import EvaluationPlan
-from pytorch_lightning.trainer.hooks import Hooks
-from pytorch_lightning.trainer.metrics import at
-from pytorch_lightning.trainer.optimizers import Schedule
-from pytorch_lightning.trainer.progress import FORGOTTEN, NEVER, Progress, validation_batches
-from pytorch_lightning.trainer.resuming import Continued
-from pytorch_lightning.trainer.rolling import RollingSaves
-from pytorch_lightning.trainer.rows import Rows
-from pytorch_lightning.trainer.run import FitRun
-from pytorch_lightning.trainer.saving import Saver
-from pytorch_lightning.trainer.schedules import EpochSchedules
-from pytorch_lightning.trainer.step import TrainWindow
-from pytorch_lightning.trainer.window_start import WindowStart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class FitPlan:
     loggers: LoggerGroup
     saver: Saver
     rolling: RollingSaves
-    continued: Continued | None
+    resumed: ResumedSave | None
     seed: int
     optimizers: Sequence[Optimizer]
     schedules: Sequence[Schedule]
@@ -105,16 +105,16 @@ class FitPlan:
     def at_save_point(self) -> None:
         """State is whole here: write what was asked for, and see whether a limit is reached."""
         run, progress = self.run, self.progress
-        run.asked = False
+        run.has_wishes = False
         if progress.nb_optimizer_steps >= self.most_steps:
             run.stop(f"max_nb_steps reached ({self.most_steps})")
-            run.asked = False
-        self.rolling.look()
-        run.look_at = self.rolling.next_look()
+            run.has_wishes = False
+        self.rolling.request_if_due()
+        run.next_save_point = self.rolling.next_step_to_check()
         wanted = run.stop_wanted
         if self.agreement is not None:
             wanted, again = self.agreement.settle()
-            run.look_at = min(run.look_at, again)
+            run.next_save_point = min(run.next_save_point, again)
         progress.stop_reason = progress.stop_reason or wanted
         self.rolling.poll()
         if run.requests:
@@ -164,14 +164,14 @@ class FitPlan:
 
     def begin_saving(self) -> None:
         """Before the first batch: what is saved from now on follows this."""
-        if self.continued is None:
+        if self.resumed is None:
             self.rolling.begin(None, finished=False)
         else:
             reason = self.progress.stop_reason or self.run.stop_wanted
             if reason and not reason.startswith(FORGOTTEN):
                 text = f"training had been ended by a callback, and isn't gone on with: {reason}"
                 self.run.notices.say("already-stopped", text)
-            run = self.continued.checkpoint["parts"].get("run", {})
+            run = self.resumed.checkpoint["parts"].get("run", {})
             self.rolling.begin(self.progress.global_step, finished=bool(run.get("finished")))
 
     def before_validation(self) -> None:

@@ -6,14 +6,14 @@ from typing import Any, cast
 
 import torch
 
-from pytorch_lightning.data.sharing import Along, in_step, numbered
+from pytorch_lightning.data.sharing import Filler, in_step, numbered
 from pytorch_lightning.faults import fault
+from pytorch_lightning.run.progress import NEVER, accumulation_at, next_due
 from pytorch_lightning.seeding import EVALUATION, build_seeder, seed_device
+from pytorch_lightning.steps.buffers import kept_buffers
 from pytorch_lightning.timings import FIRST_SAMPLE, SAMPLE_EVERY
-from pytorch_lightning.trainer.buffers import kept_buffers
 from pytorch_lightning.trainer.evaluation import EvaluationPlan
 from pytorch_lightning.trainer.fit_plan import FitPlan
-from pytorch_lightning.trainer.progress import NEVER, accumulation_at, next_due
 
 
 def run_fit(plan: FitPlan) -> None:
@@ -69,7 +69,11 @@ def run_epoch(plan: FitPlan) -> None:
             plan.save_before(error)
             raise
         progress.steps_begun = False
-        if run.asked or progress.global_step >= run.look_at or progress.nb_optimizer_steps >= plan.most_steps:
+        if (
+            run.has_wishes
+            or progress.global_step >= run.next_save_point
+            or progress.nb_optimizer_steps >= plan.most_steps
+        ):
             plan.at_save_point()
 
     fault("epoch.trained")
@@ -122,8 +126,8 @@ def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
                 for batch_nb, batch in batches if plan.together is None else in_step(batches, loader, plan.together):
                     if batch is None:
                         continue
-                    if type(batch) is Along:
-                        run_along(plan, batch.batch, extra)
+                    if type(batch) is Filler:
+                        run_filler(plan, batch.batch, extra)
                         continue
                     fault("validation.batch")
                     word = seed_at(batch_nb)
@@ -144,7 +148,7 @@ def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
         plan.call("on_evaluation_end", plan.stage)
 
 
-def run_along(plan: EvaluationPlan, batch: Any, extra: tuple[int, ...]) -> None:
+def run_filler(plan: EvaluationPlan, batch: Any, extra: tuple[int, ...]) -> None:
     """Take part in a step of the other processes; the output is dropped and buffers stay."""
     with kept_buffers(plan.module):
         plan.step(batch if plan.to_device is None else plan.to_device(batch), 0, *extra)

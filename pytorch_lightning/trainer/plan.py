@@ -13,44 +13,40 @@ from pytorch_lightning.callbacks import Callback, ProgressBar
 from pytorch_lightning.callbacks.profiler import Profiler
 from pytorch_lightning.checkpoints.checkpoint import Part
 from pytorch_lightning.data.loader import ReplayableLoader, length_of
-from pytorch_lightning.data.replay import sizes_of
+from pytorch_lightning.data.replayable import sizes_of
 from pytorch_lightning.errors import Notices, Problem, attempt, raise_together
 from pytorch_lightning.loggers.logger import LoggerGroup
+from pytorch_lightning.options.config import Config
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.processes import EVERYTHING, Share
+from pytorch_lightning.resume.agreement import Agreement
+from pytorch_lightning.resume.parts import CallbacksPart, DataPart, GradientsPart, RandomPart, VersionsPart
+from pytorch_lightning.resume.resuming import ResumedSave, find_save_to_resume, job_of, restore_checked
+from pytorch_lightning.resume.rolling import RollingSaves
+from pytorch_lightning.resume.saver import Saver
+from pytorch_lightning.resume.window_start import WindowStart
 from pytorch_lightning.root_module.root_module import LightningModule
+from pytorch_lightning.run import files
+from pytorch_lightning.run.hooks import Hooks, can_be_called, hook_table, is_overridden, say_near_misses, takes_one_more
+from pytorch_lightning.run.progress import nb_checked
+from pytorch_lightning.run.rows import Rows
+from pytorch_lightning.run.run import FitRun
+from pytorch_lightning.steps.buffers import BufferUndo, can_be_kept
+from pytorch_lightning.steps.exact_sum import adds_in_order
+from pytorch_lightning.steps.gradients import before_update
+from pytorch_lightning.steps.optimizers import Schedule, read_optimizers, use_fused
+from pytorch_lightning.steps.rounds import build_round_window
+from pytorch_lightning.steps.schedules import EpochSchedules, build_step_schedule, needed_metrics
+from pytorch_lightning.steps.step_inputs import StepInputs, TrainWindow, with_timers
+from pytorch_lightning.steps.window import build_train_window
 from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.strategies.compiled import Compile, build_compiler
-from pytorch_lightning.trainer import checks, files, saving
-from pytorch_lightning.trainer.agreement import Agreement
-from pytorch_lightning.trainer.buffers import KeptBuffers, can_be_kept
-from pytorch_lightning.trainer.config import Config
+from pytorch_lightning.trainer import checks
 from pytorch_lightning.trainer.evaluation import EvaluationPlan, plan_evaluation
-from pytorch_lightning.trainer.exact_sum import adds_in_order
 from pytorch_lightning.trainer.fit_plan import FitPlan
-from pytorch_lightning.trainer.gradients import before_update
-from pytorch_lightning.trainer.hooks import (
-    Hooks,
-    can_be_called,
-    hook_table,
-    is_overridden,
-    say_near_misses,
-    takes_one_more,
-)
-from pytorch_lightning.trainer.optimizers import Schedule, read_optimizers, use_fused
 from pytorch_lightning.trainer.placement import plan_share
-from pytorch_lightning.trainer.progress import nb_checked
-from pytorch_lightning.trainer.resuming import Continued, find_continued, job_of, restore_checked
-from pytorch_lightning.trainer.rolling import RollingSaves
-from pytorch_lightning.trainer.rounds import build_round_window
-from pytorch_lightning.trainer.rows import Rows, needed_metrics
-from pytorch_lightning.trainer.run import FitRun
-from pytorch_lightning.trainer.saving import Saver
-from pytorch_lightning.trainer.schedules import EpochSchedules, build_step_schedule
-from pytorch_lightning.trainer.step import StepParts, TrainWindow, build_train_window, with_timers
 from pytorch_lightning.trainer.training_data import plan_loader
-from pytorch_lightning.trainer.window_start import WindowStart
 
 
 def plan_fit(
@@ -86,11 +82,11 @@ def _plan_fit(
     basis = _plan_basis(config, module, run, callbacks, notices, strategy, problems)
     epoch_schedules = EpochSchedules(basis.schedules)
     saver = _plan_saver(config, module, run, callbacks, basis, epoch_schedules)
-    continued = basis.continued
-    _begin_or_restore(config, run, callbacks, saver, continued)
+    resumed = basis.resumed
+    _begin_or_restore(config, run, callbacks, saver, resumed)
     if strategy.processes.is_first:
-        checks.make_folders(config)  # from here on: a start that fails leaves none behind
-    loggers, rolling = _plan_files(config, module, run, notices, saver, continued)
+        files.make_folders(config)  # from here on: a start that fails leaves none behind
+    loggers, rolling = _plan_files(config, module, run, notices, saver, resumed)
     rows = Rows(
         run,
         loggers,
@@ -104,7 +100,7 @@ def _plan_fit(
         writes=strategy.processes.is_first,
     )
     # rounds keep their own
-    kept = KeptBuffers(module) if basis.share.nb == 1 and can_be_kept(module) else None
+    kept = BufferUndo(module) if basis.share.nb == 1 and can_be_kept(module) else None
     windows = _plan_windows(config, module, run, basis, rows, epoch_schedules, kept)
     return FitPlan(
         config=config,
@@ -116,13 +112,13 @@ def _plan_fit(
         train_window=windows[0],
         sampled_window=windows[1],
         validation=basis.validation,
-        sanity=None if continued is not None else basis.sanity,
+        sanity=None if resumed is not None else basis.sanity,
         epoch_schedules=epoch_schedules,
         rows=rows,
         loggers=loggers,
         saver=saver,
         rolling=rolling,
-        continued=continued,
+        resumed=resumed,
         seed=basis.seed,
         optimizers=basis.optimizers,
         schedules=basis.schedules,
@@ -133,15 +129,15 @@ def _plan_fit(
 
 
 def _begin_or_restore(
-    config: Config, run: FitRun, callbacks: Sequence[Callback], saver: Saver, continued: Continued | None
+    config: Config, run: FitRun, callbacks: Sequence[Callback], saver: Saver, resumed: ResumedSave | None
 ) -> None:
     for callback in callbacks:
         callback.reset()
-    if continued is not None:
-        saver.restore(continued.checkpoint, continued.path)
+    if resumed is not None:
+        saver.restore(resumed.checkpoint, resumed.path)
         _fuse(config, saver.optimizers)
         run.progress.forget_limits()
-        for keeper in checks.keepers_of(config) if continued.folder is not None else ():
+        for keeper in files.keepers_of(config) if resumed.folder is not None else ():
             keeper.go_on()
 
 
@@ -155,8 +151,8 @@ class Basis:
     """The virtual ranks that this process runs."""
     precision: Precision
     seed: int
-    continued: Continued | None
-    """The save that is continued."""
+    resumed: ResumedSave | None
+    """The save that is resumed."""
     sizes: dict[str, int]
     """Of the training data."""
     optimizers: list[Optimizer]
@@ -176,19 +172,20 @@ def _plan_basis(
     strategy: Strategy,
     problems: list[Problem],
 ) -> Basis:
-    problems = problems + checks.hook_problems(module, callbacks) + checks.folder_problems(config)
-    continued = attempt(problems, lambda: find_continued(config, module, strategy.processes, notices), keep_type=True)
-    if continued is not None and continued.store is not None:
-        run.on_failed_plan = continued.store.close
-    saved = None if continued is None else continued.checkpoint
+    problems = problems + checks.hook_problems(module, callbacks) + files.folder_problems(config)
+    find = partial(find_save_to_resume, config, module, strategy.processes, notices)
+    resumed = attempt(problems, find, keep_type=True)
+    if resumed is not None and resumed.store is not None:
+        run.on_failed_plan = resumed.store.close
+    saved = None if resumed is None else resumed.checkpoint
     seed = saved["parts"]["data"]["seed"] if saved else torch.initial_seed() if config.seed is None else config.seed
     share = attempt(problems, lambda: plan_share(config, saved, strategy.processes)) or EVERYTHING
     precision = build_precision(config.precision, strategy.device)
     strategy.place(module, precision.dtype)
     compiled = build_compiler(config.compile, strategy.device, notices)
-    if continued is not None:
+    if resumed is not None:
         # before the optimizers are made: a hook may put new parameters in the place of old ones
-        attempt(problems, lambda: restore_checked(module, continued), keep_type=True)
+        attempt(problems, lambda: restore_checked(module, resumed), keep_type=True)
     attempt(problems, lambda: strategy.share_out(module))
     optimizers, schedules = _plan_optimizers(config, module, precision, strategy, problems)
     _fuse(config, optimizers)
@@ -198,7 +195,7 @@ def _plan_basis(
         problems += checks.training_loader_problems(tng_loader, config, checks.has_validation(module), share)
     problems += checks.saving_problems(module)
     hooks = hook_table(module, callbacks, run)
-    looking = {**hooks, "on_evaluation_batch_end": (*hooks["on_evaluation_batch_end"], run.look_in_validation)}
+    looking = {**hooks, "on_evaluation_batch_end": (*hooks["on_evaluation_batch_end"], run.leave_validation_if_stopped)}
     arguments = {"strategy": strategy, "precision": precision, "seed": seed, "hooks": looking}
     arguments |= {"gather": config.gather_validation, "compiled": compiled}
     validation, sanity = attempt(problems, lambda: _plan_validation(config, module, arguments)) or (None, None)
@@ -216,7 +213,7 @@ def _plan_basis(
         share=share,
         precision=precision,
         seed=seed,
-        continued=continued,
+        resumed=resumed,
         sizes=sizes_of(tng_loader),
         optimizers=optimizers,
         schedules=schedules,
@@ -228,16 +225,16 @@ def _plan_basis(
 
 
 def _plan_files(
-    config: Config, module: LightningModule, run: FitRun, notices: Notices, saver: Saver, continued: Continued | None
+    config: Config, module: LightningModule, run: FitRun, notices: Notices, saver: Saver, resumed: ResumedSave | None
 ) -> tuple[LoggerGroup, RollingSaves]:
-    """Where rows and rolling saves go: on in the run that is continued, or to a new one."""
+    """Where rows and rolling saves go: to the run that is resumed, or to a new one."""
     processes = saver.strategy.processes
-    version = None if continued is None else continued.version
+    version = None if resumed is None else resumed.version
     loggers = files.open_loggers(config, module, run, notices, processes, version, run.progress.global_step)
-    if continued is not None and version is not None:
-        loggers.load_state_dict(continued.checkpoint["parts"]["loggers"])
+    if resumed is not None and version is not None:
+        loggers.load_state_dict(resumed.checkpoint["parts"]["loggers"])
     saver.parts["loggers"] = loggers
-    wanted, own = config.resume is not None or config.save_every_nb_batches is not None, continued and continued.folder
+    wanted, own = config.resume is not None or config.save_every_nb_batches is not None, resumed and resumed.folder
     folder = files.folder_for_saves(config, module, run, own, wanted) if processes.is_first else None
     return loggers, RollingSaves(
         saver,
@@ -245,10 +242,10 @@ def _plan_files(
         notices,
         folder=processes.from_first(folder),
         job=job_of(os.environ),
-        store=None if continued is None else continued.store,
+        store=None if resumed is None else resumed.store,
         every_minutes=config.save_every_minutes,
         every_batches=config.save_every_nb_batches,
-        from_the_start=config.resume is not None or continued is not None,
+        from_the_start=config.resume is not None or resumed is not None,
     )
 
 
@@ -270,12 +267,12 @@ def _plan_saver(
         "progress": run.progress,
         "metrics": run.metrics,
         "precision": basis.precision,
-        "callbacks": saving.CallbacksPart(callbacks, run.notices),
-        "data": saving.DataPart(basis.loader, run, basis.seed, config.resume_check, basis.share.nb, basis.sizes),
+        "callbacks": CallbacksPart(callbacks, run.notices),
+        "data": DataPart(basis.loader, run, basis.seed, config.resume_check, basis.share.nb, basis.sizes),
         "epoch_schedules": epoch_schedules,
-        "gradients": saving.GradientsPart(module, basis.optimizers, basis.strategy),
-        "random": saving.RandomPart(),
-        "versions": saving.VersionsPart(run.notices),
+        "gradients": GradientsPart(module, basis.optimizers, basis.strategy),
+        "random": RandomPart(),
+        "versions": VersionsPart(run.notices),
     }
     return Saver(
         module=module,
@@ -321,15 +318,15 @@ def _plan_validation(
     return validation, plan_evaluation("sanity", module, loaders, limit=few, **arguments) if few else None
 
 
-def _step_parts(
+def _step_inputs(
     config: Config,
     module: LightningModule,
     run: FitRun,
     basis: Basis,
     rows: Rows,
     epoch_schedules: EpochSchedules,
-    kept: KeptBuffers | None,
-) -> StepParts:
+    kept: BufferUndo | None,
+) -> StepInputs:
     strategy, precision, hooks = basis.strategy, basis.precision, basis.hooks
     schedules = [build_step_schedule(s, run.metrics) for s in basis.schedules if s.interval == "step"]
     if epoch_schedules.waits_for_steps:
@@ -338,7 +335,7 @@ def _step_parts(
     several = config.crash_bundle and config.accumulate_grad_batches != 1
     takes_optimizer = takes_one_more(module, "training_step")
     step = strategy.step_function(module, "training_step", takes_optimizer=takes_optimizer)
-    return StepParts(
+    return StepInputs(
         name=f"training_step of {type(module).__name__}",
         step=precision.forward(basis.compiled(step)),
         takes_optimizer=takes_optimizer,
@@ -366,19 +363,19 @@ def _plan_windows(
     basis: Basis,
     rows: Rows,
     epoch_schedules: EpochSchedules,
-    kept: KeptBuffers | None,
+    kept: BufferUndo | None,
 ) -> tuple[TrainWindow, TrainWindow]:
     """The window function, and the same with its phases timed."""
-    parts = _step_parts(config, module, run, basis, rows, epoch_schedules, kept)
+    inputs = _step_inputs(config, module, run, basis, rows, epoch_schedules, kept)
     nb_before = run.progress.nb_optimizer_steps
     run.timings.begin(basis.strategy.device, lambda: run.progress.nb_optimizer_steps - nb_before)
-    build: Callable[[StepParts], TrainWindow] = build_train_window
+    build: Callable[[StepInputs], TrainWindow] = build_train_window
     if basis.share.nb > 1:
         strategy, share = basis.strategy, basis.share
         in_order = adds_in_order(config.exact_elastic, share, strategy.processes.nb, config.accumulate_grad_batches)
         build = partial(build_round_window, strategy=strategy, share=share, module=module, in_order=in_order)
         build = partial(build, keeps=config.crash_bundle)
-    return build(parts), run.timings.sampling(build(with_timers(parts, run.timings)))
+    return build(inputs), run.timings.sampling(build(with_timers(inputs, run.timings)))
 
 
 def _build_clock(run: FitRun, max_seconds: float) -> Callable[[], None]:
