@@ -111,7 +111,7 @@ def _frames(error: BaseException, progress: Progress) -> tuple[dict[str, Any], d
         code, values = trace.tb_frame.f_code, trace.tb_frame.f_locals
         if window is not None and not set(found) - {"Rounds.next_round"}:
             from_loader = from_loader or LOADER_FILES.search(code.co_filename) is not None
-        if os.path.dirname(code.co_filename) == os.path.dirname(__file__):
+        if os.path.dirname(code.co_filename).endswith(("steps", "trainer")):
             if window is not None:
                 found.setdefault(code.co_qualname.rsplit("<locals>.")[-1], values)
             elif code.co_name == "train_window" and values.get("progress") is progress:
