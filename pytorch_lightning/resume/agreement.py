@@ -4,7 +4,8 @@ import time
 from pathlib import Path
 
 from pytorch_lightning.processes import Processes
-from pytorch_lightning.run.run import FitRun, SaveRequest
+from pytorch_lightning.run.run import FitRun
+from pytorch_lightning.run.wishes import SaveRequest
 
 SECONDS_BETWEEN = 1.0
 """About how often processes ask each other in the middle of an epoch."""
@@ -24,21 +25,21 @@ class Agreement:
 
         A wish that comes while they talk (a signal, say) stays where it is: it is the next time's.
         """
-        run = self._run
-        nb_asked = len(run.requests)
+        wishes = self._run.wishes
+        nb_asked = len(wishes.saves)
         told = self._processes.gather(
-            (run.stop_wanted, [request.without_callback() for request in run.requests[:nb_asked]])
+            (wishes.stop, [request.without_callback() for request in wishes.saves[:nb_asked]])
         )
         # a file may be asked for by everybody or by one alone; rank 0 writes it, and so knows when it is there
         wanted: dict[Path | None, SaveRequest] = {}
         if self._processes.is_first:
-            wanted = {request.path: request for request in run.requests[:nb_asked]}
-        refusals = {request.path: request.on_refused for request in run.requests[:nb_asked]}
+            wanted = {request.path: request for request in wishes.saves[:nb_asked]}
+        refusals = {request.path: request.on_refused for request in wishes.saves[:nb_asked]}
         for _, requests in told:
             for request in requests:
                 wanted.setdefault(request[0], SaveRequest(*request)._replace(on_refused=refusals.get(request[0])))
-        run.requests[:nb_asked] = wanted.values()
-        again = run.progress.global_step + int(self._processes.from_first(self._steps_to_next()))
+        wishes.saves[:nb_asked] = wanted.values()
+        again = self._run.progress.global_step + int(self._processes.from_first(self._steps_to_next()))
         return next((reason for reason, _ in told if reason), ""), again
 
     def _steps_to_next(self) -> int:

@@ -17,6 +17,7 @@ from pytorch_lightning.processes import ALONE, Processes
 from pytorch_lightning.resume.saver import Saver
 from pytorch_lightning.run.progress import NEVER
 from pytorch_lightning.run.run import FitRun
+from pytorch_lightning.run.wishes import SaveRequest
 
 MOST_OF_THE_TIME = 0.05
 """Saves before validations take at most this share of the time."""
@@ -42,7 +43,7 @@ class RollingSaves:
         every_batches: int | None,
         from_the_start: bool,
     ) -> None:
-        self._saver, self._run, self._notices = saver, run, notices
+        self.saver, self._run, self._notices = saver, run, notices
         self._processes = saver.strategy.processes
         self._is_first = self._processes.is_first
         self._writers: Processes | None = None
@@ -67,7 +68,7 @@ class RollingSaves:
             self._next_number = (self._run.progress.global_step // self._every + 1) * self._every
         if not self.has_begun:
             return
-        if self._is_first or self._saver.strategy.saves_together:
+        if self._is_first or self.saver.strategy.saves_together:
             self._open(step)
         if self._run.progress.stop_reason == "" and step is None:
             self.save()
@@ -88,7 +89,7 @@ class RollingSaves:
         """``ALONE``, or everybody: where each has pieces, and all see the folder. Everybody calls it then."""
         if self._writers is None:
             self._writers = ALONE
-            if self._saver.strategy.saves_pieces and self.folder is not None and not is_remote(self.folder):
+            if self.saver.strategy.saves_pieces and self.folder is not None and not is_remote(self.folder):
                 if all_see(self.folder, self._processes):
                     self._writers = self._processes.apart()
                 else:
@@ -100,7 +101,7 @@ class RollingSaves:
         return self._writers
 
     def _note_done(self) -> None:
-        self._run.has_wishes = self._run.has_wishes or self._run.alone
+        self._run.wishes.note()
 
     def request_if_due(self) -> None:
         """Ask for a save if one is due now."""
@@ -110,7 +111,7 @@ class RollingSaves:
             self._next_number = (step // self._every + 1) * self._every
         if self._is_first and self.folder is not None and (by_number or now >= self._due):
             self._due = now + self._seconds if self._seconds else float("inf")
-            self._run.save_rolling()
+            self._run.wishes.to_save(SaveRequest(None))
 
     def next_step_to_check(self) -> int:
         """The step at which to look again: the next that is due by number or, if only the clock knows, after half of
@@ -119,19 +120,19 @@ class RollingSaves:
         per_step = (now - self._looked[0]) / max(1, step - self._looked[1])
         if step > self._looked[1]:
             self._looked = (now, step)
-        if self.folder is None or self._due == float("inf") or not self._run.alone:
+        if self.folder is None or self._due == float("inf") or not self._run.wishes.alone:
             return self._next_number
         return min(self._next_number, step + max(1, int((self._due - now) / 2 / max(per_step, 1e-6))))
 
-    def before_validation(self) -> bool:
+    def is_due_before_validation(self) -> bool:
         """Whether a save should be made first, so that a crash in validation costs only the validation."""
         if not self.has_begun or self._run.progress.global_step == self._saved_step:
             return False
         return time.monotonic() - self._saved_at >= max(1.0, self._cost / MOST_OF_THE_TIME)
 
-    @property
-    def newest_path(self) -> str | None:
-        """The newest save, once that is written; None where there is none, and in other processes than the first."""
+    def wait_for_newest(self) -> str | None:
+        """The path of the newest save, once that is written; None where there is none, and in other processes than the
+        first."""
         if self._store is None or not self._is_first:
             return None
         if self._writer is not None:
@@ -149,10 +150,10 @@ class RollingSaves:
             return
         self.has_begun = True
         step = self._run.progress.global_step
-        if not self._saver.is_finite("the rolling save"):
+        if not self.saver.is_finite("the rolling save"):
             return
         began = time.monotonic()
-        if self._is_first or self._saver.strategy.saves_together:
+        if self._is_first or self.saver.strategy.saves_together:
             self._write(self._open(None), step, wait, finished)
         self._saved_at, self._saved_step = time.monotonic(), step
         self._cost = self._saved_at - began
@@ -160,16 +161,16 @@ class RollingSaves:
     def _write(self, writer: Writer, step: int, wait: bool, finished: bool) -> None:
         checkpoint: dict[str, Any] | Cut
         state: Mapping[str, Any] | Cut
-        module, processes = self._saver.module, self._processes
+        module, processes = self.saver.module, self._processes
         in_pieces = self._who_writes().nb > 1
         if in_pieces:
             if not wait and any(processes.gather(writer.is_busy())):
                 writer.nb_skipped += 1
                 return
-            checkpoint = cut(self._saver.checkpoint(whole=False), processes)
+            checkpoint = cut(self.saver.checkpoint(whole=False), processes)
             state = cut(dict(module.state_dict()), processes)
         else:
-            checkpoint, state = self._saver.checkpoint(), dict(self._saver.strategy.whole(module.state_dict()))
+            checkpoint, state = self.saver.checkpoint(), dict(self.saver.strategy.whole(module.state_dict()))
         if in_pieces or self._is_first:
             fault("rolling.save")
             writer.save(checkpoint, step, wait=wait, finished=finished, module_state=state)

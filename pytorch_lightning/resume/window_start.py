@@ -10,7 +10,7 @@ from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.run.hooks import Hooks, is_overridden
 from pytorch_lightning.run.run import FitRun
 from pytorch_lightning.steps.buffers import BufferUndo
-from pytorch_lightning.timings import Timings
+from pytorch_lightning.steps.current_step import CurrentStep
 
 CHANGING = ("on_batch_start", "on_batch_end")
 """Hooks inside a window that may change what can't be taken back."""
@@ -21,9 +21,15 @@ class WindowStart:
     numbers of the run, and buffers. Parameters are what they were until then."""
 
     def __init__(
-        self, module: nn.Module, run: FitRun, loggers: LoggerGroup, hooks: Hooks, buffers: BufferUndo | None
+        self,
+        module: nn.Module,
+        run: FitRun,
+        loggers: LoggerGroup,
+        hooks: Hooks,
+        current: CurrentStep,
+        buffers: BufferUndo | None,
     ) -> None:
-        self._module, self._run, self._loggers = module, run, loggers
+        self._module, self._run, self._loggers, self._current = module, run, loggers, current
         self.buffers = buffers
         # where a user's own step lets its turn pass, gradients are from before the window
         waits = is_overridden(module, "optimizer_step")
@@ -47,12 +53,13 @@ class WindowStart:
         if self.buffers is not None:
             self.buffers.note()
 
-    def go_back(self, error: BaseException) -> bool:
-        """Put back the state from before the window that raised ``error``; False where that can't be done."""
+    def go_back(self) -> bool:
+        """Put back the state from before the window that failed; False where that can't be done."""
         progress, metrics = self._run.progress, self._run.metrics
         place = (progress.batch_nb, progress.global_step)
         is_first = self._place in (None, place)
-        if progress.steps_begun or (self._hooks_change and not (is_first and was_fetching(error))):
+        # while it was being fetched no hook was called for the batch
+        if progress.steps_begun or (self._hooks_change and not (is_first and self._current.is_fetching)):
             return False
         # many large ones would cost more than the time that a save at an exception wins
         can = self.buffers.can_go_back(self._module) if self.buffers is not None else not [*self._module.buffers()]
@@ -67,16 +74,6 @@ class WindowStart:
         if self.buffers is not None:
             self.buffers.go_back()
         return True
-
-
-def was_fetching(error: BaseException) -> bool:
-    """Whether ``error`` comes from the loader: then no hook was called for its batch."""
-    place = error.__traceback__
-    while place is not None:
-        if place.tb_frame.f_code is Timings._waiting.__code__:
-            return True
-        place = place.tb_next
-    return False
 
 
 def _is_ours(hook: Any) -> bool:

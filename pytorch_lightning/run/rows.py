@@ -83,6 +83,10 @@ class Rows:
             self._check_needed(run.metrics.of_training(), validated=bool(progress.nb_validations))
         self._loggers.log_metrics(numbers_of(row, "the row to log"), progress.global_step)
 
+    def learn_names(self, metrics: dict[str, float | int]) -> None:
+        """Take note of what a sanity validation gave; its numbers aren't kept."""
+        self.validation_names = tuple(metrics)
+
     def write_validation(self, metrics: dict[str, float | int]) -> None:
         """Write the row of a validation that has just ended."""
         progress = self._run.progress

@@ -1,4 +1,4 @@
-"""What callbacks see of a run, and what they asked of it."""
+"""What callbacks see of a run."""
 
 import contextlib
 import signal
@@ -6,27 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pytorch_lightning.errors import Notices
 from pytorch_lightning.launchers.signals import Stopped
 from pytorch_lightning.run.metrics import Metrics
-from pytorch_lightning.run.progress import FORGOTTEN, INTERRUPTED, Progress
+from pytorch_lightning.run.progress import INTERRUPTED, Progress
+from pytorch_lightning.run.wishes import SaveRequest, Wishes
 from pytorch_lightning.timings import Timings
-
-
-class SaveRequest(NamedTuple):
-    """A checkpoint that somebody asked for."""
-
-    path: Path | None
-    """None is the run's own rolling save."""
-    on_saved: Callable[[], None] | None = None
-    weights_only: bool = False
-    on_refused: Callable[[], None] | None = None
-
-    def without_callback(self) -> tuple[Path | None, None, bool]:
-        """What another process is told."""
-        return self.path, None, self.weights_only
 
 
 @dataclass(kw_only=True)
@@ -45,15 +32,7 @@ class FitRun:
     scratch: Path | None = None
     version: int | str | None = None
     folder: Path | None = None
-    requests: list[SaveRequest] = field(default_factory=list)
-    stop_wanted: str = ""
-    """Why somebody wants training to stop; becomes ``progress.stop_reason`` at the next save point."""
-    alone: bool = True
-    """Whether there are no other processes to agree with."""
-    has_wishes: bool = False
-    """Whether a stop or a save was asked for and hasn't been looked at: the one flag that the loop reads."""
-    next_save_point: int = 2**62
-    """The ``global_step`` at which the loop comes to a save point even if nobody asked."""
+    wishes: Wishes = field(default_factory=Wishes)
     on_failed_plan: Callable[[], object] = bool
     """Lets go of what a plan that fails has opened."""
     leaves_validation: bool = True
@@ -91,7 +70,7 @@ class FitRun:
 
     def leave_validation_if_stopped(self, *_: Any) -> None:
         """After each batch of a validation. Raises ``Stopped`` to end it where a signal came."""
-        if self.leaves_validation and self.alone and self.stop_wanted.startswith(INTERRUPTED):
+        if self.leaves_validation and self.wishes.alone and self.wishes.stop.startswith(INTERRUPTED):
             raise Stopped
 
     @property
@@ -102,12 +81,8 @@ class FitRun:
         return progress.epoch + bool(over)
 
     def stop(self, reason: str) -> None:
-        """Ask that training ends at the next save point. The first wish counts; but a signal, after which a later fit
-        goes on, gives way to a wish that is for good."""
-        for_good = not reason.startswith(FORGOTTEN)
-        if not self.stop_wanted or (for_good and self.stop_wanted.startswith(INTERRUPTED)):
-            self.stop_wanted = reason
-        self.has_wishes = self.has_wishes or self.alone
+        """Ask that training ends at the next save point."""
+        self.wishes.to_stop(reason)
 
     def save(
         self,
@@ -117,10 +92,4 @@ class FitRun:
         on_refused: Callable[[], None] | None = None,
     ) -> None:
         """Ask for a checkpoint at the next save point."""
-        self.requests.append(SaveRequest(Path(path), on_saved, weights_only, on_refused))
-        self.has_wishes = self.has_wishes or self.alone
-
-    def save_rolling(self) -> None:
-        """Ask for a rolling save at the next save point."""
-        self.requests.append(SaveRequest(None))
-        self.has_wishes = self.has_wishes or self.alone
+        self.wishes.to_save(SaveRequest(Path(path), on_saved, weights_only, on_refused))

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pytorch_lightning.data.sharing import IDLE
 from pytorch_lightning.errors import FitError
 from pytorch_lightning.processes import Share
 from pytorch_lightning.run.metrics import at
@@ -90,9 +91,8 @@ class RoundTable:
             self._inputs.progress.epoch_over = True
         rows = [row for row in rows if row[PRESENT]]
         self.any_present = bool(rows)
-        for row in rows:
-            if not math.isfinite(row[LOSS]):
-                self._inputs.nonfinite(row[LOSS])
+        if not all(math.isfinite(row[LOSS]) for row in rows):
+            self._refuse(table.tolist() if isinstance(table, Tensor) else table)
         if rows:
             self._inputs.metrics.record(sum(row[LOSS] for row in rows) / len(rows), prog)
             weight.counted = bool(rows[0][COUNTED])
@@ -104,6 +104,15 @@ class RoundTable:
         total = sum(row[WEIGHT] for row in rows)
         weight.total += total
         return sum(row[WEIGHT] * row[LOSS] for row in rows), total
+
+    def _refuse(self, table: Sequence[Sequence[float]]) -> None:
+        """A loss isn't finite. Everybody sees every loss; whose loss it is keeps its batch."""
+        current = self._inputs.current
+        for virtual_rank, row in enumerate(table):
+            if row[PRESENT] and not math.isfinite(row[LOSS]):
+                current.virtual_rank = virtual_rank
+                current.arguments = (dict(current.slots).get(virtual_rank, IDLE), *current.arguments[1:])
+                self._inputs.nonfinite(row[LOSS])
 
     def _close_on_device(self, table: Tensor, weight: RoundWeights, prog: Any) -> tuple[Any, Any]:
         """The same without reading a number, unless a hook may end the epoch."""

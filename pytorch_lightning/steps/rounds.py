@@ -22,6 +22,7 @@ from pytorch_lightning.processes import Share
 from pytorch_lightning.run.metrics import Metrics, check_loss, read_output
 from pytorch_lightning.seeding import MODEL, seed_device, seed_streams
 from pytorch_lightning.steps.buffers import BufferPerRank, kept_buffers
+from pytorch_lightning.steps.current_step import FETCHING, FETCHING_NEXT, PREPARING, RUNNING, STEPPED
 from pytorch_lightning.steps.exact_sum import ExactSum
 from pytorch_lightning.steps.optimizers import clear_gradients, gradients_of, needs_closure, only_requiring
 from pytorch_lightning.steps.round_table import RoundTable, RoundWeights
@@ -68,10 +69,12 @@ class Rounds:
     def next_round(self, batches: Iterator[Any], finish: Callable[[], None] | None = None) -> Round:
         """The next round, on the device; without slots at the end of the epoch. Where there is one, ``finish`` ends
         the round before it first."""
-        inputs, taken, drawn = self.inputs, Round(), list[Any]()
+        inputs, current, taken, drawn = self.inputs, self.inputs.current, Round(), list[Any]()
+        current.phase, current.slots = FETCHING if finish is None else FETCHING_NEXT, taken.slots
         for virtual_rank, batch in zip(self.share.mine, batches, strict=False):
             if finish is not None and not taken.slots:
                 finish()
+            current.phase, current.arguments, current.virtual_rank = PREPARING, (batch,), virtual_rank
             if self.spare is not None:
                 drawn.append(batch)
             if batch is not None and batch is not IDLE:
@@ -83,6 +86,7 @@ class Rounds:
                     batch = inputs.to_device(batch)
             # a batch that is skipped has a place in the epoch and no weight
             taken.slots.append((virtual_rank, IDLE if batch is None else batch))
+            current.phase = FETCHING
         if self.spare is not None and taken.slots:
             self.spare.take(drawn)
         return taken
@@ -91,16 +95,20 @@ class Rounds:
         """Forward and backward of a round for one group of optimizers; ``last``: of the window. Returns the weighted
         sum of its losses and the sum of the weights."""
         prog: Any = None
+        current, extra = self.inputs.current, (group,) if self.inputs.takes_optimizer else ()
+        current.phase, current.slots = RUNNING, taken.slots
         self.table.open(taken.ended)
         with self._requiring(group):
             for virtual_rank, batch in taken.slots:
+                current.virtual_rank = virtual_rank
+                current.arguments = (batch, self.inputs.progress.batch_nb, *extra)
                 exchanges = last and virtual_rank == taken.slots[-1][0]
                 self.buffers.begin(virtual_rank)
                 if self._exact is not None:
                     self._exact.begin(virtual_rank)
                 with self.strategy.exchanging(exchanges and self._exact is None):
                     if batch is not IDLE:
-                        shown = self._run_batch(batch, virtual_rank, group)
+                        shown = self._run_batch(current.arguments, virtual_rank, group)
                         prog = shown if prog is None else prog
                     elif self.spare is not None:
                         self._run_filler(virtual_rank, group)
@@ -111,11 +119,10 @@ class Rounds:
                 self.buffers.end(virtual_rank)
         return self.table.close(self.weights[group], prog)
 
-    def _run_batch(self, batch: Any, virtual_rank: int, group: int) -> Any:
+    def _run_batch(self, arguments: tuple[Any, ...], virtual_rank: int, group: int) -> Any:
         inputs, progress = self.inputs, self.inputs.progress
         self._seed(virtual_rank, group)
-        extra = (group,) if inputs.takes_optimizer else ()
-        loss, prog, count = read_output(self._step(batch, progress.batch_nb, *extra), inputs.name, progress)
+        loss, prog, count = read_output(self._step(*arguments), inputs.name, progress)
         if not loss.requires_grad or loss.numel() != 1:
             check_loss(loss, inputs.name, progress)
         self.table.note(virtual_rank, loss, count)
@@ -160,6 +167,7 @@ class Rounds:
 
     def exchange_late(self, group: int) -> None:
         """The window ended before its last round: exchange what there is."""
+        self.inputs.current.phase = STEPPED
         if self._exact is None:
             with self._requiring(group), self.strategy.exchanging(True):
                 if self.spare is not None:
@@ -169,6 +177,7 @@ class Rounds:
 
     def make_ready(self, group: int) -> bool:
         """Turn the sums of gradients into means; False where no virtual rank had a batch."""
+        self.inputs.current.phase = STEPPED  # of no batch alone
         chosen = [self.inputs.optimizers[i] for i in self.groups[group]]
         averaged_over = self.strategy.processes.nb
         if self._exact is not None:
@@ -192,6 +201,7 @@ class Rounds:
 
     def open_window(self) -> None:
         """Before the first batch of a window."""
+        self.inputs.current.buffers_before = self.buffers.at_start
         self.stepped[:] = [False for _ in self.stepped]
         self.buffers.open()
         if self._held is not None:
@@ -206,6 +216,7 @@ class Rounds:
 
     def finish_round(self) -> None:
         """Rows and hooks, then count the round. One whose batches were all skipped only has its place."""
+        self.inputs.current.phase = STEPPED
         if self.table.any_present:
             for hook in self.inputs.after_batch:
                 hook()
@@ -246,6 +257,7 @@ def build_round_window(
         if nb_run < size:
             progress.epoch_over = True
         if not nb_run:
+            inputs.current.leave()
             return
         for group in groups if not each_steps_alone else ():
             if nb_run < size:
@@ -256,6 +268,7 @@ def build_round_window(
             rounds.finish_round()
         for advance in inputs.schedules:
             advance(rounds.stepped)
+        inputs.current.leave()
 
     return train_window
 
@@ -286,6 +299,7 @@ def build_closure_rounds(rounds: Rounds, again: Rounds) -> TrainWindow:
         if len(taken) < size:
             progress.epoch_over = True
         if not taken:
+            inputs.current.leave()
             return
         progress.batch_nb, progress.global_step = taken[-1].place
         for group in range(len(rounds.groups)):
@@ -297,6 +311,7 @@ def build_closure_rounds(rounds: Rounds, again: Rounds) -> TrainWindow:
             rounds.finish_round()
         for advance in inputs.schedules:
             advance(rounds.stepped)
+        inputs.current.leave()
 
     return train_window
 

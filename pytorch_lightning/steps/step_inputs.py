@@ -14,6 +14,7 @@ from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.run.metrics import Metrics, check_loss, read_output
 from pytorch_lightning.run.progress import Progress
 from pytorch_lightning.seeding import MODEL, build_seeder, seed_device
+from pytorch_lightning.steps.current_step import RUNNING, STEPPED, CurrentStep
 from pytorch_lightning.timings import Timings
 
 TrainWindow = Callable[[Iterator[Any], int, int], None]
@@ -34,6 +35,7 @@ class StepInputs:
     to_device: Callable[[Any], Any] | None
     """None where a batch is used as it comes."""
     progress: Progress
+    current: CurrentStep
     metrics: Metrics
     seed: int
     on_device: bool
@@ -99,9 +101,10 @@ def build_seed_batch(inputs: StepInputs) -> Callable[[int], Any]:
 
 def build_finish_batch(inputs: StepInputs) -> Callable[[], None]:
     """``finish_batch()``: rows and hooks, then count the batch."""
-    progress, after_batch = inputs.progress, inputs.after_batch
+    progress, current, after_batch = inputs.progress, inputs.current, inputs.after_batch
 
     def finish_batch() -> None:
+        current.phase = STEPPED
         fault("batch.run")
         for hook in after_batch:
             hook()
@@ -116,9 +119,10 @@ def build_forward_backward(inputs: StepInputs) -> Callable[..., Any]:
     step, backward = inputs.timed("forward", inputs.step), inputs.timed("backward", inputs.precision.backward)
     record = inputs.metrics.record
     name, progress, on_device, nonfinite = inputs.name, inputs.progress, inputs.on_device, inputs.nonfinite
-    isfinite = math.isfinite
+    current, isfinite = inputs.current, math.isfinite
 
     def forward_backward(window: WindowWeights, *arguments: Any) -> Tensor:
+        current.phase, current.arguments, current.weights = RUNNING, arguments, window
         loss, prog, count = read_output(step(*arguments), name, progress)
         if not loss.requires_grad or loss.numel() != 1:
             check_loss(loss, name, progress)

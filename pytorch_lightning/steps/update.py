@@ -11,6 +11,7 @@ from pytorch_lightning.errors import FitError
 from pytorch_lightning.faults import fault
 from pytorch_lightning.precision.precision import SKIPPED
 from pytorch_lightning.run.metrics import at
+from pytorch_lightning.steps.current_step import STEPPED
 from pytorch_lightning.steps.optimizers import SteppedOptimizer, scale_gradients
 from pytorch_lightning.steps.step_inputs import StepInputs, WindowWeights
 
@@ -22,7 +23,7 @@ def build_update(inputs: StepInputs, windows: Sequence[WindowWeights], stepped: 
     """``update(which, [closure])``: make the gradients of those optimizers ready, step them, clear. Notes in
     ``stepped`` which ones really stepped. A closure makes its gradients ready itself."""
     optimizers, before_clear, timed = inputs.optimizers, inputs.before_clear, partial(inputs.timed, "optimizer")
-    progress = inputs.progress
+    progress, current = inputs.progress, inputs.current
     before_update = [timed(function) for function in inputs.before_update]
     steps = [timed(inputs.precision.step_function(optimizer)) for optimizer in optimizers]
     clears_itself = [type(optimizer).zero_grad is not Optimizer.zero_grad for optimizer in optimizers]
@@ -40,6 +41,7 @@ def build_update(inputs: StepInputs, windows: Sequence[WindowWeights], stepped: 
                 scale_gradients(chosen, correction)
             for prepare in before_update:
                 prepare(chosen)
+        current.phase = STEPPED
         for i in which:
             outcome = steps[i](closure)
             stepped[i] = outcome is not SKIPPED and outcome is not WAITING

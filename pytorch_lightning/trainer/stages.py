@@ -58,7 +58,7 @@ def note_place(error: Exception, run: FitRun) -> None:
     notes = [note for note in getattr(error, "__notes__", ()) if note.startswith("raised while fitting")]
     if not notes and at(run.progress) not in str(error):
         error.add_note(f"raised while fitting {type(run.module).__name__} {at(run.progress)}")
-    if not run.alone and is_loss_of_another(error):
+    if not run.wishes.alone and is_loss_of_another(error):
         error.add_note("another process of this run has ended or hangs: its own traceback, or its stacks, say why")
 
 
@@ -69,7 +69,7 @@ def finish_fit(plan: FitPlan, failed: bool) -> None:
     try:
         plan.call("on_fit_end")
         if not failed:
-            plan.at_save_point()
+            plan.save_points.reach()
             fault("fit.last")
             with run.timings.measuring("saving"):
                 plan.rolling.end(interrupted=run.interrupted)

@@ -31,7 +31,7 @@ from pytorch_lightning.trainer.deterministic import deterministic
 from pytorch_lightning.trainer.fit_plan import FitPlan
 from pytorch_lightning.trainer.loop import run_fit
 from pytorch_lightning.trainer.placement import choose_strategy, nb_to_start
-from pytorch_lightning.trainer.plan import all_callbacks, plan_fit
+from pytorch_lightning.trainer.plan import FitRequest, all_callbacks, plan_fit
 from pytorch_lightning.trainer.remote import run_remotely, state_of, take_state
 from pytorch_lightning.trainer.replaying import replay_step
 
@@ -237,9 +237,9 @@ class Trainer(ReadAttributes):
             run.fitting(),
             signals.watching(run.note_signal, patient=read_environment(os.environ) is not None) as watch,
         ):
-            plan = self._plan = plan_fit(
-                self.config, model, run, self._with_watchdog(callbacks), self._notices, strategy, problems
-            )
+            callbacks = self._with_watchdog(callbacks)
+            request = FitRequest(self.config, model, run, callbacks, self._notices, strategy)
+            plan = self._plan = plan_fit(request, problems)
             stages.announce(plan)
             failed = True
             try:
@@ -248,7 +248,7 @@ class Trainer(ReadAttributes):
             except KeyboardInterrupt:  # the second Ctrl-C; the first asks for a stop at the next save point
                 run.progress.stop_reason = f"{INTERRUPTED}SIGINT"
             except signals.Stopped:  # in a validation, or by a fit in it: the state before it is the one to keep
-                run.progress.stop_reason = run.stop_wanted
+                run.progress.stop_reason = run.wishes.stop
             except Exception as error:
                 stages.note_place(error, run)
                 keep_failing_batch(plan, error, self.options)
@@ -335,7 +335,7 @@ class Trainer(ReadAttributes):
         """The strategy, and the callbacks that this process has a use for."""
         strategy = self._strategy = choose_strategy(self.config, self._notices, problems)
         processes = strategy.processes
-        run.alone = processes.nb == 1
+        run.wishes.alone = processes.nb == 1
         files.agree_on_folders(self.config, processes)
         return strategy, tuple(c for c in self._callbacks if processes.is_first or not c.only_first)
 
