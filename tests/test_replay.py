@@ -614,6 +614,7 @@ def test_a_script_that_fits_on_import_and_a_class_with_other_arguments_are_named
     assert "No such file" in said
     assert "no.such.module can't be imported: " in refused([path, "--module", "no.such.module"], capsys)
     assert "notes.txt can't be imported: " in refused([path, "--script", "notes.txt"], capsys)
+    del sys.modules["train"]  # other tests have one of their own
 
 
 def test_a_replay_without_an_exception_and_another_kind_of_file_are_said(
