@@ -4,8 +4,10 @@ The public names are imported when they are first used, so that ``import pytorch
 more than ``import torch``.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
+from pytorch_lightning.namesakes import warn_of_namesakes
 from pytorch_lightning.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'pytorch_lightning' has no attribute {name!r}")
+        raise AttributeError(f"module 'pytorch_lightning' of pytorch-lightning-classic has no attribute {name!r}")
     import importlib
 
     value = getattr(importlib.import_module(_HOMES[name]), name)
@@ -38,3 +40,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+warn_of_namesakes(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

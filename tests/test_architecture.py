@@ -24,7 +24,7 @@ MOST_LINES_OF_A_FUNCTION = 50
 # of code: the docstrings are the reference pages. What a step runs through stays short; callbacks, loggers and commands
 # are what may grow
 MOST_LINES_OF_THE_PACKAGE = 15_000
-MOST_OF_A_ROOM = 0.21
+MOST_OF_A_ROOM = 0.2
 MOST_FRAMES = 6
 MOST_CALLS = 15
 
@@ -50,6 +50,7 @@ ARROWS = {
     "processes": set(),
     "seeding": set(),
     "errors": set(),
+    "namesakes": set(),
     "faults": set(),
     "timings": set(),
     "version": set(),
@@ -255,6 +256,6 @@ def test_every_test_folder_mirrors_a_part() -> None:
     """Nothing of the package goes by another name in the tests."""
     root = Path(__file__).parent
     others = {"benchmarks", "mistakes", "equality", "examples", "conformance", "faults", "frozen", "slurm", "hosts"}
-    others |= {"docs"}
+    others |= {"docs", "security"}
     there = {p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith((".", "_"))}
     assert there - others <= {p.stem for p in PACKAGE.iterdir()}
