@@ -172,9 +172,8 @@ def options() -> str:
 
 def _as_code(text: str) -> str:
     """``text`` with the names of options, values and classes in it set as code."""
-    names = "|".join(
-        [*option_defaults(), r"torch\.\w+(?:\(\w*\))?", r"EarlyStopping|ModelCheckpoint", r"\{.*?\}", "'[^' ]*'"]
-    )
+    compound = [name for name in option_defaults() if "_" in name]  # "resume" and "seed" are words as well
+    names = "|".join([*compound, r"torch\.\w+(?:\(\w*\))?", r"EarlyStopping|ModelCheckpoint", r"\{.*?\}", "'[^' ]*'"])
     return re.sub(rf"(?<![\w.-])({names})(?![\w-])", r"`\1`", text)
 
 

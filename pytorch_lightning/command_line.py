@@ -140,8 +140,8 @@ RUN_OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
 def option_groups() -> dict[str, dict[str, str]]:
     """What each option of the Trainer means, by group, as its docstring says it.
 
-    >>> option_groups()["How long"]["max_nb_epochs"]
-    'train for this many epochs at most'
+    >>> option_groups()["Duration"]["max_nb_epochs"]
+    'stop after this many epochs'
     """
     groups: dict[str, dict[str, str]] = {}
     for block in inspect.cleandoc(Trainer.__doc__ or "").split("\n\n"):
