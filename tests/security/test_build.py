@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import pytorch_lightning
+
 ROOT = Path(__file__).parent.parent.parent
 SOURCES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "pytorch_lightning", "tests/test_architecture.py")
 
@@ -123,6 +125,12 @@ def test_the_wheel_holds_the_package_and_nothing_else(clean: Path, tmp_path: Pat
     assert held == package
     modes = {member.external_attr >> 16 for name, member in members.items() if not name.endswith("/RECORD")}
     assert modes == {0o100644}
+
+
+def test_the_version_is_that_of_the_package(clean: Path, tmp_path: Path) -> None:
+    build("wheel", clean, tmp_path)
+    (path,) = tmp_path.glob("*.whl")
+    assert path.name.split("-")[:2] == ["pytorch_lightning_classic", pytorch_lightning.__version__]
 
 
 def test_the_documented_command_builds_both(clean: Path, tmp_path: Path) -> None:
