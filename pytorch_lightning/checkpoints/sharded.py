@@ -80,11 +80,11 @@ def _with_part(checkpoint: dict[str, Any], name: str, part: Any) -> dict[str, An
     return {**checkpoint, "parts": {**checkpoint["parts"], name: part}}
 
 
-def write_any(checkpoint: dict[str, Any] | Cut, path: Path, processes: Processes) -> int:
+def write_any(checkpoint: dict[str, Any] | Cut, path: Path, processes: Processes, private: bool = False) -> int:
     """Write ``checkpoint`` to ``path``, as one file or as a folder of pieces; returns its size in bytes."""
     if isinstance(checkpoint, Cut):
         return write_sharded(checkpoint, path, processes)
-    return write_checkpoint(checkpoint, path).stat().st_size
+    return write_checkpoint(checkpoint, path, private).stat().st_size
 
 
 def checksums_of(state: Mapping[str, Any] | Cut, processes: Processes) -> dict[str, Any]:

@@ -5,21 +5,22 @@ is; the weights in memory are those that the step saw, as long as no optimizer h
 """
 
 import contextlib
-import inspect
 import math
 import os
 import platform
 import re
 import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import NoneType
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pytorch_lightning import __version__
+from pytorch_lightning.checkpoints.bundle import FORMAT, OPTIONS
 from pytorch_lightning.checkpoints.checkpoint import LEAVES, plain_hparams, to_plain
 from pytorch_lightning.checkpoints.folders import megabytes, open_folder
 from pytorch_lightning.checkpoints.snapshot import nb_bytes
@@ -31,8 +32,10 @@ from pytorch_lightning.trainer.progress import Progress
 from pytorch_lightning.trainer.round_table import LOSS, PRESENT
 from pytorch_lightning.trainer.rounds import Rounds
 
-FORMAT = 1
 MOST_BYTES = 2 * 10**9
+
+MAIN = ("__main__", "__mp_main__")
+"""What the program's own module is called, in the process that was started and in those that it starts."""
 
 LOADER_FILES = re.compile(r"torch/utils/data/|pytorch_lightning/(timings|data/(?!transfer)\w+)\.py$")
 PLACE = re.compile(r"raised by (?:the dataset of )?the training loader \(epoch \d+, batch_nb (\d+)")
@@ -76,13 +79,13 @@ def keep_failing_batch(plan: FitPlan, error: Exception, options: Mapping[str, An
             return
         if "://" not in str(folder):
             os.makedirs(f"{folder}/crash", exist_ok=True)
-        open_folder(f"{folder}/crash").write(bundle, name)
+        open_folder(f"{folder}/crash").write(bundle, name, private=True)
     except Exception as problem:  # the error that led here is the one to be heard
         why = " ".join(str(problem).split())
         plan.run.notices.say("crash-bundle", f"the failing batch can't be kept: {type(problem).__name__}: {why}")
         return
-    path = f"{folder}/crash/{name}"
-    plan.run.notices.report(f"the failing batch is kept: python -m pytorch_lightning.replay {shlex.quote(path)}")
+    command = replay_command(f"{folder}/crash/{name}", type(plan.module))
+    plan.run.notices.report(f"the failing batch is kept: {command}")
 
 
 def _is_about_others(error: Exception) -> bool:
@@ -205,10 +208,10 @@ def build_bundle(plan: FitPlan, failure: Failure, error: BaseException, options:
         "optimizer_i": failure.optimizer_i,
         "window": failure.window,
         "loader": {"batch_nb": number, "indices": indices, "in_order": bool(plan.config.overfit_pct)},
-        "module": class_place(type(module)),
+        "module": type(module).__qualname__,
         "hparams": None if module.hparams is None else plain_hparams(module.hparams),
         "hparams_is_dict": isinstance(module.hparams, Mapping),
-        "options": {n: v for n, v in options.items() if isinstance(v, (str, int, float, NoneType))},
+        "options": {name: options[name] for name in OPTIONS},
         "precision": plan.config.precision,
         "scaler": plan.saver.parts["precision"].state_dict(),
     }
@@ -241,13 +244,35 @@ def _state(plan: FitPlan, failure: Failure) -> dict[str, Any]:
     }
 
 
-def class_place(cls: type) -> dict[str, Any]:
-    """Where ``cls`` can be imported from."""
-    try:
-        file = os.path.abspath(inspect.getfile(cls))
-    except (TypeError, OSError):  # of a notebook
-        file = None
-    return {"module": cls.__module__, "name": cls.__qualname__, "file": file}
+def replay_command(path: str, cls: type) -> str:
+    """The command that replays the bundle at ``path``, which itself says nothing of where ``cls`` is defined."""
+    bundle, name = shlex.quote(path), cls.__module__
+    module = sys.modules.get(name)
+    file, program = getattr(module, "__file__", None), "python -m pytorch_lightning.replay"
+    if name in MAIN:  # of `python -m package.module` it is known which
+        name = getattr(getattr(module, "__spec__", None), "name", name)
+    if name not in MAIN:
+        return f"{_search_path(name, file)}{program} {bundle} --module {name}"
+    if file is None or not os.path.isfile(file):  # a notebook
+        return f"{program} {bundle} --script FILE (a file that defines {cls.__qualname__})"
+    return f"{program} {bundle} --script {shlex.quote(_from_here(Path(file)))}"
+
+
+def _from_here(path: Path) -> str:
+    """``path``, relative to this folder where it is in it."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _search_path(name: str, file: str | None) -> str:
+    """What a shell needs before a command that imports the module ``name`` from ``file``: nothing where python finds it
+    from this folder."""
+    if file is None:
+        return ""
+    top = Path(file).absolute().parents[name.count(".") + (Path(file).name == "__init__.py")]
+    found = [Path(folder).absolute() for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    if top in (Path.cwd(), *found) or top.name == "site-packages":
+        return ""
+    return f"PYTHONPATH={shlex.quote(str(top))}${{PYTHONPATH:+:$PYTHONPATH}} "
 
 
 def plain_copy(value: Any) -> Any:
