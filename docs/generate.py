@@ -21,11 +21,11 @@ from torch import nn
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.command_line import RUN_OPTIONS, option_groups
+from pytorch_lightning.options.config import ALIASES, LATER
 from pytorch_lightning.root_module.hooks import ModelHooks
-from pytorch_lightning.trainer.arguments import RUN_OPTIONS, option_groups
+from pytorch_lightning.run.hooks import CALLBACK_HOOKS, PARAMETERS
 from pytorch_lightning.trainer.attributes import ReadAttributes
-from pytorch_lightning.trainer.config import ALIASES, LATER
-from pytorch_lightning.trainer.hooks import CALLBACK_HOOKS, PARAMETERS
 from pytorch_lightning.trainer.trainer import option_defaults
 
 DOCS = Path(__file__).parent

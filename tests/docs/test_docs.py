@@ -16,10 +16,10 @@ import pytest
 
 import pytorch_lightning
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.command_line import RUN_OPTIONS, option_texts
+from pytorch_lightning.options.config import LATER
 from pytorch_lightning.root_module.hooks import ModelHooks
 from pytorch_lightning.root_module.root_module import REQUIRED, LightningModule
-from pytorch_lightning.trainer.arguments import RUN_OPTIONS, option_texts
-from pytorch_lightning.trainer.config import LATER
 from pytorch_lightning.trainer.trainer import Trainer, option_defaults
 
 ROOT = Path(__file__).parent.parent.parent
