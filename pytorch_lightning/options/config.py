@@ -19,14 +19,14 @@ from pytorch_lightning.strategies import STRATEGIES
 
 OBSERVERS = "Callbacks and logging"
 DURATION = "Duration"
-DATA = "Data"
+DATA = "Amount of data"
 STEPS = "Optimization"
 VALIDATION = "Validation"
-DISPLAY = "Progress bar and printing"
-ROWS = "Logged rows and files"
-REPRODUCIBILITY = "Reproducibility and resume"
+DISPLAY = "Output"
+ROWS = "Logging and debugging"
+REPRODUCIBILITY = "Reproducibility"
 SPEED = "Speed"
-DEVICES = "Devices and processes"
+DEVICES = "Devices"
 
 AMP_LEVELS = {"O0": "32", "O1": "16", "O2": "16", "O3": "16-true"}
 """apex's names for use_amp, and the precision that each one means."""
@@ -62,64 +62,66 @@ class Config:
         checks.experiment,
     )
     early_stop_callback: Callback | None = option(
-        OBSERVERS, "an EarlyStopping or another callback; the two may come in either order"
+        OBSERVERS, "an EarlyStopping or another callback; may be swapped with checkpoint_callback"
     )
     checkpoint_callback: Callback | None = option(
         OBSERVERS, "a ModelCheckpoint or another callback; without one no checkpoint is written"
     )
-    callbacks: tuple[Callback, ...] = option(OBSERVERS, "further ones, in the order in which they are called")
-    max_nb_epochs: int = option(DURATION, "train for this many epochs at most", checks.number(1, whole=True))
+    callbacks: tuple[Callback, ...] = option(OBSERVERS, "additional callbacks, called in this order")
+    max_nb_epochs: int = option(DURATION, "stop after this many epochs", checks.number(1, whole=True))
     min_nb_epochs: int = option(
         DURATION,
-        "early stopping can't end the training before this many epochs are complete",
+        "early stopping can't end training before this many epochs are complete",
         checks.number(0, whole=True),
         checks.epochs,
     )
     max_nb_steps: int | None = option(
         DURATION,
-        "stop after this many steps of the optimizers; None for no limit",
+        "stop after this many optimizer steps; None for no limit",
         checks.number(1, whole=True, none=True),
         word=words.optional(int),
     )
     max_time: float | datetime.timedelta | None = option(
         DURATION,
-        "stop after this many minutes, or a timedelta, counted over all fits that go on from each other; "
-        "None for no limit",
+        "stop after this many minutes, or a timedelta; time before a resume counts too; None for no limit",
         checks.max_time,
         word=words.optional(float),
     )
-    enable_early_stop: bool = option(DURATION, "false leaves early_stop_callback out")
+    enable_early_stop: bool = option(DURATION, "false turns early_stop_callback off")
     train_percent_check: float = option(
         DATA,
-        "the share of the training batches in an epoch, from 0 to 1; one batch at least",
+        "the fraction of the training batches used per epoch, from 0 to 1; at least one batch",
         checks.number(0),
     )
-    val_percent_check: float = option(DATA, "the share of each validation loader; one batch at least", checks.number(0))
-    test_percent_check: float = option(DATA, "the share of each test loader; one batch at least", checks.number(0))
+    val_percent_check: float = option(
+        DATA, "the fraction of each validation loader; at least one batch", checks.number(0)
+    )
+    test_percent_check: float = option(DATA, "the fraction of each test loader; at least one batch", checks.number(0))
     overfit_pct: float = option(
         DATA,
-        "above 0, this share for all three, and the same training batches in each epoch, unshuffled",
+        "above 0, this fraction for all three, and the same training batches in every epoch, unshuffled",
         checks.number(),
     )
     fast_dev_run: bool = option(
-        DATA, "one epoch of one training and one validation batch, written to a temporary folder"
+        DATA, "one epoch of one training and one validation batch, logged to a temporary folder"
     )
     accumulate_grad_batches: int | dict[int, int] = option(
         STEPS,
-        "batches whose gradients make one step: a number, or {epoch from 1: number}, which is '1:2,5:8' as text",
+        "accumulate gradients over this many batches per optimizer step: a number, or {epoch from 1: "
+        "number}, written '1:2,5:8' as text",
         word=words.windows,
     )
     gradient_clip: float = option(
         STEPS,
-        "the largest norm (or value) of the gradients in a step; 0 or less is off",
+        "the maximum norm (or value) of the gradients; 0 or less turns clipping off",
         checks.number(),
         word=words.number,
     )
     gradient_clip_algorithm: str = option(
-        STEPS, "'norm' of all gradients together, or 'value' of each entry", checks.choice("norm", "value")
+        STEPS, "'norm' clips by the global norm, 'value' clips each entry", checks.choice("norm", "value")
     )
     lr_scheduler_milestones: tuple[int, ...] = option(
-        STEPS, "epochs after which every learning rate is cut by 10: a list, or '100,200'", word=words.optional(str)
+        STEPS, "epochs after which every learning rate is divided by 10: a list, or '100,200'", word=words.optional(str)
     )
     precision: str = option(
         STEPS,
@@ -133,71 +135,71 @@ class Config:
     )
     val_check_interval: float = option(
         VALIDATION,
-        "validate after this share of an epoch (at most 1), or this number of batches (above 1)",
+        "validate after this fraction of an epoch (at most 1), or every n batches (above 1)",
         checks.val_check_interval,
         word=words.number,
     )
-    check_val_every_n_epoch: int = option(VALIDATION, "validate in each n-th epoch only", checks.number(1, whole=True))
+    check_val_every_n_epoch: int = option(VALIDATION, "validate only in every n-th epoch", checks.number(1, whole=True))
     nb_sanity_val_steps: int = option(
-        VALIDATION, "validation batches that are run before training; 0 for none", checks.number(0, whole=True)
+        VALIDATION, "validation batches to run before training; 0 for none", checks.number(0, whole=True)
     )
-    progress_bar: bool = option(DISPLAY, "show a bar, or plain lines where there is no terminal")
-    process_position: int = option(DISPLAY, "the line that the bar takes, counted from 0", checks.number(0, whole=True))
-    current_gpu_name: Any = option(DISPLAY, "shown in the bar where it isn't 0", word=words.name_or_0)
-    print_weights_summary: bool = option(DISPLAY, "print the summary of the model, and one line about the run")
-    silence: tuple[str, ...] = option(
-        DISPLAY, "codes of notices that aren't to be shown", checks.silence, word=words.words
+    progress_bar: bool = option(DISPLAY, "show a progress bar, or plain lines if the output isn't a terminal")
+    process_position: int = option(
+        DISPLAY, "the terminal line of the progress bar, counted from 0", checks.number(0, whole=True)
     )
+    current_gpu_name: Any = option(DISPLAY, "shown in the progress bar unless it is 0", word=words.name_or_0)
+    print_weights_summary: bool = option(DISPLAY, "print a summary of the model, and one line about the run")
+    silence: tuple[str, ...] = option(DISPLAY, "codes of notices to hide", checks.silence, word=words.words)
     add_log_row_interval: int = option(
-        ROWS, "log a row each n batches, beginning with the first of an epoch", checks.number(1, whole=True)
+        ROWS, "log a row every n batches, starting with the first batch of an epoch", checks.number(1, whole=True)
     )
-    log_save_interval: int = option(ROWS, "bring the rows to the disk each n batches", checks.number(1, whole=True))
-    default_save_path: str = option(ROWS, "the folder for the files of runs without an experiment", checks.save_path)
+    log_save_interval: int = option(ROWS, "flush the log every n batches", checks.number(1, whole=True))
+    default_save_path: str = option(ROWS, "the folder for runs without an experiment", checks.save_path)
     track_grad_norm: float = option(
         ROWS,
-        "log this norm of the gradients, of each parameter and of all; 0 or less is off",
+        "log this p-norm of the gradients, for each parameter and for all together; 0 or less is off",
         checks.number(),
         word=words.number,
     )
-    print_nan_grads: bool = option(ROWS, "print the names of parameters whose gradient isn't finite")
-    stop_on_nan: bool = option(ROWS, "stop where a loss isn't finite")
+    print_nan_grads: bool = option(ROWS, "print the names of parameters whose gradients aren't finite")
+    stop_on_nan: bool = option(ROWS, "stop if a loss isn't finite")
     crash_bundle: bool = option(
-        ROWS, "keep the batch of a step that raises, in the folder of the run, so that it can be replayed"
+        ROWS, "save the batch of a step that raises to the folder of the run, so that it can be replayed"
     )
     seed: int | None = option(
         REPRODUCIBILITY,
-        "decides order, augmentation and dropout; None takes torch.initial_seed()",
+        "seed of data order, augmentation and dropout; None takes torch.initial_seed()",
         checks.number(0, 2**64 - 1, whole=True, none=True),
         word=words.optional(int),
     )
     deterministic: bool = option(REPRODUCIBILITY, "run with torch.use_deterministic_algorithms(True)")
     resume: str | None = option(
         REPRODUCIBILITY,
-        "'auto' goes on with the newest run of the same name that has saves, or the path of a checkpoint",
+        "'auto' resumes the newest run of the same name that has saves; or the path of a checkpoint to resume from",
         checks.resume,
         word=words.optional(str),
     )
     save_every_minutes: float = option(
         REPRODUCIBILITY,
-        "how often the state is saved for a resume; 0 leaves it to save_every_nb_batches",
+        "save the state for a resume every n minutes; 0 leaves it to save_every_nb_batches",
         checks.number(0),
     )
     save_every_nb_batches: int | None = option(
         REPRODUCIBILITY,
-        "save after each n batches too; None for not by batches",
+        "save the state for a resume every n batches too; None saves by time only",
         checks.number(1, whole=True, none=True),
         word=words.optional(int),
     )
     resume_check: str = option(
         REPRODUCIBILITY,
-        "'error' or 'warn' where the training data come in another order than before the checkpoint",
+        "'error' or 'warn' if the order of the training data differs from that before the checkpoint",
         checks.choice("error", "warn"),
     )
     compile: bool | dict[str, Any] = option(
         SPEED, "true compiles the steps of the module with torch.compile; a dict holds its options", checks.compile
     )
-    fused_optimizers: bool = option(SPEED, "use torch's fused implementation of an optimizer where there is one")
-    profile: bool = option(SPEED, "write a trace of a few steps, by torch.profiler, into the folder of the run")
+    fused_optimizers: bool = option(SPEED, "use torch's fused implementation of an optimizer if there is one")
+    profile: bool = option(SPEED, "write a torch.profiler trace of a few steps to the folder of the run")
     gpus: Any = option(
         DEVICES,
         "None is the CPU; a number of GPUs, a list, '0,1', or -1 for all",
@@ -206,38 +208,38 @@ class Config:
     )
     nb_processes: int = option(
         DEVICES,
-        "processes to start on this machine where no GPUs are used; more than 1 means 'ddp'",
+        "processes to start on this machine if no GPUs are used; more than 1 means 'ddp'",
         checks.number(1, whole=True),
     )
     distributed_backend: Any = option(
         DEVICES,
-        "None, 'dp' (several GPUs in one process), 'ddp' (a process for each), 'fsdp' (a process for "
-        "each, which holds a piece of every weight), or a strategy object",
+        "None, 'dp' (one process, several GPUs), 'ddp' (one process per device), 'fsdp' (one process "
+        "per device, with weights, gradients and optimizer state sharded), or a strategy object",
         checks.backend(STRATEGIES),
         word=words.optional(str),
     )
     cluster: Any = option(
         DEVICES,
-        "test-tube's SlurmCluster, as it calls your function; jobs are saved and queued again with or without it",
+        "test-tube's SlurmCluster, which calls your function; jobs are saved and requeued with or without it",
         checks.cluster,
     )
     nb_gpu_nodes: int = option(
-        DEVICES, "machines; torchrun or srun starts the processes on each", checks.number(1, whole=True)
+        DEVICES, "number of machines; torchrun or srun starts the processes on each", checks.number(1, whole=True)
     )
     virtual_ranks: int | None = option(
         DEVICES,
-        "batches in the global batch; None is the number of processes at the first start",
+        "batches per global batch; None is the number of processes at the first start",
         checks.number(1, whole=True, none=True),
         word=words.optional(int),
     )
     exact_elastic: bool = option(
-        DEVICES, "true gives the same bits on any number of processes, at the cost of a slower exchange"
+        DEVICES, "true makes any number of processes give bit-identical results, at the cost of a slower exchange"
     )
     gather_validation: bool = option(
-        DEVICES, "false leaves the outputs of validation steps where they were made; numbers are then averaged"
+        DEVICES, "false leaves the outputs of validation steps on their own ranks and averages their numbers"
     )
     process_timeout_minutes: float = option(
-        DEVICES, "how long processes wait for one that doesn't come", checks.number(0.01), word=words.number
+        DEVICES, "how long processes wait for one that doesn't answer", checks.number(0.01), word=words.number
     )
 
     default_save_path_given: bool
@@ -267,7 +269,7 @@ def groups() -> dict[str, dict[str, str]]:
     """The sentence of each option, by group.
 
     >>> groups()[DURATION]["max_nb_epochs"]
-    'train for this many epochs at most'
+    'stop after this many epochs'
     """
     found: dict[str, dict[str, str]] = {}
     for name, known in options().items():

@@ -40,9 +40,9 @@ from pytorch_lightning.trainer.replaying import replay_step
 class Trainer(ReadAttributes):
     """Trains, validates, tests and predicts with a ``LightningModule``.
 
-    ``Trainer().fit(model)`` works without any argument. A value that can't work raises ``MisconfigurationException``,
-    which lists all of them. In ``fit``, ``batches`` are training batches and ``steps`` are steps of the optimizers.
-    What each option means stands in options/config.py; ``--help`` and docs/Trainer/index.md show the same.
+    ``Trainer().fit(model)`` works without any arguments. Invalid values raise one ``MisconfigurationException`` that
+    lists all of them. Below, "batches" are training batches and "steps" are optimizer steps. The texts stand in
+    options/config.py; ``--help`` and docs/Trainer/index.md show the same.
     """
 
     def __init__(
