@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from pytorch_lightning import seeding
 from pytorch_lightning.data.index_plan import set_epoch
-from pytorch_lightning.data.loader import ReplayableLoader, keeps_state, length_of
+from pytorch_lightning.data.loader import OrderWatcher, ReplayableLoader, keeps_state, length_of
 from pytorch_lightning.data.seeded_view import SeededIterable, find_generators, loader_name, pass_name
 from pytorch_lightning.data.workers import OF_MEMORY, is_death, options_of, started, without_signal
 from pytorch_lightning.errors import FitError, describe
@@ -36,6 +36,7 @@ class StreamLoader(ReplayableLoader):
         self.keeps_state = not loader_id and self._view is None and keeps_state(loader)
         self.takes_back = not self.keeps_state
         self._used_up = False
+        self._watcher: OrderWatcher | None = None
         self._loaded: dict[str, Any] | None = None
         self._open: Iterator[Any] | None = None
         """The batches of the pass that was begun last, where it isn't known to be at its end."""
@@ -56,6 +57,8 @@ class StreamLoader(ReplayableLoader):
                 " starts anew."
             )
         self._end_pass()
+        if self._watcher is not None:
+            self._watcher.begin_order(epoch)
         first, loaded, self._loaded = 0, self._loaded, None
         if loaded is not None:
             first = self._go_on(loaded)
@@ -66,6 +69,10 @@ class StreamLoader(ReplayableLoader):
             first = self._begin(epoch, 0)
         end = None if limit is None else max(0, limit - first)
         return self._dealt(islice(self._open, end), first, start)  # type: ignore[arg-type]
+
+    def watch(self, watcher: OrderWatcher) -> None:
+        # one with a state of its own says itself what it was like
+        self._watcher = None if self.keeps_state else watcher
 
     def _begin(self, epoch: int, first: int) -> int:
         """Begin a pass; ``first`` batches of it are done. Returns ``first``."""
@@ -90,6 +97,8 @@ class StreamLoader(ReplayableLoader):
         for nb, _ in zip(range(1, start - first + 1), batches, strict=False):
             self.on_dropped(nb, start - first)
         self.nb_drawn = start
+        if self._watcher is not None:
+            self._watcher.end_order()
         for batch in batches:
             self.nb_drawn += 1
             if self._share.has(self.nb_drawn - 1):
