@@ -58,7 +58,9 @@ class AttributesPart:
     """The attributes of the module and its submodules, of the training data, and of callbacks without a
     ``state_dict``."""
 
-    def __init__(self, module: nn.Module, callbacks: Sequence[Callback], notices: Notices, device: torch.device) -> None:
+    def __init__(
+        self, module: nn.Module, callbacks: Sequence[Callback], notices: Notices, device: torch.device
+    ) -> None:
         self._module, self._notices, self._device = module, notices, device
         self._roots = [Owner("module", module), *_of_callbacks(callbacks)]
         self._data: list[Owner] = []
@@ -81,11 +83,21 @@ class AttributesPart:
 
     def note_loader(self, loader: Any) -> None:
         """The training loader was made: what it is made of is state from here on."""
-        names = {"dataset": "training dataset", "sampler": "sampler", "batch_sampler": "batch sampler", "collate_fn": ""}
+        names = {
+            "dataset": "training dataset",
+            "sampler": "sampler",
+            "batch_sampler": "batch sampler",
+            "collate_fn": "",
+        }
         for name, path in names.items():
             part = getattr(loader, name, None)
             is_plain = isinstance(part, (list, tuple, dict, torch.Tensor)) or not hasattr(part, "__dict__")
-            if part is None or is_plain or has_state(part) or (not path and not is_of_the_program(type(part).__module__)):
+            if (
+                part is None
+                or is_plain
+                or has_state(part)
+                or (not path and not is_of_the_program(type(part).__module__))
+            ):
                 continue
             self._data.append(Owner(path or "collate_fn", part))
         self._nb_workers = getattr(loader, "num_workers", 0)
@@ -136,7 +148,7 @@ class AttributesPart:
                 continue
             values.setdefault(path, {})[name] = entry
         self._say(values, lost)
-        state = {"nodes": encoder.nodes, "values": values, "first": self._first_marks()}
+        state: dict[str, Any] = {"nodes": encoder.nodes, "values": values, "first": self._first_marks()}
         at_iter = self._different(self._at_iter)
         if at_iter:
             state |= {"epoch": self._epoch, "workers": self._nb_workers, "at_iter": at_iter}

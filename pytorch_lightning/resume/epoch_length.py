@@ -35,7 +35,9 @@ class EpochLength:
     @property
     def is_whole(self) -> bool:
         """Whether an epoch is as long as the loader."""
-        return self._nb_batches is not None and self._config.train_percent_check >= 1.0 and not self._config.fast_dev_run
+        return (
+            self._nb_batches is not None and self._config.train_percent_check >= 1.0 and not self._config.fast_dev_run
+        )
 
     def state_dict(self) -> int | None:
         """The length of the epoch that is trained, where it isn't that of the first."""

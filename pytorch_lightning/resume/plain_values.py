@@ -130,7 +130,9 @@ class Encoder:
             raise NotPlainError
         self._count(value.nbytes)
         flat = np.array(value, order="C", copy=True) if self._copies else np.ascontiguousarray(value)
-        content = torch.from_numpy(flat.reshape(-1).view(np.uint8)) if value.nbytes else torch.empty(0, dtype=torch.uint8)
+        content = (
+            torch.from_numpy(flat.reshape(-1).view(np.uint8)) if value.nbytes else torch.empty(0, dtype=torch.uint8)
+        )
         what = "scalar" if isinstance(value, np.generic) else "array"
         return what, content, repr(np.lib.format.dtype_to_descr(value.dtype)), list(value.shape)
 
@@ -237,7 +239,11 @@ class Decoder:
             return SETS[kind](items)
         if kind in ("tuple", "Size"):
             items = self._items(node[1], like)
-            same = type(like) is tuple and len(like) == len(items) and all(a is b for a, b in zip(like, items, strict=True))
+            same = (
+                type(like) is tuple
+                and len(like) == len(items)
+                and all(a is b for a, b in zip(like, items, strict=True))
+            )
             return like if same else (tuple if kind == "tuple" else torch.Size)(items)
         if kind == "tensor":
             return self._tensor(node, like)
@@ -287,7 +293,12 @@ class Decoder:
     def _tensor(self, node: Any, like: Any) -> Any:
         _, data, device, is_parameter, requires = node
         kind = torch.nn.Parameter if is_parameter else Tensor
-        if type(like) is kind and like.shape == data.shape and like.dtype == data.dtype and self._is_writable(like, device):
+        if (
+            type(like) is kind
+            and like.shape == data.shape
+            and like.dtype == data.dtype
+            and self._is_writable(like, device)
+        ):
             with torch.no_grad():
                 like.copy_(data)
             return like.requires_grad_(requires) if like.is_leaf else like

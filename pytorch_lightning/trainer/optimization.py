@@ -51,7 +51,6 @@ def fuse(config: Config, optimizers: Sequence[Optimizer]) -> None:
         use_fused(optimizer)
 
 
-
 @dataclass(slots=True)
 class Windows:
     """The window function, and the same with its phases timed."""

@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -32,7 +32,6 @@ from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.run import files
 from pytorch_lightning.run.hooks import can_be_called, hook_table, say_near_misses
 from pytorch_lightning.run.rows import Rows
-from pytorch_lightning.run.run import FitRun
 from pytorch_lightning.steps.buffers import BufferUndo, can_be_kept
 from pytorch_lightning.steps.current_step import CurrentStep
 from pytorch_lightning.steps.schedules import EpochSchedules, needed_metrics
