@@ -1,8 +1,8 @@
 """Attributes are state: what user code changed since the fit began, kept and put back.
 
 An attribute is marked (a checksum of its value) before any user code of the fit runs, and again when training begins.
-What differs from either when a checkpoint is made is in it, with the first mark: so a value that a start finds other than
-the first start found it is the program's business, and is left alone.
+What differs from either when a checkpoint is made is in it, with the first mark: so a value that a start finds other
+than the first start found it is the program's business, and is left alone.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -122,7 +122,8 @@ class AttributesPart:
         try:
             return fingerprint(encoder.nodes, encoder.add(value))
         except TooLargeError:
-            return f"{HERE}large {id(value)} {getattr(value, '_version', '')} {len(value) if hasattr(value, '__len__') else ''}"
+            length = len(value) if hasattr(value, "__len__") else ""
+            return f"{HERE}large {id(value)} {getattr(value, '_version', '')} {length}"
         except NotPlainError:
             return f"{HERE}{id(value)}{_inside(value)}"
 
@@ -152,7 +153,7 @@ class AttributesPart:
         at_iter = self._different(self._at_iter)
         if at_iter:
             state |= {"epoch": self._epoch, "workers": self._nb_workers, "at_iter": at_iter}
-        if self._for_workers is not None:
+        if self._for_workers is not None and self._different(self._for_workers):
             state["for_workers"] = self._different(self._for_workers)
         return state
 
@@ -222,7 +223,7 @@ class AttributesPart:
             return
         state, left = self._saved, []
         decoder = Decoder(state["nodes"], self._device, writable_memory())
-        owners = {path: held for path, held in owners_of([*self._data, *self._roots])}
+        owners: dict[str, Any] = dict(owners_of([*self._data, *self._roots]))
         for path, attributes in state["values"].items():
             if path not in owners:
                 left.append(path)
@@ -295,8 +296,9 @@ class AttributesPart:
         if inside:
             self._notices.say(
                 "workers-attributes",
-                f"{_shown(inside)} changed inside an epoch, and workers see what it was when the epoch began: num_workers"
-                f" was {before} and is {self._nb_workers}, so the batches may be others. Resume with as many workers",
+                f"{_shown(inside)} changed inside an epoch, and workers see what it was when that began:"
+                f" num_workers was {before} and is {self._nb_workers}, so the batches may be others. Resume with as many"
+                " workers",
             )
 
     def _copied(self) -> dict[str, dict[str, Copy]]:

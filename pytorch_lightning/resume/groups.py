@@ -32,9 +32,9 @@ class GroupsPart:
             nameless = sum(name is None for group in groups[nb_first:] for name in group)
             if nameless:
                 raise FitError(
-                    f"a group that was added to {type(optimizer).__name__} while training holds {nameless} parameters that"
-                    f" aren't {type(self._module).__name__}'s, so a checkpoint can't name them. Make them the module's:"
-                    " assign the layer or the nn.Parameter to an attribute of it before fit."
+                    f"a group that was added to {type(optimizer).__name__} while training holds {nameless} parameters"
+                    f" that aren't {type(self._module).__name__}'s, so a checkpoint can't name them. Make them the"
+                    " module's: assign the layer or the nn.Parameter to an attribute of it before fit."
                 )
             optimizers.append({"kind": type(optimizer).__name__, "groups": groups})
         return {"made": self.nb_made, "optimizers": optimizers}
@@ -52,9 +52,10 @@ class GroupsPart:
             for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
                 self._add_groups(optimizer, saved, path)
         if state["made"] != 1 and not self._fits(state):
+            before, now = (self._described(s["optimizers"]) for s in (state, self.state_dict()))
             raise CheckpointError(
-                f"{path} doesn't fit configure_optimizers: its optimizers were replaced while training, by"
-                f" {self._described(state['optimizers'])}, and that gives {self._described(self.state_dict()['optimizers'])}."
+                f"{path} doesn't fit configure_optimizers: its optimizers were replaced while training, by {before},"
+                f" and that gives {now}."
                 " Let configure_optimizers return what is to be used (it sees the attributes of the module and"
                 " current_epoch), and call self.trainer.reconfigure_optimizers() instead of assigning."
             )
@@ -83,8 +84,9 @@ class GroupsPart:
         unknown = [name for group in added for name in group if name not in named]
         if unknown:
             raise CheckpointError(
-                f"{path} doesn't fit {type(self._module).__name__}: a group of {saved['kind']} that was added while training"
-                f" holds {', '.join(map(str, unknown[:3]))}, which isn't there. Resume with the model that wrote it."
+                f"{path} doesn't fit {type(self._module).__name__}: a group of {saved['kind']} that was added while"
+                f" training holds {', '.join(map(str, unknown[:3]))}, which isn't there. Resume with the model that"
+                " wrote it."
             )
         before = saved["groups"][: len(there)]
         known = all(name in named for group in before for name in group)

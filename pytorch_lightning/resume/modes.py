@@ -17,8 +17,8 @@ class ModesPart:
         if not module.training:
             notices.say(
                 "train-mode",
-                f"{type(module).__name__} was in eval mode (after a test or an eval(), say), and is put in train mode, with"
-                " all its layers. To keep some in eval mode call train() and then their eval() before fit",
+                f"{type(module).__name__} was in eval mode (after a test or an eval(), say), and is put in train mode,"
+                " with all its layers. To keep some in eval mode call train() and then their eval() before fit",
             )
             module.train()
         self._first = self._found()

@@ -4,7 +4,7 @@ import copyreg
 import inspect
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any, NamedTuple, cast
 
@@ -93,11 +93,10 @@ def _objects_in(name: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
     """The owners that an attribute holds, directly or in lists, tuples and dicts."""
     if _is_owner(value):
         yield name, value
-    elif depth < 3 and isinstance(value, (Sequence, Mapping)) and not isinstance(value, (str, bytes)):
-        if type(value) in (list, tuple, dict) and len(value) <= MOST_ITEMS:
-            pairs = value.items() if isinstance(value, dict) else enumerate(value)
-            for key, item in pairs:
-                yield from _objects_in(f"{name}[{key!r}]", item, depth + 1)
+    elif depth < 3 and type(value) in (list, tuple, dict) and len(value) <= MOST_ITEMS:
+        pairs: Iterable[tuple[Any, Any]] = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in pairs:
+            yield from _objects_in(f"{name}[{key!r}]", item, depth + 1)
 
 
 def _is_owner(value: Any) -> bool:

@@ -1,14 +1,16 @@
 """Plain data as a table of nodes that a checkpoint can hold, and back: types, aliases and cycles are kept.
 
-A value that isn't a number or a text is ``("node", n)``, and ``nodes[n]`` says what it is. So a list that two attributes
-share is one node, and is one list again afterwards.
+A value that isn't a number or a text is ``("node", n)``, and ``nodes[n]`` says what it is. So a list that two
+attributes share is one node, and is one list again afterwards.
 """
 
+import argparse
 import collections
 import dataclasses
 import enum
 import pathlib
 import sys
+import types
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from typing import Any, cast
@@ -24,6 +26,7 @@ DICTS: dict[str, type] = {c.__name__: c for c in (dict, collections.OrderedDict,
 FACTORIES: dict[str, type] = {c.__name__: c for c in (int, float, list, dict, set, str, bool)}
 """What a defaultdict may make."""
 LISTS: dict[str, type] = {c.__name__: c for c in (list, collections.deque)}
+NAMESPACES: dict[str, type] = {c.__name__: c for c in (types.SimpleNamespace, argparse.Namespace)}
 SETS: dict[str, type] = {c.__name__: c for c in (set, frozenset)}
 FRAME = 16
 """About what a value takes beside its own bytes."""
@@ -106,6 +109,8 @@ class Encoder:
             return name, str(value).removeprefix("torch.")
         if isinstance(value, pathlib.PurePath):
             return "path", str(value)
+        if kind in NAMESPACES.values():
+            return name, [[key, self._add(item)] for key, item in vars(value).items()]
         return self._instance(value, kind)
 
     def _tensor(self, value: Any, kind: type) -> Any:
@@ -145,9 +150,8 @@ class Encoder:
             return "enum", *place, value.name
         if isinstance(value, tuple) and hasattr(kind, "_fields"):
             return "named", *place, [self._add(item) for item in value]
-        if dataclasses.is_dataclass(kind) and not isinstance(value, (dict, list, tuple, set, torch.nn.Module)):
-            if hasattr(value, "__dict__"):
-                return "dataclass", *place, [[key, self._add(item)] for key, item in vars(value).items()]
+        if not isinstance(value, (dict, list, tuple, set, torch.nn.Module)) and hasattr(value, "__dict__"):
+            return "dataclass", *place, [[key, self._add(item)] for key, item in vars(value).items()]
         raise NotPlainError
 
 
@@ -230,6 +234,8 @@ class Decoder:
             return self._list(n, node, like)
         if kind in DICTS or kind == "defaultdict":
             return self._dict(n, node, like)
+        if kind in NAMESPACES:
+            return self._namespace(n, node, like)
         if kind in SETS:
             items = [self.value(item) for item in node[1]]
             if kind == "set" and type(like) is set:
@@ -288,6 +294,15 @@ class Decoder:
         items = [self.value(item, old.get(key)) for key, (_, item) in zip(keys, pairs, strict=True)]
         made.clear()
         made.update(zip(keys, items, strict=True))
+        return made
+
+    def _namespace(self, n: int, node: Any, like: Any) -> Any:
+        kind, pairs = node
+        made = self._made[n] = like if type(like) is NAMESPACES[kind] else NAMESPACES[kind]()
+        self._used.add(id(made))
+        old = dict(vars(made))
+        vars(made).clear()
+        vars(made).update({key: self.value(item, old.get(key)) for key, item in pairs})
         return made
 
     def _tensor(self, node: Any, like: Any) -> Any:

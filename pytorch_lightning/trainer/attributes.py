@@ -194,6 +194,6 @@ class ReadAttributes:
 
 def _refuse_schedules(changed: list[Any]) -> None:
     raise MisconfigurationException(
-        f"lr_schedulers can't be changed; received {describe(changed)}. Let configure_optimizers return the schedules that"
-        " are to be used, and call self.trainer.reconfigure_optimizers()."
+        f"lr_schedulers can't be changed; received {describe(changed)}. Let configure_optimizers return the schedules"
+        " that are to be used, and call self.trainer.reconfigure_optimizers()."
     )

@@ -20,15 +20,15 @@ KEPT = ("module", "_run", "_plan", "_strategy", "_watchdog", "_nb_started", "int
 
 @contextlib.contextmanager
 def in_one_thread() -> Iterator[None]:
-    """The scope of a run. Runs inside each other are all in one thread; raises ``MisconfigurationException`` where another
-    thread's run is going on: both would draw from the same random streams, each at its own moments."""
+    """The scope of a run. Runs inside each other are all in one thread; raises ``MisconfigurationException`` where
+    another thread's run is going on: both would draw from the same random streams, each at its own moments."""
     me = threading.get_ident()
     with _lock:
         if _busy and _busy[0] != me:
             raise MisconfigurationException(
-                "two runs in two threads at once can't be reproducible, since python's, numpy's and torch's random streams"
-                " are one for all threads; received a second one. Use processes (n_jobs=1 and several programs, or"
-                " multiprocessing with the 'spawn' method), or run one after the other."
+                "two runs in two threads at once can't be reproducible, since python's, numpy's and torch's random"
+                " streams are one for all threads; received a second one. Use processes (n_jobs=1 and several programs,"
+                " or multiprocessing with the 'spawn' method), or run one after the other."
             )
         _busy.append(me)
     try:
@@ -40,8 +40,8 @@ def in_one_thread() -> Iterator[None]:
 
 @contextlib.contextmanager
 def given_back(trainer: Any, model: Any) -> Iterator[None]:
-    """A scope that may be inside a hook: afterwards ``model.trainer`` and what ``trainer`` knows of its own fit are those
-    of the fit around it, where there is one."""
+    """A scope that may be inside a hook: afterwards ``model.trainer`` and what ``trainer`` knows of its own fit are
+    those of the fit around it, where there is one."""
     outer = model.trainer if is_running(getattr(model, "trainer", None)) else None
     kept = {name: getattr(trainer, name) for name in KEPT} if is_running(trainer) else {}
     try:

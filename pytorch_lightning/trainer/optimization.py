@@ -43,6 +43,7 @@ def plan_optimizers(
         return [], []
     takes_optimizer = takes_one_more(module, "training_step")
     problems += checks.optimizer_problems(module, found[0], takes_optimizer, precision, request.strategy)
+    fuse(request.config, found[0])
     return found
 
 
@@ -61,7 +62,7 @@ class Windows:
 
 @dataclass(kw_only=True)
 class Optimization:
-    """The optimizers and schedules of a fit, and its windows. Where others take their place, the next window is theirs."""
+    """The optimizers, schedules and windows of a fit. Others may take their place: the next window is theirs."""
 
     request: FitRequest
     basis: Basis
@@ -104,18 +105,18 @@ class Optimization:
         if without:
             raise MisconfigurationException(
                 f"a {type(without[0].scheduler).__name__} sets the rates of an optimizer that isn't among"
-                f" trainer.optimizers any more. Let configure_optimizers return the new optimizers with their schedules,"
-                " and call self.trainer.reconfigure_optimizers()."
+                " trainer.optimizers any more. Let configure_optimizers return the new optimizers with their"
+                " schedules, and call self.trainer.reconfigure_optimizers()."
             )
         module, basis = self.request.module, self.basis
         takes_optimizer = takes_one_more(module, "training_step")
         raise_together(checks.optimizer_problems(module, chosen, takes_optimizer, basis.precision, basis.strategy))
         places = {id(o): i for i, o in enumerate(chosen)}
         schedules = [replace(s, optimizer_i=places[id(s.scheduler.optimizer)]) for s in basis.schedules]
+        fuse(self.request.config, chosen)
         self._use(chosen, schedules, by_the_hook=False)
 
     def _use(self, optimizers: Sequence[Optimizer], schedules: Sequence[Schedule], by_the_hook: bool) -> None:
-        fuse(self.request.config, optimizers)
         # in place: rows, checkpoints and gradients that wait look at these lists
         self.basis.optimizers[:], self.basis.schedules[:] = optimizers, schedules
         self.epoch_schedules.use(self.basis.schedules)

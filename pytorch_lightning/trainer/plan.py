@@ -35,7 +35,7 @@ from pytorch_lightning.run.rows import Rows
 from pytorch_lightning.steps.buffers import BufferUndo, can_be_kept
 from pytorch_lightning.steps.current_step import CurrentStep
 from pytorch_lightning.steps.schedules import EpochSchedules, needed_metrics
-from pytorch_lightning.strategies.compiled import build_compiler
+from pytorch_lightning.strategies.compiled import Compile, build_compiler
 from pytorch_lightning.trainer import checks
 from pytorch_lightning.trainer.basis import Basis, FitRequest
 from pytorch_lightning.trainer.evaluation import EvaluationPlan, plan_evaluation
@@ -174,19 +174,16 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
         attempt(problems, lambda: restore_checked(module, resumed), keep_type=True)
     attempt(problems, lambda: strategy.share_out(module))
     optimizers, schedules = plan_optimizers(request, precision, problems)
-    fuse(config, optimizers)
     tng_loader = _read_training_loader(request, share, problems)
     problems += checks.saving_problems(module)
     hooks = hook_table(module, callbacks, run)
     looking = {**hooks, "on_evaluation_batch_end": (*hooks["on_evaluation_batch_end"], run.leave_validation_if_stopped)}
     evaluate = partial(plan_evaluation, strategy=strategy, precision=precision, seed=seed, hooks=looking)
-    evaluate = partial(evaluate, gather=config.gather_validation, compiled=compiled)
-    validation, sanity = attempt(problems, lambda: _plan_validation(config, module, evaluate)) or (None, None)
+    validation, sanity = attempt(problems, lambda: _plan_validation(config, module, evaluate, compiled)) or (None, None)
     raise_together(problems)
     attributes.note_loader(tng_loader)
     say_near_misses([module, *callbacks], notices)
     checks.say_probable_mistakes(module, tng_loader, optimizers, config, notices)
-
     length = EpochLength(tng_loader, config, share, run)
     run.nb_tng_batches = length.at(0)
     run.nb_val_batches = 0 if validation is None else validation.nb_batches
@@ -272,7 +269,7 @@ def _plan_saver(request: FitRequest, basis: Basis, epoch_schedules: EpochSchedul
 
 
 def _plan_validation(
-    config: Config, module: LightningModule, evaluate: Callable[..., EvaluationPlan]
+    config: Config, module: LightningModule, evaluate: Callable[..., EvaluationPlan], compiled: Compile
 ) -> tuple[EvaluationPlan | None, EvaluationPlan | None]:
     """The validation, and the few batches of it that are run before training."""
     if not can_be_called(module, "val_dataloader", "validation_step", "validation_end"):
@@ -280,6 +277,7 @@ def _plan_validation(
     loaders = checks.reading(module, "val_dataloader", lambda: module.val_dataloader)
     raise_together(checks.iterator_problems(loaders))
     limit = 1 if config.fast_dev_run else None
+    evaluate = partial(evaluate, gather=config.gather_validation, compiled=compiled)
     validation = evaluate("validation", module, loaders, limit=limit, percent=config.val_percent_check)
     few = config.nb_sanity_val_steps
     return validation, evaluate("sanity", module, loaders, limit=few) if few else None
