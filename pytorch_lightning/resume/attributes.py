@@ -297,8 +297,8 @@ class AttributesPart:
             self._notices.say(
                 "workers-attributes",
                 f"{_shown(inside)} changed inside an epoch, and workers see what it was when that began:"
-                f" num_workers was {before} and is {self._nb_workers}, so the batches may be others. Resume with as many"
-                " workers",
+                f" num_workers was {before} and is {self._nb_workers}, so the batches may be others. Resume with as"
+                " many workers",
             )
 
     def _copied(self) -> dict[str, dict[str, Copy]]:
