@@ -174,14 +174,13 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
         attempt(problems, lambda: restore_checked(module, resumed), keep_type=True)
     attempt(problems, lambda: strategy.shard(module))
     optimizers, schedules = plan_optimizers(request, precision, problems)
-    tng_loader = _read_training_loader(request, share, problems)
+    tng_loader = _read_training_loader(request, share, attributes, problems)
     problems += checks.saving_problems(module)
     hooks = hook_table(module, callbacks, run)
     looking = {**hooks, "on_evaluation_batch_end": (*hooks["on_evaluation_batch_end"], run.leave_validation_if_stopped)}
     evaluate = partial(plan_evaluation, strategy=strategy, precision=precision, seed=seed, hooks=looking)
     validation, sanity = attempt(problems, lambda: _plan_validation(config, module, evaluate, compiled)) or (None, None)
     raise_together(problems)
-    attributes.note_loader(tng_loader)
     say_near_misses([module, *callbacks], notices)
     checks.say_probable_mistakes(module, tng_loader, optimizers, config, notices)
     length = EpochLength(tng_loader, config, share, run)
@@ -207,11 +206,14 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
     )
 
 
-def _read_training_loader(request: FitRequest, share: Share, problems: list[Problem]) -> Any:
+def _read_training_loader(
+    request: FitRequest, share: Share, attributes: AttributesPart, problems: list[Problem]
+) -> Any:
     module = request.module
     if not can_be_called(module, "tng_dataloader"):
         return None
     loader = checks.reading(module, "tng_dataloader", lambda: module.tng_dataloader)
+    attributes.note_loader(loader)
     problems += checks.training_loader_problems(loader, request.config, checks.has_validation(module), share)
     return loader
 
