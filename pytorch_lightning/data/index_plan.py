@@ -19,8 +19,9 @@ from torch.utils.data import (
 from torch.utils.data.distributed import DistributedSampler
 
 from pytorch_lightning import seeding
+from pytorch_lightning.data.generators import find_generators, set_state_of, state_of
 from pytorch_lightning.data.loader import OrderWatcher
-from pytorch_lightning.data.seeded_view import BatchKey, find_generators
+from pytorch_lightning.data.seeded_view import BatchKey
 from pytorch_lightning.processes import EVERYTHING, Share
 
 MOST_AHEAD = 10_000  # batches: loader workers fetch ahead of the training step by far fewer
@@ -166,7 +167,7 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
 
         The array is None where the sampler gave something else than whole numbers.
         """
-        states = [_state_of(generator) for generator in self._generators]
+        states = [state_of(generator) for generator in self._generators]
         start, crcs, crc, batch_nb = self.start, self._crcs, 0, -1
         has, waiting = None if self.share.nb == 1 else self.share.has, list[Any]()
         watcher = None if self.is_read_ahead else self.watcher
@@ -204,7 +205,7 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
                 self._compare(crc)
         finally:
             for generator, state in zip(self._generators, states, strict=True):
-                _set_state_of(generator, state)
+                set_state_of(generator, state)
 
     def _compare(self, crc: int) -> None:
         expected, self.expected = self.expected, None
@@ -254,22 +255,3 @@ def set_epoch(sampler: Any, epoch: int) -> None:
         if inner is None or inner is sampler:
             return
         sampler = inner
-
-
-def _state_of(generator: Any) -> Any:
-    if isinstance(generator, torch.Generator):
-        return generator.get_state()
-    if hasattr(generator, "getstate"):
-        return generator.getstate()
-    return generator.bit_generator.state if hasattr(generator, "bit_generator") else generator.get_state(legacy=False)
-
-
-def _set_state_of(generator: Any, state: Any) -> None:
-    if isinstance(generator, torch.Generator):
-        generator.set_state(state)
-    elif hasattr(generator, "setstate"):
-        generator.setstate(state)
-    elif hasattr(generator, "bit_generator"):
-        generator.bit_generator.state = state
-    else:
-        generator.set_state(state)

@@ -55,7 +55,7 @@ class IndexedLoader(ReplayableLoader):
         )
         # a TensorDataset only indexes its tensors: nothing is drawn, so nothing is seeded
         draws_nothing = type(loader.dataset) is TensorDataset and loader.collate_fn is default_collate
-        view = (KeyedDataset if draws_nothing else SeededDataset)(loader.dataset)
+        view = (KeyedDataset if draws_nothing else SeededDataset)(loader.dataset, loader.collate_fn)
         place = {"batch_sampler": self._plan} if batched else {"batch_size": None, "sampler": self._plan}
         self._stateful: Any = loader if keeps_state(loader) else None
         self._build: Callable[[int], DataLoader[Any]] = lambda workers: DataLoader(

@@ -8,9 +8,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from pytorch_lightning import seeding
+from pytorch_lightning.data.generators import find_generators
 from pytorch_lightning.data.index_plan import set_epoch
 from pytorch_lightning.data.loader import OrderWatcher, ReplayableLoader, keeps_state, length_of
-from pytorch_lightning.data.seeded_view import SeededIterable, find_generators, loader_name, pass_name
+from pytorch_lightning.data.seeded_view import SeededIterable, loader_name, pass_name
 from pytorch_lightning.data.workers import OF_MEMORY, is_death, options_of, started, without_signal
 from pytorch_lightning.errors import FitError, describe
 from pytorch_lightning.processes import EVERYTHING, Share
@@ -29,7 +30,7 @@ class StreamLoader(ReplayableLoader):
         self._loader = loader
         if isinstance(loader, DataLoader) and type(loader).__iter__ is DataLoader.__iter__:
             self.nb_workers = self.bound_to_workers = loader.num_workers
-            self._view = SeededIterable(loader.dataset, seed, loader_id, loader.batch_size or 1)
+            self._view = SeededIterable(loader.dataset, seed, loader_id, loader.batch_size or 1, (loader.collate_fn,))
             self._loader = DataLoader(
                 self._view, batch_size=loader.batch_size, drop_last=loader.drop_last, **options_of(loader)
             )
@@ -45,6 +46,8 @@ class StreamLoader(ReplayableLoader):
         own = [getattr(loader, name, None) for name in ("generator", "sampler", "batch_sampler")]
         self._generators = [g for g in find_generators(own) if isinstance(g, torch.Generator)]
         """That of a sampler, which no state may hold."""
+        # a loader of the user's own: what it draws from is seeded when a pass begins
+        self._of_loader = find_generators(loader) if self._view is None and not self.keeps_state else []
         self._at_start: list[torch.Tensor] = []
         self._looked_at: int | None = None
         """The epoch at whose start they were looked at: to be asked for its state may make a loader draw."""
@@ -88,7 +91,7 @@ class StreamLoader(ReplayableLoader):
             self._view.begin_epoch(epoch)
         for chained in (self._loader, getattr(self._loader, "dataset", None), getattr(self._loader, "sampler", None)):
             set_epoch(chained, epoch)
-        seeding.seed_order(self._seed, epoch, self._loader_id, (), ())
+        seeding.seed_order(self._seed, epoch, self._loader_id, self._of_loader, ())
         if self._looked_at != epoch:
             self._looked_at, self._at_start = epoch, [generator.get_state() for generator in self._generators]
 

@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.data.loader import ReplayableLoader
 from pytorch_lightning.errors import CheckpointError, FitError, Notices
 from pytorch_lightning.resume.epoch_length import EpochLength
+from pytorch_lightning.resume.own_generators import set_states_of, states_of
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.run.hooks import is_overridden
 from pytorch_lightning.run.run import FitRun
@@ -88,13 +89,24 @@ class DataPart:
 
 
 class RandomPart:
-    """The global random streams, for hooks that draw between batches."""
+    """The global random streams and the model's own generators, for hooks that draw between batches."""
+
+    def __init__(self, generators: list[Any]) -> None:
+        self._generators, self._saved = generators, dict[str, Any]()
 
     def state_dict(self) -> dict[str, Any]:
-        return seeding.get_generator_states()
+        own = states_of(self._generators)
+        return {**seeding.get_generator_states(), **({"own": own} if own else {})}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        seeding.set_generator_states(state)
+        self._saved = state
+        self.restore()
+
+    def restore(self) -> None:
+        """Put back what ``load_state_dict`` was given: hooks that run at each start may have drawn since."""
+        if self._saved:
+            seeding.set_generator_states(self._saved)
+            set_states_of(self._generators, self._saved.get("own", {}))
 
 
 class GradientsPart:

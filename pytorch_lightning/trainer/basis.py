@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch.optim import Optimizer
 
@@ -39,6 +40,8 @@ class Basis:
     length: EpochLength
     attributes: AttributesPart
     modes: ModesPart
+    generators: list[Any]
+    """Those that the model draws from."""
     sizes: dict[str, int]
     """Of the training data."""
     optimizers: list[Optimizer]

@@ -44,6 +44,7 @@ class FitPlan:
     windows: Windows
     attributes: AttributesPart
     modes: ModesPart
+    random: Any
     validation: EvaluationPlan | None
     sanity: EvaluationPlan | None
     epoch_schedules: EpochSchedules
@@ -88,6 +89,7 @@ class FitPlan:
         self.attributes.restore()
         self.modes.restore()
         self.attributes.begin()
+        self.random.restore()
 
     def ended_unchecked(self) -> bool:
         """Whether an epoch that ended early, or whose length wasn't known, still has its validation to come."""

@@ -172,6 +172,7 @@ def _step_inputs(
         before_clear=hooks["on_before_zero_grad"],
         after_batch=(rows.after_batch, *hooks["on_batch_end"], *last),
         schedules=_step_schedules(request, basis, epoch_schedules),
+        generators=basis.generators,
         optimizer_step=module.optimizer_step if is_overridden(module, "optimizer_step") else None,
         nonfinite=rows.nonfinite,
     )

@@ -22,6 +22,7 @@ from pytorch_lightning.resume.attributes import AttributesPart
 from pytorch_lightning.resume.epoch_length import EpochLength
 from pytorch_lightning.resume.groups import GroupsPart
 from pytorch_lightning.resume.modes import ModesPart
+from pytorch_lightning.resume.own_generators import generators_of_model
 from pytorch_lightning.resume.parts import CallbacksPart, DataPart, GradientsPart, RandomPart, VersionsPart, load_part
 from pytorch_lightning.resume.resuming import ResumedSave, find_save_to_resume, job_of, restore_checked
 from pytorch_lightning.resume.rolling import RollingSaves
@@ -86,6 +87,7 @@ def _plan_on(request: FitRequest, basis: Basis) -> FitPlan:
         windows=optimization.windows,
         attributes=basis.attributes,
         modes=basis.modes,
+        random=saver.parts["random"],
         length=basis.length,
         validation=basis.validation,
         sanity=None if basis.resumed is not None else basis.sanity,
@@ -196,6 +198,7 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
         length=length,
         attributes=attributes,
         modes=modes,
+        generators=generators_of_model(module, tng_loader),
         sizes=sizes_of(tng_loader),
         optimizers=optimizers,
         schedules=schedules,
@@ -256,7 +259,7 @@ def _plan_saver(request: FitRequest, basis: Basis, epoch_schedules: EpochSchedul
         "groups": groups,
         "epoch_schedules": epoch_schedules,
         "gradients": GradientsPart(module, basis.optimizers, basis.strategy),
-        "random": RandomPart(),
+        "random": RandomPart(basis.generators),
         "versions": VersionsPart(run.notices),
     }
     return Saver(
