@@ -5,17 +5,13 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-MODULES = {
-    "_pickle", "cPickle", "cloudpickle", "code", "codeop", "copyreg", "ctypes", "dill", "jsonpickle", "marshal",
-    "pickle", "pickletools", "pty", "runpy", "shelve", "socketserver", "telnetlib", "xmlrpc", "yaml",
-}  # fmt: skip
-"""What is found wherever it is imported."""
-
-BUILTINS = {"eval", "exec", "compile", "__import__", "breakpoint"}
+BUILTINS = {"eval", "exec", "compile", "__import__", "__builtins__", "breakpoint"}
 
 REFERENCES = re.compile(
     r"""
-      os\.(system|popen|startfile|fork\w*|exec\w+|spawn\w+|posix_spawn\w*)
+      (_pickle|builtins|cPickle|cloudpickle|code|codeop|copyreg|ctypes|dill|jsonpickle|marshal|pickle|pickletools|pty|runpy
+        |shelve|socketserver|telnetlib|xmlrpc|yaml)(\.[\w*]+)*
+    | os\.(system|popen|startfile|fork\w*|exec\w+|spawn\w+|posix_spawn\w*)
     | (subprocess|multiprocessing|torch\.multiprocessing|asyncio\.create_subprocess_\w+)(\.\w+)*
     | importlib\.(import_module|util\.(spec_from_file_location|spec_from_loader|module_from_spec)|machinery\.\w+)
     | torch\.(jit\.load|hub\.\w+|package\.\w+|export\.load|utils\.cpp_extension\.\w+|classes\.load_library)
@@ -32,6 +28,13 @@ REFERENCES = re.compile(
 )
 """What is found wherever its full name is used."""
 
+HARMLESS = re.compile(
+    r"pickle\.\w*Error | subprocess\.(PIPE|DEVNULL|STDOUT|\w*Error|TimeoutExpired) | http\.client\.HTTPException"
+    r" | multiprocessing\.(current_process|parent_process|get_all_start_methods|connection|connection\.wait)",
+    re.VERBOSE,
+)
+"""Names among those that start, open and read nothing."""
+
 ATTRIBUTES = re.compile(
     r"exec_module | extract(all)? | allow_pickle | Unpickler"
     r" | (all_gather|gather|scatter|broadcast|send|recv)_object(_list)? | _object_to_tensor | _tensor_to_object",
@@ -41,17 +44,16 @@ ATTRIBUTES = re.compile(
 
 
 class Finding(NamedTuple):
-    """``what`` was found, in the function ``where``, on ``line``."""
+    """``what`` was found in the function or class ``where``."""
 
     what: str
     where: str
-    line: int
 
 
-def scan(text: str) -> list[Finding]:
-    """What ``text``, a module, has of it, in the order of the lines."""
+def scan(text: str) -> set[Finding]:
+    """What ``text``, a module, has of it."""
     tree = ast.parse(text)
-    return sorted(set(_Scanner(_names_of(tree)).findings(tree)), key=lambda finding: finding.line)
+    return set(_Scanner(tree).findings(tree))
 
 
 def _names_of(tree: ast.AST) -> dict[str, str]:
@@ -87,55 +89,51 @@ def _full_name(node: ast.AST, names: dict[str, str]) -> str | None:
 
 
 class _Scanner:
-    def __init__(self, names: dict[str, str]) -> None:
-        self.names = names
+    def __init__(self, tree: ast.AST) -> None:
+        self.names = _names_of(tree)
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        self.safe_loads = {id(call.func) for call in calls if _is(_given(call).get("weights_only"), True)}
 
     def findings(self, node: ast.AST, where: str = "<module>") -> Iterator[Finding]:
         """What ``node`` and all below it have; ``where`` is the function or class around."""
-        for what in self._of(node):
-            yield Finding(what, where, node.lineno)  # type: ignore[attr-defined]
+        whole = list(self._of(node))
+        yield from (Finding(what, where) for what in whole)
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             where = node.name if where == "<module>" else f"{where}.{node.name}"
+        if isinstance(node, ast.Attribute) and _full_name(node, self.names) is not None:
+            return  # its beginnings are part of the name
         for child in ast.iter_child_nodes(node):
             yield from self.findings(child, where)
 
     def _of(self, node: ast.AST) -> Iterator[str]:
-        if isinstance(node, ast.Import):
-            yield from (f"import {alias.name}" for alias in node.names if alias.name.split(".")[0] in MODULES)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            if node.module.split(".")[0] in MODULES:
-                yield f"import {node.module}"
-            full = (f"{node.module}.{alias.name}" for alias in node.names)
-            yield from (name for name in full if REFERENCES.fullmatch(name) or name == "torch.load")
-            yield from (alias.name for alias in node.names if ATTRIBUTES.fullmatch(alias.name))
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-            full_name = self.names.get(node.id)
-            if node.id in BUILTINS and full_name is None:
-                yield node.id
-            elif full_name is not None and REFERENCES.fullmatch(full_name):
-                yield full_name
-        elif isinstance(node, ast.Attribute):
-            yield from self._of_attribute(node)
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                yield from self._of_name(f"{node.module}.{alias.name}")
+        elif isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Load):
+            full = _full_name(node, self.names)
+            yield from self._of_name(full or (node.id if isinstance(node, ast.Name) else f"?.{node.attr}"))
+            if full == "torch.load" and id(node) not in self.safe_loads:
+                yield "torch.load without weights_only=True"
         elif isinstance(node, ast.Call):
             yield from self._of_call(node)
 
-    def _of_attribute(self, node: ast.Attribute) -> Iterator[str]:
-        full = _full_name(node, self.names) or ""
-        if REFERENCES.fullmatch(full):
+    def _of_name(self, full: str) -> Iterator[str]:
+        if HARMLESS.fullmatch(full):
+            return
+        last = full.rpartition(".")[2]
+        if full in BUILTINS or REFERENCES.fullmatch(full):
             yield full
-        elif ATTRIBUTES.fullmatch(node.attr):
-            yield node.attr
-        elif full.removeprefix("builtins.") in BUILTINS:
-            yield full.removeprefix("builtins.")
+        elif "." in full and ATTRIBUTES.fullmatch(last):
+            yield last
 
     def _of_call(self, node: ast.Call) -> Iterator[str]:
-        given = {keyword.arg: keyword.value for keyword in node.keywords}
-        if _full_name(node.func, self.names) == "torch.load" and not _is(given.get("weights_only"), True):
-            yield "torch.load without weights_only=True"
-        if "shell" in given and not _is(given["shell"], False):
-            yield "shell="
-        if "allow_pickle" in given and not _is(given["allow_pickle"], False):
-            yield "allow_pickle="
+        for name in ("shell", "allow_pickle"):
+            if name in _given(node) and not _is(_given(node)[name], False):
+                yield f"{name}="
+
+
+def _given(call: ast.Call) -> dict[str | None, ast.expr]:
+    return {keyword.arg: keyword.value for keyword in call.keywords}
 
 
 def _is(node: ast.AST | None, value: bool) -> bool:
