@@ -148,7 +148,7 @@ class LightningModule(ModelHooks, nn.Module):
 
     def _missing(self, name: str) -> NoReturn:
         raise MisconfigurationException(
-            f"{type(self).__name__} doesn't define {name}, and it is needed here. Write:\n{REQUIRED[name]}"
+            f"{type(self).__name__} doesn't define {name}, which is required here. Write:\n{REQUIRED[name]}"
         )
 
     # ------------------------------------------------------------------ what a user reads

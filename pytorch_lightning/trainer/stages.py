@@ -74,7 +74,7 @@ def finish_fit(plan: FitPlan, failed: bool) -> None:
             fault("fit.last")
             with run.timings.measuring("saving"):
                 plan.rolling.end(interrupted=run.interrupted)
-            plan.strategy.give_back(plan.module)
+            plan.strategy.unshard(plan.module)
     except Exception as error:
         note_place(error, run)
         raise
@@ -160,7 +160,7 @@ def run_stage(
         path = path_of(ckpt, callbacks)
         strategy.processes.wait()  # rank 0 may still be writing it
         restore_module(module, read_any(path), path)
-    strategy.share_out(module)
+    strategy.shard(module)
     if loader is None:
         loader = module.val_dataloader if stage == "validation" else module.test_dataloader
     percent = {"validation": config.val_percent_check, "test": config.test_percent_check}.get(stage, 1.0)
@@ -180,7 +180,7 @@ def run_stage(
         compiled=build_compiler(config.compile, strategy.device, run.notices),
     )
     result = run_evaluation(plan, 0)
-    strategy.give_back(module)
+    strategy.unshard(module)
     if stage == "predict":
         return [] if write_to is not None else result
     log_result(fit_plan, module, result)
