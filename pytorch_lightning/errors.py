@@ -14,10 +14,11 @@ import contextlib
 import difflib
 import inspect
 import re
-import sys
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple, TypeVar
+
+from pytorch_lightning.messages import warn
 
 T = TypeVar("T")
 
@@ -165,4 +166,4 @@ class Notices:
 
     def report(self, text: str) -> None:
         """Print ``text`` every time: something went wrong, and training continues."""
-        print(f"pytorch_lightning: {text}", file=sys.stderr, flush=True)
+        warn(text)
