@@ -26,16 +26,16 @@ import torch
 
 from pytorch_lightning import seeding
 from pytorch_lightning.checkpoints.bundle import OPTIONS, read_bundle
-from pytorch_lightning.data.replay import replayable
+from pytorch_lightning.data.replayable import replayable
 from pytorch_lightning.data.transfer import build_transfer
 from pytorch_lightning.errors import CheckpointError, FitError, MisconfigurationException, Notices, describe, one_line
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.root_module.root_module import LightningModule
-from pytorch_lightning.trainer.metrics import check_loss, read_output
-from pytorch_lightning.trainer.progress import Progress
-from pytorch_lightning.trainer.run import FitRun
-from pytorch_lightning.trainer.step import Window
+from pytorch_lightning.run.metrics import check_loss, read_output
+from pytorch_lightning.run.progress import Progress
+from pytorch_lightning.run.run import FitRun
+from pytorch_lightning.steps.step_inputs import WindowWeights
 from pytorch_lightning.trainer.trainer import Trainer
 
 __all__ = ["build_module", "find_model", "import_code", "main", "read_bundle", "replay"]
@@ -171,7 +171,7 @@ def run_step(
         said = bundle["error"]["message"]
         raise FitError(said if said.startswith("the loss isn't finite") else f"the loss isn't finite ({value})")
     size, counted, reference = bundle["window"]
-    window = Window(size=size, counted=counted, reference=reference)
+    window = WindowWeights(size=size, counted=counted, reference=reference)
     precision.backward(loss if size == 1 else window.weigh(loss, count))
     if bundle["kind"] == "hook":
         for parameter_name, parameter in module.named_parameters():
