@@ -62,18 +62,18 @@ def _check_old_storages(found: Outline, keys: Outline, rest: int) -> None:
         raise Refused("it hasn't the bytes of its tensors")
 
 
+NOT_THE_PROGRAMS = ("torch.distributed.", "torch.nested.", "torch._", "builtins.", "traceback.")
+"""How the names begin that parts of torch add when they are imported."""
+
+
 def known_callables() -> set[str]:
     """The names of what this program has told torch that it may be called: ``torch.serialization.add_safe_globals``.
 
     Not what parts of torch add to that when they are imported.
     """
-    names = set()
-    for entry in torch.serialization.get_safe_globals():
-        if isinstance(entry, tuple):
-            names.add(entry[1])
-        else:
-            names.add(f"{entry.__module__}.{entry.__qualname__}")
-    return {name for name in names if not name.startswith(("torch.distributed.", "torch.nested.", "torch._"))}
+    each = torch.serialization.get_safe_globals()
+    names = {e[1] if isinstance(e, tuple) else f"{e.__module__}.{e.__qualname__}" for e in each}
+    return {name for name in names if not name.startswith(NOT_THE_PROGRAMS)}
 
 
 __all__ = ["BadArchive", "Refused", "Storage", "is_archive", "look_at"]

@@ -6,12 +6,14 @@ calls that allocate, tensors larger than their storage, objects that contain the
 that were chosen to collide.
 """
 
+import gc
 import pickletools
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, BinaryIO, NamedTuple
 
 from pytorch_lightning.checkpoints.pickled import (
     ITEM_SIZES,
+    MOST_ALIKE,
     Made,
     Refused,
     Storage,
@@ -41,41 +43,42 @@ def outline(file: BinaryIO, size: int, callables: Collection[str] = (), newer: b
     ``callables`` are names of more that may be called than a plain checkpoint calls. ``newer``: its instructions may
     be those of protocol 4. Raises ``Refused``.
     """
-    machine = Machine(ROOM + RATIO * size, callables, newer)
+    machine = Machine(ROOM + RATIO * size, callables)
+    known = INSTRUCTIONS if newer else {name: what for name, what in INSTRUCTIONS.items() if name not in NEWER}
+    collects = gc.isenabled()
+    gc.disable()  # it would look again and again for cycles among many objects that have none
     try:
         for opcode, argument, _ in pickletools.genops(file):
-            machine.do(opcode.name, argument)
+            if opcode.name not in known:
+                raise Refused(f"it has the instruction {opcode.name}, which no checkpoint has")
+            method, given = known[opcode.name]
+            method(machine, argument if given is None else given)
         return Outline(machine.last(1)[0], machine.storages)
     except Refused:
         raise
     except Exception as error:  # a stack that is empty, text that isn't text, ...
         raise Refused(f"it isn't a whole pickle: {type(error).__name__}: {error}") from error
+    finally:
+        if collects:
+            gc.enable()
 
 
 class Machine:
-    """The stack of an unpickler. ``do`` is one instruction."""
+    """The stack of an unpickler, and a method for each of its instructions."""
 
-    def __init__(self, most: int, callables: Collection[str], newer: bool) -> None:
+    def __init__(self, most: int, callables: Collection[str]) -> None:
         self.storages: list[Storage] = []
-        self._most, self._callables, self._newer, self._taken = most, callables, newer, 0
+        self._most, self._callables, self._taken = most, callables, 0
         self._stack: list[Any] = []
         self._outer: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
 
-    def do(self, name: str, argument: Any) -> None:
-        """One instruction. Raises ``Refused`` for one that no checkpoint has, or whose result would be too large."""
-        found = INSTRUCTIONS.get(name)
-        if found is None or (name in NEWER and not self._newer):
-            raise Refused(f"it has the instruction {name}, which no checkpoint has")
-        method, given = found
-        method(self, argument if given is None else given)
-
     def last(self, number: int) -> list[Any]:
         """The last ``number`` values, taken off the stack: complete, and part of something else now."""
-        if len(self._stack) < number:
+        values = self._stack[-number:]
+        del self._stack[-number:]
+        if len(values) < number:
             raise Refused("it isn't a whole pickle: it takes more than there is")
-        values = self._stack[len(self._stack) - number :]
-        del self._stack[len(self._stack) - number :]
         return self._closed(values)
 
     def mark(self, _: Any) -> None:
@@ -98,10 +101,7 @@ class Machine:
         self._memo[len(self._memo) if place is None else place] = self._stack[-1]
 
     def again(self, place: int) -> None:
-        value = self._memo[place]
-        if type(value) is Made and value.is_open:
-            raise Refused("it holds an object that contains itself")
-        self._stack.append(value)
+        self._stack += self._closed([self._memo[place]])
 
     def make(self, what: tuple[str, int]) -> None:
         self._add(Made(*what))
@@ -117,7 +117,7 @@ class Machine:
         values = self.since_mark() if number == -1 else self.last(number)
         made = self._stack[-1]
         if type(made) is not Made or not made.is_open or not (made.is_a(kind) or made.name in self._callables):
-            raise Refused(f"it fills something else than a {kind}")
+            raise Refused(f"it fills something else than a {kind}, or one that is referred to already")
         if kind == "dict" and len(values) % 2:
             raise Refused("it isn't a whole pickle: a key has no value")
         self._fill(made, values, {"list": 0, "dict": 50, "set": 50}[kind])
@@ -141,7 +141,7 @@ class Machine:
         if type(made) is not Made or made.kind != "call" or not made.is_open:
             raise Refused("it changes what isn't to be changed")
         if made.name not in self._callables and not (made.name == "collections.OrderedDict" and is_metadata(state)):
-            raise Refused(f"it changes the state of a {made.name}", made.name)
+            raise Refused(f"it changes the state of a {made.name}")
         made.state = state
         self._weigh(made, [state])
 
@@ -172,7 +172,10 @@ class Machine:
     def _fill(self, made: Made, values: list[Any], each: int) -> None:
         self._take((8 + each) * len(values))
         made.weight += (8 + each) * len(values)
-        made.items += values
+        if made.items:
+            made.items += values
+        else:
+            made.items = values
         self._weigh(made, values)
 
     def _weigh(self, made: Made, values: Iterable[Any]) -> None:
@@ -189,7 +192,7 @@ class Machine:
         for value in values:
             if type(value) is Made and value.is_open:
                 value.is_open = False
-                if value.items and value.kind != "list":
+                if len(value.items) > MOST_ALIKE and value.kind not in ("list", "tuple"):
                     check_keys(value.items if value.kind == "set" else value.items[::2])
         return values
 

@@ -33,13 +33,13 @@ class Made:
     def __init__(self, kind: str, weight: int = 0, name: str = "", arguments: Any = ()) -> None:
         self.kind, self.name, self.arguments = kind, name, arguments
         """``kind``: 'list', 'tuple', 'dict', 'set', 'name', 'storage', or 'call' for what ``name`` would return."""
-        self.items: list[Any] = []
+        self.items: Any = ()
         """What it is filled with; of a dict keys and values in turn."""
         self.state: Any = None
         self.weight, self.depth = weight, 1
         """``weight``: about the bytes that containers would take if each place had a copy of its own."""
         self.is_open = True
-        """It may still be filled; and nothing may refer to it yet."""
+        """It may still be filled: nothing refers to it yet."""
 
     def __str__(self) -> str:
         return "a tensor" if "_rebuild" in self.name else f"a {self.name.rpartition('.')[2] or self.kind}"
@@ -137,11 +137,10 @@ DICTS = ("collections.OrderedDict", "collections.Counter")
 
 def check_keys(keys: Sequence[Any]) -> None:
     """Raises ``Refused`` where many ``keys`` have the same hash: a dict of those takes the square of their number."""
-    if len(keys) > MOST_ALIKE:
-        # text is hashed differently in each process
-        hashes = Counter(hash(_plain(key)) for key in keys if type(key) is not str)
-        if hashes and max(hashes.values()) > MOST_ALIKE:
-            raise Refused(f"more than {MOST_ALIKE} keys of a dict have the same hash")
+    # text is hashed differently in each process
+    hashes = Counter(hash(_plain(key)) for key in keys if type(key) is not str)
+    if hashes and max(hashes.values()) > MOST_ALIKE:
+        raise Refused(f"more than {MOST_ALIKE} keys of a dict have the same hash")
 
 
 def _plain(key: Any) -> Any:
@@ -155,22 +154,19 @@ def _plain(key: Any) -> Any:
     return tuple(map(_plain, key.arguments[0].items)) if key.name == "torch.Size" else key
 
 
+def _is_dict(value: Any) -> bool:
+    return type(value) is Made and value.is_a("dict")
+
+
 def is_tuple(value: Any) -> bool:
     return type(value) is Made and value.kind == "tuple"
 
 
 def is_metadata(state: Any) -> bool:
     """Whether it is what ``nn.Module.state_dict`` adds: the versions of layers."""
-    if type(state) is not Made or not state.is_a("dict") or state.items[::2] not in ([], ["_metadata"]):
+    if not _is_dict(state) or len(state.items) != 2 or state.items[0] != "_metadata" or not _is_dict(state.items[1]):
         return False
-    versions = state.items[1] if state.items else state
-    return (
-        type(versions) is Made
-        and versions.is_a("dict")
-        and all(
-            type(version) is Made and version.is_a("dict") for version in (versions.items[1::2] if state.items else ())
-        )
-    )
+    return all(map(_is_dict, state.items[1].items[1::2]))
 
 
 def _numbers(value: Any) -> list[int]:
