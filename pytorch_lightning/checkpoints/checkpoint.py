@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 import torch
 
-from pytorch_lightning.checkpoints.outline import MOST_DEPTH as MOST_DEPTH_READ
 from pytorch_lightning.errors import CheckpointError, Notices, describe
 from pytorch_lightning.version import __version__
 
@@ -44,8 +43,8 @@ class Part(Protocol):
         """Put it back."""
 
 
-MOST_DEPTH = MOST_DEPTH_READ - 20
-"""So deep may containers lie in each other; what a tensor is made of does too."""
+MOST_DEPTH = 100
+"""So deep may containers lie in each other: what walks over a checkpoint calls itself for each."""
 
 
 def to_plain(value: Any, path: str = "", depth: int = 0) -> Any:

@@ -19,13 +19,14 @@ def is_archive(file: BinaryIO) -> bool:
     return file.read(4) == b"PK\3\4"
 
 
-def look_at(file: BinaryIO, contents: bool = False) -> Any:
-    """What ``torch.load`` would make of ``file``: a ``Made``, text or a number. ``contents``: compare checksums too.
+def look_at(file: BinaryIO, contents: bool = False) -> Made:
+    """What ``torch.load`` would make of ``file``. ``contents``: compare checksums too.
 
     Raises ``Refused`` or ``BadArchive`` where it would take much more memory or time than ``file`` has bytes, or where
     it isn't plain data.
     """
-    return _look_at_archive(file, contents) if is_archive(file) else _look_at_old(file)
+    found = _look_at_archive(file, contents) if is_archive(file) else _look_at_old(file)
+    return found if isinstance(found, Made) else Made(type(found).__name__)
 
 
 def _look_at_archive(file: BinaryIO, contents: bool) -> Any:

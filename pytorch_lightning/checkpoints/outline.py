@@ -11,6 +11,7 @@ import pickletools
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, BinaryIO, NamedTuple
 
+from pytorch_lightning.checkpoints.checkpoint import MOST_DEPTH
 from pytorch_lightning.checkpoints.pickled import (
     ITEM_SIZES,
     MOST_ALIKE,
@@ -23,8 +24,8 @@ from pytorch_lightning.checkpoints.pickled import (
     is_tuple,
 )
 
-MOST_DEPTH = 120
-"""So deep may containers lie in each other: what walks over a checkpoint calls itself for each."""
+DEEPEST = MOST_DEPTH + 20
+"""A tensor in the innermost container is made of containers, too."""
 ROOM, RATIO = 32 * 2**20, 24
 """Python's objects may take ``ROOM`` bytes, and ``RATIO`` times what the pickle takes: honest ones stay below that."""
 
@@ -185,8 +186,8 @@ class Machine:
                 made.depth = max(made.depth, value.depth + 1)
         if made.weight > self._most:
             raise Refused(f"its objects, each as often as they are referred to, would take {made.weight >> 20} MB")
-        if made.depth > MOST_DEPTH:
-            raise Refused(f"its objects lie in each other more than {MOST_DEPTH} times")
+        if made.depth > DEEPEST:
+            raise Refused(f"its objects lie in each other more than {DEEPEST} times")
 
     def _closed(self, values: list[Any]) -> list[Any]:
         for value in values:

@@ -11,9 +11,7 @@ from typing import Any
 
 import torch
 
-from pytorch_lightning.checkpoints.guard import BadArchive, Refused, is_archive, look_at
-from pytorch_lightning.checkpoints.pickled import Made
-from pytorch_lightning.errors import CheckpointError, describe, one_line
+from pytorch_lightning.errors import CheckpointError, one_line
 from pytorch_lightning.faults import fault
 
 
@@ -150,6 +148,8 @@ def peek_checkpoint(path: str | Path) -> dict[str, Any]:
 def _look_at(path: str | Path, contents: bool = False, ours: bool = False) -> None:
     """Raises ``CheckpointError`` where ``torch.load`` would do more than read plain data. ``contents``: compare
     checksums too, which ``ours`` have."""
+    from pytorch_lightning.checkpoints.guard import BadArchive, Refused, is_archive, look_at
+
     try:
         with open(path, "rb") as file:
             if ours and not is_archive(file):
@@ -162,11 +162,10 @@ def _look_at(path: str | Path, contents: bool = False, ours: bool = False) -> No
     except BadArchive as error:
         raise _damaged(path, error) from error
     except Refused as error:
-        raise _refused(path, error) from error
-    if type(found) is not Made or not found.is_a("dict"):
+        raise _refused(path, str(error), error.name) from error
+    if not found.is_a("dict"):
         raise CheckpointError(
-            f"{path} isn't a checkpoint; it holds {found if type(found) is Made else describe(found)}, not a dict."
-            " Pass a file that a Trainer wrote."
+            f"{path} isn't a checkpoint; it holds {found}, not a dict. Pass a file that a Trainer wrote."
         )
 
 
@@ -175,9 +174,9 @@ def _load(path: str | Path, map_location: Any, **options: Any) -> dict[str, Any]
         return torch.load(path, map_location=map_location, weights_only=True, **options)  # type: ignore[no-any-return]
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL (\S+)", str(error))
-        raise _refused(path, Refused(str(error), code and code[1])) from error
+        raise _refused(path, str(error), code and code[1]) from error
     except Exception as error:  # whatever a stranger's bytes make of the reader
-        raise _refused(path, Refused(f"{type(error).__name__}: {error}")) from error
+        raise _refused(path, f"{type(error).__name__}: {error}") from error
 
 
 def _damaged(path: str | Path, error: Exception) -> DamagedCheckpoint:
@@ -186,13 +185,13 @@ def _damaged(path: str | Path, error: Exception) -> DamagedCheckpoint:
     )
 
 
-def _refused(path: str | Path, error: Refused) -> CheckpointError:
-    if error.name is not None:
+def _refused(path: str | Path, why: str, code: str | None = None) -> CheckpointError:
+    if code is not None:
         return CheckpointError(
-            f"{path} holds more than plain data ({one_line(error.name, 100)}); it isn't loaded, since loading it could"
-            " run code that it brings along. Save it anew as plain tensors, numbers and text: model.state_dict(), say."
+            f"{path} holds more than plain data ({one_line(code, 100)}); it isn't loaded, since loading it could run"
+            " code that it brings along. Save it anew as plain tensors, numbers and text: model.state_dict(), say."
         )
     return CheckpointError(
-        f"{path} is damaged, or isn't a checkpoint ({os.path.getsize(path):,} bytes; {one_line(str(error), 200)})."
+        f"{path} is damaged, or isn't a checkpoint ({os.path.getsize(path):,} bytes; {one_line(why, 200)})."
         " Use an older checkpoint."
     )
