@@ -17,7 +17,8 @@ from pytorch_lightning.callbacks.watchdog import Watchdog
 from pytorch_lightning.errors import MisconfigurationException, Notices, Problem, describe, raise_together
 from pytorch_lightning.launchers import signals, slurm
 from pytorch_lightning.launchers.environment import another_failed, read_environment
-from pytorch_lightning.options.config import OBJECT_OPTIONS, build_config, resolve_aliases
+from pytorch_lightning.options.config import OBJECT_OPTIONS, described
+from pytorch_lightning.options.meaning import build_config, resolve_aliases
 from pytorch_lightning.root_module.root_module import LightningModule, Standin
 from pytorch_lightning.run import files
 from pytorch_lightning.run.progress import INTERRUPTED
@@ -40,85 +41,8 @@ class Trainer(ReadAttributes):
     """Trains, validates, tests and predicts with a ``LightningModule``.
 
     ``Trainer().fit(model)`` works without any arguments. Invalid values raise one ``MisconfigurationException`` that
-    lists all of them. Below, "batches" are training batches and "steps" are optimizer steps.
-    ``--help`` and docs/Trainer/index.md show the same texts.
-
-    *Callbacks and logging*
-    experiment: a test-tube Experiment, a Logger, a list of these, None (a folder under default_save_path), or False
-        (nothing is logged)
-    early_stop_callback: an EarlyStopping or another callback; may be swapped with checkpoint_callback
-    checkpoint_callback: a ModelCheckpoint or another callback; without one no checkpoint is written
-    callbacks: additional callbacks, called in this order
-
-    *Duration*
-    max_nb_epochs: stop after this many epochs
-    min_nb_epochs: early stopping can't end training before this many epochs are complete
-    max_nb_steps: stop after this many optimizer steps; None for no limit
-    max_time: stop after this many minutes, or a timedelta; time before a resume counts too; None for no limit
-    enable_early_stop: false turns early_stop_callback off
-
-    *Amount of data*
-    train_percent_check: the fraction of the training batches used per epoch, from 0 to 1; at least one batch
-    val_percent_check: the fraction of each validation loader; at least one batch
-    test_percent_check: the fraction of each test loader; at least one batch
-    overfit_pct: above 0, this fraction for all three, and the same training batches in every epoch, unshuffled
-    fast_dev_run: one epoch of one training and one validation batch, logged to a temporary folder
-
-    *Optimization*
-    accumulate_grad_batches: accumulate gradients over this many batches per optimizer step: a number, or
-        {epoch from 1: number}, written '1:2,5:8' as text
-    gradient_clip: the maximum norm (or value) of the gradients; 0 or less turns clipping off
-    gradient_clip_algorithm: 'norm' clips by the global norm, 'value' clips each entry
-    lr_scheduler_milestones: epochs after which every learning rate is divided by 10: a list, or '100,200'
-    precision: '32', '64', 'bf16', '16', 'bf16-true' or '16-true'; None is '32'
-    use_amp: true is precision '16', or what amp_level means
-    amp_level: apex's names for use_amp: O0 is '32', O1 and O2 are '16', O3 is '16-true'
-
-    *Validation*
-    val_check_interval: validate after this fraction of an epoch (at most 1), or every n batches (above 1)
-    check_val_every_n_epoch: validate only in every n-th epoch
-    nb_sanity_val_steps: validation batches to run before training; 0 for none
-
-    *Output*
-    progress_bar: show a progress bar, or plain lines if the output isn't a terminal
-    process_position: the terminal line of the progress bar, counted from 0
-    current_gpu_name: shown in the progress bar unless it is 0
-    print_weights_summary: print a summary of the model, and one line about the run
-    silence: codes of notices to hide
-
-    *Logging and debugging*
-    add_log_row_interval: log a row every n batches, starting with the first batch of an epoch
-    log_save_interval: flush the log every n batches
-    default_save_path: the folder for runs without an experiment
-    track_grad_norm: log this p-norm of the gradients, for each parameter and for all together; 0 or less is off
-    print_nan_grads: print the names of parameters whose gradients aren't finite
-    stop_on_nan: stop if a loss isn't finite
-    crash_bundle: save the batch of a step that raises to the folder of the run, so that it can be replayed
-
-    *Reproducibility*
-    seed: seed of data order, augmentation and dropout; None takes torch.initial_seed()
-    deterministic: run with torch.use_deterministic_algorithms(True)
-    resume: 'auto' resumes the newest run of the same name that has saves; or the path of a checkpoint to resume from
-    save_every_minutes: save the state for a resume every n minutes; 0 leaves it to save_every_nb_batches
-    save_every_nb_batches: save the state for a resume every n batches too; None saves by time only
-    resume_check: 'error' or 'warn' if the order of the training data differs from that before the checkpoint
-
-    *Speed*
-    compile: true compiles the steps of the module with torch.compile; a dict holds its options
-    fused_optimizers: use torch's fused implementation of an optimizer if there is one
-    profile: write a torch.profiler trace of a few steps to the folder of the run
-
-    *Devices*
-    gpus: None is the CPU; a number of GPUs, a list, '0,1', or -1 for all
-    nb_processes: processes to start on this machine if no GPUs are used; more than 1 means 'ddp'
-    distributed_backend: None, 'dp' (one process, several GPUs), 'ddp' (one process per device), 'fsdp' (one process
-        per device, with weights, gradients and optimizer state sharded), or a strategy object
-    cluster: test-tube's SlurmCluster, which calls your function; jobs are saved and requeued with or without it
-    nb_gpu_nodes: number of machines; torchrun or srun starts the processes on each
-    virtual_ranks: batches per global batch; None is the number of processes at the first start
-    exact_elastic: true makes any number of processes give bit-identical results, at the cost of a slower exchange
-    gather_validation: false leaves the outputs of validation steps on their own ranks and averages their numbers
-    process_timeout_minutes: how long processes wait for one that doesn't answer
+    lists all of them. Below, "batches" are training batches and "steps" are optimizer steps. The texts stand in
+    options/config.py; ``--help`` and docs/Trainer/index.md show the same.
     """
 
     def __init__(
@@ -388,6 +312,9 @@ class Trainer(ReadAttributes):
         run.min_nb_epochs, run.max_nb_epochs = self.config.min_nb_epochs, self.config.max_nb_epochs
         run.fast_dev_run = self.config.fast_dev_run
         model.trainer = self
+
+
+Trainer.__doc__ = f"{inspect.cleandoc(Trainer.__doc__ or '')}\n\n{described()}\n"
 
 
 def option_defaults() -> dict[str, Any]:
