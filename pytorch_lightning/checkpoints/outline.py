@@ -26,8 +26,8 @@ from pytorch_lightning.checkpoints.pickled import (
 
 DEEPEST = MOST_DEPTH + 20
 """A tensor in the innermost container is made of containers, too."""
-ROOM, RATIO = 32 * 2**20, 24
-"""Python's objects may take ``ROOM`` bytes, and ``RATIO`` times what the pickle takes: honest ones stay below that."""
+ROOM, RATIO = 16 * 2**20, 64
+"""Python's objects may take ``ROOM`` bytes, and ``RATIO`` times what the pickle takes; honest ones take half."""
 
 
 class Outline(NamedTuple):
@@ -109,7 +109,7 @@ class Machine:
 
     def make_tuple(self, number: int) -> None:
         values = self.since_mark() if number == -1 else self.last(number)
-        made = Made("tuple", 48)
+        made = Made("tuple", 120)
         self._add(made)
         self._fill(made, values, 0)
 
@@ -209,8 +209,8 @@ INSTRUCTIONS: dict[str, tuple[Callable[[Machine, Any], None], Any]] = {
     "NEWFALSE": (Machine.constant, (False,)),
     **dict.fromkeys(("BINPUT", "LONG_BINPUT", "MEMOIZE"), (Machine.keep, None)),
     **dict.fromkeys(("BINGET", "LONG_BINGET"), (Machine.again, None)),
-    "EMPTY_LIST": (Machine.make, ("list", 64)),
-    "EMPTY_DICT": (Machine.make, ("dict", 72)),
+    "EMPTY_LIST": (Machine.make, ("list", 120)),
+    "EMPTY_DICT": (Machine.make, ("dict", 120)),
     "EMPTY_SET": (Machine.make, ("set", 220)),
     "EMPTY_TUPLE": (Machine.make, ("tuple", 0)),
     "TUPLE": (Machine.make_tuple, -1),
