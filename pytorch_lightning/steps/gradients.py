@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from pytorch_lightning.messages import tell
 from pytorch_lightning.options.config import Config
 from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.processes import whole
@@ -45,4 +46,4 @@ def before_update(
 def _print_nan_gradients(module: LightningModule, progress: Progress) -> None:
     for name, parameter in module.named_parameters():
         if parameter.grad is not None and not bool(whole(torch.isfinite(parameter.grad).all())):
-            print(f"the gradient of {name} isn't finite {at(progress)}", flush=True)
+            tell(f"the gradient of {name} isn't finite {at(progress)}")
