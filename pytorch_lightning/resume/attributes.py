@@ -204,7 +204,9 @@ class AttributesPart:
             )
         names = [f"{path}.{name}" for path, attributes in values.items() for name in attributes]
         if names:
-            self._notices.say("kept-attributes", f"changed while training, and kept in checkpoints: {_shown(names)}")
+            self._notices.say_in_detail(
+                "kept-attributes", f"changed while training, and kept in checkpoints: {_shown(names)}"
+            )
 
     # ------------------------------------------------------------------------------------------ restoring
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -48,17 +48,28 @@ class GroupsPart:
         attributes as they are in the checkpoint. Raises ``CheckpointError`` where they stay others."""
         if state["made"] > 1 and not self._fits(state):
             configure()
+        if state["made"] == 1 or self._kinds(state) == self._kinds(self.state_dict()):
+            self._add_all(state, path)
+        if state["made"] != 1 and not self._fits(state):
+            self._refuse(state, path)
+
+    @staticmethod
+    def _kinds(state: dict[str, Any]) -> list[str]:
+        return [optimizer["kind"] for optimizer in state["optimizers"]]
+
+    def _add_all(self, state: dict[str, Any], path: str) -> None:
         if len(state["optimizers"]) == len(self._optimizers):
             for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
                 self._add_groups(optimizer, saved, path)
-        if state["made"] != 1 and not self._fits(state):
-            before, now = (self._described(s["optimizers"]) for s in (state, self.state_dict()))
-            raise CheckpointError(
-                f"{path} doesn't fit configure_optimizers: its optimizers were replaced while training, by {before},"
-                f" and that gives {now}."
-                " Let configure_optimizers return what is to be used (it sees the attributes of the module and"
-                " current_epoch), and call self.trainer.reconfigure_optimizers() instead of assigning."
-            )
+
+    def _refuse(self, state: dict[str, Any], path: str) -> None:
+        before, now = (self._described(s["optimizers"]) for s in (state, self.state_dict()))
+        raise CheckpointError(
+            f"{path} doesn't fit configure_optimizers: its optimizers were replaced while training, by {before},"
+            f" and that gives {now}."
+            " Let configure_optimizers return what is to be used (it sees the attributes of the module and"
+            " current_epoch), and call self.trainer.reconfigure_optimizers() instead of assigning."
+        )
 
     def _fits(self, state: dict[str, Any]) -> bool:
         now = self.state_dict()["optimizers"]
@@ -74,8 +85,8 @@ class GroupsPart:
         kind = type(optimizer).__name__
         if saved["kind"] != kind:
             raise CheckpointError(
-                f"{path} doesn't fit configure_optimizers: the state is of {saved['kind']}, and it gives {kind}."
-                " Resume with the optimizer that wrote it."
+                f"{path} doesn't fit configure_optimizers: the state is another optimizer's, {saved['kind']}'s, and it"
+                f" gives {kind}. Resume with the optimizer that wrote it."
             )
         named = dict(self._module.named_parameters(remove_duplicate=False))
         names = {id(p): name for name, p in named.items()}

@@ -293,7 +293,7 @@ class Decoder:
         keys = [self.value(key) for key, _ in pairs]
         items = [self.value(item, old.get(key)) for key, (_, item) in zip(keys, pairs, strict=True)]
         made.clear()
-        made.update(zip(keys, items, strict=True))
+        dict.update(made, zip(keys, items, strict=True))  # a Counter's own would count
         return made
 
     def _namespace(self, n: int, node: Any, like: Any) -> Any:
