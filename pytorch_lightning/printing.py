@@ -28,7 +28,7 @@ def tell(text: object) -> None:
 
 
 def detail(text: object) -> None:
-    """Say something that is read only by who asks for it: ``logging.getLogger("pytorch_lightning").setLevel("DEBUG")``."""
+    """Say something for those who set the logger's level to ``logging.DEBUG``."""
     LOGGER.debug("%s", text)
 
 

@@ -188,6 +188,21 @@ class AttributesPart:
                     changed.append((encoder.size, path, name, first.get(name, GONE), now[name], False))
         return changed, lost
 
+    def has_changed(self) -> bool:
+        """Whether anything changed since training began, so perhaps in the step that failed just now."""
+        changed, lost = self._find_changed()
+        return bool(changed or lost)
+
+    def data_has_changed(self) -> bool:
+        """Whether the training data changed since the epoch began, so perhaps while the batch was made."""
+        return any(
+            self._mark(value) != self._at_iter.get(path, {})[name].mark
+            for path, held in owners_of(self._data)
+            if not path.startswith(("sampler", "batch sampler"))
+            for name, value in attributes_of(held).items()
+            if name in self._at_iter.get(path, {})
+        )
+
     def _values_now(self, path: str, held: Any) -> dict[str, Any]:
         now = attributes_of(held)
         if self._now is not None and path in self._now:

@@ -75,7 +75,7 @@ def _plan_on(request: FitRequest, basis: Basis) -> FitPlan:
     undo = BufferUndo(module) if basis.share.nb == 1 and can_be_kept(module) else None
     current = CurrentStep() if undo is None else CurrentStep(undo.by_name)
     optimization.build(rows, current, undo)
-    window_start = WindowStart(module, run, loggers, basis.hooks, current, undo)
+    window_start = WindowStart(module, run, loggers, basis.hooks, current, undo, basis.attributes)
     agreement = None if run.wishes.alone else Agreement(run, strategy.processes)
     return FitPlan(
         config=config,

@@ -216,6 +216,33 @@ def test_a_callback_without_a_state_dict_counts_on(tmp_path: Path) -> None:
     assert [c.seen for c in callbacks] == [7, 10]
 
 
+def test_an_exception_in_a_step_that_changed_an_attribute_costs_the_batches_since_the_last_save(tmp_path: Path) -> None:
+    class Failing(Model):
+        fails = False
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.counter = 0
+
+        def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+            self.counter += 1
+            if self.fails and self.counter == 9:
+                raise KeyError("failed")
+            return super().training_step(data_batch, batch_nb) * (1 + 0.01 * self.counter)
+
+    whole = Failing()
+    quiet_trainer(tmp_path / "whole", max_nb_epochs=3).fit(whole)
+    Failing.fails = True
+    options: Any = {"max_nb_epochs": 3, "save_every_nb_batches": 3, "resume": "auto"}
+    with pytest.raises(KeyError):
+        quiet_trainer(tmp_path, **options).fit(Failing())
+    Failing.fails = False
+    again = Failing()
+    quiet_trainer(tmp_path, **options).fit(again)
+    assert again.counter == 15
+    assert_same(whole, again)
+
+
 # ---------------------------------------------------------------------------------------------- data
 class Staged(Dataset[Any]):
     """What it gives depends on attributes that hooks change."""
