@@ -22,24 +22,25 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MOST_LINES_OF_A_FILE = 400
 MOST_LINES_OF_A_FUNCTION = 50
 # of code: the docstrings are the reference pages. 8,000 before exact resume, signals and the strategies were whole
-MOST_LINES_OF_THE_PACKAGE = 10_500
+MOST_LINES_OF_THE_PACKAGE = 11_200
 MOST_FRAMES = 6
 MOST_CALLS = 15
 
 ARROWS = {
     "trainer": {
         "strategies", "precision", "launchers", "checkpoints", "callbacks", "loggers", "data", "root_module",
-        "processes", "seeding", "errors", "timings", "trainer",
+        "messages", "processes", "seeding", "errors", "timings", "trainer",
     },
     "root_module": {"errors", "checkpoints", "processes", "seeding", "root_module"},
     "strategies": {"data", "errors", "processes", "seeding", "strategies"},
-    "launchers": {"errors", "processes", "launchers"},
+    "launchers": {"errors", "processes", "messages", "launchers"},
+    "messages": {"errors", "messages"},
     "precision": {"errors", "precision"},
     "checkpoints": {"errors", "processes", "checkpoints"},
     "callbacks": {"errors", "callbacks"},
     "loggers": {"errors", "loggers"},
     "data": {"errors", "processes", "seeding", "data"},
-    "processes": set(),
+    "processes": {"errors", "messages"},
     "seeding": set(),
     "errors": set(),
     "faults": set(),

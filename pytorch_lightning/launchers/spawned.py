@@ -18,13 +18,11 @@ from types import FrameType
 from typing import Any, NamedTuple, NoReturn
 
 import torch
-from torch import distributed
 
 from pytorch_lightning.errors import LightningError, MisconfigurationException, ProcessError
-from pytorch_lightning.launchers import signals
+from pytorch_lightning.launchers import rendezvous, signals
 from pytorch_lightning.launchers.environment import is_loss_of_another, leave
-
-dist: Any = distributed  # torch's stubs don't name all that this exports
+from pytorch_lightning.launchers.rendezvous import stay_on_this_machine
 
 GUARD = 'if __name__ == "__main__":'
 GRACE = 3.0
@@ -63,10 +61,9 @@ def run_in_processes(entry: Callable[[str], Any], job: dict[str, Any], nb: int) 
                 " top level of a file (no lambda), and open files and connections in on_fit_start; or start the"
                 " script with torchrun, which sends nothing."
             ) from error
-        store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         context: Any = multiprocessing.get_context(method)
         nb_threads = 1 if method == "fork" else max(1, (os.cpu_count() or 1) // nb)
-        settings = (entry, job_path, folder, nb, store.port, list(sys.argv), nb_threads)
+        settings = (entry, job_path, folder, nb, stay_on_this_machine(dict(os.environ)), list(sys.argv), nb_threads)
         processes = [context.Process(target=_run_child, args=(rank, *settings)) for rank in range(nb)]
         _supervise(processes, folder)
         result = os.path.join(folder, "result")
@@ -89,7 +86,14 @@ def start_method() -> str:
 
 
 def _run_child(
-    local_rank: int, entry: Any, job: str, folder: str, nb: int, port: int, argv: list[str], nb_threads: int
+    local_rank: int,
+    entry: Any,
+    job: str,
+    folder: str,
+    nb: int,
+    interfaces: dict[str, str],
+    argv: list[str],
+    nb_threads: int,
 ) -> None:
     """The whole life of a new process."""
     try:
@@ -105,11 +109,9 @@ def _run_child(
             LOCAL_RANK=str(local_rank),
             LOCAL_WORLD_SIZE=str(nb),
             GROUP_RANK="0",
-            MASTER_ADDR="127.0.0.1",
-            MASTER_PORT=str(port),
-            # the parent holds the store, so that no port has to be guessed
-            TORCHELASTIC_USE_AGENT_STORE="True",
             TORCHELASTIC_RESTART_COUNT="0",
+            **{rendezvous.FILE: os.path.join(folder, "rendezvous")},
+            **interfaces,
         )
         result = entry(job)
         if local_rank == 0:

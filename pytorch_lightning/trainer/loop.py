@@ -2,12 +2,14 @@
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, cast
 
 import torch
 
 from pytorch_lightning.data.sharing import Along, in_step, numbered
 from pytorch_lightning.faults import fault
+from pytorch_lightning.messages.kinds import types_of
 from pytorch_lightning.seeding import EVALUATION, build_seeder, seed_device
 from pytorch_lightning.timings import FIRST_SAMPLE, SAMPLE_EVERY
 from pytorch_lightning.trainer.buffers import kept_buffers
@@ -119,7 +121,9 @@ def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
                 place = 0
                 seed_at = build_seeder(seed, EVALUATION, counter, None, loader_i)
                 batches = numbered(loader, plan.share, counter, limit)
-                for batch_nb, batch in batches if plan.together is None else in_step(batches, loader, plan.together):
+                if plan.together is not None:
+                    batches = in_step(batches, loader, plan.together, partial(types_of, plan.module))
+                for batch_nb, batch in batches:
                     if batch is None:
                         continue
                     if type(batch) is Along:

@@ -9,6 +9,7 @@ numbers don't depend on how many processes there are.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain, repeat
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch.optim import Optimizer
 
 from pytorch_lightning.data.sharing import IDLE, Spare
 from pytorch_lightning.errors import FitError
+from pytorch_lightning.messages.kinds import types_of
 from pytorch_lightning.processes import Share
 from pytorch_lightning.seeding import MODEL, seed_device, seed_streams
 from pytorch_lightning.strategies.strategy import Strategy
@@ -55,7 +57,8 @@ class Rounds:
         self.update = build_update(parts, [Window() for _ in each], self.stepped)
         self.buffers = Buffers(module, strategy, len(share.mine), keeps)
         self.table = RoundTable(parts, strategy, share)
-        self.spare = Spare(strategy.processes) if strategy.runs_together else None
+        types = partial(types_of, module)
+        self.spare = Spare(strategy.processes, types) if strategy.runs_together else None
         self._module = module
         self._exact = ExactSum(parts.optimizers, share, strategy.processes) if in_order else None
         # what a user's optimizer_step lets wait was exchanged already
