@@ -13,6 +13,7 @@ from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
+from operator import index
 from pathlib import PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
 from types import ModuleType
 from typing import Any
@@ -33,7 +34,10 @@ SHORT: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     complex: (lambda v: [v.real, v.imag], lambda v: complex(*v)),
     range: (lambda v: [v.start, v.stop, v.step], lambda v: range(*v)),
     Decimal: (str, Decimal),
-    Fraction: (lambda v: [v.numerator, v.denominator], lambda v: Fraction(*v)),
+    Fraction: (
+        lambda v: [v.numerator, v.denominator],
+        lambda v: Fraction(*map(index, v)),
+    ),  # no text
     UUID: (str, UUID),
     date: (date.isoformat, date.fromisoformat),
     time: (lambda v: _moment(v), time.fromisoformat),
