@@ -1,6 +1,6 @@
 """The processes of a run: which one this is, and what they tell each other beside gradients."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -8,9 +8,6 @@ from typing import Any, NamedTuple
 import torch.distributed as dist
 
 from pytorch_lightning.errors import FitError
-from pytorch_lightning.messages import transport
-from pytorch_lightning.messages.decoding import NotOurs, decode, nothing_further
-from pytorch_lightning.messages.encoding import NotPlain, encode
 
 
 class Refused(NamedTuple):
@@ -26,8 +23,10 @@ class Subject:
     name: str = "values"
     do: str = ""
     """What to do where a part of it can't be sent."""
-    types: Callable[[], Iterable[type]] = nothing_further
-    """Further types that it may contain; those that this process has sent itself are known."""
+    types: tuple[type, ...] = ()
+    """Types that it may contain, beside those that this process has sent itself."""
+    module: Any = None
+    """A module that may name further ones in the files of its code."""
 
 
 SOMETHING = Subject()
@@ -67,6 +66,8 @@ class Processes:
         """Everybody's ``value``, by rank. Raises ``FitError`` in all of them where one isn't plain data."""
         if self.nb == 1:
             return [value]
+        from pytorch_lightning.messages import transport
+
         messages = transport.gather(self.group, self._encoded(value, subject))
         return [self._decoded(message, rank, subject) for rank, message in enumerate(messages)]
 
@@ -78,10 +79,14 @@ class Processes:
         """The ``value`` of ``rank``. Raises ``FitError`` in all processes where it isn't plain data."""
         if self.nb == 1:
             return value
+        from pytorch_lightning.messages import transport
+
         own = self._encoded(value, subject) if self.rank == rank else None
         return self._decoded(transport.broadcast(self.group, own, rank), rank, subject)
 
     def _encoded(self, value: Any, subject: Subject) -> Any:
+        from pytorch_lightning.messages.encoding import NotPlain, encode
+
         try:
             return encode(value)
         except NotPlain as error:
@@ -95,8 +100,10 @@ class Processes:
             )
 
     def _decoded(self, message: Any, rank: int, subject: Subject) -> Any:
+        from pytorch_lightning.messages.decoding import NotOurs, decode
+
         try:
-            value = decode(message, lambda: (Refused, *subject.types()))
+            value = decode(message, (Refused, *subject.types), subject.module)
         except NotOurs as error:
             text = f"process {self.rank} can't take {subject.name} from process {rank}: {error}. {subject.do}"
             raise FitError(text.rstrip()) from error
@@ -109,7 +116,9 @@ class Processes:
         if self.nb > 1 and not _apart:
             group = dist.new_group(backend="gloo", timeout=self.timeout)
             if self.secret is not None:
-                transport.prove(group, self.secret)
+                from pytorch_lightning.messages.transport import prove
+
+                prove(group, self.secret)
             _apart.append(group)
             before_leaving.append(_apart.clear)
         return replace(self, group=_apart[0]) if self.nb > 1 else self

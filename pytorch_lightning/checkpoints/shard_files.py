@@ -25,7 +25,7 @@ from pytorch_lightning.processes import Processes, Subject
 METADATA = ".metadata"
 TOLD = Subject(
     "plans of shards",
-    types=lambda: (SavePlan, WriteItem, WriteItemType, TensorWriteData, ChunkStorageMetadata, TensorProperties,
+    types=(SavePlan, WriteItem, WriteItemType, TensorWriteData, ChunkStorageMetadata, TensorProperties,
                    MetadataIndex, WriteResult, _StorageInfo),
 )  # fmt: skip
 """What processes tell each other of their files: a process without a piece knows these types too."""

@@ -1,6 +1,6 @@
 """A loader's batches dealt out to processes: in rounds for training, one after the other for evaluation."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pytorch_lightning.data.loader import ReplayableLoader
@@ -16,9 +16,9 @@ class Spare:
     Everybody calls ``take`` at the same moments, so that one who never had a batch can be sent one.
     """
 
-    def __init__(self, processes: Processes, types: Callable[[], Iterable[type]]) -> None:
+    def __init__(self, processes: Processes, module: Any) -> None:
         self._processes, self._all_have_one = processes, False
-        self._sent = Subject("batches", "Let the loader give batches of these.", types)
+        self._sent = Subject("batches", "Let the loader give batches of these.", module=module)
         self.batch: Any = None
         """None until any process has had one."""
 
@@ -103,11 +103,11 @@ def in_step(
     batches: Iterator[tuple[int, Any]],
     loader: ReplayableLoader,
     processes: Processes,
-    types: Callable[[], Iterable[type]],
+    module: Any,
 ) -> Iterator[tuple[int, Any]]:
-    """``batches``, as many of them in each process: those that one lacks are ``Along``. ``types``: of batches, where
-    this process never had one."""
-    spare, nb = Spare(processes, types), 0
+    """``batches``, as many of them in each process: those that one lacks are ``Along``. The code
+    of ``module`` names the types of those that are sent to a process that never had one."""
+    spare, nb = Spare(processes, module), 0
     for number, batch in batches:
         nb += 1
         spare.take([batch])

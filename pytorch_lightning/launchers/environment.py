@@ -4,8 +4,8 @@ import atexit
 import datetime
 import gc
 import importlib
+import os
 import re
-import secrets
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -15,11 +15,12 @@ from typing import Any, TextIO, cast
 from torch import distributed
 
 from pytorch_lightning.errors import MisconfigurationException, ProcessError
-from pytorch_lightning.launchers import rendezvous
-from pytorch_lightning.messages import transport
 from pytorch_lightning.processes import Processes, before_leaving
 
 dist: Any = distributed  # torch's stubs don't name all that this exports
+
+MEETING_FILE = "PYTORCH_LIGHTNING_RENDEZVOUS"
+"""The variable that names a file in the place of ``MASTER_ADDR`` and ``MASTER_PORT``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ def read_environment(variables: Mapping[str, str]) -> Environment | None:
     >>> read_environment({}) is None
     True
     """
-    file = variables.get(rendezvous.FILE)
+    file = variables.get(MEETING_FILE)
     if {"RANK", "WORLD_SIZE"} <= set(variables) and (file or {"MASTER_ADDR", "MASTER_PORT"} <= set(variables)):
         rank, nb = int(variables["RANK"]), int(variables["WORLD_SIZE"])
         nb_local = int(variables.get("LOCAL_WORLD_SIZE", nb))
@@ -74,6 +75,8 @@ def read_environment(variables: Mapping[str, str]) -> Environment | None:
 
 def join(environment: Environment, backend: str, timeout_minutes: float) -> Processes:
     """Meet the other processes. May be called again. Every wait ends after ``timeout_minutes``."""
+    from pytorch_lightning.launchers import rendezvous
+
     timeout = datetime.timedelta(minutes=timeout_minutes)
     if not dist.is_initialized():
         if environment.launcher == "srun":
@@ -93,7 +96,7 @@ def join(environment: Environment, backend: str, timeout_minutes: float) -> Proc
                 " place, and that all processes were started"
             ) from error
         if rank == 0:
-            store.set("secret", secrets.token_hex(transport.SIZE))
+            store.set("secret", os.urandom(32).hex())
         _shared.update(store=store, secret=store.get("secret"))
         if backend == "gloo":
             _check_peers(None)
@@ -130,8 +133,10 @@ def _check_peers(group: Any) -> None:
     """Raise ``ProcessError`` unless everybody in ``group``, which is a new one, came by the store."""
     if "secret" not in _shared:  # a user's own code made the processes meet
         return
+    from pytorch_lightning.messages.transport import prove
+
     try:
-        transport.prove(group, _shared["secret"])
+        prove(group, _shared["secret"])
     except ProcessError:
         dist.destroy_process_group()  # or a later fit would use it
         raise

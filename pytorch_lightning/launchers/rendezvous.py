@@ -15,8 +15,6 @@ from pytorch_lightning.errors import MisconfigurationException
 
 dist: Any = distributed  # torch's stubs don't name all that this exports
 
-FILE = "PYTORCH_LIGHTNING_RENDEZVOUS"
-"""The variable that names a file in the place of ``MASTER_ADDR`` and ``MASTER_PORT``."""
 INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 """The variables that say at which network interface a backend listens."""
 

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 
 from pytorch_lightning.errors import LightningError, MisconfigurationException, ProcessError
-from pytorch_lightning.launchers import rendezvous, signals
-from pytorch_lightning.launchers.environment import is_loss_of_another, leave
+from pytorch_lightning.launchers import signals
+from pytorch_lightning.launchers.environment import MEETING_FILE, is_loss_of_another, leave
 from pytorch_lightning.launchers.rendezvous import stay_on_this_machine
 
 GUARD = 'if __name__ == "__main__":'
@@ -110,7 +110,7 @@ def _run_child(
             LOCAL_WORLD_SIZE=str(nb),
             GROUP_RANK="0",
             TORCHELASTIC_RESTART_COUNT="0",
-            **{rendezvous.FILE: os.path.join(folder, "rendezvous")},
+            **{MEETING_FILE: os.path.join(folder, "rendezvous")},
             **interfaces,
         )
         result = entry(job)

@@ -2,13 +2,13 @@
 
 import json
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pytorch_lightning.messages import kinds
 from pytorch_lightning.messages.encoding import MAKERS
@@ -18,18 +18,14 @@ class NotOurs(ValueError):
     """Bytes that ``encode`` didn't make, or that name a type that this process doesn't have."""
 
 
-def nothing_further() -> Iterable[type]:
-    """No types."""
-    return ()
-
-
-def decode(message: Tensor, further: Callable[[], Iterable[type]] = nothing_further) -> Any:
+def decode(message: Tensor, types: Sequence[type] = (), module: nn.Module | None = None) -> Any:
     """The value that became ``message``. Raises ``NotOurs``.
 
-    Its types are made where this process has sent one itself, or where they are among ``further``.
+    Its types are made where this process has sent one itself, where they are among ``types``, or where the code of
+    ``module`` names them.
     """
     try:
-        return _Decoder(message, further).value()
+        return _Decoder(message, types, module).value()
     except NotOurs:
         raise
     except Exception as error:  # whatever a stranger's bytes make of it
@@ -39,7 +35,7 @@ def decode(message: Tensor, further: Callable[[], Iterable[type]] = nothing_furt
 class _Decoder:
     """Reads what ``_Encoder`` wrote; each word has a method."""
 
-    def __init__(self, message: Tensor, further: Callable[[], Iterable[type]]) -> None:
+    def __init__(self, message: Tensor, known: Sequence[type], module: nn.Module | None) -> None:
         data = message.numpy()
         size = int(data[:8].view("<i8")[0])
         if not 0 <= size <= len(data) - 8:
@@ -48,18 +44,8 @@ class _Decoder:
         self._data, self._at, self._next = data, 8 + size, 0
         if min(self._sizes, default=0) < 0 or sum(self._sizes) != len(data) - self._at:
             raise NotOurs(f"what was sent isn't plain data (its parts have {sum(self._sizes)} bytes)")
-        self._types = [self._find(str(module), str(name), further) for module, name in types]
+        self._types = [_find(str(place), str(name), known, module) for place, name in types]
         self._made: list[Any] = []
-
-    @staticmethod
-    def _find(module: str, name: str, further: Callable[[], Iterable[type]]) -> type:
-        kind = kinds.find(module, name, further)
-        if kind is None or not kinds.is_plain(kind):
-            raise NotOurs(
-                f"it is, or contains, a {module}.{name}, and this process has sent none itself. It only makes values"
-                " of types that it has sent, or that the file of the model names: import the type there"
-            )
-        return kind
 
     def value(self) -> Any:
         return self._decode(self._root)
@@ -221,6 +207,16 @@ class _Decoder:
             base.__init__(value, items)
             return value
         return base.__new__(kind, items)
+
+
+def _find(place: str, name: str, known: Sequence[type], module: nn.Module | None) -> type:
+    kind = kinds.find(place, name, known, module)
+    if kind is None or not kinds.is_plain(kind):
+        raise NotOurs(
+            f"it is, or contains, a {place}.{name}, and this process has sent none itself. It only makes values of"
+            " types that it has sent, or that the file of the model names: import the type there"
+        )
+    return kind
 
 
 def _scalars(items: list[Any]) -> list[Any]:

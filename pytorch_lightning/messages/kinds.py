@@ -8,11 +8,12 @@ import copyreg
 import dataclasses
 import sys
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
+from itertools import chain
 from operator import index
 from pathlib import PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
 from types import ModuleType
@@ -147,16 +148,17 @@ def note(kind: type) -> tuple[str, str]:
     return key
 
 
-def find(module: str, name: str, further: Callable[[], Iterable[type]]) -> type | None:
-    """The type of that name that this process has: sent by itself, everybody's, or one of ``further``."""
-    found = _own.get((module, name))
+def find(place: str, name: str, known: Sequence[type], module: nn.Module | None) -> type | None:
+    """The type of that name that this process has: sent by itself, everybody's, one of ``known``, or named by the
+    code of ``module``."""
+    found = _own.get((place, name))
     if found is not None:
         return found
-    if module == "torch.return_types":
+    if place == "torch.return_types":
         kind = getattr(torch.return_types, name, None)
         return kind if isinstance(kind, type) else None
-    there = (*EVERYBODYS, *further())
-    return next((kind for kind in there if (kind.__module__, kind.__qualname__) == (module, name)), None)
+    there = chain(EVERYBODYS, known, () if module is None else types_of(module))
+    return next((kind for kind in there if (kind.__module__, kind.__qualname__) == (place, name)), None)
 
 
 def types_of(module: nn.Module) -> Iterator[type]:

@@ -9,7 +9,6 @@ numbers don't depend on how many processes there are.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import chain, repeat
 from typing import Any
 
@@ -19,7 +18,6 @@ from torch.optim import Optimizer
 
 from pytorch_lightning.data.sharing import IDLE, Spare
 from pytorch_lightning.errors import FitError
-from pytorch_lightning.messages.kinds import types_of
 from pytorch_lightning.processes import Share
 from pytorch_lightning.run.metrics import Metrics, check_loss, read_output
 from pytorch_lightning.seeding import MODEL, seed_device, seed_streams
@@ -59,8 +57,7 @@ class Rounds:
         self.update = build_update(inputs, [WindowWeights() for _ in each], self.stepped)
         self.buffers = BufferPerRank(module, strategy, len(share.mine), keeps)
         self.table = RoundTable(inputs, strategy, share)
-        types = partial(types_of, module)
-        self.spare = Spare(strategy.processes, types) if strategy.runs_together else None
+        self.spare = Spare(strategy.processes, module) if strategy.runs_together else None
         self._module = module
         self._exact = ExactSum(inputs.optimizers, share, strategy.processes) if in_order else None
         # what a user's optimizer_step lets wait was exchanged already

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -15,7 +14,6 @@ from pytorch_lightning.data.replayable import replayable
 from pytorch_lightning.data.seeded_view import LOADER_IDS
 from pytorch_lightning.data.transfer import build_transfer
 from pytorch_lightning.errors import FitError, MisconfigurationException, describe, raise_together
-from pytorch_lightning.messages.kinds import types_of
 from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.processes import Processes, Share, Subject
 from pytorch_lightning.root_module.root_module import LightningModule
@@ -207,7 +205,7 @@ def _in_order(numbers: list[list[list[int]]], outputs: list[list[list[Any]]]) ->
 def _outputs_of(module: LightningModule, step: str) -> Subject:
     """What processes send each other: any plain data, of types that the code of ``module`` names."""
     other = "pass write_to='a folder'" if step == "predict_step" else "pass gather_validation=False"
-    return Subject(f"outputs of {step}", f"Return these from {step}, or {other}.", partial(types_of, module))
+    return Subject(f"outputs of {step}", f"Return these from {step}, or {other}.", module=module)
 
 
 def _build_summary(module: LightningModule, name: str | None, nested: bool) -> Callable[[list[list[Any]]], Any]:

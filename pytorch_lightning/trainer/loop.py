@@ -2,14 +2,12 @@
 
 import contextlib
 from collections.abc import Iterator
-from functools import partial
 from typing import Any, cast
 
 import torch
 
 from pytorch_lightning.data.sharing import Filler, in_step, numbered
 from pytorch_lightning.faults import fault
-from pytorch_lightning.messages.kinds import types_of
 from pytorch_lightning.run.progress import NEVER, accumulation_at, next_due
 from pytorch_lightning.seeding import EVALUATION, build_seeder, seed_device
 from pytorch_lightning.steps.buffers import kept_buffers
@@ -128,7 +126,7 @@ def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
                 seed_at = build_seeder(seed, EVALUATION, counter, None, loader_i)
                 batches = numbered(loader, plan.share, counter, limit)
                 if plan.together is not None:
-                    batches = in_step(batches, loader, plan.together, partial(types_of, plan.module))
+                    batches = in_step(batches, loader, plan.together, plan.module)
                 for batch_nb, batch in batches:
                     if batch is None:
                         continue

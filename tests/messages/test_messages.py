@@ -240,7 +240,7 @@ def test_a_type_is_made_only_where_this_process_has_it() -> None:
     named = [kind.__module__, kind.__qualname__]
     with pytest.raises(NotOurs, match=r"contains, a tests.messages.test_messages.make_unknown.<locals>.Unknown, and"):
         decode(message(["fields", 0, ["x"], [5]], [named]))
-    assert decode(message(["fields", 0, ["x"], [5]], [named]), lambda: [kind]) == kind(5)
+    assert decode(message(["fields", 0, ["x"], [5]], [named]), [kind]) == kind(5)
     encode(kind(2))
     assert decode(message(["fields", 0, ["x"], [6]], [named])) == kind(6)
 
@@ -282,7 +282,7 @@ def test_no_method_of_a_type_runs_while_a_value_is_made(tmp_path: pathlib.Path) 
         encode(kept := Cleaner(path=str(victim)))
     named = [[Cleaner.__module__, Cleaner.__qualname__]]
     with pytest.raises(NotOurs):
-        decode(message(["kind of", 0, [], [], "dict", [["list", ["path"]], [str(victim)]]], named), lambda: [Cleaner])
+        decode(message(["kind of", 0, [], [], "dict", [["list", ["path"]], [str(victim)]]], named), [Cleaner])
     assert victim.exists()
     del kept
 
