@@ -7,14 +7,15 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TextIO, cast
 
 from torch import distributed
 
 from pytorch_lightning.errors import MisconfigurationException, ProcessError
+from pytorch_lightning.launchers.signals import Stopped
 from pytorch_lightning.processes import Processes, before_leaving
 
 dist: Any = distributed  # torch's stubs don't name all that this exports
@@ -124,8 +125,8 @@ def join(environment: Environment, backend: str, timeout_minutes: float) -> Proc
 
 
 _shared: dict[str, Any] = {}
-"""What this process has of the others: the ``store`` where they met, the ``secret`` that they know by it, and the
-group for ``objects``."""
+"""What this process has of the others: the ``store`` where they met, the ``secret`` that they know by it, the
+group for ``objects``, and whether it has ``left`` them where they didn't."""
 _FAILED = "pytorch_lightning/failed"
 
 
@@ -142,12 +143,23 @@ def _check_peers(group: Any) -> None:
         raise
 
 
+@contextmanager
+def leaving_together() -> Iterator[None]:
+    """A scope that processes leave together. One whose program ends in it won't wait for the others."""
+    _shared["left"] = False
+    try:
+        yield
+    except SystemExit as end:
+        _shared["left"] = not isinstance(end, Stopped)
+        raise
+
+
 def leave() -> None:
     """Part from the other processes: whoever still works isn't cut off by one that is done."""
     if not dist.is_initialized():
         return
     failed = getattr(sys, "last_value", None) is not None or sys.exc_info()[0] is not None
-    if failed:
+    if failed or _shared.get("left"):
         with suppress(dist.DistError, RuntimeError):  # the process that held the store may be gone already
             _shared["store"].set(_FAILED, str(dist.get_rank()))
     else:
