@@ -42,7 +42,8 @@ class CheckpointError(LightningError):
 
 
 class ProcessError(LightningError):
-    """Another process of the run raised an exception of a user's, or was killed."""
+    """Another process of the run was killed, or raised an exception that can't be made again here; and the cause of
+    one that can, with the traceback of that process."""
 
 
 class Problem(NamedTuple):

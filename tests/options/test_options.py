@@ -488,7 +488,7 @@ def test_deterministic_holds_during_the_fit_only(tmp_path: Path) -> None:
 def test_print_weights_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     quiet_trainer(tmp_path, print_weights_summary=True).fit(Recorder())
     shown = capsys.readouterr().out
-    assert "1 parameters, 1 of them trained" in shown
+    assert "1 parameters, 1 trainable" in shown
     assert "seed 1" in shown
     quiet_trainer(tmp_path).fit(Recorder())
     assert capsys.readouterr().out == ""
