@@ -72,7 +72,7 @@ if __name__ == "__main__":
 """A fit that waits in its first steps until it was looked at."""
 
 
-def look_at(program: "subprocess.Popen[Any]", folder: Path, nb: int, seconds: float = 60) -> set[Address]:
+def look_at(program: "subprocess.Popen[Any]", folder: Path, nb: int, seconds: float = 180) -> set[Address]:
     """Where the ``nb`` processes of ``program``, a session of its own, listen in their first step; then it runs to
     its end."""
     deadline = time.monotonic() + seconds

@@ -14,7 +14,7 @@ from tests.launchers.listening import free_port
 from tests.launchers.signalled import ROOT
 from tests.launchers.test_spawned import run_program
 
-SECONDS = 40
+SECONDS = 100
 """Of ten minutes that processes would wait for each other."""
 
 RAISING = """
