@@ -169,6 +169,8 @@ class Trainer(ReadAttributes):
                 run_fit(plan)
                 failed = False
             except KeyboardInterrupt:  # the second Ctrl-C; the first asks for a stop at the next save point
+                if strategy.processes.nb > 1:  # a user's own code raised it, and the others know nothing of it
+                    raise
                 run.progress.stop_reason = f"{INTERRUPTED}SIGINT"
             except signals.Stopped:  # in a validation, or by a fit in it: the state before it is the one to keep
                 run.progress.stop_reason = run.wishes.stop

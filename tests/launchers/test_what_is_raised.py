@@ -57,7 +57,7 @@ MADE = {
     "Holding": lambda: Holding("held", {"number": 7}), "Outside": lambda: Outside("of BaseException"),
     "KeyError": lambda: KeyError("a", 1), "FileNotFoundError": lambda: FileNotFoundError(2, "No such file", "x.csv"),
     "UnicodeDecodeError": lambda: UnicodeDecodeError("utf-8", b"\\xff", 0, 1, "invalid"),
-    "ExceptionGroup": group, "Local": local,
+    "ExceptionGroup": group, "Local": local, "KeyboardInterrupt": KeyboardInterrupt,
     "exit_3": lambda: SystemExit(3), "exit_0": lambda: SystemExit(0), "exit_text": lambda: SystemExit("all is lost"),
 }
 
@@ -131,8 +131,12 @@ def test_an_exit_of_one_process_is_an_exit_here(told: Any, name: str, code: Any)
     assert told["in validation"][6] == 4
 
 
+def test_an_interrupt_that_a_users_code_raises_in_one_process_is_one_here(told: Any) -> None:
+    assert told["KeyboardInterrupt"][0]
+
+
 def test_all_of_it_ends_in_seconds(told: Any) -> None:
-    assert len(told) == 14
+    assert len(told) == 15
     assert all(each[-1] < SECONDS for each in told.values()), told
 
 
