@@ -57,11 +57,9 @@ def meet(rank: int, nb: int, file: str | None, timeout: timedelta) -> Any:
 
 def place_of(file: str | None) -> str:
     """Where the processes meet, for a message."""
-    return (
-        f"{file} (TMPDIR chooses another folder)"
-        if file is not None
-        else f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-    )
+    if file is not None:
+        return f"{file} (TMPDIR names another folder)"
+    return f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
 
 
 def name_the_first_host(nb_nodes: int) -> None:

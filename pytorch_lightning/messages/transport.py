@@ -17,7 +17,7 @@ from pytorch_lightning.errors import ProcessError
 dist: Any = distributed  # torch's stubs don't name all that this exports
 
 FRAME = 1024
-"""Bytes of the first exchange, which is the only one of a short message. The first eight are its length."""
+"""Bytes of the first exchange, which is the only one of short messages. The first eight are the length of one."""
 SIZE = 32
 """Bytes of a question and of its answer."""
 
@@ -64,13 +64,12 @@ def gather(group: Any, message: Tensor) -> list[Tensor]:
     """Everybody's ``message``, of bytes, by rank."""
     frames = _all_of(group, _frame(message))
     sizes = [_size_in(frame) for frame in frames]
-    rest = max(sizes) - FRAME + 8
-    if rest <= 0:
+    longest = max(sizes)
+    if longest <= FRAME - 8:
         return [frame[8 : 8 + size] for frame, size in zip(frames, sizes, strict=True)]
-    own = torch.zeros(rest, dtype=torch.uint8)
-    own[: max(0, message.numel() - FRAME + 8)] = message[FRAME - 8 :]
-    rests = _all_of(group, own)
-    return [torch.cat([f[8:], r])[:size] for f, r, size in zip(frames, rests, sizes, strict=True)]
+    if message.numel() < longest:  # all must be of one size
+        message = torch.cat([message, torch.zeros(longest - message.numel(), dtype=torch.uint8)])
+    return [whole[:size] for whole, size in zip(_all_of(group, message), sizes, strict=True)]
 
 
 def broadcast(group: Any, message: Tensor | None, rank: int) -> Tensor:
