@@ -227,7 +227,7 @@ def test_all_that_is_missing_is_named_in_one_error_with_stubs() -> None:
     with pytest.raises(MisconfigurationException) as caught:
         Trainer(experiment=False).fit(Empty())
     message = str(caught.value)
-    assert message.startswith("3 things must be mended")
+    assert message.startswith("3 problems must be fixed")
     for stub in (
         "def training_step(self, data_batch, batch_nb):",
         "def configure_optimizers(self):",
