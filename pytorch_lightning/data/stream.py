@@ -58,7 +58,7 @@ class StreamLoader(ReplayableLoader):
         self._end_pass()
         first, loaded, self._loaded = 0, self._loaded, None
         if loaded is not None:
-            first = self._go_on(loaded)
+            first = self._resume(loaded)
             if start and not loaded["open"]:  # the end of an epoch: only the next one begins another pass
                 self.nb_drawn = start
                 return iter(())
@@ -157,7 +157,7 @@ class StreamLoader(ReplayableLoader):
             )
         self._loaded = state if self.keeps_state else None
 
-    def _go_on(self, loaded: dict[str, Any]) -> int:
+    def _resume(self, loaded: dict[str, Any]) -> int:
         """Put its state back into the loader; returns how many batches of the pass that it is in are done."""
         try:
             for generator, state in zip(self._generators, loaded["generators"], strict=False):

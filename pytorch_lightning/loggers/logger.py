@@ -37,7 +37,7 @@ class Logger(ABC):
     def close(self) -> None:
         """Save, and let go of what is held. Rows may still be logged afterwards."""
 
-    def go_on(self, version: int, step: int) -> None:
+    def resume(self, version: int, step: int) -> None:
         """Log to the run ``version`` of the same name, which had trained ``step`` batches, in the place of a new one.
         Does nothing where a logger can't."""
 

@@ -61,7 +61,7 @@ def open_loggers(
             chosen = [TestTubeLogger(value, notices) if is_experiment(value) else value for value in each]
             if version is not None:
                 for logger in chosen:
-                    logger.go_on(version, step)
+                    logger.resume(version, step)
     run.version = chosen[0].version if chosen else None
     run.folder = next((logger.folder for logger in chosen if logger.folder is not None), None)
     group = LoggerGroup(chosen, notices)
