@@ -45,7 +45,7 @@ EMPTY = ("returned an empty loader", "no batch", "drop_last")
 )
 def test_what_a_loader_property_may_not_give(refusal: Refusals, hook: str, loader: Any, words: tuple[str, ...]) -> None:
     message = refusal.before_training(planted(**{hook: loads(lambda self: loader())}), words)
-    assert message.startswith(f"{hook} gave")
+    assert message.startswith(f"{hook} returned")
 
 
 def test_several_training_loaders(refusal: Refusals) -> None:
