@@ -82,7 +82,7 @@ def contents(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def test_no_file_holds_what_is_in_the_environment(tmp_path: Path) -> None:
-    """Logs, tags, checkpoints, shards, a crash bundle, a trace, predictions, and what is left in the temporary folder."""
+    """Logs, tags, checkpoints, shards, a crash bundle, a trace, predictions, and what is left in temporary folders."""
     token = secrets.token_hex(16)
     script, temporary = tmp_path / "train.py", tmp_path / "temporary"
     script.write_text(PROGRAM)
