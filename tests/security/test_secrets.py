@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-PROGRAM = '''
+PROGRAM = """
 import os
 import sys
 
@@ -64,7 +64,7 @@ if __name__ == "__main__":
         except ValueError:
             assert name == "failing"
     trainer.predict(model, model.test_dataloader, write_to="predictions")
-'''
+"""
 
 
 def contents(folder: Path) -> Iterator[tuple[str, bytes]]:
