@@ -18,7 +18,7 @@ import textwrap
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
-from pytorch_lightning.messages import warn
+from pytorch_lightning.printing import warn
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from typing import Any
 from pytorch_lightning.callbacks.callback import Callback, Run
 from pytorch_lightning.callbacks.monitor import check_count, direction, is_better, worst
 from pytorch_lightning.errors import MisconfigurationException, describe
-from pytorch_lightning.messages import tell
+from pytorch_lightning.printing import tell
 
 VERSION = re.compile(r"(?<=version_)\d+")
 

@@ -37,6 +37,7 @@ class FullySharded(Strategy):
     """
 
     name = "fsdp"
+    several_processes = True
 
     def __init__(
         self,

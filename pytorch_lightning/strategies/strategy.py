@@ -23,6 +23,10 @@ class Strategy(ABC):
     name: str
     device: torch.device
     processes: Processes = ALONE
+    several_processes = False
+    """Whether each device, or each of ``nb_processes``, has a process of its own."""
+    several_devices = False
+    """Whether one process uses several devices."""
     runs_together = False
     """Whether every process must take part in each forward pass, in evaluation too."""
     saves_together = False

@@ -16,9 +16,9 @@ from pytorch_lightning.faults import fault
 from pytorch_lightning.launchers.environment import is_loss_of_another
 from pytorch_lightning.launchers.signals import RUN_AGAIN, Stopped, Watch
 from pytorch_lightning.launchers.slurm import is_batch_job, requeue
-from pytorch_lightning.messages import tell
 from pytorch_lightning.options.config import Config
 from pytorch_lightning.precision import build_precision
+from pytorch_lightning.printing import tell
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.root_module.summary import summarize
 from pytorch_lightning.run import files
