@@ -126,7 +126,7 @@ class Processes:
         return replace(self, group=_apart[0]) if self.nb > 1 else self
 
     def wait(self) -> None:
-        """Go on when everybody is here."""
+        """Wait for all processes."""
         if self.nb > 1:
             dist.barrier(group=self.group)
 

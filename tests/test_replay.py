@@ -370,7 +370,7 @@ def test_a_folder_that_cannot_be_written_does_not_hide_the_error(
 ) -> None:
     error, _ = failed(Blocking(), tmp_path)
     assert isinstance(error, IndexError)
-    assert "the failing batch can't be kept: " in capsys.readouterr().err
+    assert "the failing batch can't be saved: " in capsys.readouterr().err
 
 
 class Blocking(Classifier):
@@ -498,8 +498,10 @@ def in_shell(command: str, cwd: Path, text: str = "") -> subprocess.CompletedPro
 
 def printed(first: subprocess.CompletedProcess[str]) -> tuple[str, str]:
     """The command that a failing run printed, and the line of its exception."""
-    assert "the failing batch is kept: " in first.stderr, first.stderr
-    return first.stderr.split("the failing batch is kept: ")[1].splitlines()[0], first.stderr.splitlines()[-2]
+    assert "the failing batch is saved. To replay it: " in first.stderr, first.stderr
+    return first.stderr.split("the failing batch is saved. To replay it: ")[1].splitlines()[
+        0
+    ], first.stderr.splitlines()[-2]
 
 
 def write_script(folder: Path, guard: str = "if __name__ == '__main__':", more: str = "", given: str = "") -> Path:

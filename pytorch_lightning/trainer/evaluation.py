@@ -160,7 +160,7 @@ def _nb_of(loader: Any, stage: str, percent: float, limit: int | None) -> int | 
     length = length_of(loader)
     if length is None and percent < 1.0 and limit is None:
         raise MisconfigurationException(
-            f"the {stage} loader has no length, so a share of {percent} of it can't be taken. Give it a __len__."
+            f"the {stage} loader has no length, so a fraction ({percent}) of it can't be used. Give it a __len__."
         )
     nb = nb_checked(length, percent)
     return nb if limit is None else (limit if nb is None else min(nb, limit))
