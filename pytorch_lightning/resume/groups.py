@@ -85,8 +85,8 @@ class GroupsPart:
         kind = type(optimizer).__name__
         if saved["kind"] != kind:
             raise CheckpointError(
-                f"{path} doesn't fit configure_optimizers: the state is another optimizer's, {saved['kind']}'s, and it"
-                f" gives {kind}. Resume with the optimizer that wrote it."
+                f"{path} doesn't fit configure_optimizers: the state is that of a different optimizer,"
+                f" {saved['kind']}, not {kind}. Resume with the optimizer that wrote it."
             )
         named = dict(self._module.named_parameters(remove_duplicate=False))
         names = {id(p): name for name, p in named.items()}
