@@ -792,12 +792,13 @@ class Ranked(Loading):
 
 def test_the_rank_that_fails_writes_its_own_bundle(tmp_path: Path) -> None:
     model = Ranked()
-    with pytest.raises(ProcessError, match="process 1 of 2 raised an exception") as caught:
+    with pytest.raises(ValueError, match="sample 5") as caught:
         Trainer(**QUIET, default_save_path=tmp_path, nb_processes=2).fit(model)
     folder = tmp_path / "Ranked" / "version_0" / "crash"
     assert [p.name for p in folder.iterdir()] == ["bundle.rank1.pt"]
     bundle = read_bundle(folder / "bundle.rank1.pt")
     assert (bundle["batch_nb"], bundle["virtual_rank"], bundle["loader"]["indices"]) == (2, 1, [5])
+    assert isinstance(caught.value.__cause__, ProcessError)
     with pytest.raises(ValueError, match="sample 5") as again:
         replay(bundle, built(bundle))
     assert str(again.value) in str(caught.value)

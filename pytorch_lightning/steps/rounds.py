@@ -57,7 +57,7 @@ class Rounds:
         self.update = build_update(inputs, [WindowWeights() for _ in each], self.stepped)
         self.buffers = BufferPerRank(module, strategy, len(share.mine), keeps)
         self.table = RoundTable(inputs, strategy, share)
-        self.spare = Spare(strategy.processes) if strategy.runs_together else None
+        self.spare = Spare(strategy.processes, module) if strategy.runs_together else None
         self._module = module
         self._exact = ExactSum(inputs.optimizers, share, strategy.processes) if in_order else None
         # what a user's optimizer_step lets wait was exchanged already
