@@ -167,7 +167,7 @@ class ModelCheckpoint(Callback):
         if self._before == self.filepath:
             self._find_kept()
 
-    def go_on(self, version: int | None) -> None:
+    def resume(self, version: int | None) -> None:
         """Write where the resumed run wrote, if the two folders differ in the number of a version only: that of the
         resumed run, where it is known."""
         before, now = VERSION.findall(self._before), VERSION.findall(self.filepath)
