@@ -71,7 +71,7 @@ def test_a_resumed_keeper_deletes_its_own_files_alone(trained: Path, tmp_path: P
         path.parent.mkdir(exist_ok=True)
         path.write_text("mine")
     around = [str(kept / ".." / "letter.txt"), str(kept / ".." / "other" / "_ckpt_epoch_1.ckpt")]
-    named = {path: 99.0 for path in [*map(str, others), *around, "", "/", "."]}
+    named = dict.fromkeys([*map(str, others), *around, "", "/", "."], 99.0)
     hostile(trained, kept=named | {str(kept / "_ckpt_epoch_2.ckpt"): 9.0}, best_path=str(others[1]))
     keep = ModelCheckpoint(kept, save_top_k=1)
     fit(tmp_path, 4, keep, resume=trained)
