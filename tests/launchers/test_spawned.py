@@ -98,7 +98,7 @@ def test_after_a_fit_in_two_processes_everything_is_as_after_one_here(tmp_path: 
     assert resumed.progress.state_dict() == {**there.progress.state_dict(), "seconds": resumed.progress.seconds}
 
 
-def test_predictions_come_in_the_loaders_order_and_rows_of_a_plain_run_go_on(tmp_path: Path) -> None:
+def test_predictions_come_in_the_loaders_order_and_rows_of_a_plain_run_continue(tmp_path: Path) -> None:
     model = Net()
     several = trainer(tmp_path, nb_processes=2)
     predicted = several.predict(model)
@@ -209,7 +209,7 @@ UNGUARDED = PROGRAM + "main()\n"
 GUARDED = PROGRAM + 'if __name__ == "__main__":\n    main()\n'
 
 
-def test_a_file_without_a_guard_is_told_how_to_add_it_before_anything_starts(tmp_path: Path) -> None:
+def test_a_file_without_a_guard_gets_an_error_that_says_how_to_add_it_before_anything_starts(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(UNGUARDED)
     (tmp_path / "importing.py").write_text('if __name__ == "__main__":\n    import program\n')
     line = len(UNGUARDED.splitlines())
