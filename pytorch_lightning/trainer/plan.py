@@ -136,7 +136,7 @@ def _begin_or_restore(request: FitRequest, saver: Saver, basis: Basis, optimizat
         fuse(request.config, saver.optimizers)
         request.run.progress.forget_limits()
         for keeper in files.keepers_of(request.config) if resumed.folder is not None else ():
-            keeper.resume()
+            keeper.resume(resumed.version)
 
 
 def _make_again(request: FitRequest, saver: Saver, basis: Basis, optimization: Optimization) -> None:
