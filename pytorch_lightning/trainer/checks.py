@@ -18,7 +18,7 @@ from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.processes import Share
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.run.hooks import is_overridden, missing, wrongly_signed, wrongly_signed_callbacks
-from pytorch_lightning.steps.optimizers import needs_closure
+from pytorch_lightning.steps.optimizers import needs_closure, parameters_of
 from pytorch_lightning.strategies import Strategy
 
 T = TypeVar("T")
@@ -236,11 +236,6 @@ def no_parameters(module: LightningModule) -> Problem:
         f"layers in {', '.join(unregistered(module))}",
         "Use nn.ModuleList or nn.ModuleDict",
     )
-
-
-def parameters_of(optimizers: Sequence[Optimizer]) -> list[Any]:
-    """Every parameter of each optimizer."""
-    return [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
 
 
 def unregistered(module: nn.Module) -> list[str]:
