@@ -110,7 +110,7 @@ class GradientsPart:
         for n, (optimizer, waiting) in enumerate(zip(self._optimizers, state["waiting"], strict=True)):
             parameters = parameters_of([optimizer])
             groups = [{"params": list(range(len(parameters)))}]
-            own = self._strategy.cut_up(optimizer, {"state": waiting, "param_groups": groups})["state"]
+            own = self._strategy.shard_optimizer_state(optimizer, {"state": waiting, "param_groups": groups})["state"]
             if own:
                 self._gradients.waiting.add(n)
             for i, parameter in enumerate(parameters):

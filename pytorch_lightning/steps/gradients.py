@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pytorch_lightning.errors import FitError
+from pytorch_lightning.messages import tell
 from pytorch_lightning.options.config import Config
 from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.processes import whole
@@ -184,14 +185,33 @@ def before_update(
     if config.track_grad_norm > 0:
         functions.append(lambda _: run.metrics.grad_norms.update(module.grad_norm(config.track_grad_norm)))
     if config.gradient_clip > 0:
-        clip: Any = nn.utils.clip_grad_norm_ if config.gradient_clip_algorithm == "norm" else nn.utils.clip_grad_value_
-        functions.append(lambda optimizers: clip(gradients_of(optimizers), config.gradient_clip))
+        functions.append(build_clip(config))
     if precision.scales and (functions or several):  # what optimizers share would be unscaled once for each of them
         functions.insert(0, precision.unscale)
     return tuple(functions)
 
 
+def build_clip(config: Config) -> Callable[[Sequence[Optimizer]], None]:
+    """``clip(optimizers)``: their gradients together, by torch's own functions."""
+    limit, norm_type = config.gradient_clip, config.gradient_clip_norm_type
+    by_norm = config.gradient_clip_algorithm == "norm"
+
+    def clip(optimizers: Sequence[Optimizer]) -> None:
+        found: dict[Any, None] = {}  # each once; without a call, which would be one more a step
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        found[parameter] = None
+        if by_norm:
+            nn.utils.clip_grad_norm_(found, limit, norm_type)
+        else:
+            nn.utils.clip_grad_value_(found, limit)
+
+    return clip
+
+
 def _print_nan_gradients(module: LightningModule, progress: Progress) -> None:
     for name, parameter in module.named_parameters():
         if parameter.grad is not None and not bool(whole(torch.isfinite(parameter.grad).all())):
-            print(f"the gradient of {name} isn't finite {at(progress)}", flush=True)
+            tell(f"the gradient of {name} isn't finite {at(progress)}")

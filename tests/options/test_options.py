@@ -488,7 +488,7 @@ def test_deterministic_holds_during_the_fit_only(tmp_path: Path) -> None:
 def test_print_weights_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     quiet_trainer(tmp_path, print_weights_summary=True).fit(Recorder())
     shown = capsys.readouterr().out
-    assert "1 parameters, 1 of them trained" in shown
+    assert "1 parameters, 1 trainable" in shown
     assert "seed 1" in shown
     quiet_trainer(tmp_path).fit(Recorder())
     assert capsys.readouterr().out == ""
@@ -663,6 +663,8 @@ def test_an_option_that_is_not_there_yet_is_refused_by_name(name: str, value: An
         {"use_amp": True, "precision": "32"},
         {"amp_level": "O9"},
         {"gradient_clip_algorithm": "l2"},
+        {"gradient_clip_norm_type": 0},
+        {"gradient_clip_norm_type": "2"},
         {"seed": "x"},
         {"callbacks": [object()]},
         {"early_stop_callback": "val_loss"},
@@ -679,7 +681,7 @@ def test_all_wrong_values_are_named_together() -> None:
     with pytest.raises(MisconfigurationException) as caught:
         Trainer(max_nb_epochs=0, precision="8", accumulate_grad_batches="many")
     assert all(
-        name in str(caught.value) for name in ("3 things", "max_nb_epochs", "precision", "accumulate_grad_batches")
+        name in str(caught.value) for name in ("3 problems", "max_nb_epochs", "precision", "accumulate_grad_batches")
     )
 
 
