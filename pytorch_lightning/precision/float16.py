@@ -18,9 +18,9 @@ class Float16(Precision):
     scales = True
 
     def __init__(self, device: torch.device) -> None:
-        self._device_type = device.type
+        self._device, self._device_type = device, device.type
         self._scaler = torch.amp.GradScaler(device.type)
-        self._has_stepped = False
+        self._has_stepped = self._has_scale = False
 
     def forward(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return torch.autocast(self._device_type, torch.float16)(function)  # type: ignore[no-any-return]
@@ -29,6 +29,7 @@ class Float16(Precision):
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def unscale(self, optimizers: Sequence[Optimizer]) -> None:
+        self._make_scale()
         done: set[int] = set()
         for optimizer in optimizers:
             own = {id(p): p for group in optimizer.param_groups for p in group["params"] if p.grad is not None}
@@ -36,6 +37,12 @@ class Float16(Precision):
                 own[shared].grad.mul_(self._scaler.get_scale())
             self._scaler.unscale_(optimizer)
             done |= own.keys()
+
+    def _make_scale(self) -> None:
+        """torch makes it at the first loss: another process may have had one, and this one none."""
+        if not self._has_scale:
+            self._has_scale = True
+            self._scaler.scale(torch.zeros((), device=self._device))
 
     def step_function(self, optimizer: Optimizer) -> Callable[[Callable[[], Any] | None], Any]:
         stepped = False
@@ -52,6 +59,7 @@ class Float16(Precision):
         def step(closure: Callable[[], Any] | None) -> Any:
             nonlocal stepped
             stepped, self._has_stepped = False, True
+            self._make_scale()
             self._scaler.step(optimizer)
             return None if stepped else NotStepped.SKIPPED
 
