@@ -18,7 +18,7 @@ import textwrap
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
-from pytorch_lightning.messages import warn
+from pytorch_lightning.printing import warn
 
 T = TypeVar("T")
 
@@ -42,7 +42,8 @@ class CheckpointError(LightningError):
 
 
 class ProcessError(LightningError):
-    """In another process of the run, user code raised an exception, or the process was killed."""
+    """Another process of the run was killed, or raised an exception that can't be recreated here. Also the cause of an
+    exception that can, with the traceback of that process."""
 
 
 class Problem(NamedTuple):

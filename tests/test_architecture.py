@@ -28,7 +28,7 @@ MOST_OF_A_ROOM = 0.2
 MOST_FRAMES = 6
 MOST_CALLS = 15
 
-BASE = {"errors", "messages", "nested", "processes", "seeding", "timings", "version"}
+BASE = {"errors", "messages", "printing", "nested", "processes", "seeding", "timings", "version"}
 STATE = {"callbacks", "loggers", "launchers", "checkpoints", "data"} | BASE
 
 ARROWS = {
@@ -39,18 +39,19 @@ ARROWS = {
     "steps": {"run", "options", "root_module", "strategies", "precision"} | STATE,
     "run": {"options", "root_module", "strategies"} | STATE,
     "options": {"strategies", "precision", "callbacks", "loggers", "errors"},
-    "root_module": {"errors", "messages", "checkpoints", "processes", "seeding"},
+    "root_module": {"errors", "printing", "checkpoints", "processes", "seeding"},
     "strategies": {"data", "errors", "nested", "processes", "seeding"},
-    "launchers": {"errors", "processes"},
+    "launchers": {"errors", "messages", "processes"},
     "precision": {"errors"},
     "checkpoints": {"errors", "nested", "processes", "version"},
-    "callbacks": {"errors", "messages"},
+    "callbacks": {"errors", "printing"},
     "loggers": {"errors"},
     "data": {"errors", "nested", "processes", "seeding"},
-    "processes": set(),
+    "processes": {"errors", "messages"},
+    "messages": {"errors"},
     "seeding": set(),
-    "errors": {"messages"},
-    "messages": set(),
+    "errors": {"printing"},
+    "printing": set(),
     "nested": set(),
     "namesakes": set(),
     "faults": set(),

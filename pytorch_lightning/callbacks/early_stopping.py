@@ -4,7 +4,7 @@ from typing import Any
 
 from pytorch_lightning.callbacks.callback import Callback, Run
 from pytorch_lightning.callbacks.monitor import check_count, direction, is_better, worst
-from pytorch_lightning.messages import tell
+from pytorch_lightning.printing import tell
 
 
 class EarlyStopping(Callback):

@@ -7,7 +7,7 @@ from typing import Any
 from pytorch_lightning.callbacks.callback import Callback, Run
 from pytorch_lightning.callbacks.monitor import check_count, direction, is_better, worst
 from pytorch_lightning.errors import MisconfigurationException, describe
-from pytorch_lightning.messages import tell
+from pytorch_lightning.printing import tell
 
 VERSION = re.compile(r"(?<=version_)\d+")
 
@@ -159,7 +159,7 @@ class ModelCheckpoint(Callback):
         self._written = set(self.kept)
         self._before = state.get("filepath", self.filepath)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Write where the resumed run wrote: a folder named after its version is the same one."""
         if VERSION.sub("", self._before) == VERSION.sub("", self.filepath):
             self.filepath = self._before

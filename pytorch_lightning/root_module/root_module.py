@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pytorch_lightning.errors import MisconfigurationException
-from pytorch_lightning.messages import tell
+from pytorch_lightning.printing import tell
 from pytorch_lightning.processes import whole
 from pytorch_lightning.root_module.hooks import ModelHooks
 

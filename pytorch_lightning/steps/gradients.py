@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pytorch_lightning.errors import FitError
-from pytorch_lightning.messages import tell
 from pytorch_lightning.options.config import Config
 from pytorch_lightning.precision.precision import Precision
+from pytorch_lightning.printing import tell
 from pytorch_lightning.processes import whole
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.run.hooks import Hooks

@@ -185,7 +185,7 @@ def test_what_was_stepped_does_not_wait_in_a_checkpoint(tmp_path: Path) -> None:
         trainer = quiet_trainer(tmp_path, fast_dev_run=False, max_nb_epochs=1)
         model.on_batch_end = lambda n=steps, t=trainer, m=model: (
             t.save_checkpoint(tmp_path / f"{n}.ckpt") if m.global_step == n - 1 else None
-        )  # type: ignore[method-assign, misc] # noqa: E501
+        )  # type: ignore[method-assign, misc]
         trainer.fit(model)
         saved = torch.load(tmp_path / f"{steps}.ckpt", weights_only=True)["parts"]["gradients"]["waiting"]
         assert bool(saved[0]) is waits

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pytorch_lightning import Trainer
-from pytorch_lightning.messages import LOGGER
+from pytorch_lightning.printing import LOGGER
 from tests.recorder import Recorder
 
 
