@@ -191,7 +191,7 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
         # before the optimizers are made: a hook may put new parameters in the place of old ones
         attempt(problems, lambda: restore_checked(module, resumed), keep_type=True)
     attempt(problems, lambda: strategy.shard(module))
-    optimizers, schedules = _plan_optimizers(request, precision, problems)
+    optimizers, schedules = _plan_optimizers(request, precision, share, problems)
     _fuse(config, optimizers)
     tng_loader = _read_training_loader(request, share, problems)
     problems += checks.saving_problems(module)
@@ -290,7 +290,7 @@ def _plan_saver(request: FitRequest, basis: Basis, epoch_schedules: EpochSchedul
 
 
 def _plan_optimizers(
-    request: FitRequest, precision: Precision, problems: list[Problem]
+    request: FitRequest, precision: Precision, share: Share, problems: list[Problem]
 ) -> tuple[list[Optimizer], list[Schedule]]:
     module = request.module
     if not can_be_called(module, "configure_optimizers", "training_step"):
@@ -304,6 +304,7 @@ def _plan_optimizers(
         return [], []
     takes_optimizer = takes_one_more(module, "training_step")
     problems += checks.optimizer_problems(module, found[0], takes_optimizer, precision, request.strategy)
+    problems += checks.sharing_problems(module, found[0], request.config, share)
     return found
 
 
