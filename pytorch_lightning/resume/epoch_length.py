@@ -33,6 +33,11 @@ class EpochLength:
         return 1 if self._config.fast_dev_run else nb_checked(nb_rounds, self._config.train_percent_check)
 
     @property
+    def is_known(self) -> bool:
+        """Whether the loader has a length at all."""
+        return self._at_first is not None
+
+    @property
     def is_whole(self) -> bool:
         """Whether an epoch is as long as the loader."""
         return (

@@ -19,6 +19,7 @@ from pytorch_lightning.resume.resuming import ResumedSave
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.run.hooks import Hooks
 from pytorch_lightning.run.run import FitRun
+from pytorch_lightning.steps.gradients import Gradients
 from pytorch_lightning.steps.optimizers import Schedule
 from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.strategies.compiled import Compile
@@ -46,6 +47,7 @@ class Basis:
     """Of the training data."""
     optimizers: list[Optimizer]
     schedules: list[Schedule]
+    gradients: Gradients
     hooks: Hooks
     loader: ReplayableLoader
     validation: EvaluationPlan | None

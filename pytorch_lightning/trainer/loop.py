@@ -31,6 +31,7 @@ def run_fit(plan: FitPlan) -> None:
         run_epoch(plan)
     while not plan.is_complete():
         run_epoch(plan)
+    plan.gradients.free()
 
 
 def run_epoch(plan: FitPlan) -> None:
@@ -44,6 +45,7 @@ def run_epoch(plan: FitPlan) -> None:
         plan.run.nb_tng_batches = plan.length.at(progress.epoch)  # for the hooks
         progress.epoch_started = True
         plan.call("on_epoch_start")
+    plan.gradients.look_around()
     nb_batches = plan.run.nb_tng_batches = plan.length.at(progress.epoch)
     last = NEVER if nb_batches is None else nb_batches
     checks = plan.validation_batches(progress.epoch)
@@ -93,6 +95,7 @@ def run_validation(plan: FitPlan) -> None:
     progress, run = plan.progress, plan.run
     fault("validation.begin")
     plan.save_points.before_validation()
+    plan.gradients.free()
     plan.call("on_pre_performance_check")
     try:
         with run.timings.measuring("validation"):

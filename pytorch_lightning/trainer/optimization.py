@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from pytorch_lightning.errors import MisconfigurationException, Problem, attempt, raise_together
 from pytorch_lightning.options.config import Config
 from pytorch_lightning.precision.precision import Precision
+from pytorch_lightning.processes import Share
 from pytorch_lightning.resume.groups import GroupsPart
 from pytorch_lightning.run.hooks import can_be_called, is_overridden, takes_one_more
 from pytorch_lightning.run.metrics import at
@@ -29,7 +30,7 @@ from pytorch_lightning.trainer.basis import Basis, FitRequest
 
 
 def plan_optimizers(
-    request: FitRequest, precision: Precision, problems: list[Problem]
+    request: FitRequest, precision: Precision, share: Share, problems: list[Problem]
 ) -> tuple[list[Optimizer], list[Schedule]]:
     module = request.module
     if not can_be_called(module, "configure_optimizers", "training_step"):
@@ -43,6 +44,7 @@ def plan_optimizers(
         return [], []
     takes_optimizer = takes_one_more(module, "training_step")
     problems += checks.optimizer_problems(module, found[0], takes_optimizer, precision, request.strategy)
+    problems += checks.sharing_problems(module, found[0], request.config, share)
     fuse(request.config, found[0])
     return found
 
@@ -93,7 +95,7 @@ class Optimization:
         """Call ``configure_optimizers`` again; what it gives trains from the next window on."""
         self._check_place("reconfigure_optimizers()")
         problems: list[Problem] = []
-        found = plan_optimizers(self.request, self.basis.precision, problems)
+        found = plan_optimizers(self.request, self.basis.precision, self.basis.share, problems)
         raise_together(problems)
         self._use(*found, by_the_hook=True)
 
@@ -120,6 +122,7 @@ class Optimization:
         # in place: rows, checkpoints and gradients that wait look at these lists
         self.basis.optimizers[:], self.basis.schedules[:] = optimizers, schedules
         self.epoch_schedules.use(self.basis.schedules)
+        self.basis.gradients.begin_anew()
         self.groups.note_new(by_the_hook)
         if self.inputs is not None:
             steps = _step_schedules(self.request, self.basis, self.epoch_schedules)
@@ -165,10 +168,11 @@ def _step_inputs(
         progress=run.progress,
         current=current,
         metrics=run.metrics,
+        gradients=basis.gradients,
         seed=basis.seed,
         on_device=strategy.device.type != "cpu",
         before_batch=(*([undo] if several and undo is not None else []), *hooks["on_batch_start"]),
-        before_update=before_update(config, module, run, hooks, precision),
+        before_update=before_update(config, module, run, hooks, precision, several=len(basis.optimizers) > 1),
         before_clear=hooks["on_before_zero_grad"],
         after_batch=(rows.after_batch, *hooks["on_batch_end"], *last),
         schedules=_step_schedules(request, basis, epoch_schedules),

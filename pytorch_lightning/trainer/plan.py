@@ -35,6 +35,7 @@ from pytorch_lightning.run.hooks import can_be_called, hook_table, say_near_miss
 from pytorch_lightning.run.rows import Rows
 from pytorch_lightning.steps.buffers import BufferUndo, can_be_kept
 from pytorch_lightning.steps.current_step import CurrentStep
+from pytorch_lightning.steps.gradients import Gradients
 from pytorch_lightning.steps.schedules import EpochSchedules, needed_metrics
 from pytorch_lightning.strategies.compiled import Compile, build_compiler
 from pytorch_lightning.trainer import checks
@@ -100,6 +101,7 @@ def _plan_on(request: FitRequest, basis: Basis) -> FitPlan:
         seed=basis.seed,
         optimizers=basis.optimizers,
         schedules=basis.schedules,
+        gradients=basis.gradients,
         strategy=strategy,
         current=current,
         window_start=window_start,
@@ -174,7 +176,7 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
         # before the optimizers are made: a hook may put new parameters in the place of old ones
         attempt(problems, lambda: restore_checked(module, resumed), keep_type=True)
     attempt(problems, lambda: strategy.shard(module))
-    optimizers, schedules = plan_optimizers(request, precision, problems)
+    optimizers, schedules = plan_optimizers(request, precision, share, problems)
     tng_loader = _read_training_loader(request, share, attributes, problems)
     problems += checks.saving_problems(module)
     hooks = hook_table(module, callbacks, run)
@@ -201,6 +203,7 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
         sizes=sizes_of(tng_loader),
         optimizers=optimizers,
         schedules=schedules,
+        gradients=Gradients(module, optimizers, sized=length.is_known),
         hooks=hooks,
         loader=plan_loader(tng_loader, seed, config, share, callbacks, notices, attributes),
         validation=validation,
@@ -257,7 +260,7 @@ def _plan_saver(request: FitRequest, basis: Basis, epoch_schedules: EpochSchedul
         "modes": basis.modes,
         "groups": groups,
         "epoch_schedules": epoch_schedules,
-        "gradients": GradientsPart(module, basis.optimizers, basis.strategy),
+        "gradients": GradientsPart(module, basis.optimizers, basis.strategy, basis.gradients),
         "random": RandomPart(basis.generators),
         "versions": VersionsPart(run.notices),
     }
