@@ -37,7 +37,6 @@ def run_fit(plan: FitPlan) -> None:
 def run_epoch(plan: FitPlan) -> None:
     """Train on the rest of an epoch, window by window, validating where that is due."""
     progress, wishes, save_points, timings = plan.progress, plan.run.wishes, plan.save_points, plan.run.timings
-    windows = plan.windows
     accumulate = accumulation_at(progress.epoch, plan.config.accumulate_grad_batches)
     note_start = plan.window_start.note_for(accumulate)
 
@@ -64,7 +63,7 @@ def run_epoch(plan: FitPlan) -> None:
         if progress.stop_reason:
             return
         is_sample = progress.nb_optimizer_steps % SAMPLE_EVERY == FIRST_SAMPLE
-        run_window = windows.sampled if is_sample else windows.train
+        run_window = plan.windows.sampled if is_sample else plan.windows.train
         if note_start is not None:
             note_start()
         try:

@@ -187,8 +187,7 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
     say_near_misses([module, *callbacks], notices)
     checks.say_probable_mistakes(module, tng_loader, optimizers, config, notices)
     length = EpochLength(tng_loader, config, share, run)
-    run.nb_tng_batches = length.at(0)
-    run.nb_val_batches = 0 if validation is None else validation.nb_batches
+    run.nb_tng_batches, run.nb_val_batches = length.at(0), 0 if validation is None else validation.nb_batches
     return Basis(
         strategy=strategy,
         compiled=compiled,
