@@ -73,7 +73,7 @@ def fit(folder: Path, logger: Logger) -> Model:
 
 
 def test_a_logger_is_given_hyperparameters_and_numbers_and_nothing_else(tmp_path: Path) -> None:
-    """No weights, no batch, no path, nothing of the environment; and what it is given it can change for itself alone."""
+    """No weights, no batch, no path, nothing of the environment; and it gets a copy of the hyperparameters."""
     recorder = Recorder()
     assert fit(tmp_path, recorder).hparams == {"lr": 0.1, "name": "a"}
     assert {name for name, _ in recorder.given} <= GIVEN
@@ -84,7 +84,7 @@ def test_a_logger_is_given_hyperparameters_and_numbers_and_nothing_else(tmp_path
         assert set(row) == {"epoch", "batch_nb", "global_step", "tng_loss", "lr_0", "own"}
         assert {type(value) for value in row.values()} <= {int, float}
         assert type(step) is int
-    assert {arguments for arguments in by_name["save"] + by_name["close"]} == {()}
+    assert set(by_name["save"] + by_name["close"]) == {()}
 
 
 def test_a_logger_that_fails_everywhere_changes_no_weight(tmp_path: Path) -> None:
