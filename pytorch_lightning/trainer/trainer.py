@@ -55,6 +55,7 @@ class Trainer(ReadAttributes):
         callbacks: Sequence[Callback] = (),
         gradient_clip: float = 0,
         gradient_clip_algorithm: str = "norm",
+        gradient_clip_norm_type: float = 2.0,
         cluster: Any = None,
         process_position: int = 0,
         current_gpu_name: Any = 0,
