@@ -18,7 +18,7 @@ BUCKET = 2**22
 def adds_in_order(exact_elastic: bool, share: Share, nb_processes: int, accumulate: int | dict[int, int]) -> bool:
     """Whether each virtual rank's gradients are kept apart.
 
-    Two virtual ranks always give the same bits: each of two processes adds up its own window before the two are added,
+    Two virtual ranks are always bit-identical: each of two processes sums its own window before the two are summed,
     so one process must too.
     """
     largest = max(accumulate.values(), default=1) if isinstance(accumulate, dict) else accumulate

@@ -1,4 +1,4 @@
-"""What can be seen before the first batch."""
+"""Checks before the first batch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
@@ -201,7 +201,7 @@ def saving_problems(module: LightningModule) -> list[Problem]:
 def say_probable_mistakes(
     module: LightningModule, loader: Any, optimizers: Sequence[Optimizer], config: Config, notices: Notices
 ) -> None:
-    """One line each for what is probably a mistake but may be meant."""
+    """A notice for everything that is probably a mistake but may be intended."""
     if not shuffles(loader) and not config.overfit_pct and length_of(loader) != 1:
         notices.say(
             "not-shuffled", "the training data isn't shuffled; pass shuffle=True to the DataLoader if it should be"
