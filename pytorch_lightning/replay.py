@@ -25,6 +25,7 @@ import torch
 
 from pytorch_lightning import seeding
 from pytorch_lightning.checkpoints.bundle import OPTIONS, read_bundle
+from pytorch_lightning.data.casting import place
 from pytorch_lightning.data.replayable import replayable
 from pytorch_lightning.data.transfer import build_transfer
 from pytorch_lightning.errors import CheckpointError, FitError, MisconfigurationException, Notices, describe, one_line
@@ -134,7 +135,7 @@ def prepare(bundle: dict[str, Any], module: LightningModule) -> tuple[Trainer, P
     precision = build_precision(bundle["precision"], CPU)
     try:
         precision.load_state_dict(bundle["scaler"])
-        module.to(CPU, precision.dtype)
+        place(module, CPU, precision.dtype)
         if bundle["kind"] != "loader":
             restore(bundle, module)
     except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:

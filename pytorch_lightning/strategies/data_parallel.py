@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import parallel_apply, replicate
 
+from pytorch_lightning.data.casting import place
 from pytorch_lightning.data.transfer import build_transfer
 from pytorch_lightning.processes import Processes
 from pytorch_lightning.strategies.chunks import cut, join, join_training
@@ -38,7 +39,7 @@ class DataParallel(Strategy):
         self._devices = [device] * self._places if self._places else list(devices) or [device]
 
     def place(self, module: nn.Module, dtype: torch.dtype | None) -> None:
-        module.to(self.device, dtype)
+        place(module, self.device, dtype)
         self._dtype = dtype
 
     def transfer(self, dtype: torch.dtype | None) -> Callable[[Any], Any] | None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pytorch_lightning.data.casting import place
 from pytorch_lightning.processes import Processes, before_leaving
 from pytorch_lightning.strategies.step_as_forward import IDLE_PASS, StepAsForward
 from pytorch_lightning.strategies.strategy import Strategy
@@ -49,7 +50,7 @@ class Distributed(Strategy):
         self._wrapped = None
 
     def place(self, module: nn.Module, dtype: torch.dtype | None) -> None:
-        module.to(self.device, dtype)
+        place(module, self.device, dtype)
 
     def step_function(self, module: nn.Module, name: str, *, takes_optimizer: bool = False) -> Callable[..., Any]:
         if name != "training_step" or self.processes.nb == 1:

@@ -85,6 +85,10 @@ def state_of(plan: FitPlan) -> dict[str, Any]:
 
 def take_state(state: dict[str, Any], module: LightningModule, run: FitRun, callbacks: Any) -> None:
     """Bring the caller's objects to the state that ``state_of`` gave."""
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        # loading converts to what is here: the fit may have been in another precision
+        if name in state["module"] and state["module"][name].dtype != tensor.dtype:
+            tensor.data = tensor.data.to(state["module"][name].dtype)
     module.load_state_dict(state["module"])
     run.progress.load_state_dict(state["progress"])
     run.metrics.load_state_dict(state["metrics"])
