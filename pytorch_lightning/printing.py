@@ -27,6 +27,11 @@ def tell(text: object) -> None:
     LOGGER.info("%s", text)
 
 
+def detail(text: object) -> None:
+    """Say something for those who set the logger's level to ``logging.DEBUG``."""
+    LOGGER.debug("%s", text)
+
+
 def warn(text: object) -> None:
     """Say something that a user may want to change."""
     LOGGER.warning("%s", text)

@@ -51,6 +51,17 @@ class Gradients:
         self._shared: list[Any] = []
         self.look_around()
 
+    def begin_anew(self) -> None:
+        """Other optimizers are in the list now."""
+        self.waiting.clear()
+        self.turns.clear()
+        self._begun.clear()
+        self._due.clear()
+        self.references[:] = [0.0 for _ in self._optimizers]
+        own = [getattr(type(optimizer), "zero_grad", Optimizer.zero_grad) for optimizer in self._optimizers]
+        self.clears_itself[:] = [zero_grad is not Optimizer.zero_grad for zero_grad in own]
+        self.look_around()
+
     def look_around(self) -> None:
         """Find the parameters of the module that are in no optimizer, and those that are in several: at the start of
         an epoch, since hooks may change them. The former get gradients too, which count in norms, and may be given to

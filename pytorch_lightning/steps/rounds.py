@@ -19,7 +19,7 @@ from pytorch_lightning.data.sharing import IDLE, Spare
 from pytorch_lightning.errors import FitError
 from pytorch_lightning.processes import Share
 from pytorch_lightning.run.metrics import at, read_output
-from pytorch_lightning.seeding import MODEL, seed_device, seed_streams
+from pytorch_lightning.seeding import MODEL, reseed_generators, seed_device, seed_streams
 from pytorch_lightning.steps.buffers import BufferPerRank, kept_buffers
 from pytorch_lightning.steps.closure import FirstThenAgain, NothingToLearn, tried
 from pytorch_lightning.steps.current_step import FETCHING, FETCHING_NEXT, PREPARING, RUNNING, STEPPED
@@ -190,6 +190,8 @@ class Rounds:
 
     def _seed(self, virtual_rank: int, group: int) -> None:
         word = seed_streams(self.inputs.seed, MODEL, self.inputs.progress.global_step, virtual_rank, group)
+        if self.inputs.generators:
+            reseed_generators(self.inputs.generators, word)
         if self.inputs.on_device:
             seed_device(word)
 

@@ -12,7 +12,7 @@ from pytorch_lightning.faults import fault
 from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.run.metrics import Metrics, read_output
 from pytorch_lightning.run.progress import Progress
-from pytorch_lightning.seeding import MODEL, build_seeder, seed_device
+from pytorch_lightning.seeding import MODEL, build_seeder, reseed_generators, seed_device
 from pytorch_lightning.steps.current_step import RUNNING, STEPPED, CurrentStep
 from pytorch_lightning.steps.gradients import Gradients
 from pytorch_lightning.steps.weights import WindowWeights
@@ -50,6 +50,8 @@ class StepInputs:
     """What steps the schedules that count optimizer steps; told which optimizers stepped."""
     optimizer_step: Callable[..., None] | None = None
     """The user's own, where there is one."""
+    generators: Sequence[Any] = ()
+    """Generator objects of the model's own, seeded with each batch."""
     nonfinite: Callable[[float], None]
     """Told a loss that isn't finite: raises, or counts it."""
     timed: Callable[[str, Callable[..., Any]], Callable[..., Any]] = lambda phase, function: function
@@ -64,7 +66,22 @@ def with_timers(inputs: StepInputs, timings: Timings) -> StepInputs:
 def build_seed_batch(inputs: StepInputs) -> Callable[[int], Any]:
     """``seed_batch(global_step)``: seed every stream for that batch."""
     seed_at = build_seeder(inputs.seed, MODEL, None)
+    if inputs.generators:
+        return build_seed_all(inputs, seed_at)
     return (lambda n: seed_device(seed_at(n))) if inputs.on_device else seed_at
+
+
+def build_seed_all(inputs: StepInputs, seed_at: Callable[[int], int]) -> Callable[[int], None]:
+    """The same where the model has generators of its own."""
+    generators, on_device = inputs.generators, inputs.on_device
+
+    def seed_all(global_step: int) -> None:
+        word = seed_at(global_step)
+        reseed_generators(generators, word)
+        if on_device:
+            seed_device(word)
+
+    return seed_all
 
 
 def build_finish_batch(inputs: StepInputs) -> Callable[[], None]:

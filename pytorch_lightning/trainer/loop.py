@@ -18,8 +18,8 @@ from pytorch_lightning.trainer.fit_plan import FitPlan
 
 def run_fit(plan: FitPlan) -> None:
     """Train until something says stop. Starts from ``plan.progress``, wherever that is."""
-    plan.module.train()
     plan.call("on_fit_start")
+    plan.begin_training()
     if plan.sanity is not None:
         plan.call("on_sanity_check_start")
         with plan.run.timings.measuring("validation"):
@@ -37,18 +37,20 @@ def run_fit(plan: FitPlan) -> None:
 def run_epoch(plan: FitPlan) -> None:
     """Train on the rest of an epoch, window by window, validating where that is due."""
     progress, wishes, save_points, timings = plan.progress, plan.run.wishes, plan.save_points, plan.run.timings
-    train_window, sampled_window = plan.train_window, plan.sampled_window
-    last = NEVER if plan.nb_batches is None else plan.nb_batches
+    windows = plan.windows
     accumulate = accumulation_at(progress.epoch, plan.config.accumulate_grad_batches)
-    checks = plan.validation_batches(progress.epoch)
-    next_check = next_due(checks, progress.validated_batch)
     note_start = plan.window_start.note_for(accumulate)
 
     if not progress.epoch_started:
+        plan.run.nb_tng_batches = plan.length.at(progress.epoch)  # for the hooks
         progress.epoch_started = True
         plan.call("on_epoch_start")
     plan.gradients.look_around()
-    batches = timings.waiting(plan.loader.batches, progress.epoch, progress.batch_nb, plan.nb_batches)
+    nb_batches = plan.run.nb_tng_batches = plan.length.at(progress.epoch)
+    last = NEVER if nb_batches is None else nb_batches
+    checks = plan.validation_batches(progress.epoch)
+    next_check = next_due(checks, progress.validated_batch)
+    batches = timings.waiting(plan.loader.batches, progress.epoch, progress.batch_nb, nb_batches)
 
     while True:
         if progress.stop_reason and progress.interrupted:
@@ -62,7 +64,7 @@ def run_epoch(plan: FitPlan) -> None:
         if progress.stop_reason:
             return
         is_sample = progress.nb_optimizer_steps % SAMPLE_EVERY == FIRST_SAMPLE
-        run_window = sampled_window if is_sample else train_window
+        run_window = windows.sampled if is_sample else windows.train
         if note_start is not None:
             note_start()
         try:
@@ -78,6 +80,7 @@ def run_epoch(plan: FitPlan) -> None:
         ):
             save_points.reach()
 
+    plan.loader.finish(progress.epoch, progress.batch_nb, plan.length.is_whole and progress.batch_nb >= last)
     fault("epoch.trained")
     plan.epoch_schedules.step(plan.run.metrics)
     plan.call("on_epoch_end")

@@ -28,12 +28,14 @@ from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.trainer import checks, stages
 from pytorch_lightning.trainer.afterwards import Afterwards
 from pytorch_lightning.trainer.attributes import ReadAttributes
+from pytorch_lightning.trainer.basis import FitRequest
 from pytorch_lightning.trainer.crash import keep_failing_batch
 from pytorch_lightning.trainer.deterministic import deterministic
 from pytorch_lightning.trainer.fit_plan import FitPlan
 from pytorch_lightning.trainer.loop import run_fit
+from pytorch_lightning.trainer.nesting import given_back, in_one_thread, is_running
 from pytorch_lightning.trainer.placement import choose_strategy, nb_to_start
-from pytorch_lightning.trainer.plan import FitRequest, all_callbacks, plan_fit
+from pytorch_lightning.trainer.plan import all_callbacks, plan_fit
 from pytorch_lightning.trainer.remote import run_remotely, state_of, take_state
 from pytorch_lightning.trainer.replaying import replay_step
 
@@ -148,6 +150,15 @@ class Trainer(ReadAttributes):
         May be called again: a fresh run, unless ``resume`` is set. Raises ``MisconfigurationException`` for what
         can be seen before the first batch, ``FitError`` for what a batch showed.
         """
+        if is_running(self):
+            raise MisconfigurationException(
+                f"this Trainer is in the middle of a fit of {type(self.module).__name__}, and fit was called again."
+                " Make another Trainer for the inner one."
+            )
+        with given_back(self, model):
+            return self._fit(model)
+
+    def _fit(self, model: LightningModule) -> int:
         run = FitRun(module=model, notices=self._notices)
         self._begin(model, run)
         nb = nb_to_start(self.config)
@@ -157,6 +168,7 @@ class Trainer(ReadAttributes):
         strategy, callbacks = self._take_place(run, problems)
         # gradients: a fit may be started from another one's validation
         with (
+            in_one_thread(),
             self._watched(strategy),
             seeding.preserved(),
             torch.enable_grad(),
@@ -240,6 +252,12 @@ class Trainer(ReadAttributes):
         name = "validate" if stage == "validation" else stage
         if module is None:
             raise MisconfigurationException(f"there is no model yet. Pass one: trainer.{name}(model).")
+        with given_back(self, module):
+            return self._evaluate_there(stage, name, module, ckpt, loader, write_to)
+
+    def _evaluate_there(
+        self, stage: str, name: str, module: LightningModule, ckpt: Any, loader: Any, write_to: Any
+    ) -> Any:
         run = self._run
         if run is None or run.module is not module:
             run = FitRun(module=module, notices=self._notices)
@@ -256,7 +274,7 @@ class Trainer(ReadAttributes):
         problems: list[Problem] = []
         strategy, callbacks = self._take_place(run, problems)
         raise_together(problems)
-        with self._watched(strategy), seeding.preserved(), deterministic(self.config.deterministic):
+        with in_one_thread(), self._watched(strategy), seeding.preserved(), deterministic(self.config.deterministic):
             callbacks = self._with_watchdog(callbacks)
             return stages.run_stage(stage, self.config, run, callbacks, strategy, self._plan, ckpt, loader, write_to)
 
@@ -292,6 +310,12 @@ class Trainer(ReadAttributes):
         """After a fit, what the process that started this one is told."""
         assert isinstance(self._plan, FitPlan)
         return state_of(self._plan)
+
+    def reconfigure_optimizers(self) -> None:
+        """Call ``configure_optimizers`` again, in a hook: what it returns now trains from the next window on, with new
+        schedules. A resumed fit calls it again too, with the module's attributes as they were. Raises
+        ``MisconfigurationException`` outside of a fit and in the middle of a step."""
+        self._optimization("reconfigure_optimizers()").reconfigure()
 
     def save_checkpoint(self, path: str | Path) -> None:
         """Write a checkpoint to ``path``: at the next save point during a fit, at once after one."""

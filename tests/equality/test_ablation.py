@@ -35,8 +35,8 @@ CUTS = (8, 10)
 the fourth batch of each."""
 
 PARTS = (
-    "callbacks", "data", "epoch_schedules", "gradients", "loggers", "metrics", "precision", "progress", "random",
-    "versions",
+    "attributes", "callbacks", "data", "epoch_schedules", "gradients", "groups", "loggers", "metrics", "modes",
+    "precision", "progress", "random", "versions",
 )  # fmt: skip
 """All but what rolling saves add."""
 

@@ -78,6 +78,7 @@ def comparable(checkpoint: Any) -> Any:
     """All but the wall time, and the streams, which are the caller's own again after a fit."""
     checkpoint["parts"]["progress"].pop("seconds", None)
     checkpoint["parts"].pop("random", None)
+    checkpoint["parts"]["attributes"].pop("first", None)  # also of callbacks, which aren't the same here
     checkpoint["parts"].pop("loggers", None)  # each fit has a folder of its own here
     return checkpoint
 

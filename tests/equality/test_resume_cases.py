@@ -259,7 +259,7 @@ def test_hooks_of_all_starts_together_are_those_of_one_run(
     while interrupted and nb_starts < 9:
         some, others, interrupted = fit("cut", *steps)
         together += some
-        seen_together += others
+        seen_together = others  # what an attribute of a callback holds goes from start to start
         nb_starts += 1
     assert nb_starts > 1
     assert together == calls
