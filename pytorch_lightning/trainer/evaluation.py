@@ -18,6 +18,7 @@ from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.processes import Processes, Share
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.strategies.compiled import Compile, as_it_is
+from pytorch_lightning.strategies.devices import note_full_memory
 from pytorch_lightning.strategies.strategy import Strategy
 from pytorch_lightning.trainer.checks import loader_problems
 from pytorch_lightning.trainer.hooks import Hooks, is_overridden, nb_arguments
@@ -58,6 +59,7 @@ class EvaluationPlan:
 
     def note_place(self, error: Exception, loader_i: int, batch_nb: int | None) -> None:
         """Add to a user's exception where in this pass it was raised; None: after the last batch."""
+        note_full_memory(error)
         place = "after the last batch" if batch_nb is None else f"batch_nb {batch_nb}"
         loader = f", loader {loader_i}" if len(self.loaders) > 1 and batch_nb is not None else ""
         stage = {"sanity": "sanity validation", "predict": "prediction"}.get(self.stage, self.stage)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch.optim import Optimizer
 
 from pytorch_lightning.data.loader import ReplayableLoader
@@ -12,6 +13,7 @@ from pytorch_lightning.errors import CheckpointError, FitError, describe
 from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.strategies import Strategy
+from pytorch_lightning.strategies.devices import note_full_memory
 from pytorch_lightning.trainer.agreement import Agreement
 from pytorch_lightning.trainer.config import Config
 from pytorch_lightning.trainer.evaluation import EvaluationPlan
@@ -137,6 +139,7 @@ class FitPlan:
         """A window raised ``error``: save the state after the last one that was finished, where that is still here.
 
         After a loss that isn't finite nothing is saved: older saves may be better ones."""
+        note_full_memory(error)
         if at(self.progress) not in str(error):
             error.add_note(f"raised while fitting {type(self.module).__name__} {at(self.progress)}")
         if self.run.metrics.nb_nonfinite and self.config.stop_on_nan:
@@ -146,9 +149,10 @@ class FitPlan:
 
     def save_for(self, error: Exception) -> None:
         """State is whole, and ``error`` ends the fit: save it."""
+        note_full_memory(error)
         if not (self.run.alone and self.rolling.has_begun):
             return
-        with contextlib.suppress(CheckpointError, FitError):
+        with contextlib.suppress(CheckpointError, FitError, torch.OutOfMemoryError):
             self.rolling.save(wait=True)
             step = self.progress.global_step
             error.add_note(f"the state at global_step {step} is saved; resume='auto' goes on from there")

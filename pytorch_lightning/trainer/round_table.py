@@ -51,41 +51,47 @@ class Weight:
 
 
 class RoundTable:
-    """Collects the rows of this process's virtual ranks, then adds those of all others."""
+    """Collects the rows of this process's virtual ranks, then adds those of all others.
+
+    Losses on an accelerator stay there, and the rest of the table follows them in one copy that isn't waited for.
+    """
 
     def __init__(self, parts: StepParts, strategy: Strategy, share: Share) -> None:
         self._parts, self._strategy, self._nb = parts, strategy, share.nb
-        self._table: Any = None
+        self._rows: list[list[float]] = []
+        self._losses: dict[int, Tensor] = {}
+        """By virtual rank, on an accelerator."""
         self.any_present = True
         """Whether any virtual rank had a batch; on an accelerator only known where a hook may end the epoch."""
 
     def open(self, ended: Collection[int]) -> None:
         """Begin a pass over a round. ``ended`` are the virtual ranks whose hook ends the epoch."""
-        if self._parts.on_device:
-            self._table = torch.zeros(self._nb, 5, dtype=torch.float64, device=self._strategy.device)
-        else:
-            self._table = [[0.0] * 5 for _ in range(self._nb)]
+        self._rows = [[0.0] * 5 for _ in range(self._nb)]
+        self._losses.clear()
         for virtual_rank in ended:
-            self._table[virtual_rank][ENDED] = 1.0
+            self._rows[virtual_rank][ENDED] = 1.0
 
     def note(self, virtual_rank: int, loss: Tensor, count: float | None) -> None:
         """The loss of a virtual rank's batch, and the number of items that it is a mean over."""
-        row = [1.0, 1.0 if count is None else count, float(count is not None)]
+        row = self._rows[virtual_rank]
+        row[PRESENT : COUNTED + 1] = [1.0, 1.0 if count is None else count, float(count is not None)]
         if self._parts.on_device:
-            self._table[virtual_rank, LOSS] = loss.detach().reshape(())
-            self._table[virtual_rank, PRESENT : COUNTED + 1] = torch.tensor(row, dtype=torch.float64)
+            self._losses[virtual_rank] = loss.detach()
         else:
-            self._table[virtual_rank][LOSS : COUNTED + 1] = [loss.item(), *row]
+            row[LOSS] = loss.item()
 
     def close(self, weight: Weight, prog: Any) -> tuple[Any, Any]:
         """Exchange the rows, record the round's mean loss, and weigh it. Returns the weighted sum of its losses and
         the sum of their weights."""
-        table = self._table
-        if self._strategy.processes.nb > 1:
+        table: Any = self._rows
+        if self._parts.on_device:
+            table = self._on_device()
+        several = self._strategy.processes.nb > 1
+        if several:
             table = self._strategy.add_up(torch.as_tensor(table, dtype=torch.float64))
         if self._parts.on_device:
             return self._close_on_device(table, weight, prog)
-        rows = table.tolist() if isinstance(table, Tensor) else table
+        rows = table.tolist() if several else table
         if any(row[ENDED] for row in rows):
             self._parts.progress.epoch_over = True
         rows = [row for row in rows if row[PRESENT]]
@@ -104,6 +110,16 @@ class RoundTable:
         total = sum(row[WEIGHT] for row in rows)
         weight.total += total
         return sum(row[WEIGHT] * row[LOSS] for row in rows), total
+
+    def _on_device(self) -> Tensor:
+        table = torch.tensor(self._rows, dtype=torch.float64)
+        device = self._strategy.device
+        if device.type == "cuda":
+            table = table.pin_memory()  # otherwise the copy would be waited for
+        table = table.to(device, non_blocking=True)
+        for virtual_rank, loss in self._losses.items():
+            table[virtual_rank, LOSS] = loss.reshape(())
+        return table
 
     def _close_on_device(self, table: Tensor, weight: Weight, prog: Any) -> tuple[Any, Any]:
         """The same without reading a number, unless a hook may end the epoch."""

@@ -19,6 +19,7 @@ from pytorch_lightning.launchers import signals, slurm
 from pytorch_lightning.launchers.environment import another_failed, read_environment
 from pytorch_lightning.root_module.root_module import LightningModule, Standin
 from pytorch_lightning.strategies import Strategy
+from pytorch_lightning.strategies.devices import in_use
 from pytorch_lightning.trainer import checks, files, stages
 from pytorch_lightning.trainer.afterwards import Afterwards
 from pytorch_lightning.trainer.attributes import ReadAttributes
@@ -230,9 +231,10 @@ class Trainer(ReadAttributes):
         # gradients: a fit may be started from another one's validation
         with (
             self._watched(strategy),
+            in_use(strategy.device),
             seeding.preserved(),
             torch.enable_grad(),
-            deterministic(self.config.deterministic),
+            deterministic(self.config.deterministic, strategy.device),
             run.going_on(),
             signals.watching(run.note_signal, patient=read_environment(os.environ) is not None) as watch,
         ):
@@ -326,7 +328,8 @@ class Trainer(ReadAttributes):
         problems: list[Problem] = []
         strategy, callbacks = self._take_place(run, problems)
         raise_together(problems)
-        with self._watched(strategy), seeding.preserved(), deterministic(self.config.deterministic):
+        wanted, device = self.config.deterministic, strategy.device
+        with self._watched(strategy), in_use(device), seeding.preserved(), deterministic(wanted, device):
             callbacks = self._with_watchdog(callbacks)
             return stages.run_stage(stage, self.config, run, callbacks, strategy, self._plan, ckpt, loader, write_to)
 
