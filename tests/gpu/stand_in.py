@@ -29,7 +29,7 @@ WAITS: list[str] = []
 """What would have waited for a GPU, and where it was asked for."""
 
 _PACKAGES = ("pytorch_lightning", "tests", "benchmarks")
-_allocated = 0
+_has_begun = False
 
 
 def install() -> None:
@@ -43,6 +43,14 @@ def install() -> None:
     DEVICE = torch.device(NAME, 0)
     _register()
     torch.Event = AnyEvent  # type: ignore[misc]
+    # what copies and loads storages below the operations
+    clone = torch.UntypedStorage.clone
+    torch.UntypedStorage.clone = lambda own: (  # type: ignore[method-assign]
+        _show_storage(own.raw.clone()) if own.device.type == NAME else clone(own)  # type: ignore[attr-defined]
+    )
+    torch.serialization.register_package(
+        1, lambda storage: None, lambda raw, where: _show_storage(raw) if where.startswith(NAME) else None
+    )
 
 
 def is_installed() -> bool:
@@ -60,13 +68,19 @@ def raw_of(tensor: Tensor) -> Tensor:
 
 def _show(tensor: Tensor, raw: Tensor, storage: Any = None) -> Tensor:
     """Let ``tensor`` have the numbers of ``raw``. ``storage`` is that of another one with the same memory."""
+    global _has_begun
+    _has_begun = True
     if storage is None:
-        own: Any = raw.untyped_storage()
-        storage = torch._C._construct_storage_from_data_pointer(own.data_ptr(), DEVICE, own.nbytes())
-        storage.raw = own  # which keeps the memory as long as the storage lives
+        storage = _show_storage(raw.untyped_storage())
     place = torch.ops.aten.set_.source_Storage_storage_offset
     place._op_dk(torch._C.DispatchKey.CPU, tensor, storage, raw.storage_offset(), raw.shape, raw.stride())
     return tensor
+
+
+def _show_storage(raw: Any) -> Any:
+    storage: Any = torch._C._construct_storage_from_data_pointer(raw.data_ptr(), DEVICE, raw.nbytes())
+    storage.raw = raw  # which keeps the memory as long as the storage lives
+    return storage
 
 
 def _layout(raw: Tensor) -> tuple[Any, ...]:
@@ -135,7 +149,6 @@ SHAPED_BY_VALUES = ("nonzero", "masked_select", "_unique2", "unique_dim", "uniqu
 
 def _run(operation: Any, *arguments: Any, **options: Any) -> Any:
     """What every operation goes through that has no function of its own below."""
-    global _allocated
     name = operation.name()
     call = _Call(name)
     taken, named = call.take(arguments), {key: call.take(value) for key, value in options.items()}
@@ -180,6 +193,15 @@ def _read(tensor: Tensor) -> Any:
     return raw_of(tensor).item()
 
 
+def _convolve(*arguments: Any) -> Any:
+    return _run(torch.ops.aten.convolution.default, *arguments)
+
+
+def _convolve_back(gradient: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> Any:
+    sizes = [gradient.shape[1]]
+    return _run(torch.ops.aten.convolution_backward.default, gradient, x, weight, sizes, *rest)
+
+
 # ------------------------------------------------------------------ autocast
 IN_16_BITS = ("linear", "matmul", "mm", "bmm", "addmm", "addbmm", "baddbmm", "conv1d", "conv2d", "conv3d")
 IN_32_BITS = ("cross_entropy_loss", "nll_loss_nd", "mse_loss", "layer_norm", "log_softmax.int", "softmax.int", "sum")
@@ -211,6 +233,8 @@ def _register() -> None:
     aten.impl("_copy_from", _copy_from, "PrivateUse1")
     aten.impl("_local_scalar_dense", _read, "PrivateUse1")
     aten.impl("_fused_sdp_choice", lambda *arguments, **options: 0, "PrivateUse1")
+    aten.impl("convolution_overrideable", _convolve, "PrivateUse1")
+    aten.impl("convolution_backward_overrideable", _convolve_back, "PrivateUse1")
     every.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
     casts = [(IN_16_BITS, lambda: torch.get_autocast_dtype(NAME)), (IN_32_BITS, lambda: torch.float32)]
     for names, chosen in casts:
@@ -261,7 +285,7 @@ class Module:
         return True
 
     def is_initialized(self) -> bool:
-        return True
+        return _has_begun  # as CUDA: with the first tensor
 
     def _is_in_bad_fork(self) -> bool:
         return False
@@ -274,6 +298,9 @@ class Module:
 
     def set_device(self, device: Any) -> None:
         pass
+
+    def device(self, index: Any) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext()
 
     def synchronize(self, device: Any = None) -> None:
         pass
