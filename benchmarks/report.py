@@ -135,7 +135,8 @@ def chart(about: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="760" height="{height}" font-size="12"',
         ' font-family="sans-serif">',
         '<rect width="100%" height="100%" fill="white"/>',
-        f'<text x="10" y="20" font-size="14">{NAMES[clock]} time a step, the lean raw loop = 1 (shorter is better)</text>',
+        f'<text x="10" y="20" font-size="14">{NAMES[clock]} time a step, the lean raw loop = 1 (shorter is better)',
+        "</text>",
         f'<text x="10" y="38" fill="#666">{escape(str(about["machine"]))}, {escape(str(about["date"]))}</text>',
     ]
     y, last = 50, ""

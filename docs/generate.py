@@ -4,24 +4,28 @@ Such a part stands between ``<!-- generated: NAME -->`` and ``<!-- end of NAME -
 """
 
 import contextlib
+import importlib.metadata
 import inspect
 import io
 import re
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from torch import nn
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.command_line import RUN_OPTIONS, option_groups
+from pytorch_lightning.options.config import ALIASES, LATER
 from pytorch_lightning.root_module.hooks import ModelHooks
-from pytorch_lightning.trainer.arguments import RUN_OPTIONS, option_groups
+from pytorch_lightning.run.hooks import CALLBACK_HOOKS, PARAMETERS
 from pytorch_lightning.trainer.attributes import ReadAttributes
-from pytorch_lightning.trainer.config import ALIASES, LATER
-from pytorch_lightning.trainer.hooks import CALLBACK_HOOKS, PARAMETERS
 from pytorch_lightning.trainer.trainer import option_defaults
 
 DOCS = Path(__file__).parent
@@ -224,6 +228,74 @@ def callback_hooks() -> str:
     )
 
 
+# ------------------------------------------------------------------ what an installation brings along
+PURPOSES = {
+    "torch": "tensors, models, optimizers, loaders, processes",
+    "numpy": "random streams, arrays in batches, rows and checkpoints",
+    "tqdm": "the progress bar",
+    "torchvision": "transforms and the names of MNIST's files, in the templates and `data.digits`",
+    "test-tube": "`Experiment`, `HyperOptArgumentParser` and `SlurmCluster`, in programs that use them",
+    # of torch and torchvision
+    "filelock": "locks on compiled kernels",
+    "fsspec": "file systems of `torch.distributed.checkpoint`",
+    "jinja2": "templates of compiled kernels",
+    "markupsafe": "escaping in jinja2 and werkzeug",
+    "networkx": "graphs of `torch.compile`",
+    "setuptools": "building C++ extensions in torch; entry points in tensorboard",
+    "sympy": "shapes that `torch.compile` leaves open",
+    "mpmath": "numbers in sympy",
+    "typing-extensions": "type annotations of newer Pythons",
+    "pillow": "images",
+    # of test-tube
+    "pandas": "test-tube writes metrics.csv with it",
+    "python-dateutil": "dates in pandas",
+    "tzdata": "time zones where the system has none",
+    "imageio": "test-tube writes images with it",
+    "future": "Python 2 in test-tube",
+    "tensorboard": "event files, of test-tube and of `TensorBoardLogger`",
+    "absl-py": "flags and logs of tensorboard",
+    "grpcio": "tensorboard's server reads its data server through it",
+    "markdown": "texts in tensorboard's pages",
+    "packaging": "version numbers in tensorboard",
+    "protobuf": "the format of event files",
+    "tensorboard-data-server": "tensorboard's server reads event files with it",
+    "werkzeug": "tensorboard's web server",
+}
+"""What each distribution of the closure is for, those of ``ON_SOME_PLATFORMS`` aside."""
+ON_SOME_PLATFORMS = r"(nvidia|cuda|intel|pytorch-triton|triton)(-.*)?"
+"""What torch brings along where there may be a GPU."""
+
+
+def closure() -> dict[str, set[str]]:
+    """The distributions that the dependencies in pyproject.toml bring along, each with those that ask for it.
+
+    A dependency that isn't installed has no dependencies here. Those of extras aren't followed.
+    """
+    wanted = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["project"]["dependencies"]
+    found: dict[str, set[str]] = {}
+    waiting = [("this library", Requirement(text)) for text in wanted]
+    while waiting:
+        by, requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        if name not in found:
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                waiting += [(name, Requirement(text)) for text in importlib.metadata.requires(name) or []]
+        found.setdefault(name, set()).add(by)
+    return found
+
+
+def dependencies() -> str:
+    found = {name: by for name, by in closure().items() if not re.fullmatch(ON_SOME_PLATFORMS, name)}
+    if set(found) != set(PURPOSES):
+        new, gone = sorted(set(found) - set(PURPOSES)), sorted(set(PURPOSES) - set(found))
+        raise LookupError(f"PURPOSES in {__file__} must say what {new} are for, and no longer name {gone}")
+    rows = [(f"`{name}`", ", ".join(sorted(found[name])), purpose) for name, purpose in PURPOSES.items()]
+    rows.append(("`nvidia-*`, `cuda-*`, `triton`", "torch", "GPUs, on platforms where torch asks for them"))
+    return table(("distribution", "asked for by", "for"), rows)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "options": options,
     "aliases": aliases,
@@ -233,6 +305,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "module properties": module_properties,
     "module hooks": module_hooks,
     "callback hooks": callback_hooks,
+    "dependencies": dependencies,
     "order of a fit": lambda: show_calls(record()),
     "order of a resumed fit": lambda: show_calls(record(resumed=True)),
     "order of a test": lambda: show_calls(record(stage="test")),

@@ -4,22 +4,25 @@ The public names are imported when they are first used, so that ``import pytorch
 more than ``import torch``.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
+from pytorch_lightning.namesakes import warn_of_namesakes
+from pytorch_lightning.version import __version__ as __version__
+
 if TYPE_CHECKING:
+    from pytorch_lightning.command_line import add_default_args
     from pytorch_lightning.root_module.decorators import data_loader
     from pytorch_lightning.root_module.root_module import LightningModule
     from pytorch_lightning.seeding import seed_everything
-    from pytorch_lightning.trainer.arguments import add_default_args
     from pytorch_lightning.trainer.trainer import Trainer
 
 __all__ = ["LightningModule", "Trainer", "add_default_args", "data_loader", "seed_everything"]
-__version__ = "0.1.0"
 
 _HOMES = {
     "LightningModule": "pytorch_lightning.root_module.root_module",
     "Trainer": "pytorch_lightning.trainer.trainer",
-    "add_default_args": "pytorch_lightning.trainer.arguments",
+    "add_default_args": "pytorch_lightning.command_line",
     "data_loader": "pytorch_lightning.root_module.decorators",
     "seed_everything": "pytorch_lightning.seeding",
 }
@@ -27,7 +30,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'pytorch_lightning' has no attribute {name!r}")
+        raise AttributeError(f"module 'pytorch_lightning' of pytorch-lightning-classic has no attribute {name!r}")
     import importlib
 
     value = getattr(importlib.import_module(_HOMES[name]), name)
@@ -37,3 +40,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+warn_of_namesakes(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

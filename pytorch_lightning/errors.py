@@ -89,6 +89,18 @@ def describe(value: object) -> str:
     return f"{text if len(text) <= 80 else text[:77] + '...'} ({name})"
 
 
+def one_line(text: str, most: int = 300) -> str:
+    r"""``text``, which may come out of a file, for a message: one line of at most ``most`` characters, in which a
+    terminal finds nothing to obey.
+
+    >>> one_line("two\nlines and\x1b[31m red")
+    'two lines and\\x1b[31m red'
+    """
+    text = " ".join(text[: 10 * most].split())
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: most + 1])
+    return shown if len(shown) <= most else f"{shown[: most - 3]}..."
+
+
 def near(name: str, known: Iterable[str], nb: int = 1) -> str:
     """`` Did you mean 'x'?`` where up to ``nb`` of ``known`` are spelt like ``name``; nothing otherwise.
 

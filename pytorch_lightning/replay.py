@@ -1,9 +1,12 @@
-"""``python -m pytorch_lightning.replay BUNDLE``: run the step of a crash bundle again, on the CPU.
+"""``python -m pytorch_lightning.replay BUNDLE --script train.py``: run the step of a crash bundle again, on the CPU.
 
-The module is built from its class and the ``hparams`` in the bundle, gets the weights, the batch and the random
-numbers of the step, and runs ``on_batch_start``, ``training_step`` and the backward pass: so the exception is raised
-again. ``--pdb`` then opens the debugger where it was raised. A bundle of a loader's error fetches that batch again, in
-this process.
+The module is built from a class in ``train.py`` (``--module package.module`` imports one instead) and the ``hparams``
+in the bundle, gets the weights, the batch and the random numbers of the step, and runs ``on_batch_start``,
+``training_step`` and the backward pass: so the exception is raised again. ``--pdb`` then opens the debugger where it
+was raised. A bundle of a loader's error fetches that batch again, in this process.
+
+A bundle never decides which code runs: it holds the name of a class, which must be a LightningModule that is defined in
+the file or module that you name.
 """
 
 import argparse
@@ -13,55 +16,74 @@ import inspect
 import math
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 
 from pytorch_lightning import seeding
-from pytorch_lightning.checkpoints.store import read_checkpoint
-from pytorch_lightning.data.replay import replayable
+from pytorch_lightning.checkpoints.bundle import OPTIONS, read_bundle
+from pytorch_lightning.data.replayable import replayable
 from pytorch_lightning.data.transfer import build_transfer
-from pytorch_lightning.errors import CheckpointError, FitError, MisconfigurationException, Notices, noting
+from pytorch_lightning.errors import CheckpointError, FitError, MisconfigurationException, Notices, describe, one_line
 from pytorch_lightning.precision import build_precision
+from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.root_module.root_module import LightningModule
-from pytorch_lightning.trainer.metrics import check_loss, read_output
-from pytorch_lightning.trainer.progress import Progress
-from pytorch_lightning.trainer.run import FitRun
-from pytorch_lightning.trainer.step import Window
+from pytorch_lightning.run.metrics import check_loss, read_output
+from pytorch_lightning.run.progress import Progress
+from pytorch_lightning.run.run import FitRun
+from pytorch_lightning.steps.step_inputs import WindowWeights
 from pytorch_lightning.trainer.trainer import Trainer
 
-SHOWN = ("precision", "max_nb_epochs", "min_nb_epochs", "accumulate_grad_batches", "stop_on_nan")
-"""Options that a step may look at, through ``self.trainer``."""
+__all__ = ["build_module", "find_model", "import_code", "main", "read_bundle", "replay"]
 
 CPU = torch.device("cpu")
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status. What can't be replayed is one line on stderr."""
     parser = argparse.ArgumentParser("python -m pytorch_lightning.replay", description="Run a failing step again.")
     parser.add_argument("bundle", help="the file that the failing run wrote")
+    code = parser.add_mutually_exclusive_group()
+    code.add_argument("--script", help="the file that defines the model's class; it is run as if it were imported")
+    code.add_argument("--module", help="the module that defines the model's class, package.module")
+    parser.add_argument("--model", help="the name in it of another class, or of a function that returns the model")
     parser.add_argument("--pdb", action="store_true", help="open the debugger where the exception is raised")
-    parser.add_argument("--model", help="module:Class, or module:function that returns the model")
     parser.add_argument("--refetch", action="store_true", help="fetch the batch from the model's own loader")
     given = parser.parse_args(arguments)
-    bundle = read_bundle(given.bundle)
+    try:
+        bundle = read_bundle(given.bundle)
+        say_what(bundle)
+        make = find_model(import_code(given.script, given.module), bundle["module"], given.model)
+        module = build_module(bundle, make)
+        prepare(bundle, module)
+    except (CheckpointError, MisconfigurationException) as error:
+        print(error, file=sys.stderr)
+        return 1
+    run(bundle, module, refetch=given.refetch, debug=given.pdb)
+    return 0
+
+
+def say_what(bundle: dict[str, Any]) -> None:
+    """Print which batch it was, and what was raised. Texts of the bundle are shown without what a terminal obeys."""
+    kind, message = one_line(bundle["error"]["type"]), one_line(bundle["error"]["message"])
+    place = f"epoch {bundle['epoch']}, batch_nb {bundle['batch_nb']}, global_step {bundle['global_step']}"
+    print(f"{place}, samples {one_line(str(bundle['loader']['indices']))}: {kind}: {message}", flush=True)
+
+
+def run(bundle: dict[str, Any], module: LightningModule, *, refetch: bool, debug: bool) -> None:
+    """``replay``, with the debugger where it raises, if ``debug``."""
     torch.set_num_threads(bundle["threads"])  # sums depend on it
     torch.use_deterministic_algorithms(bool(bundle["options"].get("deterministic")))
-    error, loader = bundle["error"], bundle["loader"]
-    print(
-        f"epoch {bundle['epoch']}, batch_nb {bundle['batch_nb']}, global_step {bundle['global_step']}, samples"
-        f" {loader['indices']}: {error['type']}: {error['message']}",
-        flush=True,
-    )
     try:
-        replay(bundle, build_module(bundle, given.model), refetch=given.refetch)
+        replay(bundle, module, refetch=refetch)
     except Exception as raised:
-        if type(raised).__qualname__ != error["type"]:
-            print(f"this isn't the {error['type']} of the bundle", file=sys.stderr)
-        if not given.pdb:
+        if type(raised).__qualname__ != bundle["error"]["type"]:
+            print(f"this isn't the {one_line(bundle['error']['type'])} of the bundle", file=sys.stderr)
+        if not debug:
             raise
         import pdb
         import traceback
@@ -72,20 +94,12 @@ def main(arguments: list[str] | None = None) -> None:
         print("no exception was raised", flush=True)
 
 
-def read_bundle(path: str | Path) -> dict[str, Any]:
-    """The bundle at ``path``. Raises ``CheckpointError`` for another kind of file."""
-    bundle = read_checkpoint(path)
-    if bundle.get("bundle") != 1:
-        raise CheckpointError(f"{path} isn't a crash bundle of this version; it holds {sorted(map(str, bundle))[:8]}.")
-    return bundle
-
-
 def replay(bundle: dict[str, Any], module: LightningModule, *, refetch: bool = False) -> None:
     """Run the step of ``bundle`` in ``module``, whose weights become the step's. ``refetch``: with the batch that the
-    module's own loader gives, where the step has changed its batch before it failed."""
+    module's own loader gives, where the step has changed its batch before it failed. Raises ``CheckpointError`` where
+    the bundle's state isn't this module's, and otherwise what the step raises."""
     progress = Progress(epoch=bundle["epoch"], batch_nb=bundle["batch_nb"], global_step=bundle["global_step"])
-    shown = {name: value for name, value in bundle["options"].items() if name in SHOWN}
-    trainer = Trainer(False, progress_bar=False, **shown)
+    trainer, precision = prepare(bundle, module)
     trainer._begin(module, FitRun(module=module, notices=Notices(), progress=progress))
     with seeding.preserved(), torch.enable_grad():
         if refetch or "batch" not in bundle:
@@ -93,7 +107,7 @@ def replay(bundle: dict[str, Any], module: LightningModule, *, refetch: bool = F
         else:
             batch = bundle["batch"]
         if bundle["kind"] != "loader":
-            run_step(bundle, module, batch, progress)
+            run_step(bundle, module, batch, progress, precision)
 
 
 def fetch(bundle: dict[str, Any], module: LightningModule) -> Any:
@@ -109,11 +123,32 @@ def fetch(bundle: dict[str, Any], module: LightningModule) -> Any:
     return next(iter(loader.batches(epoch, number, number + 1)))
 
 
-def run_step(bundle: dict[str, Any], module: LightningModule, batch: Any, progress: Progress) -> None:
-    """``on_batch_start``, ``training_step`` and the backward pass, as the run did them."""
+def prepare(bundle: dict[str, Any], module: LightningModule) -> tuple[Trainer, Precision]:
+    """A trainer with the options of the run, and its precision, with ``module`` as the step found it.
+
+    Raises ``CheckpointError`` where the bundle's state isn't this module's, and ``MisconfigurationException`` for
+    options that no run could have had.
+    """
+    options = {name: value for name, value in bundle["options"].items() if name in OPTIONS and name != "deterministic"}
+    trainer = Trainer(False, progress_bar=False, **{**options, "precision": bundle["precision"]})
     precision = build_precision(bundle["precision"], CPU)
-    precision.load_state_dict(bundle["scaler"])
-    module.to(CPU, precision.dtype)
+    try:
+        precision.load_state_dict(bundle["scaler"])
+        module.to(CPU, precision.dtype)
+        if bundle["kind"] != "loader":
+            restore(bundle, module)
+    except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"the state in the bundle isn't that of {type(module).__name__}: {one_line(str(error))}. Replay with the"
+            " model that the run had; --model names another one."
+        ) from error
+    return trainer, precision
+
+
+def run_step(
+    bundle: dict[str, Any], module: LightningModule, batch: Any, progress: Progress, precision: Precision
+) -> None:
+    """``on_batch_start``, ``training_step`` and the backward pass, as the run did them."""
     restore(bundle, module)
     step, name = precision.forward(module.training_step), f"training_step of {type(module).__name__}"
     optimizer_i, alone = bundle["optimizer_i"], bundle["virtual_ranks"] == 1
@@ -136,7 +171,7 @@ def run_step(bundle: dict[str, Any], module: LightningModule, batch: Any, progre
         said = bundle["error"]["message"]
         raise FitError(said if said.startswith("the loss isn't finite") else f"the loss isn't finite ({value})")
     size, counted, reference = bundle["window"]
-    window = Window(size=size, counted=counted, reference=reference)
+    window = WindowWeights(size=size, counted=counted, reference=reference)
     precision.backward(loss if size == 1 else window.weigh(loss, count))
     if bundle["kind"] == "hook":
         for parameter_name, parameter in module.named_parameters():
@@ -146,8 +181,7 @@ def run_step(bundle: dict[str, Any], module: LightningModule, batch: Any, progre
 
 def restore(bundle: dict[str, Any], module: LightningModule) -> None:
     """Weights, buffers, modes, and which parameters require gradients."""
-    with noting("the weights in the bundle aren't this model's: pass --model with the one that the run had"):
-        module.load_state_dict(bundle["state_dict"])
+    module.load_state_dict(bundle["state_dict"])
     for name, buffer in module.named_buffers():
         if name in bundle["buffers"]:
             buffer.data = bundle["buffers"][name].clone()
@@ -157,12 +191,12 @@ def restore(bundle: dict[str, Any], module: LightningModule) -> None:
         parameter.requires_grad = name not in bundle["frozen"]
 
 
-def build_module(bundle: dict[str, Any], model: str | None = None) -> LightningModule:
-    """A module of the class in ``bundle``, or of ``model`` ('module:Class', or a function that returns it).
+def build_module(bundle: dict[str, Any], make: Callable[..., Any]) -> LightningModule:
+    """What ``make``, a class or a function, returns for the hparams in ``bundle``; a function gets none.
 
-    Raises ``MisconfigurationException`` where it can't be imported, or needs arguments that hparams don't hold.
+    Raises ``MisconfigurationException`` where it needs other arguments, or gives something else than a model.
     """
-    make, hparams = load_class(bundle["module"], model), bundle["hparams"]
+    hparams = bundle["hparams"]
     if hparams is not None and not bundle["hparams_is_dict"]:
         hparams = Namespace(**hparams)
     signature = inspect.signature(make)
@@ -172,46 +206,79 @@ def build_module(bundle: dict[str, Any], model: str | None = None) -> LightningM
     except TypeError as error:
         raise MisconfigurationException(
             f"{make.__name__}{signature} can't be built from the hparams in the bundle: {error}. Pass"
-            " --model module:function, a function that returns the model."
+            " --model NAME, the name of a function beside it that returns the model."
         ) from error
-    return make(*arguments)  # type: ignore[no-any-return]
+    module = make(*arguments)
+    if not isinstance(module, LightningModule):
+        raise MisconfigurationException(f"{make.__name__} gives {describe(module)}, and a LightningModule is needed.")
+    return module
 
 
-def load_class(place: dict[str, Any], model: str | None) -> Any:
-    """The class at ``place``, or what ``model`` names."""
-    module_name, _, name = model.partition(":") if model else (place["module"], "", place["name"])
-    file = place["file"]
-    try:
-        with _importing(file, module_name):
-            found: Any
-            if module_name in ("__main__", "__mp_main__"):
-                spec: Any = importlib.util.spec_from_file_location("replayed_script", file or "it was a notebook's")
-                found = sys.modules["replayed_script"] = importlib.util.module_from_spec(spec)
-                spec.loader.exec_module(found)
-            else:
-                found = importlib.import_module(module_name)
-        for part in name.split("."):
-            found = getattr(found, part)
-        return found
-    except (ImportError, AttributeError, OSError) as error:
+def find_model(code: ModuleType, name: str, model: str | None = None) -> Callable[..., Any]:
+    """The class called ``name`` in ``code``, or what ``model`` names: what the person who replays names may also be
+    imported there, or a function.
+
+    ``name`` comes out of a file. So it must be that of a LightningModule that ``code`` itself defines; nothing is
+    called to find that out. Raises ``MisconfigurationException`` for anything else.
+    """
+    found: Any = code
+    for part in (name if model is None else model).split("."):
+        found = vars(found).get(part) if issubclass(type(found), (ModuleType, type)) else None
+    is_model = issubclass(type(found), type) and issubclass(found, LightningModule)
+    if model is None:
+        is_model = is_model and (found.__module__, found.__qualname__) == (code.__name__, name)
+    elif callable(found) and not isinstance(found, type):
+        return found  # type: ignore[no-any-return]
+    if is_model:
+        return found  # type: ignore[no-any-return]
+    own = [
+        n for n, c in vars(code).items()
+        if isinstance(c, type) and issubclass(c, LightningModule) and c.__module__ == code.__name__
+    ]  # fmt: skip
+    what = repr(model) if model is not None else f"'{one_line(name)}', which the bundle names,"
+    raise MisconfigurationException(
+        f"{what} isn't a LightningModule defined in {getattr(code, '__file__', code.__name__)}, which defines"
+        f" {', '.join(own) or 'none'}. Pass the --script or --module that defines it, or another name with --model."
+    )
+
+
+def import_code(script: str | None = None, module: str | None = None) -> ModuleType:
+    """The file ``script``, run as if it were imported, or the ``module`` of that name.
+
+    Raises ``MisconfigurationException`` where it can't be imported, or starts a fit meanwhile.
+    """
+    if script is None and module is None:
         raise MisconfigurationException(
-            f"{name} of {file or module_name} can't be imported: {error}. Pass --model module:Class, or"
-            " --model module:function, with the folder of that module in PYTHONPATH."
+            "which code is it? A bundle names a class only. Pass --script FILE or --module package.module, which"
+            " defines that class; the run printed one of them."
+        )
+    try:
+        with _without_a_fit(script or module):
+            if script is None:
+                return importlib.import_module(str(module))
+            sys.path.insert(0, str(Path(script).absolute().parent))
+            spec: Any = importlib.util.spec_from_file_location("replayed_script", script)
+            if spec is None:
+                raise ImportError("it isn't a python file")
+            code = sys.modules["replayed_script"] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(code)
+            return code
+    except (ImportError, OSError) as error:
+        raise MisconfigurationException(
+            f"{script or module} can't be imported: {error}. Pass --script FILE, or --module package.module with the"
+            " folder of that package in PYTHONPATH."
         ) from error
 
 
 @contextmanager
-def _importing(file: str | None, module_name: str) -> Iterator[None]:
-    """A scope in which the folder of ``module_name`` is on the path, and a fit at the top level of a script is an
-    error."""
-    if file is not None:
-        sys.path.append(str(Path(file).parents[module_name.count(".")]))
+def _without_a_fit(name: str | None) -> Iterator[None]:
+    """A scope in which a fit, at the top level of what is imported, is an error."""
     fit: Any = Trainer.fit
 
     def refuse(*_: Any) -> int:
         raise MisconfigurationException(
-            f"{file} starts a fit when it is imported. Put those lines under `if __name__ == '__main__':`, or pass"
-            " --model module:Class with another file."
+            f"{name} starts a fit when it is imported. Put those lines under `if __name__ == '__main__':`, or pass"
+            " another file."
         )
 
     Trainer.fit = refuse  # type: ignore[method-assign, assignment]
@@ -222,4 +289,4 @@ def _importing(file: str | None, module_name: str) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

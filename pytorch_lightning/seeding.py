@@ -26,7 +26,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-# Purposes: the second word of every key. Released numbers never change, or old runs couldn't be continued.
+# Purposes: the second word of every key. Released numbers never change, or old runs couldn't be resumed.
 MODEL, DATA, ORDER, EVALUATION, WORKER = range(1, 6)
 
 AHEAD = 64

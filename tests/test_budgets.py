@@ -17,7 +17,7 @@ from torch import nn
 
 from benchmarks.instructions import total
 from pytorch_lightning import LightningModule, Trainer
-from tests.trainer.recorder import quiet_trainer
+from tests.recorder import quiet_trainer
 
 MOST_BYTECODES = 1.13
 """Of a step in a fit, for each of the lean raw loop's. 1.09 was measured with Python 3.11 and torch 2.14."""

@@ -35,3 +35,12 @@ def test_its_commands_are_those_that_are_checked() -> None:
     assert 'pip install --quiet -e ".[test]"\n' in checked
     assert re.search(r"^pytest( \|\| .*)?$", checked, re.MULTILINE)
     assert "python single_cpu_template.py" in checked
+
+
+def test_pre_commit_runs_the_quick_checks_of_ci() -> None:
+    root = Path(__file__).parent.parent
+    hooks = re.findall(r"entry: (.*)", (root / ".pre-commit-config.yaml").read_text())
+    commands = [entry.removesuffix(" --force-exclude") for entry in hooks]
+    assert commands == ["ruff check", "ruff format --check", "mypy"]
+    checked = (root / ".ci" / "run").read_text()
+    assert all(re.search(rf"^{re.escape(command)}( \.)?$", checked, re.MULTILINE) for command in commands)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import namedtuple
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.errors import CheckpointError, FitError, MisconfigurationException, ProcessError
-from pytorch_lightning.replay import build_module, main, read_bundle, replay
+from pytorch_lightning.replay import build_module, find_model, main, read_bundle, replay
 from pytorch_lightning.trainer import crash
 
 QUIET: dict[str, Any] = {
@@ -62,10 +63,15 @@ def failed(model: LightningModule, folder: Path, **options: Any) -> tuple[BaseEx
     return caught.value, folder / type(model).__name__ / "version_0" / "crash" / "bundle.pt"
 
 
+def built(bundle: dict[str, Any]) -> LightningModule:
+    """The model of a bundle, built anew from its class in this file."""
+    return build_module(bundle, find_model(sys.modules[__name__], bundle["module"]))
+
+
 def check_replay(path: Path, error: BaseException, **arguments: Any) -> LightningModule:
     """Replay in a module built anew; the exception must be the same. Returns that module."""
     bundle = read_bundle(path)
-    model = build_module(bundle)
+    model = built(bundle)
     with pytest.raises(type(error)) as caught:
         replay(bundle, model, **arguments)
     assert str(caught.value) == str(error)
@@ -76,7 +82,7 @@ def test_one_bad_sample_in_10_000_is_named_and_raises_again(tmp_path: Path, caps
     model = Classifier()
     error, path = failed(model, tmp_path)
     assert isinstance(error, IndexError)
-    assert capsys.readouterr().err.endswith(f"python -m pytorch_lightning.replay {path}\n")
+    assert capsys.readouterr().err.endswith(f"python -m pytorch_lightning.replay {path} --module {__name__}\n")
     bundle = torch.load(path, weights_only=True)
     assert 7_777 in bundle["loader"]["indices"]
     assert bundle["batch"][1].max() == 3
@@ -262,7 +268,7 @@ def test_an_error_in_a_loader_is_raised_again_in_this_process(tmp_path: Path, nb
     assert 23 in bundle["loader"]["indices"]
     assert f"batch_nb {bundle['batch_nb']}, sample 23" in str(error) + str(error.__notes__)
     with pytest.raises(OSError, match="sample 23") as caught:
-        replay(bundle, build_module(bundle))
+        replay(bundle, built(bundle))
     assert str(caught.value) in str(error)  # the same random numbers
 
 
@@ -313,7 +319,7 @@ def test_a_batch_that_is_not_plain_is_fetched_again(tmp_path: Path) -> None:
     assert torch.equal(twin.logits[-1], model.logits[-1])
     bundle["loader"]["indices"] = [1, 2]
     with pytest.raises(FitError, match="the training loader gives other samples than in the run"):
-        replay(bundle, build_module(bundle))
+        replay(bundle, built(bundle))
 
 
 # ------------------------------------------------------------------------------------- when there is one
@@ -471,11 +477,29 @@ def make():
 """
 
 
-def run(*words: Any, cwd: Path, text: str = "") -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(Path(crash.__file__).parents[2])}
+ROOT = Path(crash.__file__).parents[2]
+
+
+def run(*words: Any, cwd: Path, text: str = "", path: str = str(ROOT)) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": path}
     return subprocess.run(
         [sys.executable, *map(str, words)], capture_output=True, text=True, cwd=cwd, env=environment, input=text
     )
+
+
+def in_shell(command: str, cwd: Path, text: str = "") -> subprocess.CompletedProcess[str]:
+    """What a person gets who copies ``command`` into a shell, in which ``python`` is this one."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        ["bash", "-c", f'python() {{ "{sys.executable}" "$@"; }}\n{command}'],
+        capture_output=True, text=True, cwd=cwd, env=environment, input=text,
+    )  # fmt: skip
+
+
+def printed(first: subprocess.CompletedProcess[str]) -> tuple[str, str]:
+    """The command that a failing run printed, and the line of its exception."""
+    assert "the failing batch is kept: " in first.stderr, first.stderr
+    return first.stderr.split("the failing batch is kept: ")[1].splitlines()[0], first.stderr.splitlines()[-2]
 
 
 def write_script(folder: Path, guard: str = "if __name__ == '__main__':", more: str = "", given: str = "") -> Path:
@@ -485,14 +509,84 @@ def write_script(folder: Path, guard: str = "if __name__ == '__main__':", more: 
     return script
 
 
+def raised(done: subprocess.CompletedProcess[str]) -> str:
+    """The line of the exception that a program ended with, or that it printed."""
+    return next(line for line in done.stderr.splitlines() if line.startswith("ValueError: "))
+
+
 def test_the_printed_command_raises_the_same_exception(tmp_path: Path) -> None:
     first = run(write_script(tmp_path), cwd=tmp_path)
-    command = first.stderr.split("python -m pytorch_lightning.replay ")[1].split()[0]
-    message = first.stderr.split("ValueError: ")[1].splitlines()[0]
-    again = run("-m", "pytorch_lightning.replay", command, "--pdb", cwd=tmp_path, text="p batch_nb * 21\nq\n")
-    assert f"ValueError: {message}" in again.stderr.splitlines()
+    command, _ = printed(first)
+    assert command.endswith("/bundle.pt --script script/train.py")
+    again = in_shell(f"{command} --pdb", tmp_path, text="p batch_nb * 21\nq\n")
+    assert raised(again) == raised(first)
     assert "global_step 2, samples [4, 5]" in again.stdout
     assert "(Pdb) 42" in again.stdout
+
+
+def test_the_printed_command_imports_from_where_the_run_did(tmp_path: Path) -> None:
+    """The model lies in a package, beside a script in another folder than the one where both commands are typed."""
+    script = write_script(tmp_path)
+    text = script.read_text()
+    package = script.parent / "package"
+    (package / "deep").mkdir(parents=True)
+    for place in ("__init__.py", "deep/__init__.py"):
+        (package / place).write_text("")
+    (package / "deep" / "models.py").write_text(text)
+    main_part = text[text.index("if __name__") :]
+    script.write_text(f"from pytorch_lightning import Trainer\nfrom package.deep.models import Model\n{main_part}")
+    first = run(script, cwd=tmp_path)
+    command, _ = printed(first)
+    assert command.endswith("/bundle.pt --module package.deep.models")
+    assert raised(in_shell(command, tmp_path)) == raised(first)
+
+
+def test_the_printed_command_says_where_a_module_lies_only_where_python_would_not_find_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a folder").mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "other"))
+    monkeypatch.chdir(tmp_path)
+    begins = {}
+    for place, name in {
+        "models.py": "models",
+        "a folder/models.py": "models",
+        "a folder/package/models.py": "package.models",
+        "a folder/package/__init__.py": "package",
+        "other/models.py": "models",
+        "lib/site-packages/models.py": "models",
+    }.items():
+        module = ModuleType(name)
+        module.__file__ = str(tmp_path / place)
+        monkeypatch.setitem(sys.modules, name, module)
+        command = crash.replay_command("x y.pt", type("Model", (), {"__module__": name}))
+        begins[place], _, rest = command.partition("python -m ")
+        assert rest == f"pytorch_lightning.replay 'x y.pt' --module {name}"
+    added = f"PYTHONPATH='{tmp_path / 'a folder'}'${{PYTHONPATH:+:$PYTHONPATH}} "
+    assert list(begins.values()) == ["", added, added, added, "", ""]
+
+
+def test_the_printed_command_of_a_module_that_was_started_as_a_program(tmp_path: Path) -> None:
+    script = write_script(tmp_path)
+    (script.parent / "__init__.py").write_text("")
+    first = run("-m", "script.train", cwd=tmp_path)
+    command, _ = printed(first)
+    assert command.endswith("--module script.train")
+    assert raised(in_shell(command, tmp_path)) == raised(first)
+
+
+def test_the_printed_command_of_a_program_without_a_file_asks_for_one(tmp_path: Path) -> None:
+    text = write_script(tmp_path).read_text()
+    command, _ = printed(run("-", cwd=tmp_path, text=text))
+    assert "--script FILE (a file that defines Model" in command
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that the command says instead of replaying."""
+    assert main(arguments) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    return said
 
 
 def test_a_script_that_fits_on_import_and_a_class_with_other_arguments_are_named(
@@ -500,21 +594,27 @@ def test_a_script_that_fits_on_import_and_a_class_with_other_arguments_are_named
 ) -> None:
     script = write_script(tmp_path, guard="if True:", more=", depth", given=", 1")
     run(script, cwd=tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     path = str(tmp_path / "runs/Model/version_0/crash/bundle.pt")
-    with pytest.raises(MisconfigurationException, match="starts a fit when it is imported"):
-        main([path])
+    assert "starts a fit when it is imported" in refused([path, "--script", str(script)], capsys)
     script.write_text(script.read_text().replace("if True:", "if __name__ == '__main__':"))
-    with pytest.raises(MisconfigurationException, match=r"Model\(hparams, depth\) can't be built from the hparams"):
-        main([path])
+    said = refused([path, "--script", str(script)], capsys)
+    assert "Model(hparams, depth) can't be built from the hparams" in said
+    with pytest.raises(ValueError, match=r"\[0\."):
+        main([path, "--script", str(script), "--model", "make"])
     monkeypatch.syspath_prepend(script.parent)
     with pytest.raises(ValueError, match=r"\[0\."):
-        main([path, "--model", "train:make"])
-    with pytest.raises(MisconfigurationException, match=r"Nothing of .* can't be imported"):
-        main([path, "--model", "train:Nothing"])
-    script.unlink()
-    with pytest.raises(MisconfigurationException, match=r"train.py can't be imported: .*No such file"):
-        main([path])
+        main([path, "--module", "train", "--model", "make"])
     capsys.readouterr()
+    said = refused([path, "--module", "train", "--model", "Nothing"], capsys)
+    assert f"'Nothing' isn't a LightningModule defined in {script}, which defines Model." in said
+    script.unlink()
+    said = refused([path, "--script", str(script)], capsys)
+    assert f"{script} can't be imported: " in said
+    assert "No such file" in said
+    assert "no.such.module can't be imported: " in refused([path, "--module", "no.such.module"], capsys)
+    assert "notes.txt can't be imported: " in refused([path, "--script", "notes.txt"], capsys)
+    del sys.modules["train"]  # other tests have one of their own
 
 
 def test_a_replay_without_an_exception_and_another_kind_of_file_are_said(
@@ -524,11 +624,156 @@ def test_a_replay_without_an_exception_and_another_kind_of_file_are_said(
     bundle = read_bundle(path)
     bundle["batch"][1].clamp_(max=2)
     torch.save(bundle, path)
-    main([str(path)])
+    assert main([str(path), "--module", __name__]) == 0
     assert capsys.readouterr().out.endswith("no exception was raised\n")
     torch.save({"weights": 1}, path)
-    with pytest.raises(CheckpointError, match=r"isn't a crash bundle of this version; it holds \['weights'\]"):
-        main([str(path)])
+    assert "isn't a crash bundle of this version; it holds ['weights']" in refused([str(path)], capsys)
+
+
+# ------------------------------------------------------------------------------------ which code runs
+TRAP = """
+from pathlib import Path
+from subprocess import Popen
+import pytorch_lightning
+import subprocess
+from pytorch_lightning import LightningModule
+
+
+class Trap:
+    def __new__(cls, *arguments):
+        Path("ran").touch()
+
+
+def function(hparams=None):
+    Path("ran").touch()
+
+
+class Nearly(type):
+    def __getattr__(self, name):
+        Path("ran").touch()
+    def __subclasscheck__(self, other):
+        Path("ran").touch()
+        return True
+    def __instancecheck__(self, other):
+        return True
+
+
+class Odd(metaclass=Nearly):
+    pass
+
+
+instance = LightningModule()
+Base = LightningModule
+
+
+class Model(LightningModule):
+    build = Popen
+    inner = LightningModule
+    class Inner(LightningModule):
+        pass
+"""
+NAMES = [
+    "Trap", "function", "Popen", "subprocess.Popen", "subprocess", "Path", "instance", "instance.forward", "Odd",
+    "Odd.x", "LightningModule", "Base", "Model.build", "Model.inner", "Model.__init__", "Model.__class__",
+    "Model.__init__.__globals__", "pytorch_lightning.LightningModule", "__builtins__.exec", "print", "Nothing",
+    "Model.Inner.nothing", "", ".", "Model.", "\x1b[2Jx", "os\nsystem", "trap.Model", "x" * 100_000,
+]  # fmt: skip
+
+
+def test_only_a_model_that_the_named_code_defines_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bundle names a class; whatever else it names there is refused, and nothing is called to find out."""
+    _, path = failed(Classifier(), tmp_path)
+    (tmp_path / "trap.py").write_text(TRAP)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    bundle = read_bundle(path)
+    capsys.readouterr()
+    for name in NAMES:
+        torch.save({**bundle, "module": name}, "bundle.pt")
+        said = refused(["bundle.pt", "--script", "trap.py"], capsys)
+        assert "isn't a LightningModule defined in " in said, name
+        assert said.rstrip("\n").isprintable()
+        assert len(said) < 700
+        assert not Path("ran").exists(), name
+    for name in ("Model", "Model.Inner"):  # those are; their weights are others
+        torch.save({**bundle, "module": name}, "bundle.pt")
+        assert "the state in the bundle isn't that of " in refused(["bundle.pt", "--script", "trap.py"], capsys)
+
+
+def test_no_code_is_imported_that_only_the_bundle_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither a module of the environment, nor a file that lies beside the bundle."""
+    _, path = failed(Classifier(), tmp_path)
+    monkeypatch.chdir(path.parent)
+    Path("trap.py").write_text("open('ran', 'w')\nclass X: pass\n")
+    bundle = read_bundle(path)
+    file = str(path.parent / "trap.py")
+    before = set(sys.modules)
+    capsys.readouterr()
+    for named in ("trap.X", "trap:X", file, f"{file}:X", {"module": "trap", "name": "X", "file": file}, ("trap", "X")):
+        for version in (1, 2):  # bundles said where the class was defined, once
+            torch.save({**bundle, "module": named, "bundle": version}, path)
+            said = refused([str(path)], capsys)
+            assert "bundle" in said
+    assert not Path("ran").exists()
+    assert not {name for name in set(sys.modules) - before if "trap" in name}
+
+
+def test_a_bundle_holds_no_path_and_says_which_code_is_wanted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, path = failed(Classifier(), tmp_path)
+    assert read_bundle(path)["module"] == "Classifier"
+    content = path.read_bytes()
+    for place in (str(tmp_path), str(Path(__file__).parent), "test_replay", str(Path.home())):
+        assert place.encode() not in content
+    capsys.readouterr()
+    assert "Pass --script FILE or --module package.module" in refused([str(path)], capsys)
+
+
+def test_what_a_bundle_says_cannot_command_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, path = failed(Classifier(), tmp_path)
+    bundle = read_bundle(path)
+    bundle["error"] = {"type": "\x1b]0;title\x07", "message": "a\x1b[2Jb\r\n" + "c" * 10_000}
+    torch.save(bundle, path)
+    capsys.readouterr()
+    with pytest.raises(IndexError):
+        main([str(path), "--module", __name__])
+    said = capsys.readouterr()
+    assert all(character.isprintable() for character in (said.out + said.err).replace("\n", ""))
+    assert len(said.out) < 1_000 + len(str(bundle["loader"]["indices"]))
+
+
+def test_a_bundle_is_private_and_other_files_obey_the_umask(tmp_path: Path) -> None:
+    for mask in (0o000, 0o022, 0o077):
+        before = os.umask(mask)
+        try:
+            _, path = failed(Classifier(), tmp_path / f"{mask:o}", save_every_nb_batches=5)
+        finally:
+            os.umask(before)
+        modes = {p.name: p.stat().st_mode & 0o777 for p in path.parents[1].rglob("*")}
+        assert modes.pop("bundle.pt") == 0o600
+        folders = {p.name for p in path.parents[1].rglob("*") if p.is_dir()}
+        assert {"meta_tags.csv", "metrics.csv", ".lock", "crash"} <= set(modes)
+        assert any(name.startswith("step-") for name in modes)
+        assert {modes[name] for name in folders} == {0o777 & ~mask}
+        assert {mode for name, mode in modes.items() if name not in folders} == {0o666 & ~mask}
+
+
+def test_a_bundle_is_private_also_where_a_dead_process_left_another_file(tmp_path: Path) -> None:
+    from pytorch_lightning.checkpoints.store import write_checkpoint
+
+    (tmp_path / f".bundle.pt.{os.getpid()}.tmp").touch(0o666)
+    (tmp_path / f".bundle.pt.{os.getpid()}.tmp").chmod(0o666)
+    assert write_checkpoint({}, tmp_path / "bundle.pt", private=True).stat().st_mode & 0o777 == 0o600
+    (tmp_path / "aim").write_text("of somebody else")
+    (tmp_path / f".other.pt.{os.getpid()}.tmp").symlink_to(tmp_path / "aim")
+    with pytest.raises(CheckpointError, match="can't be written"):
+        write_checkpoint({}, tmp_path / "other.pt")
+    assert (tmp_path / "aim").read_text() == "of somebody else"
 
 
 # ------------------------------------------------------------------------------------------ several processes
@@ -552,7 +797,7 @@ def test_the_rank_that_fails_writes_its_own_bundle(tmp_path: Path) -> None:
     bundle = read_bundle(folder / "bundle.rank1.pt")
     assert (bundle["batch_nb"], bundle["virtual_rank"], bundle["loader"]["indices"]) == (2, 1, [5])
     with pytest.raises(ValueError, match="sample 5") as again:
-        replay(bundle, build_module(bundle))
+        replay(bundle, built(bundle))
     assert str(again.value) in str(caught.value)
 
 

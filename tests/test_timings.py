@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from pytorch_lightning import LightningModule
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.timings import FIRST_SAMPLE, PHASES, SAMPLE_EVERY, Timings, hint
-from tests.trainer.recorder import quiet_trainer
+from tests.recorder import quiet_trainer
 
 NB = 60
 

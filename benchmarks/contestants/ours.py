@@ -15,7 +15,6 @@ from benchmarks import workloads as w
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-
 PLACE = {} if w.DEVICE.type == "cpu" else {"gpus": [0]}
 
 

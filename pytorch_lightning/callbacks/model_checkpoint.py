@@ -159,6 +159,6 @@ class ModelCheckpoint(Callback):
         self._before = state.get("filepath", self.filepath)
 
     def go_on(self) -> None:
-        """Write on where the run that is continued wrote: a folder named after its version is the same one."""
+        """Write where the resumed run wrote: a folder named after its version is the same one."""
         if VERSION.sub("", self._before) == VERSION.sub("", self.filepath):
             self.filepath = self._before

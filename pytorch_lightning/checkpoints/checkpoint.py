@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 import torch
 
-from pytorch_lightning import __version__
 from pytorch_lightning.errors import CheckpointError, Notices, describe
+from pytorch_lightning.version import __version__
 
 FORMAT = 1
 """The number of this layout. A change of layout raises it and adds a function that upgrades the one before."""

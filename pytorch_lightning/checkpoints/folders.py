@@ -81,10 +81,13 @@ class LocalFolder:
         """Whether a save is a folder, in which several processes wrote."""
         return (self._path / name).is_dir()
 
-    def write(self, checkpoint: dict[str, Any] | Cut, name: str, processes: Processes = ALONE) -> int:
+    def write(
+        self, checkpoint: dict[str, Any] | Cut, name: str, processes: Processes = ALONE, private: bool = False
+    ) -> int:
         """Write a save; returns its size in bytes. Raises ``CheckpointError`` where it can't be.
 
-        Every process calls it where each has a part of the ``checkpoint``; ``name`` is then a new one.
+        Every process calls it where each has a part of the ``checkpoint``; ``name`` is then a new one. ``private``: a
+        file that only the user may read.
         """
         needed = sum(processes.gather(nb_bytes(own_part(checkpoint, processes))))
         free = processes.from_first(shutil.disk_usage(self._path).free if processes.is_first else 0)
@@ -93,7 +96,7 @@ class LocalFolder:
                 f"{self._path / name} can't be written: it needs {megabytes(needed)} and {megabytes(free)} are free."
                 " The disk is full. Older saves are untouched. Free some space."
             )
-        return write_any(checkpoint, self._path / name, processes)
+        return write_any(checkpoint, self._path / name, processes, private)
 
     def read(self, name: str) -> dict[str, Any]:
         """A save, verified. Raises ``DamagedCheckpoint`` where its bytes changed."""
@@ -228,8 +231,10 @@ class RemoteFolder:
     def is_folder(self, name: str) -> bool:
         return False
 
-    def write(self, checkpoint: dict[str, Any] | Cut, name: str, processes: Processes = ALONE) -> int:
-        assert isinstance(checkpoint, dict)
+    def write(
+        self, checkpoint: dict[str, Any] | Cut, name: str, processes: Processes = ALONE, private: bool = False
+    ) -> int:
+        assert isinstance(checkpoint, dict)  # who may read it is that service's to say
         data = f"{name}.{uuid.uuid4().hex[:8]}.data"  # another than that of a save of this name that is there
         small = {key: checkpoint[key] for key in ("epoch", "global_step", "format")}
         small["parts"] = {key: checkpoint["parts"][key] for key in ("run", "progress") if key in checkpoint["parts"]}

@@ -23,7 +23,7 @@ from pytorch_lightning.faults import fault
 from pytorch_lightning.processes import Processes, own_piece
 
 if TYPE_CHECKING:
-    from pytorch_lightning.checkpoints.piece_files import Piece
+    from pytorch_lightning.checkpoints.shard_files import Piece
 
 MANIFEST = "manifest.ckpt"
 KEY = "sharded"
@@ -40,7 +40,7 @@ class Cut(NamedTuple):
 
 def cut(data: dict[str, Any], processes: Processes) -> Cut:
     """``data``, nested plain data, without the tensors that are cut up (``DTensor``s), and the pieces of those."""
-    from pytorch_lightning.checkpoints.piece_files import Piece
+    from pytorch_lightning.checkpoints.shard_files import Piece
 
     pieces: dict[str, Piece] = {}
 
@@ -80,11 +80,11 @@ def _with_part(checkpoint: dict[str, Any], name: str, part: Any) -> dict[str, An
     return {**checkpoint, "parts": {**checkpoint["parts"], name: part}}
 
 
-def write_any(checkpoint: dict[str, Any] | Cut, path: Path, processes: Processes) -> int:
+def write_any(checkpoint: dict[str, Any] | Cut, path: Path, processes: Processes, private: bool = False) -> int:
     """Write ``checkpoint`` to ``path``, as one file or as a folder of pieces; returns its size in bytes."""
     if isinstance(checkpoint, Cut):
         return write_sharded(checkpoint, path, processes)
-    return write_checkpoint(checkpoint, path).stat().st_size
+    return write_checkpoint(checkpoint, path, private).stat().st_size
 
 
 def checksums_of(state: Mapping[str, Any] | Cut, processes: Processes) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def write_sharded(checkpoint: Cut, path: str | Path, processes: Processes) -> in
     Every process calls it with its own pieces; all see the same file system. Raises ``CheckpointError``, in all of
     them, where one can't write; what was saved before is untouched.
     """
-    from pytorch_lightning.checkpoints.piece_files import METADATA, PieceFiles
+    from pytorch_lightning.checkpoints.shard_files import METADATA, PieceFiles
 
     target = Path(path)
     temporary = target.with_name(f".{target.name}.tmp")
@@ -178,7 +178,7 @@ def read_sharded(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
 
     Raises ``DamagedCheckpoint`` where a file is missing, damaged, or of another save.
     """
-    from pytorch_lightning.checkpoints.piece_files import read_pieces
+    from pytorch_lightning.checkpoints.shard_files import read_pieces
 
     manifest = verify_sharded(path)
     cut_up, tensors = set(manifest.pop(KEY)["tensors"]), {}

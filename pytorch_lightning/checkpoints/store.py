@@ -20,18 +20,19 @@ class DamagedCheckpoint(CheckpointError):
     """A file whose bytes aren't those that were written."""
 
 
-def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> Path:
+def write_checkpoint(checkpoint: dict[str, Any], path: str | Path, private: bool = False) -> Path:
     """Write ``checkpoint`` to ``path``: to a temporary file beside it, flushed to the disk, then renamed.
 
-    A kill at any moment leaves the old file or the new one. Raises ``CheckpointError`` where it can't be written;
-    the old file is then untouched.
+    A kill at any moment leaves the old file or the new one. The umask decides who may read it; ``private``: nobody
+    but the user, whatever the umask. Raises ``CheckpointError`` where it can't be written; the old file is then
+    untouched.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         fault("write.begin")
-        with _held(temporary):
+        with _held(temporary, 0o600 if private else 0o666):
             _save(checkpoint, temporary)
             fault("write.written")
             sync(temporary)
@@ -55,12 +56,14 @@ def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> Path:
 
 
 @contextlib.contextmanager
-def _held(path: Path) -> Iterator[None]:
-    """A scope in which others see that the writer of the file at ``path`` lives."""
+def _held(path: Path, mode: int) -> Iterator[None]:
+    """A scope in which others see that the writer of the file at ``path`` lives. It has ``mode`` at most."""
     import fcntl
 
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:
+        if os.fstat(handle).st_mode & 0o777 & ~mode:  # left over by a dead process of the same number
+            os.fchmod(handle, os.fstat(handle).st_mode & mode)
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not lockf: that ends when torch closes the file
         yield

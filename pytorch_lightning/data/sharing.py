@@ -91,7 +91,7 @@ def numbered(loader: ReplayableLoader, share: Share, epoch: int, limit: int | No
     return enumerate(batches) if share.nb == 1 else zip(_numbers_of(share), batches, strict=False)
 
 
-class Along:
+class Filler:
     """A batch that a process runs only since the others run one: what comes of it is dropped."""
 
     def __init__(self, batch: Any) -> None:
@@ -106,10 +106,10 @@ def in_step(
     for number, batch in batches:
         nb += 1
         spare.take([batch])
-        yield number, batch if batch is not None or spare.batch is None else Along(spare.batch)
+        yield number, batch if batch is not None or spare.batch is None else Filler(spare.batch)
     for _ in range(-(-loader.nb_drawn // processes.nb) - nb):
         spare.take([])
-        yield 0, None if spare.batch is None else Along(spare.batch)
+        yield 0, None if spare.batch is None else Filler(spare.batch)
 
 
 def _numbers_of(share: Share) -> Iterator[int]:

@@ -47,7 +47,7 @@ def unpacked(sent: Any, *, is_first: bool) -> Any:
 def refresh(experiment: Any, version: Any = None, step: int = 0) -> None:
     """Bring an Experiment that another process has logged to up to date: its next save writes all that it holds.
 
-    ``version`` is that of the run that was continued after ``step`` batches, if one was.
+    ``version`` is that of the run that was resumed after ``step`` batches, if one was.
     """
     for each in experiment if isinstance(experiment, (list, tuple)) else [experiment]:
         folder = mend(each, Notices()) if is_experiment(each) else None

@@ -10,16 +10,17 @@ from torch.optim import Optimizer
 from pytorch_lightning.checkpoints.checkpoint import Part
 from pytorch_lightning.errors import Notices
 from pytorch_lightning.loggers.logger import LoggerGroup
+from pytorch_lightning.options.config import Config
 from pytorch_lightning.processes import ALONE
+from pytorch_lightning.resume.parts import load_part
+from pytorch_lightning.resume.saver import Saver
 from pytorch_lightning.root_module.root_module import LightningModule
+from pytorch_lightning.run import files
+from pytorch_lightning.run.hooks import hook_table
+from pytorch_lightning.run.rows import Rows
+from pytorch_lightning.run.run import FitRun
+from pytorch_lightning.steps.optimizers import Schedule, read_optimizers
 from pytorch_lightning.strategies import SingleDevice
-from pytorch_lightning.trainer import files
-from pytorch_lightning.trainer.config import Config
-from pytorch_lightning.trainer.hooks import hook_table
-from pytorch_lightning.trainer.optimizers import Schedule, read_optimizers
-from pytorch_lightning.trainer.rows import Rows
-from pytorch_lightning.trainer.run import FitRun
-from pytorch_lightning.trainer.saving import Saver, load_part
 
 
 class Kept:

@@ -6,13 +6,13 @@ from pytorch_lightning.processes import ALONE
 from pytorch_lightning.strategies.devices import choose_devices
 
 if TYPE_CHECKING:
+    from pytorch_lightning.options.config import Config
     from pytorch_lightning.processes import Processes
     from pytorch_lightning.root_module.root_module import LightningModule
+    from pytorch_lightning.run.run import FitRun
     from pytorch_lightning.strategies import Strategy
     from pytorch_lightning.trainer.afterwards import Afterwards
-    from pytorch_lightning.trainer.config import Config
     from pytorch_lightning.trainer.fit_plan import FitPlan
-    from pytorch_lightning.trainer.run import FitRun
 
 
 class ReadAttributes:

@@ -1,30 +1,25 @@
 """What can be seen before the first batch."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.checkpoints.checkpoint import module_part
-from pytorch_lightning.checkpoints.folders import is_remote
-from pytorch_lightning.checkpoints.run_store import folder_problem
-from pytorch_lightning.checkpoints.store import remove_leftovers
 from pytorch_lightning.data.loader import length_of
-from pytorch_lightning.data.replay import shuffles
-from pytorch_lightning.errors import Notices, Problem, attempt, describe, noting, raise_together
+from pytorch_lightning.data.replayable import shuffles
+from pytorch_lightning.errors import Notices, Problem, attempt, describe, noting
+from pytorch_lightning.options.config import Config
 from pytorch_lightning.precision.precision import Precision
-from pytorch_lightning.processes import Processes, Share
+from pytorch_lightning.processes import Share
 from pytorch_lightning.root_module.root_module import LightningModule
+from pytorch_lightning.run.hooks import is_overridden, missing, wrongly_signed, wrongly_signed_callbacks
+from pytorch_lightning.steps.optimizers import needs_closure
 from pytorch_lightning.strategies import Strategy
-from pytorch_lightning.trainer.config import Config
-from pytorch_lightning.trainer.hooks import is_overridden, missing, wrongly_signed, wrongly_signed_callbacks
-from pytorch_lightning.trainer.optimizers import needs_closure
 
 T = TypeVar("T")
 
@@ -145,64 +140,6 @@ def training_loader_problems(loader: Any, config: Config, validates: bool, share
             )
         ]
     return []
-
-
-def keepers_of(config: Config) -> list[ModelCheckpoint]:
-    """The callbacks that write checkpoints."""
-    return [c for c in (config.checkpoint_callback, *config.callbacks) if isinstance(c, ModelCheckpoint)]
-
-
-def agree_on_folders(config: Config, processes: Processes) -> None:
-    """A script may name a folder after the version of its Experiment, which is another one in each process."""
-    keepers = keepers_of(config)
-    for keeper, path in zip(keepers, processes.from_first([k.filepath for k in keepers]), strict=False):
-        keeper.filepath = path
-
-
-def folder_problems(config: Config) -> list[Problem]:
-    """Folders that the user named and that can't be written, and files that two callbacks would write."""
-    if config.fast_dev_run:
-        return []
-    keepers = keepers_of(config)
-    named = [(f"filepath of {type(keeper).__name__}", keeper.filepath) for keeper in keepers]
-    if config.default_save_path_given and config.experiment is None:
-        named.append(("default_save_path", config.default_save_path))
-    problems = [
-        Problem(f"{name} can't be written", f"{path!r}: {reason}", "Choose another folder")
-        for name, path in named
-        if not is_remote(path) and (reason := why_not_writable(Path(path))) is not None
-    ]
-    if is_remote(config.default_save_path) and (remote := folder_problem(config.default_save_path)) is not None:
-        problems.append(remote)
-    files = [(os.path.abspath(keeper.filepath), keeper.prefix) for keeper in keepers]
-    problems += [
-        Problem("two ModelCheckpoints write the same files", f"the folder {folder!r} twice", "Give each a prefix")
-        for folder, prefix in dict.fromkeys(files)
-        if files.count((folder, prefix)) > 1
-    ]
-    return problems
-
-
-def make_folders(config: Config) -> None:
-    """Make the folders of checkpoints, and remove what runs that were killed left in them half written;
-    ``MisconfigurationException`` where a folder can't be made after all."""
-    for keeper in () if config.fast_dev_run else keepers_of(config):
-        try:
-            Path(keeper.filepath).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise_together(
-                [Problem(f"{keeper.filepath!r} can't be made", f"{error.strerror}", "Choose another folder")]
-            )
-        remove_leftovers(keeper.filepath, keeper.names)
-
-
-def why_not_writable(folder: Path) -> str | None:
-    """Why ``folder`` couldn't be made or written into; None where it could. Makes nothing."""
-    folder = folder.absolute()
-    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-    if not there.is_dir():
-        return f"{there} isn't a folder"
-    return None if os.access(there, os.W_OK | os.X_OK) else f"no permission to write in {there}"
 
 
 def saving_problems(module: LightningModule) -> list[Problem]:

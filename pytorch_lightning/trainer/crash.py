@@ -1,40 +1,39 @@
 """The failing batch, kept: what ``python -m pytorch_lightning.replay`` needs to raise the same exception again.
 
-Nothing is done for it while training goes well. The batch is taken from the frames of the traceback, where it still
-is; the weights in memory are those that the step saw, as long as no optimizer has stepped since.
+Nothing is done for it while training goes well, apart from a note of what is being done (``steps.current_step``). The
+weights in memory are those that the step saw, as long as no optimizer has stepped since.
 """
 
 import contextlib
-import inspect
-import math
 import os
 import platform
 import re
 import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import NoneType
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pytorch_lightning import __version__
+from pytorch_lightning.checkpoints.bundle import FORMAT, OPTIONS
 from pytorch_lightning.checkpoints.checkpoint import LEAVES, plain_hparams, to_plain
 from pytorch_lightning.checkpoints.folders import megabytes, open_folder
 from pytorch_lightning.checkpoints.snapshot import nb_bytes
 from pytorch_lightning.data.sharing import IDLE
 from pytorch_lightning.data.transfer import build_transfer
 from pytorch_lightning.errors import CheckpointError
+from pytorch_lightning.steps.current_step import FETCHING_NEXT, OUTSIDE, READYING, RUNNING, STEPPED
 from pytorch_lightning.trainer.fit_plan import FitPlan
-from pytorch_lightning.trainer.progress import Progress
-from pytorch_lightning.trainer.round_table import LOSS, PRESENT
-from pytorch_lightning.trainer.rounds import Rounds
+from pytorch_lightning.version import __version__
 
-FORMAT = 1
 MOST_BYTES = 2 * 10**9
 
-LOADER_FILES = re.compile(r"torch/utils/data/|pytorch_lightning/(timings|data/(?!transfer)\w+)\.py$")
+MAIN = ("__main__", "__mp_main__")
+"""What the program's own module is called, in the process that was started and in those that it starts."""
+
 PLACE = re.compile(r"raised by (?:the dataset of )?the training loader \(epoch \d+, batch_nb (\d+)")
 
 
@@ -51,7 +50,7 @@ class Failure:
     virtual_rank: int = 0
     optimizer_i: int | None = None
     window: tuple[Any, ...] = (1, None, 1.0)
-    """What the loss is weighed by; see ``step.Window``."""
+    """What the loss is weighed by; see ``step_inputs.WindowWeights``."""
     buffers: Mapping[str, Tensor] | None = None
     """As they were before the step; None where they weren't kept."""
 
@@ -76,13 +75,13 @@ def keep_failing_batch(plan: FitPlan, error: Exception, options: Mapping[str, An
             return
         if "://" not in str(folder):
             os.makedirs(f"{folder}/crash", exist_ok=True)
-        open_folder(f"{folder}/crash").write(bundle, name)
+        open_folder(f"{folder}/crash").write(bundle, name, private=True)
     except Exception as problem:  # the error that led here is the one to be heard
         why = " ".join(str(problem).split())
         plan.run.notices.say("crash-bundle", f"the failing batch can't be kept: {type(problem).__name__}: {why}")
         return
-    path = f"{folder}/crash/{name}"
-    plan.run.notices.report(f"the failing batch is kept: python -m pytorch_lightning.replay {shlex.quote(path)}")
+    command = replay_command(f"{folder}/crash/{name}", type(plan.module))
+    plan.run.notices.report(f"the failing batch is kept: {command}")
 
 
 def _is_about_others(error: Exception) -> bool:
@@ -91,95 +90,41 @@ def _is_about_others(error: Exception) -> bool:
 
 
 def find_failure(plan: FitPlan, error: BaseException) -> Failure | None:
-    """The batch that ``error`` was raised for, from the frames of its traceback; None where an optimizer has stepped
-    since, and where the error isn't a batch's."""
-    found, window, from_loader = _frames(error, plan.progress)
-    if window is None:
+    """The batch that ``error`` was raised for; None where an optimizer has stepped since, and where the error isn't a
+    batch's."""
+    current, progress = plan.current, plan.progress
+    if current.is_fetching:
+        return _of_loader(plan, error)
+    if current.phase in (OUTSIDE, STEPPED) or current.arguments[0] is IDLE:
         return None
-    if from_loader:
-        return _of_loader(plan, error, found, window)
-    return _of_round(plan, found, window["rounds"]) if "rounds" in window else _of_batch(plan, found, window)
-
-
-def _frames(error: BaseException, progress: Progress) -> tuple[dict[str, Any], dict[str, Any] | None, bool]:
-    """The variables of the trainer's functions on the traceback, by name, those of the window, and whether the error
-    comes from what the window iterates over. The outermost count: a step may run a fit of its own."""
-    found: dict[str, dict[str, Any]] = {}
-    window: dict[str, Any] | None = None
-    trace, from_loader = error.__traceback__, False
-    while trace is not None:
-        code, values = trace.tb_frame.f_code, trace.tb_frame.f_locals
-        if window is not None and not set(found) - {"Rounds.next_round"}:
-            from_loader = from_loader or LOADER_FILES.search(code.co_filename) is not None
-        if os.path.dirname(code.co_filename) == os.path.dirname(__file__):
-            if window is not None:
-                found.setdefault(code.co_qualname.rsplit("<locals>.")[-1], values)
-            elif code.co_name == "train_window" and values.get("progress") is progress:
-                window = values
-        trace = trace.tb_next
-    return found, window, from_loader
-
-
-def _of_batch(plan: FitPlan, found: dict[str, Any], window: dict[str, Any]) -> Failure | None:
-    kept = plan.window_start.buffers
+    batch, *rest = current.arguments
     made = Failure(
-        batch_nb=plan.progress.batch_nb,
-        global_step=plan.progress.global_step,
-        batch=window["batch"],
-        buffers=None if kept is None else kept.by_name(),
+        batch_nb=progress.batch_nb,
+        global_step=progress.global_step,
+        batch=batch,
+        virtual_rank=current.virtual_rank,
+        optimizer_i=rest[1] if len(rest) > 1 else None,
+        buffers=current.buffers_before(),
     )
-    closure, forward, update = found.get("evaluate"), found.get("forward_backward"), found.get("update")
-    if closure is not None:
-        made.batch, made.batch_nb, made.global_step = (closure[n] for n in ("batch", "batch_nb", "global_step"))
-    if forward is not None:
-        made.batch, _, *optimizer_i = forward["arguments"]
-        made.optimizer_i = optimizer_i[0] if optimizer_i else None
-        made.window = tuple(getattr(forward["window"], name) for name in ("size", "counted", "reference"))
-    elif closure is not None:
+    weights = current.weights
+    if current.phase == READYING:
         made.kind = "hook"
-    elif update is not None:
-        # once one of several has stepped, at the end of a window, the weights aren't the step's any more
-        if "i" in update or (update["which"][0] and "run_batch" not in found):
-            return None
-        made.kind, made.optimizer_i = "hook", update["which"][0] if window["takes_optimizer"] else None
-    elif set(found) - {"<listcomp>"}:  # after the step
-        return None
+        if made.optimizer_i is not None and weights.accumulate > 1:  # they step at the window's end, one by one
+            made.optimizer_i = 0
+    elif current.phase == RUNNING and weights is not None:
+        made.window = weights.size, weights.counted, weights.reference
     return made
 
 
-def _of_round(plan: FitPlan, found: dict[str, Any], rounds: Rounds) -> Failure | None:
-    run = found.get("Rounds.run")
-    here = found.get("Rounds._run_batch") or run or found.get("Rounds.next_round")
-    if here is None:
-        return None
-    virtual_rank, batch, table = here["virtual_rank"], here["batch"], found.get("RoundTable.close", {}).get("table")
-    if table is not None and run is not None:  # everybody sees every loss; whose loss it is keeps its batch
-        bad = [v for v, row in enumerate(table) if row[PRESENT] and not math.isfinite(row[LOSS])]
-        virtual_rank = bad[0] if bad else virtual_rank
-        batch = dict(run["taken"].slots).get(virtual_rank, IDLE)
-    return (
-        None
-        if batch is IDLE
-        else Failure(
-            batch_nb=plan.progress.batch_nb,
-            global_step=plan.progress.global_step,
-            batch=batch,
-            virtual_rank=virtual_rank,
-            optimizer_i=run["group"] if run is not None and rounds.parts.takes_optimizer else None,
-            buffers=rounds.buffers.at_start(),
-        )
-    )
-
-
-def _of_loader(plan: FitPlan, error: BaseException, found: dict[str, Any], window: dict[str, Any]) -> Failure:
-    progress, nb = plan.progress, plan.loader.share.nb
-    number = (progress.batch_nb + int(window.get("unfinished", 0))) * nb
-    if "Rounds.next_round" in found:
-        number += plan.loader.share.mine[0] + len(found["Rounds.next_round"]["taken"].slots)
+def _of_loader(plan: FitPlan, error: BaseException) -> Failure:
+    current, progress, share = plan.current, plan.progress, plan.loader.share
+    number = (progress.batch_nb + (current.phase == FETCHING_NEXT)) * share.nb
+    if share.nb > 1:
+        number += share.mine[0] + len(current.slots)
     said = PLACE.search("\n".join([str(error), *getattr(error, "__notes__", ())]))
     number = number if said is None else int(said[1])
-    step = progress.global_step + number // nb - progress.batch_nb
-    return Failure(kind="loader", batch_nb=number // nb, virtual_rank=number % nb, global_step=step)
+    step = progress.global_step + number // share.nb - progress.batch_nb
+    return Failure(kind="loader", batch_nb=number // share.nb, virtual_rank=number % share.nb, global_step=step)
 
 
 def build_bundle(plan: FitPlan, failure: Failure, error: BaseException, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,10 +150,10 @@ def build_bundle(plan: FitPlan, failure: Failure, error: BaseException, options:
         "optimizer_i": failure.optimizer_i,
         "window": failure.window,
         "loader": {"batch_nb": number, "indices": indices, "in_order": bool(plan.config.overfit_pct)},
-        "module": class_place(type(module)),
+        "module": type(module).__qualname__,
         "hparams": None if module.hparams is None else plain_hparams(module.hparams),
         "hparams_is_dict": isinstance(module.hparams, Mapping),
-        "options": {n: v for n, v in options.items() if isinstance(v, (str, int, float, NoneType))},
+        "options": {name: options[name] for name in OPTIONS},
         "precision": plan.config.precision,
         "scaler": plan.saver.parts["precision"].state_dict(),
     }
@@ -241,13 +186,35 @@ def _state(plan: FitPlan, failure: Failure) -> dict[str, Any]:
     }
 
 
-def class_place(cls: type) -> dict[str, Any]:
-    """Where ``cls`` can be imported from."""
-    try:
-        file = os.path.abspath(inspect.getfile(cls))
-    except (TypeError, OSError):  # of a notebook
-        file = None
-    return {"module": cls.__module__, "name": cls.__qualname__, "file": file}
+def replay_command(path: str, cls: type) -> str:
+    """The command that replays the bundle at ``path``, which itself says nothing of where ``cls`` is defined."""
+    bundle, name = shlex.quote(path), cls.__module__
+    module = sys.modules.get(name)
+    file, program = getattr(module, "__file__", None), "python -m pytorch_lightning.replay"
+    if name in MAIN:  # of `python -m package.module` it is known which
+        name = getattr(getattr(module, "__spec__", None), "name", name)
+    if name not in MAIN:
+        return f"{_search_path(name, file)}{program} {bundle} --module {name}"
+    if file is None or not os.path.isfile(file):  # a notebook
+        return f"{program} {bundle} --script FILE (a file that defines {cls.__qualname__})"
+    return f"{program} {bundle} --script {shlex.quote(_from_here(Path(file)))}"
+
+
+def _from_here(path: Path) -> str:
+    """``path``, relative to this folder where it is in it."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _search_path(name: str, file: str | None) -> str:
+    """What a shell needs before a command that imports the module ``name`` from ``file``: nothing where python finds it
+    from this folder."""
+    if file is None:
+        return ""
+    top = Path(file).absolute().parents[name.count(".") + (Path(file).name == "__init__.py")]
+    found = [Path(folder).absolute() for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    if top in (Path.cwd(), *found) or top.name == "site-packages":
+        return ""
+    return f"PYTHONPATH={shlex.quote(str(top))}${{PYTHONPATH:+:$PYTHONPATH}} "
 
 
 def plain_copy(value: Any) -> Any:

@@ -42,7 +42,7 @@ def _try(device: torch.device) -> None:
         if "CUBLAS_WORKSPACE_CONFIG" not in str(error):
             raise
         raise MisconfigurationException(
-            "deterministic=True can't work in this process: when it multiplied matrices on a GPU for the first time, the"
-            " environment variable CUBLAS_WORKSPACE_CONFIG was unset, or neither ':4096:8' nor ':16:8'. Start it with"
-            " that: CUBLAS_WORKSPACE_CONFIG=:4096:8 python train.py."
+            "deterministic=True can't work in this process: when it multiplied matrices on a GPU for the first time,"
+            " the environment variable CUBLAS_WORKSPACE_CONFIG was unset, or neither ':4096:8' nor ':16:8'. Start it"
+            " with that: CUBLAS_WORKSPACE_CONFIG=:4096:8 python train.py."
         ) from error

@@ -10,20 +10,20 @@ import torch
 from torch import Tensor
 
 from pytorch_lightning.data.loader import ReplayableLoader, length_of
-from pytorch_lightning.data.replay import replayable
+from pytorch_lightning.data.replayable import replayable
 from pytorch_lightning.data.seeded_view import LOADER_IDS
 from pytorch_lightning.data.transfer import build_transfer
 from pytorch_lightning.errors import FitError, MisconfigurationException, describe, raise_together
 from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.processes import Processes, Share
 from pytorch_lightning.root_module.root_module import LightningModule
+from pytorch_lightning.run.hooks import Hooks, is_overridden, nb_arguments
+from pytorch_lightning.run.metrics import numbers_of
+from pytorch_lightning.run.progress import nb_checked
 from pytorch_lightning.strategies.compiled import Compile, as_it_is
 from pytorch_lightning.strategies.devices import note_full_memory
 from pytorch_lightning.strategies.strategy import Strategy
 from pytorch_lightning.trainer.checks import loader_problems
-from pytorch_lightning.trainer.hooks import Hooks, is_overridden, nb_arguments
-from pytorch_lightning.trainer.metrics import numbers_of
-from pytorch_lightning.trainer.progress import nb_checked
 
 LOADERS = {"sanity": "validation loader", "predict": "predict loader", "test": "test loader"}
 """What a stage's loaders are called; validation's where nothing else is said."""

@@ -6,14 +6,14 @@ from typing import Any, cast
 
 import torch
 
-from pytorch_lightning.data.sharing import Along, in_step, numbered
+from pytorch_lightning.data.sharing import Filler, in_step, numbered
 from pytorch_lightning.faults import fault
+from pytorch_lightning.run.progress import NEVER, accumulation_at, next_due
 from pytorch_lightning.seeding import EVALUATION, build_seeder, seed_device
+from pytorch_lightning.steps.buffers import kept_buffers
 from pytorch_lightning.timings import FIRST_SAMPLE, SAMPLE_EVERY
-from pytorch_lightning.trainer.buffers import kept_buffers
 from pytorch_lightning.trainer.evaluation import EvaluationPlan
 from pytorch_lightning.trainer.fit_plan import FitPlan
-from pytorch_lightning.trainer.progress import NEVER, accumulation_at, next_due
 
 
 def run_fit(plan: FitPlan) -> None:
@@ -23,10 +23,9 @@ def run_fit(plan: FitPlan) -> None:
     if plan.sanity is not None:
         plan.call("on_sanity_check_start")
         with plan.run.timings.measuring("validation"):
-            plan.learn_names(run_evaluation(plan.sanity, NEVER))
+            plan.rows.learn_names(run_evaluation(plan.sanity, NEVER))
     fault("fit.begin")
-    plan.begin_saving()
-    plan.at_save_point()
+    plan.save_points.begin()
 
     if plan.progress.epoch_started:  # before the checkpoint: what its end still owes, though nothing more be trained
         run_epoch(plan)
@@ -36,7 +35,8 @@ def run_fit(plan: FitPlan) -> None:
 
 def run_epoch(plan: FitPlan) -> None:
     """Train on the rest of an epoch, window by window, validating where that is due."""
-    progress, run, train_window, sampled_window = plan.progress, plan.run, plan.train_window, plan.sampled_window
+    progress, wishes, save_points, timings = plan.progress, plan.run.wishes, plan.save_points, plan.run.timings
+    train_window, sampled_window = plan.train_window, plan.sampled_window
     last = NEVER if plan.nb_batches is None else plan.nb_batches
     accumulate = accumulation_at(progress.epoch, plan.config.accumulate_grad_batches)
     checks = plan.validation_batches(progress.epoch)
@@ -46,12 +46,12 @@ def run_epoch(plan: FitPlan) -> None:
     if not progress.epoch_started:
         progress.epoch_started = True
         plan.call("on_epoch_start")
-    batches = run.timings.waiting(plan.loader.batches, progress.epoch, progress.batch_nb, plan.nb_batches)
+    batches = timings.waiting(plan.loader.batches, progress.epoch, progress.batch_nb, plan.nb_batches)
 
     while True:
         if progress.stop_reason and progress.interrupted:
-            return  # what is due now is done by the fit that goes on
-        # also where a validation fell due before the checkpoint that this fit continues
+            return  # what is due now is done by the fit that resumes
+        # also where a validation fell due before the checkpoint that this fit resumes
         if progress.batch_nb >= next_check or (progress.epoch_over and plan.ended_unchecked()):
             run_validation(plan)
             next_check = next_due(checks, progress.validated_batch)
@@ -66,41 +66,47 @@ def run_epoch(plan: FitPlan) -> None:
         try:
             run_window(batches, min(accumulate, last - progress.batch_nb), accumulate)
         except Exception as error:
-            plan.save_before(error)
+            save_points.save_before(error)
             raise
         progress.steps_begun = False
-        if run.asked or progress.global_step >= run.look_at or progress.nb_optimizer_steps >= plan.most_steps:
-            plan.at_save_point()
+        if (
+            wishes.pending
+            or progress.global_step >= wishes.next_save_point
+            or progress.nb_optimizer_steps >= save_points.most_steps
+        ):
+            save_points.reach()
 
     fault("epoch.trained")
-    plan.step_epoch_schedules()
+    plan.epoch_schedules.step(plan.run.metrics)
     plan.call("on_epoch_end")
     fault("epoch.end")
     progress.next_epoch()
-    plan.at_save_point()
+    save_points.reach()
 
 
 def run_validation(plan: FitPlan) -> None:
     """Validate, and tell everybody."""
     assert plan.validation is not None
-    progress = plan.progress
+    progress, run = plan.progress, plan.run
     fault("validation.begin")
-    plan.before_validation()
+    plan.save_points.before_validation()
     plan.call("on_pre_performance_check")
     try:
-        with plan.run.timings.measuring("validation"):
+        with run.timings.measuring("validation"):
             metrics = run_evaluation(plan.validation, progress.nb_validations)
     except Exception as error:
-        plan.save_for(error)
+        plan.save_points.save_for(error)
         raise
     plan.call("on_post_performance_check")
     fault("validation.run")
 
     progress.validated_batch, progress.nb_validations = progress.batch_nb, progress.nb_validations + 1
-    plan.take_validation(metrics)
+    run.metrics.validation = metrics
+    plan.rows.write_validation(metrics)
+    plan.epoch_schedules.note_validation()
     plan.call("on_validation_end", metrics)
     fault("validation.end")
-    plan.at_save_point()
+    plan.save_points.reach()
 
 
 def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
@@ -122,8 +128,8 @@ def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
                 for batch_nb, batch in batches if plan.together is None else in_step(batches, loader, plan.together):
                     if batch is None:
                         continue
-                    if type(batch) is Along:
-                        run_along(plan, batch.batch, extra)
+                    if type(batch) is Filler:
+                        run_filler(plan, batch.batch, extra)
                         continue
                     fault("validation.batch")
                     word = seed_at(batch_nb)
@@ -144,7 +150,7 @@ def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
         plan.call("on_evaluation_end", plan.stage)
 
 
-def run_along(plan: EvaluationPlan, batch: Any, extra: tuple[int, ...]) -> None:
+def run_filler(plan: EvaluationPlan, batch: Any, extra: tuple[int, ...]) -> None:
     """Take part in a step of the other processes; the output is dropped and buffers stay."""
     with kept_buffers(plan.module):
         plan.step(batch if plan.to_device is None else plan.to_device(batch), 0, *extra)

@@ -7,10 +7,10 @@ import torch
 
 from pytorch_lightning.errors import MisconfigurationException, Notices, Problem, attempt
 from pytorch_lightning.launchers.environment import Environment, join, read_environment
+from pytorch_lightning.options.config import Config
 from pytorch_lightning.processes import ALONE, Processes, Share, share_of
 from pytorch_lightning.strategies import Strategy, build_strategy
 from pytorch_lightning.strategies.devices import choose_devices
-from pytorch_lightning.trainer.config import Config
 
 
 def nb_to_start(config: Config) -> int:
@@ -101,7 +101,7 @@ def plan_share(config: Config, saved: dict[str, Any] | None, processes: Processe
     nb_virtual = before or config.virtual_ranks or processes.nb
     if config.virtual_ranks not in (None, nb_virtual):
         raise MisconfigurationException(
-            f"virtual_ranks={config.virtual_ranks}, and the run that is continued has {nb_virtual}. Leave it out."
+            f"virtual_ranks={config.virtual_ranks}, and the run that is resumed has {nb_virtual}. Leave it out."
         )
     if nb_virtual % processes.nb:
         allowed = " or ".join(str(n) for n in range(1, nb_virtual + 1) if nb_virtual % n == 0)

@@ -13,136 +13,42 @@ from pytorch_lightning.callbacks import Callback, ProgressBar
 from pytorch_lightning.callbacks.profiler import Profiler
 from pytorch_lightning.checkpoints.checkpoint import Part
 from pytorch_lightning.data.loader import ReplayableLoader, length_of
-from pytorch_lightning.data.replay import sizes_of
+from pytorch_lightning.data.replayable import sizes_of
 from pytorch_lightning.errors import Notices, Problem, attempt, raise_together
 from pytorch_lightning.loggers.logger import LoggerGroup
+from pytorch_lightning.options.config import Config
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.processes import EVERYTHING, Share
+from pytorch_lightning.resume.agreement import Agreement
+from pytorch_lightning.resume.parts import CallbacksPart, DataPart, GradientsPart, RandomPart, VersionsPart
+from pytorch_lightning.resume.resuming import ResumedSave, find_save_to_resume, job_of, restore_checked
+from pytorch_lightning.resume.rolling import RollingSaves
+from pytorch_lightning.resume.save_points import SavePoints
+from pytorch_lightning.resume.saver import Saver
+from pytorch_lightning.resume.window_start import WindowStart
 from pytorch_lightning.root_module.root_module import LightningModule
+from pytorch_lightning.run import files
+from pytorch_lightning.run.hooks import Hooks, can_be_called, hook_table, is_overridden, say_near_misses, takes_one_more
+from pytorch_lightning.run.progress import nb_checked
+from pytorch_lightning.run.rows import Rows
+from pytorch_lightning.run.run import FitRun
+from pytorch_lightning.steps.buffers import BufferUndo, can_be_kept
+from pytorch_lightning.steps.current_step import CurrentStep
+from pytorch_lightning.steps.exact_sum import adds_in_order
+from pytorch_lightning.steps.gradients import before_update
+from pytorch_lightning.steps.optimizers import Schedule, read_optimizers, use_fused
+from pytorch_lightning.steps.rounds import build_round_window
+from pytorch_lightning.steps.schedules import EpochSchedules, build_step_schedule, needed_metrics
+from pytorch_lightning.steps.step_inputs import StepInputs, TrainWindow, with_timers
+from pytorch_lightning.steps.window import build_train_window
 from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.strategies.compiled import Compile, build_compiler
-from pytorch_lightning.trainer import checks, files, saving
-from pytorch_lightning.trainer.agreement import Agreement
-from pytorch_lightning.trainer.buffers import KeptBuffers, can_be_kept
-from pytorch_lightning.trainer.config import Config
+from pytorch_lightning.trainer import checks
 from pytorch_lightning.trainer.evaluation import EvaluationPlan, plan_evaluation
-from pytorch_lightning.trainer.exact_sum import adds_in_order
 from pytorch_lightning.trainer.fit_plan import FitPlan
-from pytorch_lightning.trainer.gradients import before_update
-from pytorch_lightning.trainer.hooks import (
-    Hooks,
-    can_be_called,
-    hook_table,
-    is_overridden,
-    say_near_misses,
-    takes_one_more,
-)
-from pytorch_lightning.trainer.optimizers import Schedule, read_optimizers, use_fused
 from pytorch_lightning.trainer.placement import plan_share
-from pytorch_lightning.trainer.progress import nb_checked
-from pytorch_lightning.trainer.resuming import Continued, find_continued, job_of, restore_checked
-from pytorch_lightning.trainer.rolling import RollingSaves
-from pytorch_lightning.trainer.rounds import build_round_window
-from pytorch_lightning.trainer.rows import Rows, needed_metrics
-from pytorch_lightning.trainer.run import FitRun
-from pytorch_lightning.trainer.saving import Saver
-from pytorch_lightning.trainer.schedules import EpochSchedules, build_step_schedule
-from pytorch_lightning.trainer.step import StepParts, TrainWindow, build_train_window, with_timers
 from pytorch_lightning.trainer.training_data import plan_loader
-from pytorch_lightning.trainer.window_start import WindowStart
-
-
-def plan_fit(
-    config: Config,
-    module: LightningModule,
-    run: FitRun,
-    callbacks: Sequence[Callback],
-    notices: Notices,
-    strategy: Strategy,
-    problems: list[Problem],
-) -> FitPlan:
-    """Decide everything about a fit of ``module``, and restore what ``config.resume`` holds. ``problems`` are those
-    that were seen before.
-
-    Raises one ``MisconfigurationException`` that lists every mistake that can be seen before the first batch.
-    """
-    try:
-        return _plan_fit(config, module, run, callbacks, notices, strategy, problems)
-    except BaseException:
-        run.on_failed_plan()
-        raise
-
-
-def _plan_fit(
-    config: Config,
-    module: LightningModule,
-    run: FitRun,
-    callbacks: Sequence[Callback],
-    notices: Notices,
-    strategy: Strategy,
-    problems: list[Problem],
-) -> FitPlan:
-    basis = _plan_basis(config, module, run, callbacks, notices, strategy, problems)
-    epoch_schedules = EpochSchedules(basis.schedules)
-    saver = _plan_saver(config, module, run, callbacks, basis, epoch_schedules)
-    continued = basis.continued
-    _begin_or_restore(config, run, callbacks, saver, continued)
-    if strategy.processes.is_first:
-        checks.make_folders(config)  # from here on: a start that fails leaves none behind
-    loggers, rolling = _plan_files(config, module, run, notices, saver, continued)
-    rows = Rows(
-        run,
-        loggers,
-        basis.optimizers,
-        basis.hooks,
-        every=config.add_log_row_interval,
-        save_every=config.log_save_interval,
-        needed=needed_metrics(callbacks, basis.schedules),
-        device=strategy.device,
-        stop_on_nan=config.stop_on_nan,
-        writes=strategy.processes.is_first,
-    )
-    # rounds keep their own
-    kept = KeptBuffers(module) if basis.share.nb == 1 and can_be_kept(module) else None
-    windows = _plan_windows(config, module, run, basis, rows, epoch_schedules, kept)
-    return FitPlan(
-        config=config,
-        module=module,
-        run=run,
-        hooks=basis.hooks,
-        loader=basis.loader,
-        nb_batches=run.nb_tng_batches,
-        train_window=windows[0],
-        sampled_window=windows[1],
-        validation=basis.validation,
-        sanity=None if continued is not None else basis.sanity,
-        epoch_schedules=epoch_schedules,
-        rows=rows,
-        loggers=loggers,
-        saver=saver,
-        rolling=rolling,
-        continued=continued,
-        seed=basis.seed,
-        optimizers=basis.optimizers,
-        schedules=basis.schedules,
-        strategy=strategy,
-        agreement=None if run.alone else Agreement(run, strategy.processes),
-        window_start=WindowStart(module, run, loggers, basis.hooks, kept),
-    )
-
-
-def _begin_or_restore(
-    config: Config, run: FitRun, callbacks: Sequence[Callback], saver: Saver, continued: Continued | None
-) -> None:
-    for callback in callbacks:
-        callback.reset()
-    if continued is not None:
-        saver.restore(continued.checkpoint, continued.path)
-        _fuse(config, saver.optimizers)
-        run.progress.forget_limits()
-        for keeper in checks.keepers_of(config) if continued.folder is not None else ():
-            keeper.go_on()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,8 +61,8 @@ class Basis:
     """The virtual ranks that this process runs."""
     precision: Precision
     seed: int
-    continued: Continued | None
-    """The save that is continued."""
+    resumed: ResumedSave | None
+    """The save that is resumed."""
     sizes: dict[str, int]
     """Of the training data."""
     optimizers: list[Optimizer]
@@ -167,41 +73,131 @@ class Basis:
     sanity: EvaluationPlan | None
 
 
-def _plan_basis(
-    config: Config,
-    module: LightningModule,
-    run: FitRun,
-    callbacks: Sequence[Callback],
-    notices: Notices,
-    strategy: Strategy,
-    problems: list[Problem],
-) -> Basis:
-    problems = problems + checks.hook_problems(module, callbacks) + checks.folder_problems(config)
-    continued = attempt(problems, lambda: find_continued(config, module, strategy.processes, notices), keep_type=True)
-    if continued is not None and continued.store is not None:
-        run.on_failed_plan = continued.store.close
-    saved = None if continued is None else continued.checkpoint
+@dataclass(frozen=True)
+class FitRequest:
+    """What every part of a plan is made from: the options, the module, and where it is trained."""
+
+    config: Config
+    module: LightningModule
+    run: FitRun
+    callbacks: Sequence[Callback]
+    notices: Notices
+    strategy: Strategy
+
+
+def plan_fit(request: FitRequest, problems: list[Problem]) -> FitPlan:
+    """Decide everything about a fit, and restore what ``config.resume`` holds. ``problems`` are those that were seen
+    before.
+
+    Raises one ``MisconfigurationException`` that lists every mistake that can be seen before the first batch.
+    """
+    try:
+        basis = _plan_basis(request, problems)
+        return _plan_on(request, basis)
+    except BaseException:
+        request.run.on_failed_plan()
+        raise
+
+
+def _plan_on(request: FitRequest, basis: Basis) -> FitPlan:
+    config, module, run, strategy = request.config, request.module, request.run, request.strategy
+    epoch_schedules = EpochSchedules(basis.schedules)
+    saver = _plan_saver(request, basis, epoch_schedules)
+    _begin_or_restore(request, saver, basis.resumed)
+    if strategy.processes.is_first:
+        files.make_folders(config)  # from here on: a start that fails leaves none behind
+    loggers, rolling = _plan_files(request, saver, basis.resumed)
+    rows = _plan_rows(request, basis, loggers)
+    # rounds keep their own
+    undo = BufferUndo(module) if basis.share.nb == 1 and can_be_kept(module) else None
+    current = CurrentStep() if undo is None else CurrentStep(undo.by_name)
+    inputs = _step_inputs(request, basis, rows, epoch_schedules, current, undo)
+    train_window, sampled_window = _plan_windows(request, basis, inputs)
+    window_start = WindowStart(module, run, loggers, basis.hooks, current, undo)
+    agreement = None if run.wishes.alone else Agreement(run, strategy.processes)
+    return FitPlan(
+        config=config,
+        module=module,
+        run=run,
+        hooks=basis.hooks,
+        loader=basis.loader,
+        nb_batches=run.nb_tng_batches,
+        train_window=train_window,
+        sampled_window=sampled_window,
+        validation=basis.validation,
+        sanity=None if basis.resumed is not None else basis.sanity,
+        epoch_schedules=epoch_schedules,
+        rows=rows,
+        loggers=loggers,
+        saver=saver,
+        rolling=rolling,
+        resumed=basis.resumed,
+        seed=basis.seed,
+        optimizers=basis.optimizers,
+        schedules=basis.schedules,
+        strategy=strategy,
+        current=current,
+        window_start=window_start,
+        save_points=SavePoints(
+            config, run, rows, rolling, basis.loader, window_start, agreement=agreement, resumed=basis.resumed
+        ),
+    )
+
+
+def _plan_rows(request: FitRequest, basis: Basis, loggers: LoggerGroup) -> Rows:
+    config, strategy = request.config, request.strategy
+    return Rows(
+        request.run,
+        loggers,
+        basis.optimizers,
+        basis.hooks,
+        every=config.add_log_row_interval,
+        save_every=config.log_save_interval,
+        needed=needed_metrics(request.callbacks, basis.schedules),
+        device=strategy.device,
+        stop_on_nan=config.stop_on_nan,
+        writes=strategy.processes.is_first,
+    )
+
+
+def _begin_or_restore(request: FitRequest, saver: Saver, resumed: ResumedSave | None) -> None:
+    for callback in request.callbacks:
+        callback.reset()
+    if resumed is not None:
+        saver.restore(resumed.checkpoint, resumed.path)
+        _fuse(request.config, saver.optimizers)
+        request.run.progress.forget_limits()
+        for keeper in files.keepers_of(request.config) if resumed.folder is not None else ():
+            keeper.go_on()
+
+
+def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
+    config, module, run, callbacks = request.config, request.module, request.run, request.callbacks
+    notices, strategy = request.notices, request.strategy
+    problems = problems + checks.hook_problems(module, callbacks) + files.folder_problems(config)
+    find = partial(find_save_to_resume, config, module, strategy.processes, notices)
+    resumed = attempt(problems, find, keep_type=True)
+    if resumed is not None and resumed.store is not None:
+        run.on_failed_plan = resumed.store.close
+    saved = None if resumed is None else resumed.checkpoint
     seed = saved["parts"]["data"]["seed"] if saved else torch.initial_seed() if config.seed is None else config.seed
     share = attempt(problems, lambda: plan_share(config, saved, strategy.processes)) or EVERYTHING
     precision = build_precision(config.precision, strategy.device)
     strategy.place(module, precision.dtype)
     compiled = build_compiler(config.compile, strategy.device, notices)
-    if continued is not None:
+    if resumed is not None:
         # before the optimizers are made: a hook may put new parameters in the place of old ones
-        attempt(problems, lambda: restore_checked(module, continued), keep_type=True)
+        attempt(problems, lambda: restore_checked(module, resumed), keep_type=True)
     attempt(problems, lambda: strategy.share_out(module))
-    optimizers, schedules = _plan_optimizers(config, module, precision, strategy, problems)
+    optimizers, schedules = _plan_optimizers(request, precision, problems)
     _fuse(config, optimizers)
-    tng_loader = None
-    if can_be_called(module, "tng_dataloader"):
-        tng_loader = checks.reading(module, "tng_dataloader", lambda: module.tng_dataloader)
-        problems += checks.training_loader_problems(tng_loader, config, checks.has_validation(module), share)
+    tng_loader = _read_training_loader(request, share, problems)
     problems += checks.saving_problems(module)
     hooks = hook_table(module, callbacks, run)
-    looking = {**hooks, "on_evaluation_batch_end": (*hooks["on_evaluation_batch_end"], run.look_in_validation)}
-    arguments = {"strategy": strategy, "precision": precision, "seed": seed, "hooks": looking}
-    arguments |= {"gather": config.gather_validation, "compiled": compiled}
-    validation, sanity = attempt(problems, lambda: _plan_validation(config, module, arguments)) or (None, None)
+    looking = {**hooks, "on_evaluation_batch_end": (*hooks["on_evaluation_batch_end"], run.leave_validation_if_stopped)}
+    evaluate = partial(plan_evaluation, strategy=strategy, precision=precision, seed=seed, hooks=looking)
+    evaluate = partial(evaluate, gather=config.gather_validation, compiled=compiled)
+    validation, sanity = attempt(problems, lambda: _plan_validation(config, module, evaluate)) or (None, None)
     raise_together(problems)
     say_near_misses([module, *callbacks], notices)
     checks.say_probable_mistakes(module, tng_loader, optimizers, config, notices)
@@ -216,7 +212,7 @@ def _plan_basis(
         share=share,
         precision=precision,
         seed=seed,
-        continued=continued,
+        resumed=resumed,
         sizes=sizes_of(tng_loader),
         optimizers=optimizers,
         schedules=schedules,
@@ -227,17 +223,25 @@ def _plan_basis(
     )
 
 
-def _plan_files(
-    config: Config, module: LightningModule, run: FitRun, notices: Notices, saver: Saver, continued: Continued | None
-) -> tuple[LoggerGroup, RollingSaves]:
-    """Where rows and rolling saves go: on in the run that is continued, or to a new one."""
+def _read_training_loader(request: FitRequest, share: Share, problems: list[Problem]) -> Any:
+    module = request.module
+    if not can_be_called(module, "tng_dataloader"):
+        return None
+    loader = checks.reading(module, "tng_dataloader", lambda: module.tng_dataloader)
+    problems += checks.training_loader_problems(loader, request.config, checks.has_validation(module), share)
+    return loader
+
+
+def _plan_files(request: FitRequest, saver: Saver, resumed: ResumedSave | None) -> tuple[LoggerGroup, RollingSaves]:
+    """Where rows and rolling saves go: to the run that is resumed, or to a new one."""
+    config, module, run, notices = request.config, request.module, request.run, request.notices
     processes = saver.strategy.processes
-    version = None if continued is None else continued.version
+    version = None if resumed is None else resumed.version
     loggers = files.open_loggers(config, module, run, notices, processes, version, run.progress.global_step)
-    if continued is not None and version is not None:
-        loggers.load_state_dict(continued.checkpoint["parts"]["loggers"])
+    if resumed is not None and version is not None:
+        loggers.load_state_dict(resumed.checkpoint["parts"]["loggers"])
     saver.parts["loggers"] = loggers
-    wanted, own = config.resume is not None or config.save_every_nb_batches is not None, continued and continued.folder
+    wanted, own = config.resume is not None or config.save_every_nb_batches is not None, resumed and resumed.folder
     folder = files.folder_for_saves(config, module, run, own, wanted) if processes.is_first else None
     return loggers, RollingSaves(
         saver,
@@ -245,10 +249,10 @@ def _plan_files(
         notices,
         folder=processes.from_first(folder),
         job=job_of(os.environ),
-        store=None if continued is None else continued.store,
+        store=None if resumed is None else resumed.store,
         every_minutes=config.save_every_minutes,
         every_batches=config.save_every_nb_batches,
-        from_the_start=config.resume is not None or continued is not None,
+        from_the_start=config.resume is not None or resumed is not None,
     )
 
 
@@ -257,25 +261,19 @@ def _fuse(config: Config, optimizers: Sequence[Optimizer]) -> None:
         use_fused(optimizer)
 
 
-def _plan_saver(
-    config: Config,
-    module: LightningModule,
-    run: FitRun,
-    callbacks: Sequence[Callback],
-    basis: Basis,
-    epoch_schedules: EpochSchedules,
-) -> Saver:
+def _plan_saver(request: FitRequest, basis: Basis, epoch_schedules: EpochSchedules) -> Saver:
     """Everything that changes in a fit, as named parts."""
+    config, module, run = request.config, request.module, request.run
     parts: dict[str, Part] = {
         "progress": run.progress,
         "metrics": run.metrics,
         "precision": basis.precision,
-        "callbacks": saving.CallbacksPart(callbacks, run.notices),
-        "data": saving.DataPart(basis.loader, run, basis.seed, config.resume_check, basis.share.nb, basis.sizes),
+        "callbacks": CallbacksPart(request.callbacks, run.notices),
+        "data": DataPart(basis.loader, run, basis.seed, config.resume_check, basis.share.nb, basis.sizes),
         "epoch_schedules": epoch_schedules,
-        "gradients": saving.GradientsPart(module, basis.optimizers, basis.strategy),
-        "random": saving.RandomPart(),
-        "versions": saving.VersionsPart(run.notices),
+        "gradients": GradientsPart(module, basis.optimizers, basis.strategy),
+        "random": RandomPart(),
+        "versions": VersionsPart(run.notices),
     }
     return Saver(
         module=module,
@@ -289,24 +287,25 @@ def _plan_saver(
 
 
 def _plan_optimizers(
-    config: Config, module: LightningModule, precision: Precision, strategy: Strategy, problems: list[Problem]
+    request: FitRequest, precision: Precision, problems: list[Problem]
 ) -> tuple[list[Optimizer], list[Schedule]]:
+    module = request.module
     if not can_be_called(module, "configure_optimizers", "training_step"):
         return [], []
     if not any(True for _ in module.parameters()) and checks.unregistered(module):
         problems.append(checks.no_parameters(module))
         return [], []
     returned = checks.reading(module, "configure_optimizers", module.configure_optimizers)
-    found = attempt(problems, lambda: read_optimizers(returned, config.lr_scheduler_milestones))
+    found = attempt(problems, lambda: read_optimizers(returned, request.config.lr_scheduler_milestones))
     if found is None:
         return [], []
     takes_optimizer = takes_one_more(module, "training_step")
-    problems += checks.optimizer_problems(module, found[0], takes_optimizer, precision, strategy)
+    problems += checks.optimizer_problems(module, found[0], takes_optimizer, precision, request.strategy)
     return found
 
 
 def _plan_validation(
-    config: Config, module: LightningModule, arguments: dict[str, Any]
+    config: Config, module: LightningModule, evaluate: Callable[..., EvaluationPlan]
 ) -> tuple[EvaluationPlan | None, EvaluationPlan | None]:
     """The validation, and the few batches of it that are run before training."""
     if not can_be_called(module, "val_dataloader", "validation_step", "validation_end"):
@@ -314,22 +313,20 @@ def _plan_validation(
     loaders = checks.reading(module, "val_dataloader", lambda: module.val_dataloader)
     raise_together(checks.iterator_problems(loaders))
     limit = 1 if config.fast_dev_run else None
-    validation = plan_evaluation(
-        "validation", module, loaders, limit=limit, percent=config.val_percent_check, **arguments
-    )
+    validation = evaluate("validation", module, loaders, limit=limit, percent=config.val_percent_check)
     few = config.nb_sanity_val_steps
-    return validation, plan_evaluation("sanity", module, loaders, limit=few, **arguments) if few else None
+    return validation, evaluate("sanity", module, loaders, limit=few) if few else None
 
 
-def _step_parts(
-    config: Config,
-    module: LightningModule,
-    run: FitRun,
+def _step_inputs(
+    request: FitRequest,
     basis: Basis,
     rows: Rows,
     epoch_schedules: EpochSchedules,
-    kept: KeptBuffers | None,
-) -> StepParts:
+    current: CurrentStep,
+    undo: BufferUndo | None,
+) -> StepInputs:
+    config, module, run = request.config, request.module, request.run
     strategy, precision, hooks = basis.strategy, basis.precision, basis.hooks
     schedules = [build_step_schedule(s, run.metrics) for s in basis.schedules if s.interval == "step"]
     if epoch_schedules.waits_for_steps:
@@ -338,7 +335,7 @@ def _step_parts(
     several = config.crash_bundle and config.accumulate_grad_batches != 1
     takes_optimizer = takes_one_more(module, "training_step")
     step = strategy.step_function(module, "training_step", takes_optimizer=takes_optimizer)
-    return StepParts(
+    return StepInputs(
         name=f"training_step of {type(module).__name__}",
         step=precision.forward(basis.compiled(step)),
         takes_optimizer=takes_optimizer,
@@ -346,10 +343,11 @@ def _step_parts(
         precision=precision,
         to_device=strategy.transfer(precision.dtype),
         progress=run.progress,
+        current=current,
         metrics=run.metrics,
         seed=basis.seed,
         on_device=strategy.device.type != "cpu",
-        before_batch=(*([kept] if several and kept is not None else []), *hooks["on_batch_start"]),
+        before_batch=(*([undo] if several and undo is not None else []), *hooks["on_batch_start"]),
         before_update=before_update(config, module, run, hooks, precision),
         before_clear=hooks["on_before_zero_grad"],
         after_batch=(rows.after_batch, *hooks["on_batch_end"], *last),
@@ -359,26 +357,18 @@ def _step_parts(
     )
 
 
-def _plan_windows(
-    config: Config,
-    module: LightningModule,
-    run: FitRun,
-    basis: Basis,
-    rows: Rows,
-    epoch_schedules: EpochSchedules,
-    kept: KeptBuffers | None,
-) -> tuple[TrainWindow, TrainWindow]:
+def _plan_windows(request: FitRequest, basis: Basis, inputs: StepInputs) -> tuple[TrainWindow, TrainWindow]:
     """The window function, and the same with its phases timed."""
-    parts = _step_parts(config, module, run, basis, rows, epoch_schedules, kept)
+    config, run = request.config, request.run
     nb_before = run.progress.nb_optimizer_steps
     run.timings.begin(basis.strategy.device, lambda: run.progress.nb_optimizer_steps - nb_before)
-    build: Callable[[StepParts], TrainWindow] = build_train_window
+    build: Callable[[StepInputs], TrainWindow] = build_train_window
     if basis.share.nb > 1:
         strategy, share = basis.strategy, basis.share
         in_order = adds_in_order(config.exact_elastic, share, strategy.processes.nb, config.accumulate_grad_batches)
-        build = partial(build_round_window, strategy=strategy, share=share, module=module, in_order=in_order)
+        build = partial(build_round_window, strategy=strategy, share=share, module=request.module, in_order=in_order)
         build = partial(build, keeps=config.crash_bundle)
-    return build(parts), run.timings.sampling(build(with_timers(parts, run.timings)))
+    return build(inputs), run.timings.sampling(build(with_timers(inputs, run.timings)))
 
 
 def _build_clock(run: FitRun, max_seconds: float) -> Callable[[], None]:

@@ -8,10 +8,10 @@ import torch
 from pytorch_lightning.errors import MisconfigurationException, Notices
 from pytorch_lightning.launchers.spawned import run_in_processes
 from pytorch_lightning.loggers.sent_experiment import packed, refresh, unpacked
+from pytorch_lightning.resume.parts import CallbacksPart
 from pytorch_lightning.root_module.root_module import LightningModule
+from pytorch_lightning.run.run import FitRun
 from pytorch_lightning.trainer.fit_plan import FitPlan
-from pytorch_lightning.trainer.run import FitRun
-from pytorch_lightning.trainer.saving import CallbacksPart
 
 
 def run_remotely(

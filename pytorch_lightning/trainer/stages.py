@@ -16,22 +16,22 @@ from pytorch_lightning.faults import fault
 from pytorch_lightning.launchers.environment import is_loss_of_another
 from pytorch_lightning.launchers.signals import RUN_AGAIN, Stopped, Watch
 from pytorch_lightning.launchers.slurm import is_batch_job, requeue
+from pytorch_lightning.options.config import Config
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.root_module.summary import summarize
+from pytorch_lightning.run import files
+from pytorch_lightning.run.hooks import hook_table, is_overridden, missing, wrongly_signed
+from pytorch_lightning.run.metrics import at
+from pytorch_lightning.run.progress import FORGOTTEN, INTERRUPTED
+from pytorch_lightning.run.run import FitRun
 from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.strategies.compiled import build_compiler
 from pytorch_lightning.timings import hint
-from pytorch_lightning.trainer import files
 from pytorch_lightning.trainer.afterwards import Afterwards
-from pytorch_lightning.trainer.config import Config
 from pytorch_lightning.trainer.evaluation import names_of, plan_evaluation
 from pytorch_lightning.trainer.fit_plan import FitPlan
-from pytorch_lightning.trainer.hooks import hook_table, is_overridden, missing, wrongly_signed
 from pytorch_lightning.trainer.loop import run_evaluation
-from pytorch_lightning.trainer.metrics import at
-from pytorch_lightning.trainer.progress import FORGOTTEN, INTERRUPTED
-from pytorch_lightning.trainer.run import FitRun
 
 
 def announce(plan: FitPlan) -> None:
@@ -58,7 +58,7 @@ def note_place(error: Exception, run: FitRun) -> None:
     notes = [note for note in getattr(error, "__notes__", ()) if note.startswith("raised while fitting")]
     if not notes and at(run.progress) not in str(error):
         error.add_note(f"raised while fitting {type(run.module).__name__} {at(run.progress)}")
-    if not run.alone and is_loss_of_another(error):
+    if not run.wishes.alone and is_loss_of_another(error):
         error.add_note("another process of this run has ended or hangs: its own traceback, or its stacks, say why")
 
 
@@ -69,7 +69,7 @@ def finish_fit(plan: FitPlan, failed: bool) -> None:
     try:
         plan.call("on_fit_end")
         if not failed:
-            plan.at_save_point()
+            plan.save_points.reach()
             fault("fit.last")
             with run.timings.measuring("saving"):
                 plan.rolling.end(interrupted=run.interrupted)
@@ -100,16 +100,16 @@ def finish_fit(plan: FitPlan, failed: bool) -> None:
 
 def say_what_was_complete(plan: FitPlan) -> None:
     """Where a fit went on with a run that had nothing left to train, say so: another one may have been meant."""
-    reason, continued = plan.run.progress.stop_reason, plan.continued
+    reason, resumed = plan.run.progress.stop_reason, plan.resumed
     by_limit = reason.startswith(FORGOTTEN)  # a stop by a callback was said already
-    if continued is None or not by_limit or plan.run.progress.global_step > continued.checkpoint["global_step"]:
+    if resumed is None or not by_limit or plan.run.progress.global_step > resumed.checkpoint["global_step"]:
         return
-    before, now = continued.checkpoint.get("hparams") or {}, plain_hparams(plan.module.hparams)
+    before, now = resumed.checkpoint.get("hparams") or {}, plain_hparams(plan.module.hparams)
     changed = [name for name in {**before, **now} if repr(before.get(name)) != repr(now.get(name))]
     shown = ", ".join(f"{name}={describe(before.get(name))}, now {describe(now.get(name))}" for name in changed[:3])
     plan.run.notices.say(
         "already-complete",
-        f"{continued.path} is of a run that was complete ({reason}): its weights are there, and nothing was trained."
+        f"{resumed.path} is of a run that was complete ({reason}): its weights are there, and nothing was trained."
         + (f" Its hparams were others: {shown}{', ...' if len(changed) > 3 else ''}." if changed else "")
         + " Raise the limit to go on with it; for a run of its own give the fit another default_save_path, or its"
         " Experiment another name",

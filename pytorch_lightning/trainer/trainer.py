@@ -17,23 +17,24 @@ from pytorch_lightning.callbacks.watchdog import Watchdog
 from pytorch_lightning.errors import MisconfigurationException, Notices, Problem, describe, raise_together
 from pytorch_lightning.launchers import signals, slurm
 from pytorch_lightning.launchers.environment import another_failed, read_environment
+from pytorch_lightning.options.config import OBJECT_OPTIONS, build_config, resolve_aliases
 from pytorch_lightning.root_module.root_module import LightningModule, Standin
+from pytorch_lightning.run import files
+from pytorch_lightning.run.progress import INTERRUPTED
+from pytorch_lightning.run.run import FitRun
 from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.strategies.devices import in_use
-from pytorch_lightning.trainer import checks, files, stages
+from pytorch_lightning.trainer import checks, stages
 from pytorch_lightning.trainer.afterwards import Afterwards
 from pytorch_lightning.trainer.attributes import ReadAttributes
-from pytorch_lightning.trainer.config import OBJECT_OPTIONS, build_config, resolve_aliases
 from pytorch_lightning.trainer.crash import keep_failing_batch
 from pytorch_lightning.trainer.deterministic import deterministic
 from pytorch_lightning.trainer.fit_plan import FitPlan
 from pytorch_lightning.trainer.loop import run_fit
 from pytorch_lightning.trainer.placement import choose_strategy, nb_to_start
-from pytorch_lightning.trainer.plan import all_callbacks, plan_fit
-from pytorch_lightning.trainer.progress import INTERRUPTED
+from pytorch_lightning.trainer.plan import FitRequest, all_callbacks, plan_fit
 from pytorch_lightning.trainer.remote import run_remotely, state_of, take_state
 from pytorch_lightning.trainer.replaying import replay_step
-from pytorch_lightning.trainer.run import FitRun
 
 
 class Trainer(ReadAttributes):
@@ -235,12 +236,12 @@ class Trainer(ReadAttributes):
             seeding.preserved(),
             torch.enable_grad(),
             deterministic(self.config.deterministic, strategy.device),
-            run.going_on(),
+            run.fitting(),
             signals.watching(run.note_signal, patient=read_environment(os.environ) is not None) as watch,
         ):
-            plan = self._plan = plan_fit(
-                self.config, model, run, self._with_watchdog(callbacks), self._notices, strategy, problems
-            )
+            callbacks = self._with_watchdog(callbacks)
+            request = FitRequest(self.config, model, run, callbacks, self._notices, strategy)
+            plan = self._plan = plan_fit(request, problems)
             stages.announce(plan)
             failed = True
             try:
@@ -249,7 +250,7 @@ class Trainer(ReadAttributes):
             except KeyboardInterrupt:  # the second Ctrl-C; the first asks for a stop at the next save point
                 run.progress.stop_reason = f"{INTERRUPTED}SIGINT"
             except signals.Stopped:  # in a validation, or by a fit in it: the state before it is the one to keep
-                run.progress.stop_reason = run.stop_wanted
+                run.progress.stop_reason = run.wishes.stop
             except Exception as error:
                 stages.note_place(error, run)
                 keep_failing_batch(plan, error, self.options)
@@ -337,8 +338,8 @@ class Trainer(ReadAttributes):
         """The strategy, and the callbacks that this process has a use for."""
         strategy = self._strategy = choose_strategy(self.config, self._notices, problems)
         processes = strategy.processes
-        run.alone = processes.nb == 1
-        checks.agree_on_folders(self.config, processes)
+        run.wishes.alone = processes.nb == 1
+        files.agree_on_folders(self.config, processes)
         return strategy, tuple(c for c in self._callbacks if processes.is_first or not c.only_first)
 
     def _watched(self, strategy: Strategy) -> contextlib.AbstractContextManager[Any]:

@@ -5,12 +5,12 @@ from typing import Any
 
 from pytorch_lightning.callbacks import Callback, ProgressBar
 from pytorch_lightning.data.loader import ReplayableLoader
-from pytorch_lightning.data.replay import is_distributed, replayable
+from pytorch_lightning.data.replayable import is_distributed, replayable
 from pytorch_lightning.data.sharing import RoundsLoader
 from pytorch_lightning.data.stream import StreamLoader
 from pytorch_lightning.errors import Notices
+from pytorch_lightning.options.config import Config
 from pytorch_lightning.processes import Share
-from pytorch_lightning.trainer.config import Config
 
 
 def plan_loader(

@@ -1,1 +1,1 @@
-from pytorch_lightning.trainer.arguments import add_default_args as add_default_args
+from pytorch_lightning.command_line import add_default_args as add_default_args

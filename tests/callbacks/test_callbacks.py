@@ -14,7 +14,7 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.callbacks import progress_bar as bar_module
 from pytorch_lightning.errors import FitError, MisconfigurationException
-from tests.trainer.recorder import Recorder, quiet_trainer
+from tests.recorder import Recorder, quiet_trainer
 
 
 def names_in(folder: Path) -> list[str]:
@@ -227,7 +227,7 @@ def test_save_top_0_saves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_file_is_deleted_only_when_its_successor_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pytorch_lightning.trainer import saving
+    from pytorch_lightning.resume import saver as saving
 
     there: list[list[str]] = []
     write = saving.write_checkpoint
@@ -482,7 +482,7 @@ def test_the_bar_of_a_resumed_epoch_has_its_total_its_name_and_its_own_rate(
 
 
 def test_the_bar_reads_numbers_only_when_it_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pytorch_lightning.trainer.metrics import Metrics
+    from pytorch_lightning.run.metrics import Metrics
 
     reads: list[int] = []
     shown = Metrics.shown

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.callbacks.pt_callbacks import Callback
-from tests.trainer.recorder import Recorder, quiet_trainer
+from tests.recorder import Recorder, quiet_trainer
 
 
 class Keras:
@@ -109,7 +109,7 @@ def test_a_class_of_2019_stops_its_model_saves_and_may_be_used_again(tmp_path: P
 
 
 def test_a_method_that_nobody_wrote_costs_nothing_per_batch(tmp_path: Path, monkeypatch: Any) -> None:
-    from pytorch_lightning.trainer.metrics import Metrics
+    from pytorch_lightning.run.metrics import Metrics
 
     reads: list[int] = []
     numbers = Metrics.all

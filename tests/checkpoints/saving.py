@@ -58,7 +58,7 @@ def save_each_step(folder: str, last: int, in_thread: bool = False, finish: bool
 
 def in_pieces(data: Any) -> Any:
     """``data`` as one process would hold it that has all pieces."""
-    from pytorch_lightning.checkpoints.piece_files import Piece
+    from pytorch_lightning.checkpoints.shard_files import Piece
     from pytorch_lightning.checkpoints.sharded import Cut, _replaced
 
     pieces = {}

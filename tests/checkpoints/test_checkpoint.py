@@ -17,7 +17,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.checkpoints.store import read_checkpoint, write_checkpoint
 from pytorch_lightning.errors import CheckpointError, FitError, MisconfigurationException
-from tests.trainer.recorder import Recorder, quiet_trainer
+from tests.recorder import Recorder, quiet_trainer
 
 
 class Colour(enum.Enum):

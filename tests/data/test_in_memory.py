@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, SubsetRandomSampler, TensorDataset, WeightedRandomSampler
 
 from pytorch_lightning import LightningModule, seeding
-from pytorch_lightning.data.replay import replayable
-from tests.trainer.recorder import quiet_trainer
+from pytorch_lightning.data.replayable import replayable
+from tests.recorder import quiet_trainer
 
 NB = 23
 

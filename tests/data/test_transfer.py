@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pytorch_lightning.data import transfer
-from tests.trainer.recorder import quiet_trainer
+from tests.recorder import quiet_trainer
 from tests.trainer.test_speed import Dropping, assert_same
 
 

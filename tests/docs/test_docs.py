@@ -16,16 +16,17 @@ import pytest
 
 import pytorch_lightning
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.command_line import RUN_OPTIONS, option_texts
+from pytorch_lightning.options.config import LATER
 from pytorch_lightning.root_module.hooks import ModelHooks
 from pytorch_lightning.root_module.root_module import REQUIRED, LightningModule
-from pytorch_lightning.trainer.arguments import RUN_OPTIONS, option_texts
-from pytorch_lightning.trainer.config import LATER
 from pytorch_lightning.trainer.trainer import Trainer, option_defaults
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
 PACKAGE = Path(pytorch_lightning.__file__).parent
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md") if "_build" not in path.parts)
+OTHER_PAGES = [f"../{path.relative_to(ROOT).as_posix()}" for path in sorted((ROOT / ".github").rglob("*.md"))]
 NOT_RUN = "# not run by the tests: "
 MOST_NOT_RUN = 5
 
@@ -145,7 +146,7 @@ def anchors_of(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("page", [*PAGES, "../README.md"])
+@pytest.mark.parametrize("page", [*PAGES, "../README.md", *OTHER_PAGES])
 def test_links_lead_somewhere(page: str) -> None:
     path = DOCS / page
     for target in re.findall(r"\]\((<[^>]*>|[^)\s]*)\)", without_blocks(path.read_text())):

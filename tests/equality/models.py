@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from pytorch_lightning import LightningModule
-from tests.trainer.recorder import quiet_trainer
+from tests.recorder import quiet_trainer
 
 SEED = 11
 NB_SAMPLES, BATCH_SIZE = 18, 4

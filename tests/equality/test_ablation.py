@@ -27,7 +27,7 @@ from pytorch_lightning.errors import CheckpointError, LightningError
 from tests.equality.models import BATCH_SIZE, Augmented, Validated
 from tests.equality.test_loader_grid import Rotating, Stream
 from tests.equality.test_resume import differences
-from tests.trainer.recorder import quiet_trainer, rows_of
+from tests.recorder import quiet_trainer, rows_of
 
 NB_EPOCHS, NB_BATCHES = 4, 5
 CUTS = (8, 10)

@@ -23,13 +23,13 @@ from torch.utils.data import (
     random_split,
 )
 
-from pytorch_lightning.data.replay import replayable
+from pytorch_lightning.data.replayable import replayable
 from pytorch_lightning.data.sharing import IDLE, RoundsLoader
 from pytorch_lightning.errors import FitError
 from pytorch_lightning.processes import Share
 from tests.equality.models import Classifier, samples
 from tests.equality.test_resume import SaveAt, comparable, differences
-from tests.trainer.recorder import quiet_trainer
+from tests.recorder import quiet_trainer
 
 NB, SIZE = 18, 4
 """Five batches an epoch, the last of two."""

@@ -14,7 +14,7 @@ from pytorch_lightning.errors import FitError
 from tests.equality.models import Classifier, samples
 from tests.equality.test_loader_grid import CUTS, NB, SIZE
 from tests.equality.test_resume import Killed, SaveAt, comparable, differences
-from tests.trainer.recorder import quiet_trainer
+from tests.recorder import quiet_trainer
 
 DATA = TensorDataset(*samples())
 AHEAD = 2

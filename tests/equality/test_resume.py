@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from pytorch_lightning.callbacks import Callback
 from tests.equality.models import BATCH_SIZE, Augmented, Classifier, Gan, Validated, assert_same, fit
-from tests.trainer.recorder import quiet_trainer
+from tests.recorder import quiet_trainer
 
 NB_EPOCHS, WINDOW = 4, 2
 NB_STEPS = NB_EPOCHS * 3

@@ -21,7 +21,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping
 from tests.equality.models import BATCH_SIZE, Augmented, Classifier, Gan, Validated, samples
 from tests.equality.test_loader_grid import Rotating
 from tests.equality.test_resume import SaveAt, comparable, differences
-from tests.trainer.recorder import Recorder, quiet_trainer, rows_of
+from tests.recorder import Recorder, quiet_trainer, rows_of
 
 
 def ended(folder: Path, model: Any, **options: Any) -> Any:

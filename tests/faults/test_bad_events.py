@@ -18,7 +18,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.checkpoints.store import read_checkpoint
 from pytorch_lightning.data import replay, seeded_view
 from pytorch_lightning.errors import CheckpointError, FitError, MisconfigurationException
-from pytorch_lightning.trainer import rolling
+from pytorch_lightning.resume import rolling
 from tests.faults import warm
 from tests.faults.killing import (
     CONFIGURATIONS,

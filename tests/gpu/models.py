@@ -108,9 +108,7 @@ class Images(LightningModule):
     def data(self) -> TensorDataset:
         draws = torch.Generator().manual_seed(1)
         nb = 8 * self.nb_batches
-        return TensorDataset(
-            torch.randn(nb, 1, 8, 8, generator=draws), torch.randint(10, (nb,), generator=draws)
-        )
+        return TensorDataset(torch.randn(nb, 1, 8, 8, generator=draws), torch.randint(10, (nb,), generator=draws))
 
     @property
     def tng_dataloader(self) -> Any:

@@ -26,9 +26,7 @@ pytestmark = pytest.mark.gpu
 
 
 @pytest.mark.parametrize("precision", ["32", "bf16", "16"])
-def test_a_resume_gives_the_bits_of_a_run_that_was_never_cut(
-    place: Place, tmp_path: Path, precision: str
-) -> None:
+def test_a_resume_gives_the_bits_of_a_run_that_was_never_cut(place: Place, tmp_path: Path, precision: str) -> None:
     """With deterministic=True a fit that is resumed in the middle of an epoch, with dropout, BatchNorm, Adam and a
     schedule of steps, ends with the bits of one that was never cut, in each precision."""
     options: dict[str, Any] = {"gpus": place.gpus, "precision": precision, "deterministic": True}
@@ -50,9 +48,7 @@ def test_a_resume_gives_the_bits_of_a_run_that_was_never_cut(
 
 
 @pytest.mark.parametrize("precision", ["32", "16"])
-def test_after_kill_9_the_same_command_ends_with_the_same_bits(
-    place: Place, tmp_path: Path, precision: str
-) -> None:
+def test_after_kill_9_the_same_command_ends_with_the_same_bits(place: Place, tmp_path: Path, precision: str) -> None:
     """A program that is killed by kill -9 while it trains on the GPU ends, when it is run again with resume='auto',
     with the bits of one that nobody disturbed."""
     options = {

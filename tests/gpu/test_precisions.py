@@ -37,9 +37,7 @@ def trained(folder: Path, model: Plain, **options: Any) -> Plain:
 
 
 @pytest.mark.parametrize("precision", list(FARTHEST))
-def test_a_precision_trains_like_float32(
-    place: Place, tmp_path: Path, precision: str, record_property: Any
-) -> None:
+def test_a_precision_trains_like_float32(place: Place, tmp_path: Path, precision: str, record_property: Any) -> None:
     """Each precision gives float32's weights on the same seeds, as far as its digits go, makes its products in its
     own type and keeps its weights in the right one."""
     exact = trained(tmp_path, Plain(), gpus=place.gpus)

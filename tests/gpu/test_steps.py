@@ -173,5 +173,3 @@ def test_clipping_is_a_hand_written_loop(place: Place, tmp_path: Path, algorithm
         optimizer.step()
         optimizer.zero_grad()
     assert_same_bits(bits_of(model.net), bits_of(raw))
-
-

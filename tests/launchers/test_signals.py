@@ -9,7 +9,7 @@ import pytest
 
 from tests.launchers import program
 from tests.launchers.signalled import result_of, run, run_script, saves_of
-from tests.trainer.recorder import Recorder, quiet_trainer
+from tests.recorder import Recorder, quiet_trainer
 
 
 @pytest.fixture(scope="module")

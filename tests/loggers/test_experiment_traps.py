@@ -14,7 +14,7 @@ import torch
 
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, TestTubeLogger
 from tests.loggers.test_loggers import MakeExperiment, fit, make, rows_in  # noqa: F401
-from tests.trainer.recorder import Recorder, quiet_trainer
+from tests.recorder import Recorder, quiet_trainer
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

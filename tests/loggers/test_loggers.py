@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning.errors import Notices
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, TestTubeLogger
 from pytorch_lightning.loggers.metrics_file import MetricsFile
-from tests.trainer.recorder import Recorder, quiet_trainer
+from tests.recorder import Recorder, quiet_trainer
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

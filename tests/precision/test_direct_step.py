@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from tests.trainer.recorder import Recorder, quiet_trainer
+from tests.recorder import Recorder, quiet_trainer
 
 NB_STEPS = 6
 

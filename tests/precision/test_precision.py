@@ -8,7 +8,7 @@ import torch
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.errors import MisconfigurationException
-from tests.trainer.recorder import Recorder, quiet_trainer
+from tests.recorder import Recorder, quiet_trainer
 
 
 class Typed(Recorder):

@@ -22,7 +22,7 @@ from torchvision import transforms
 
 from pytorch_lightning import LightningModule, Trainer, add_default_args
 from pytorch_lightning.data.digits import FILES, SHIPPED
-from tests.trainer.recorder import quiet_trainer
+from tests.recorder import quiet_trainer
 
 
 class MNIST(torchvision.datasets.MNIST):

@@ -14,7 +14,7 @@ import torch
 
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.errors import CheckpointError
-from tests.trainer.recorder import Recorder, quiet_trainer
+from tests.recorder import Recorder, quiet_trainer
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

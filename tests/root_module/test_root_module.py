@@ -15,7 +15,7 @@ import pytorch_lightning as ptl
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.errors import CheckpointError, MisconfigurationException
 from pytorch_lightning.root_module.loading import parse_tag
-from tests.trainer.recorder import Recorder, quiet_trainer
+from tests.recorder import Recorder, quiet_trainer
 
 
 class Net(LightningModule):

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.errors import FitError, MisconfigurationException
 from pytorch_lightning.strategies import DataParallel
-from tests.trainer.recorder import quiet_trainer, rows_of
+from tests.recorder import quiet_trainer, rows_of
 
 PLACES = [
     pytest.param({"distributed_backend": DataParallel(places=2)}, id="two places on the CPU"),

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pytorch_lightning import LightningModule
-from tests.trainer.recorder import quiet_trainer
+from tests.recorder import quiet_trainer
 
 NB, WINDOW = 50_000, 500
 EARLY, LATE = range(1_000, 3_000, WINDOW), range(NB - 2_000, NB, WINDOW)

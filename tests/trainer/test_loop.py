@@ -16,7 +16,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.errors import CheckpointError, FitError, MisconfigurationException
 from pytorch_lightning.loggers import CSVLogger, Logger
-from tests.trainer.recorder import Recorder, quiet_trainer, rows_of
+from tests.recorder import Recorder, quiet_trainer, rows_of
 
 
 class EveryHook(Recorder):

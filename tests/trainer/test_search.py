@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pytorch_lightning import Trainer, add_default_args
-from tests.trainer.recorder import QUIET, Recorder
+from tests.recorder import QUIET, Recorder
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

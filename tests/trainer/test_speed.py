@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pytorch_lightning import LightningModule
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.errors import MisconfigurationException
-from tests.trainer.recorder import quiet_trainer
+from tests.recorder import quiet_trainer
 
 
 class Dropping(LightningModule):

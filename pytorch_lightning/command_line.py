@@ -1,0 +1,264 @@
+"""Options on the command line, derived from the Trainer's signature."""
+
+import argparse
+import inspect
+import os
+import re
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pytorch_lightning.options.config import ALIASES, LATER, OBJECT_OPTIONS
+from pytorch_lightning.trainer.trainer import Trainer, option_defaults
+
+
+def boolean(text: str) -> bool:
+    """A word of the command line as a bool.
+
+    >>> boolean("true"), boolean("0")
+    (True, False)
+    """
+    word = text.lower()
+    if word in ("true", "1", "yes", "on"):
+        return True
+    if word in ("false", "0", "no", "off"):
+        return False
+    raise argparse.ArgumentTypeError(f"expected true or false, received {text!r}")
+
+
+def number(text: str) -> int | float:
+    """A whole number where the text is one, otherwise a float."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+def optional(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """``kind``, or None for the words 'none' and ''."""
+
+    def read(text: str) -> Any:
+        return None if text.lower() in ("none", "") else kind(text)
+
+    read.__name__ = f"{kind.__name__} or none"
+    return read
+
+
+def windows(text: str) -> int | str:
+    """A number, or a text like '1:2,5:8' as it is: test-tube's ``parse_args`` takes no value that is a dict."""
+    return text if ":" in text else int(text)
+
+
+def name_or_0(text: str) -> str | int:
+    """A name; the words '0' and '' are the 0 that means none."""
+    return 0 if text in ("0", "") else text
+
+
+class Words(tuple[str, ...]):
+    """A tuple that is shown as it is written on a command line: test-tube writes the options of a job so.
+
+    >>> str(Words(["a", "b"])), str(Words())
+    ('a,b', 'none')
+    """
+
+    def __str__(self) -> str:
+        return ",".join(self) or "none"
+
+
+class Off(int):
+    """False for an option that is otherwise true: test-tube leaves ``False`` itself out of a job's command line.
+
+    >>> Off() == False, str(Off())
+    (True, 'False')
+    """
+
+    def __repr__(self) -> str:
+        return "False"
+
+
+def switch(text: str) -> bool | Off:
+    """The same as ``boolean``, for an option that is true by default."""
+    return boolean(text) or Off()
+
+
+def words(text: str) -> Words:
+    """Words between commas; 'none' for no word.
+
+    >>> words("a,b"), words("none")
+    (('a', 'b'), ())
+    """
+    return Words(word for word in text.split(",") if word and text != "none")
+
+
+KINDS: dict[str, Callable[[str], Any]] = {
+    "gpus": optional(str),
+    "distributed_backend": optional(str),
+    "precision": optional(str),
+    "max_nb_steps": optional(int),
+    "max_time": optional(float),
+    "seed": optional(int),
+    "resume": optional(str),
+    "save_every_nb_batches": optional(int),
+    "virtual_ranks": optional(int),
+    "lr_scheduler_milestones": optional(str),
+    "accumulate_grad_batches": windows,
+    "current_gpu_name": name_or_0,
+    "silence": words,
+    "val_check_interval": number,
+    "track_grad_norm": number,
+    "gradient_clip": number,
+    "process_timeout_minutes": number,
+}
+"""How a word becomes the value of an option, where its default doesn't say."""
+
+RUN_OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
+    ("early_stop_metric", "val_acc", str, "the metric that early stopping watches"),
+    ("early_stop_mode", "auto", str, "min, max or auto"),
+    ("early_stop_patience", 3, int, "checks without a gain"),
+    ("model_save_path", "{root}/model_weights", str, "the folder for checkpoints"),
+    ("model_save_monitor_value", "val_acc", str, "the metric that decides what the best checkpoint is"),
+    ("model_save_monitor_mode", "auto", str, "min, max or auto"),
+    ("model_load_weights_path", None, optional(str), "a checkpoint to start from"),
+    ("tt_name", "default", str, "the name of the test-tube experiment"),
+    ("tt_description", "", str, "its description"),
+    ("tt_save_path", "{root}/test_tube_logs", str, "the folder for its files"),
+    ("single_run", False, boolean, "run once, without a search"),
+    ("single_run_gpu", False, boolean, "run once, on a GPU"),
+    ("nb_hopt_trials", 1, int, "trials of a hyperparameter search"),
+    ("log_stdout", False, boolean, "keep what is printed"),
+    ("default_tensor_type", "torch.FloatTensor", str, "accepted for programs that read it"),
+    ("per_experiment_nb_gpus", 1, int, "GPUs of one trial"),
+    ("on_cluster", False, boolean, "run on a cluster"),
+    ("eval_test_set", False, boolean, "test after training"),
+    ("interactive", False, boolean, "run here, in one process"),
+    ("debug", False, boolean, "keep nothing of the experiment"),
+    ("local", False, boolean, "run on this machine"),
+)
+"""What programs of 2019 read from the command line beside the Trainer's own options."""
+
+
+def option_groups() -> dict[str, dict[str, str]]:
+    """What each option of the Trainer means, by group, as its docstring says it.
+
+    >>> option_groups()["How long"]["max_nb_epochs"]
+    'train for this many epochs at most'
+    """
+    groups: dict[str, dict[str, str]] = {}
+    for block in inspect.cleandoc(Trainer.__doc__ or "").split("\n\n"):
+        title, *lines = block.splitlines()
+        if re.fullmatch(r"\*.+\*", title):
+            entries = re.sub(r"\n +", " ", "\n".join(lines)).splitlines()
+            groups[title.strip("*")] = dict(entry.split(": ", 1) for entry in entries)
+    return groups
+
+
+def option_texts() -> dict[str, str]:
+    """One sentence for each option; of one that isn't available yet, its only value."""
+    later = {name: f"isn't available in this version: leave it at {value!r}" for name, value in LATER.items()}
+    return later | {name: text for group in option_groups().values() for name, text in group.items()}
+
+
+READ_ALIASES = ("overfit", "check_grad_nans", "enable_tqdm")
+"""Other spellings of the Trainer's options that programs of 2019 read as well as give."""
+
+
+def kind_of(name: str, default: Any) -> Callable[[str], Any]:
+    """How the words of option ``name`` are read."""
+    if name in KINDS:
+        return KINDS[name]
+    if isinstance(default, bool):
+        return switch if default else boolean
+    return type(default) if isinstance(default, (int, float)) else str
+
+
+def add_default_args(
+    parser: ArgumentParser,
+    root_dir: str,
+    rand_seed: int | None = None,
+    possible_model_names: Sequence[str] | None = None,
+) -> None:
+    """Add every option of the Trainer, with its default, and what programs of 2019 read beside them.
+
+    ``root_dir`` is the folder under which a run keeps its files. ``rand_seed`` becomes the default of ``--seed``
+    and ``--random_seed``; ``possible_model_names`` the choices of ``--model_name``. A bool may stand alone
+    (``--fast_dev_run``) or with a value (``--progress_bar false``). An option that the parser has already stays as
+    it is. A parser made from this one may add options of the same names, which then win.
+    """
+    if not hasattr(parser, "strategy"):  # a model may read it off any parser that it is given
+        parser.strategy = "grid_search"  # type: ignore[attr-defined]
+    texts = option_texts()
+    for name, default in option_defaults().items():
+        if name not in OBJECT_OPTIONS:
+            value = rand_seed if name == "seed" and rand_seed is not None else default
+            kind = kind_of(name, default)
+            _add(parser, name, value, kind, text=texts.get(name, ""))
+            for alias in (alias for alias, meant in ALIASES.items() if meant == name):
+                if alias in READ_ALIASES:
+                    _add(parser, alias, value, kind, text=f"the same as --{name}")
+                else:
+                    _add(parser, alias, argparse.SUPPRESS, kind, text=f"the same as --{name}", dest=name)
+    for name, default, kind, text in RUN_OPTIONS:
+        value = default.format(root=str(root_dir).rstrip(os.sep)) if isinstance(default, str) else default
+        _add(parser, name, value, kind, text=text)
+    for short, name in (("-en", "tt_name"), ("-td", "tt_description")):
+        _add(parser, short, argparse.SUPPRESS, str, text=f"the same as --{name}", dest=name)
+    _add(
+        parser,
+        "disable_early_stop",
+        argparse.SUPPRESS,
+        None,
+        text="train on",
+        nargs=0,
+        const=False,
+        dest="enable_early_stop",
+    )
+    _add(parser, "enable_single_run", argparse.SUPPRESS, None, text="run once", nargs=0, const=True, dest="single_run")
+    if possible_model_names:
+        _add(parser, "model_name", "", str, text=f"one of {', '.join(possible_model_names)}")
+    if rand_seed is not None:
+        _add(parser, "random_seed", rand_seed, int, text="the seed")
+
+
+class YieldingOption(argparse.Action):
+    """Stores a value, and gives way to a later option of the same name.
+
+    argparse refuses such an option unless its parser was made with ``conflict_handler='resolve'``; a model makes
+    its parser from ours with ``parents=[...]`` and needn't know which names are taken.
+    """
+
+    def __call__(self, parser: Any, namespace: Namespace, values: Any, option_string: str | None = None) -> None:
+        option = ALIASES.get(self.dest, self.dest)
+        for name in (option, *READ_ALIASES):
+            ours = isinstance(parser._option_string_actions.get(f"--{name}"), YieldingOption)
+            if name == self.dest or (ours and option in (name, ALIASES.get(name))):
+                setattr(namespace, name, self.const if self.nargs == 0 else values)
+
+    @property
+    def default(self) -> Any:
+        """The value where there is no word: the parser's ``set_defaults`` may change it."""
+        return self._default
+
+    @default.setter
+    def default(self, value: Any) -> None:
+        self._default = Words(value) if isinstance(value, (tuple, list)) else value
+
+    @property
+    def container(self) -> Any:
+        """The group of options that this one was put into last."""
+        return self._container
+
+    @container.setter
+    def container(self, group: Any) -> None:
+        self._container = group
+        group.conflict_handler = "resolve"
+
+
+def _add(parser: ArgumentParser, name: str, default: Any, kind: Any, *, text: str = "", **more: Any) -> None:
+    flag = name if name.startswith("-") else f"--{name}"
+    if flag in parser._option_string_actions:
+        return
+    if kind in (boolean, switch):
+        more.update(nargs="?", const=True)
+    elif default == "" or name == "-td":
+        more.update(nargs="?", const="")  # an empty value may be no word at all
+    parser.add_argument(flag, action=YieldingOption, default=default, type=kind, help=text or None, **more)

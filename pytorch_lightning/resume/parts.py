@@ -1,0 +1,174 @@
+"""The parts of a checkpoint: what has state, and how it is saved and restored."""
+
+import platform
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.optim import Optimizer
+
+from pytorch_lightning import seeding
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.data.loader import ReplayableLoader
+from pytorch_lightning.errors import CheckpointError, FitError, Notices
+from pytorch_lightning.root_module.root_module import LightningModule
+from pytorch_lightning.run.hooks import is_overridden
+from pytorch_lightning.run.run import FitRun
+from pytorch_lightning.strategies import Strategy
+
+
+class DataPart:
+    """Where the training data is: the seed, the epoch's length, and a checksum of the indices so far."""
+
+    def __init__(
+        self, loader: ReplayableLoader, run: FitRun, seed: int, check: str, nb_virtual: int, sizes: dict[str, int]
+    ) -> None:
+        self._loader, self._run, self._seed, self._check = loader, run, seed, check
+        self._nb_virtual, self._sizes = nb_virtual, sizes
+
+    def state_dict(self) -> dict[str, Any]:
+        nb_done = self._run.progress.batch_nb
+        return {
+            "seed": self._seed,
+            "virtual_ranks": self._nb_virtual,
+            "sizes": self._sizes,
+            "indices_crc": self._loader.crc_at(nb_done) if nb_done else None,
+            "workers": self._loader.bound_to_workers,
+            "sampler": self._loader.sampler_state(begun=nb_done > 0),
+            "loader": self._loader.own_state(self._run.progress.epoch),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        before = state.get("sizes", self._sizes)
+        changed = [f"{k} was {before[k]} and is {v}" for k, v in self._sizes.items() if before.get(k, v) != v]
+        if changed:
+            text = f"the training data changed since the checkpoint: {', '.join(changed)}"
+            self._refuse(text)
+            self._run.notices.say("other-data", text)
+        workers, now = state.get("workers"), self._loader.bound_to_workers
+        if workers != now and None not in (workers, now):
+            text = f"the order of an IterableDataset depends on its workers: num_workers was {workers} and is {now}"
+            self._refuse(text)
+            self._run.notices.say("other-data", text)
+        if state.get("sampler") is not None:
+            self._loader.load_sampler(state["sampler"], self._run.progress.epoch, self._run.progress.batch_nb)
+        if state.get("loader") is not None:
+            self._loader.load_own(state["loader"])
+        if state["indices_crc"] is not None:
+            self._loader.expect(state["indices_crc"], self._other_order)
+
+    def _other_order(self) -> None:
+        text = (
+            "the training loader doesn't give the order that it gave before the checkpoint: its sampler or its dataset"
+            " has changed, or draws from something that can't be seeded"
+        )
+        self._refuse(text)
+        self._run.notices.say("other-order", text)
+
+    def _refuse(self, text: str) -> None:
+        if self._check == "error":
+            raise FitError(f"{text}. Mend that, or pass resume_check='warn' to go on with it.")
+
+
+class RandomPart:
+    """The global random streams, for hooks that draw between batches."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return seeding.get_generator_states()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        seeding.set_generator_states(state)
+
+
+class GradientsPart:
+    """Gradients that wait for a later step, since a user's ``optimizer_step`` let its turn pass."""
+
+    def __init__(self, module: LightningModule, optimizers: Sequence[Optimizer], strategy: Strategy) -> None:
+        self._optimizers = optimizers if is_overridden(module, "optimizer_step") else ()
+        self._strategy = strategy
+
+    def state_dict(self) -> dict[str, Any]:
+        each = (enumerate(parameters_of(optimizer)) for optimizer in self._optimizers)
+        return {"waiting": [{i: {"grad": p.grad} for i, p in some if p.grad is not None} for some in each]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for optimizer, waiting in zip(self._optimizers, state["waiting"], strict=True):
+            groups = [{"params": list(range(len(parameters_of(optimizer))))}]
+            own = self._strategy.cut_up(optimizer, {"state": waiting, "param_groups": groups})["state"]
+            for i, parameter in enumerate(parameters_of(optimizer)):
+                parameter.grad = own[i]["grad"].to(parameter.device) if i in own else None
+
+
+def parameters_of(optimizer: Optimizer) -> list[Any]:
+    """Its parameters, in the order of its groups."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+class VersionsPart:
+    """What else decides the last bits: versions, and the number of threads."""
+
+    def __init__(self, notices: Notices) -> None:
+        self._notices = notices
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+            "threads": torch.get_num_threads(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        now = self.state_dict()
+        changed = [
+            f"{name} was {state[name]} and is {now[name]}" for name in now if state.get(name, now[name]) != now[name]
+        ]
+        if changed:
+            text = f"the checkpoint was written elsewhere, so the last bits may differ: {', '.join(changed)}"
+            self._notices.say("other-versions", text)
+
+
+class CallbacksPart:
+    """All callbacks by name, whatever their order. What callbacks that aren't here had saved is kept."""
+
+    def __init__(self, callbacks: Sequence[Callback], notices: Notices) -> None:
+        self._callbacks: dict[str, Callback] = {}
+        self._absent: dict[str, Any] = {}
+        self._notices = notices
+        counts: Counter[str] = Counter()
+        for callback in callbacks:
+            self._callbacks[f"{callback.state_name} {counts[callback.state_name]}"] = callback
+            counts[callback.state_name] += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**self._absent, **{name: callback.state_dict() for name, callback in self._callbacks.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._absent = {name: kept for name, kept in state.items() if kept and name not in self._callbacks}
+        if self._absent:
+            names = ", ".join(name.rpartition(" ")[0] for name in self._absent)
+            text = f"the checkpoint holds the state of callbacks that aren't here; it is kept: {names}"
+            self._notices.say("absent-callbacks", text)
+        for name, callback in self._callbacks.items():
+            if name in state:
+                callback.load_state_dict(state[name])
+
+
+def load_part(target: Any, state: dict[str, Any], where: str) -> None:
+    """Put ``state`` back into ``target``. Raises ``CheckpointError`` where it doesn't fit."""
+    own = set(target.defaults) if isinstance(target, Optimizer) else set()  # before torch adds one when it loads
+    try:
+        target.load_state_dict(state)
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        why = f"{type(error).__name__}: {str(error).rstrip('.')}"
+        raise CheckpointError(f"{where} doesn't fit: {why}. Resume with the model that wrote it.") from error
+    # torch takes the state of another kind of optimizer, and fails in the first step
+    for group in target.param_groups if isinstance(target, Optimizer) else ():
+        absent = sorted(own - set(group))
+        if absent:
+            raise CheckpointError(
+                f"{where} doesn't fit: the state is another optimizer's, without {', '.join(absent)}."
+                " Resume with the optimizer that wrote it."
+            )

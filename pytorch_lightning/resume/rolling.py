@@ -1,0 +1,206 @@
+"""Rolling saves: when one is due, and what is saved at the end."""
+
+import contextlib
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.checkpoints.folders import is_remote
+from pytorch_lightning.checkpoints.run_store import RunStore
+from pytorch_lightning.checkpoints.sharded import Cut, cut
+from pytorch_lightning.checkpoints.writer import Writer
+from pytorch_lightning.errors import CheckpointError, Notices
+from pytorch_lightning.faults import fault
+from pytorch_lightning.processes import ALONE, Processes
+from pytorch_lightning.resume.saver import Saver
+from pytorch_lightning.run.progress import NEVER
+from pytorch_lightning.run.run import FitRun
+from pytorch_lightning.run.wishes import SaveRequest
+
+MOST_OF_THE_TIME = 0.05
+"""Saves before validations take at most this share of the time."""
+
+
+class RollingSaves:
+    """The newest state of a run in its folder: written in the background each ``every_minutes`` and each
+    ``every_batches`` (None: not by batches), before validations, and at the end.
+
+    Every process has one; the first writes, or each its pieces. ``folder`` is None where nothing can be kept.
+    """
+
+    def __init__(
+        self,
+        saver: Saver,
+        run: FitRun,
+        notices: Notices,
+        *,
+        folder: str | None,
+        job: str | None,
+        store: RunStore | None,
+        every_minutes: float,
+        every_batches: int | None,
+        from_the_start: bool,
+    ) -> None:
+        self.saver, self._run, self._notices = saver, run, notices
+        self._processes = saver.strategy.processes
+        self._is_first = self._processes.is_first
+        self._writers: Processes | None = None
+        self.folder, self._job, self._store = folder, job, store
+        self._seconds, self._every = every_minutes * 60, every_batches
+        self._from_the_start = from_the_start
+        self._writer: Writer | None = None
+        self._due = time.monotonic() + self._seconds if self._seconds else float("inf")
+        self._next_number = NEVER if every_batches is None else every_batches
+        self._looked = (time.monotonic(), 0)
+        self._saved_at, self._cost, self._saved_step = time.monotonic(), 0.0, -1
+        self._saved_last: tuple[int | None, bool] = (None, False)
+        self.has_begun = False
+        """Whether anything was saved, or is to be."""
+
+    def begin(self, step: int | None, finished: bool) -> None:
+        """Before the first batch, which follows ``step`` of the run (None: a new one). ``finished``: so was its last
+        save."""
+        self._saved_last = (step, finished)
+        self.has_begun = self._from_the_start and self.folder is not None
+        if self._every is not None:
+            self._next_number = (self._run.progress.global_step // self._every + 1) * self._every
+        if not self.has_begun:
+            return
+        if self._is_first or self.saver.strategy.saves_together:
+            self._open(step)
+        if self._run.progress.stop_reason == "" and step is None:
+            self.save()
+
+    def _open(self, step: int | None) -> Writer:
+        if self._writer is None:
+            if self._store is None:
+                assert self.folder is not None
+                self._store = RunStore(self.folder, notices=self._notices, job=self._job)
+                if self._is_first:
+                    self._store.open()
+            if self._is_first:
+                self._store.begin(step)
+            self._writer = Writer(self._store, self._notices, self._note_done, self._who_writes())
+        return self._writer
+
+    def _who_writes(self) -> Processes:
+        """``ALONE``, or everybody: where each has pieces, and all see the folder. Everybody calls it then."""
+        if self._writers is None:
+            self._writers = ALONE
+            if self.saver.strategy.saves_pieces and self.folder is not None and not is_remote(self.folder):
+                if all_see(self.folder, self._processes):
+                    self._writers = self._processes.apart()
+                else:
+                    self._notices.say(
+                        "gathered-saves",
+                        f"not all processes see {self.folder}, so saves are gathered into one file. For saves in pieces"
+                        " choose a default_save_path on a file system that all machines share.",
+                    )
+        return self._writers
+
+    def _note_done(self) -> None:
+        self._run.wishes.note()
+
+    def request_if_due(self) -> None:
+        """Ask for a save if one is due now."""
+        step, now = self._run.progress.global_step, time.monotonic()
+        by_number = step >= self._next_number
+        if self._every is not None and by_number:
+            self._next_number = (step // self._every + 1) * self._every
+        if self._is_first and self.folder is not None and (by_number or now >= self._due):
+            self._due = now + self._seconds if self._seconds else float("inf")
+            self._run.wishes.to_save(SaveRequest(None))
+
+    def next_step_to_check(self) -> int:
+        """The step at which to look again: the next that is due by number or, if only the clock knows, after half of
+        the time that is left."""
+        step, now = self._run.progress.global_step, time.monotonic()
+        per_step = (now - self._looked[0]) / max(1, step - self._looked[1])
+        if step > self._looked[1]:
+            self._looked = (now, step)
+        if self.folder is None or self._due == float("inf") or not self._run.wishes.alone:
+            return self._next_number
+        return min(self._next_number, step + max(1, int((self._due - now) / 2 / max(per_step, 1e-6))))
+
+    def is_due_before_validation(self) -> bool:
+        """Whether a save should be made first, so that a crash in validation costs only the validation."""
+        if not self.has_begun or self._run.progress.global_step == self._saved_step:
+            return False
+        return time.monotonic() - self._saved_at >= max(1.0, self._cost / MOST_OF_THE_TIME)
+
+    def wait_for_newest(self) -> str | None:
+        """The path of the newest save, once that is written; None where there is none, and in other processes than the
+        first."""
+        if self._store is None or not self._is_first:
+            return None
+        if self._writer is not None:
+            self._writer.wait()
+        return self._store.newest_path
+
+    def poll(self) -> None:
+        """Hear what became of the last save."""
+        if self._writer is not None:
+            self._writer.poll()
+
+    def save(self, *, wait: bool = False, finished: bool = False) -> None:
+        """Save the state as it is now."""
+        if self.folder is None:
+            return
+        self.has_begun = True
+        step = self._run.progress.global_step
+        if not self.saver.is_finite("the rolling save"):
+            return
+        began = time.monotonic()
+        if self._is_first or self.saver.strategy.saves_together:
+            self._write(self._open(None), step, wait, finished)
+        self._saved_at, self._saved_step = time.monotonic(), step
+        self._cost = self._saved_at - began
+
+    def _write(self, writer: Writer, step: int, wait: bool, finished: bool) -> None:
+        checkpoint: dict[str, Any] | Cut
+        state: Mapping[str, Any] | Cut
+        module, processes = self.saver.module, self._processes
+        in_pieces = self._who_writes().nb > 1
+        if in_pieces:
+            if not wait and any(processes.gather(writer.is_busy())):
+                writer.nb_skipped += 1
+                return
+            checkpoint = cut(self.saver.checkpoint(whole=False), processes)
+            state = cut(dict(module.state_dict()), processes)
+        else:
+            checkpoint, state = self.saver.checkpoint(), dict(self.saver.strategy.whole(module.state_dict()))
+        if in_pieces or self._is_first:
+            fault("rolling.save")
+            writer.save(checkpoint, step, wait=wait, finished=finished, module_state=state)
+
+    def end(self, *, interrupted: bool) -> None:
+        """Save for the last time: as finished, or where the fit was interrupted to go on from."""
+        if interrupted:
+            self.save(wait=True)
+        elif self.has_begun and (self._run.progress.global_step, True) != self._saved_last:
+            self.save(wait=True, finished=True)
+
+    def close(self, failed: bool) -> None:
+        """Wait for what is being written, then let others use the folder."""
+        # where the fit failed, that is what is to be heard
+        with contextlib.suppress(CheckpointError) if failed else contextlib.nullcontext():
+            if self._writer is not None:
+                self._writer.close()
+        if self._store is not None:
+            self._store.close()
+
+
+def all_see(folder: str, processes: Processes) -> bool:
+    """Whether every process sees ``folder``, which the first can make. Everybody calls it."""
+    mark = Path(folder) / f".seen-{processes.from_first(uuid.uuid4().hex)}"
+    if processes.is_first:
+        with contextlib.suppress(OSError):
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+    processes.wait()
+    seen = all(processes.gather(mark.exists()))
+    if processes.is_first:
+        mark.unlink(missing_ok=True)
+    return seen

@@ -1,0 +1,131 @@
+"""Save points: the places where state is whole. What was asked for is done here, and nowhere else."""
+
+import contextlib
+
+import torch
+
+from pytorch_lightning.data.loader import ReplayableLoader
+from pytorch_lightning.errors import CheckpointError, FitError, describe
+from pytorch_lightning.options.config import Config
+from pytorch_lightning.resume.agreement import Agreement
+from pytorch_lightning.resume.resuming import ResumedSave
+from pytorch_lightning.resume.rolling import RollingSaves
+from pytorch_lightning.resume.window_start import WindowStart
+from pytorch_lightning.run.metrics import at
+from pytorch_lightning.run.progress import FORGOTTEN, NEVER
+from pytorch_lightning.run.rows import Rows
+from pytorch_lightning.run.run import FitRun
+from pytorch_lightning.strategies.devices import note_full_memory
+
+
+class SavePoints:
+    """Writes what was asked for, decides whether a limit is reached, and saves what can be saved of a fit that fails.
+
+    The loop comes to ``reach`` after a window where something is due, after each validation and after each epoch.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        run: FitRun,
+        rows: Rows,
+        rolling: RollingSaves,
+        loader: ReplayableLoader,
+        window_start: WindowStart,
+        agreement: Agreement | None,
+        resumed: ResumedSave | None,
+    ) -> None:
+        self._run, self._rows, self._rolling, self._loader = run, rows, rolling, loader
+        self._window_start, self._agreement, self._resumed = window_start, agreement, resumed
+        self._stop_on_nan, self._max_nb_epochs = config.stop_on_nan, config.max_nb_epochs
+        self.most_steps = config.max_nb_steps or NEVER
+        """Optimizer steps after which training ends."""
+
+    def begin(self) -> None:
+        """Before the first batch: what is saved from now on follows the save that was resumed, if one was."""
+        if self._resumed is None:
+            self._rolling.begin(None, finished=False)
+        else:
+            reason = self._run.progress.stop_reason or self._run.wishes.stop
+            if reason and not reason.startswith(FORGOTTEN):
+                text = f"training had been ended by a callback, and isn't resumed: {reason}"
+                self._run.notices.say("already-stopped", text)
+            run = self._resumed.checkpoint["parts"].get("run", {})
+            self._rolling.begin(self._run.progress.global_step, finished=bool(run.get("finished")))
+        self.reach()
+
+    def reach(self) -> None:
+        """State is whole here: write what was asked for, and see whether a limit is reached."""
+        run, progress, wishes = self._run, self._run.progress, self._run.wishes
+        if progress.nb_optimizer_steps >= self.most_steps:
+            run.stop(f"max_nb_steps reached ({self.most_steps})")
+        wishes.pending = False
+        self._rolling.request_if_due()
+        wishes.next_save_point = self._rolling.next_step_to_check()
+        stop = wishes.stop
+        if self._agreement is not None:
+            stop, again = self._agreement.settle()
+            wishes.next_save_point = min(wishes.next_save_point, again)
+        progress.stop_reason = progress.stop_reason or stop
+        self._rolling.poll()
+        if wishes.saves:
+            self._rows.check_losses()
+            with run.timings.measuring("saving"):
+                self._save_requested()
+        if progress.epoch >= self._max_nb_epochs and not progress.epoch_started and not progress.stop_reason:
+            progress.stop_reason = "max_nb_epochs reached"
+
+    def _save_requested(self) -> None:
+        wishes = self._run.wishes
+        requests, wishes.saves[:] = list(wishes.saves), []
+        for request in requests:
+            if request.path is None:
+                self._rolling.save()
+                continue
+            is_saved = self._rolling.saver.save(request.path, request.weights_only)
+            tell = request.on_saved if is_saved else request.on_refused
+            if tell is not None:
+                tell()
+
+    def before_validation(self) -> None:
+        """Save first, where a crash in validation would cost more than the validation."""
+        if self._rolling.saver.strategy.processes.from_first(self._rolling.is_due_before_validation()):
+            with self._run.timings.measuring("saving"):
+                self._rolling.save()
+        self._run.leaves_validation = self._rolling.has_begun
+
+    def save_before(self, error: Exception) -> None:
+        """A window raised ``error``: save the state after the last one that was finished, where that is still here.
+
+        After a loss that isn't finite nothing is saved: older saves may be better ones."""
+        run = self._run
+        note_full_memory(error)
+        if at(run.progress) not in str(error):
+            error.add_note(f"raised while fitting {type(run.module).__name__} {at(run.progress)}")
+        if run.metrics.nb_nonfinite and self._stop_on_nan:
+            self._note_samples(error)
+        elif self._can_save_after_error() and self._loader.takes_back and self._window_start.go_back():
+            self.save_for(error)
+
+    def save_for(self, error: Exception) -> None:
+        """State is whole, and ``error`` ends the fit: save it."""
+        note_full_memory(error)
+        if not self._can_save_after_error():
+            return
+        with contextlib.suppress(CheckpointError, FitError, torch.OutOfMemoryError):
+            self._rolling.save(wait=True)
+            step = self._run.progress.global_step
+            error.add_note(f"the state at global_step {step} is saved; resume='auto' resumes from there")
+
+    def _can_save_after_error(self) -> bool:
+        return self._run.wishes.alone and self._rolling.has_begun
+
+    def _note_samples(self, error: Exception) -> None:
+        """Add to ``error`` which samples were in the batch, and which save is the newest, where that is known."""
+        share, progress = self._loader.share, self._run.progress
+        indices = self._loader.indices_at(progress.epoch, progress.batch_nb) if share.nb == 1 else None
+        if indices is not None:
+            error.add_note(f"samples of the batch: {describe(indices)}")
+        newest = self._rolling.wait_for_newest()
+        if newest is not None:
+            error.add_note(f"the newest save, from before, is {newest}")

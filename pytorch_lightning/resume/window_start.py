@@ -1,0 +1,80 @@
+"""What a window that failed is taken back to, so that the state before it can be saved."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from pytorch_lightning.loggers.logger import LoggerGroup
+from pytorch_lightning.run.hooks import Hooks, is_overridden
+from pytorch_lightning.run.run import FitRun
+from pytorch_lightning.steps.buffers import BufferUndo
+from pytorch_lightning.steps.current_step import CurrentStep
+
+CHANGING = ("on_batch_start", "on_batch_end")
+"""Hooks inside a window that may change what can't be taken back."""
+
+
+class WindowStart:
+    """The state at a window's start, as far as a window changes it before its optimizers step: the position, the
+    numbers of the run, and buffers. Parameters are what they were until then."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        run: FitRun,
+        loggers: LoggerGroup,
+        hooks: Hooks,
+        current: CurrentStep,
+        buffers: BufferUndo | None,
+    ) -> None:
+        self._module, self._run, self._loggers, self._current = module, run, loggers, current
+        self.buffers = buffers
+        # where a user's own step lets its turn pass, gradients are from before the window
+        waits = is_overridden(module, "optimizer_step")
+        self._hooks_change = waits or not all(_is_ours(hook) for name in CHANGING for hook in hooks[name])
+        self._place: tuple[int, int] | None = None
+        self._nb_rows = 0
+        self._losses: deque[Any] = deque()
+        self._prog: dict[str, Any] = {}
+
+    def note_for(self, accumulate: int) -> Callable[[], None] | None:
+        """What is to be called before each window of ``accumulate`` batches. None: a single batch changes nothing
+        before the optimizers step, where there are no buffers."""
+        self._place = None
+        return self.note if accumulate > 1 or self.buffers is not None else None
+
+    def note(self) -> None:
+        """A window is about to begin."""
+        progress, metrics = self._run.progress, self._run.metrics
+        self._place, self._nb_rows = (progress.batch_nb, progress.global_step), self._loggers.nb_rows
+        self._losses, self._prog = metrics._losses.copy(), metrics._prog
+        if self.buffers is not None:
+            self.buffers.note()
+
+    def go_back(self) -> bool:
+        """Put back the state from before the window that failed; False where that can't be done."""
+        progress, metrics = self._run.progress, self._run.metrics
+        place = (progress.batch_nb, progress.global_step)
+        is_first = self._place in (None, place)
+        # while it was being fetched no hook was called for the batch
+        if progress.steps_begun or (self._hooks_change and not (is_first and self._current.is_fetching)):
+            return False
+        # many large ones would cost more than the time that a save at an exception wins
+        can = self.buffers.can_go_back(self._module) if self.buffers is not None else not [*self._module.buffers()]
+        if not can:
+            return False
+        progress.epoch_over = False
+        if self._place is None:
+            return True
+        progress.batch_nb, progress.global_step = self._place
+        metrics._losses, metrics._prog = self._losses, self._prog
+        self._loggers.nb_to_forget = self._loggers.nb_rows - self._nb_rows
+        if self.buffers is not None:
+            self.buffers.go_back()
+        return True
+
+
+def _is_ours(hook: Any) -> bool:
+    return str(getattr(hook, "func", hook).__func__.__module__).startswith("pytorch_lightning.")

@@ -1,0 +1,157 @@
+"""Rows of numbers: when they are due, and what is in them."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from pytorch_lightning.errors import FitError, describe, near
+from pytorch_lightning.loggers.logger import LoggerGroup
+from pytorch_lightning.run.hooks import Hooks
+from pytorch_lightning.run.metrics import at, numbers_of, to_number
+from pytorch_lightning.run.run import FitRun
+
+
+class Rows:
+    """Writes a row each ``every`` batches of an epoch, beginning with its first, and one after each validation.
+
+    The loggers save each ``save_every`` batches. ``needed`` are the metrics that somebody can't do without: names
+    that nothing gives are an error as soon as that is known. ``writes``: whether this is the process that logs.
+    """
+
+    def __init__(
+        self,
+        run: FitRun,
+        loggers: LoggerGroup,
+        optimizers: Sequence[Optimizer],
+        hooks: Hooks,
+        *,
+        every: int,
+        save_every: int,
+        needed: dict[str, str],
+        device: torch.device,
+        stop_on_nan: bool,
+        writes: bool = True,
+    ) -> None:
+        self._run, self._loggers, self._optimizers = run, loggers, optimizers
+        self._change, self._replace = hooks["on_tng_metrics"], hooks["update_tng_log_metrics"]
+        self._every, self._save_every, self._needed, self._device = every, save_every, needed, device
+        self._stop_on_nan, self._reads_late, self._writes = stop_on_nan, device.type != "cpu", writes
+        self.validation_names: tuple[str, ...] | None = None
+        """What a sanity validation gave; None where there was none."""
+
+    def after_batch(self) -> None:
+        """Write a row if one is due after this batch."""
+        progress = self._run.progress
+        if self._reads_late and self._run.metrics.must_be_read:
+            self.check_losses()
+        if not progress.batch_nb % self._every:
+            with self._run.timings.measuring("logging"):
+                self._write_training()
+        if not (progress.global_step + 1) % self._save_every:
+            with self._run.timings.measuring("logging"):
+                self._loggers.save()
+
+    def _write_training(self) -> None:
+        run = self._run
+        progress = run.progress
+        self.check_losses()
+        if not self._writes:
+            return
+        row: dict[str, Any] = {
+            "epoch": progress.epoch,
+            "batch_nb": progress.batch_nb,
+            "global_step": progress.global_step,
+        }
+        row.update(self._rates())
+        row.update(run.metrics.grad_norms)
+        run.metrics.grad_norms.clear()  # a row inside a window has no norms of its own
+        row.update(self._memory())
+        row.update(run.metrics.of_training())
+        for change in self._change:
+            change(row)
+        for replace in self._replace:
+            row = replace(row)
+            if not isinstance(row, dict):
+                raise FitError(
+                    f"update_tng_log_metrics returned {describe(row)}; expected the dict to log."
+                    f" Return logs. {at(progress)}"
+                )
+        if self._needed:
+            self._check_needed(run.metrics.of_training(), validated=bool(progress.nb_validations))
+        self._loggers.log_metrics(numbers_of(row, "the row to log"), progress.global_step)
+
+    def learn_names(self, metrics: dict[str, float | int]) -> None:
+        """Take note of what a sanity validation gave; its numbers aren't kept."""
+        self.validation_names = tuple(metrics)
+
+    def write_validation(self, metrics: dict[str, float | int]) -> None:
+        """Write the row of a validation that has just ended."""
+        progress = self._run.progress
+        place = {"epoch": progress.epoch, "batch_nb": progress.batch_nb - 1, "global_step": progress.global_step - 1}
+        self._loggers.log_metrics({**place, **metrics}, progress.global_step - 1)
+        if self._needed:
+            self._check_needed({**metrics, **self._run.metrics.of_training()}, validated=True)
+
+    def log_by_hand(self, metrics: dict[str, Any], step: int | None) -> None:
+        """Log a row that a user's own code made; what is no number is left out, as an Experiment's rows do."""
+        row: dict[str, float | int] = {}
+        for key, value in metrics.items():
+            for name, entry in value.items() if isinstance(value, dict) else [(key, value)]:
+                number = to_number(entry)
+                if number is None:
+                    text = f"{name!r} isn't logged: it is a {type(entry).__name__}, not one number"
+                    self._run.notices.say(f"not-logged-{name}", text)
+                else:
+                    row[str(name)] = number
+        self._loggers.log_metrics(row, self._run.progress.global_step if step is None else step)
+
+    def _rates(self) -> dict[str, float]:
+        rates = {}
+        for i, optimizer in enumerate(self._optimizers):
+            for g, group in enumerate(optimizer.param_groups):
+                if "lr" in group:
+                    rates[f"lr_{i}" + (f"_{g}" if g else "")] = float(group["lr"])
+        return rates
+
+    def _memory(self) -> dict[str, float]:
+        """Memory in use on the GPU, in MB."""
+        module: Any = None if self._device.type == "cpu" else torch.get_device_module(self._device)
+        if not hasattr(module, "mem_get_info"):
+            return {}
+        free, total = module.mem_get_info(self._device)
+        return {f"gpu_{self._device.index or 0}": (total - free) / 2**20}
+
+    def _check_needed(self, there: dict[str, Any], *, validated: bool) -> None:
+        names = set(self.validation_names or ()) | set(self._run.metrics.validation)
+        known = sorted({*there, *names})
+        absent = {name: who for name, who in self._needed.items() if name not in known}
+        if not absent:
+            self._needed = {}
+        elif validated or self._run.nb_val_batches == 0 or self.validation_names is not None:
+            what = " and ".join(f"{who} needs the metric {name!r}" for name, who in absent.items())
+            hints = "".join(near(name, known) for name in absent)
+            raise FitError(
+                f"{what}, and nothing gives it. There are: {', '.join(known)}.{hints}"
+                f" Return {next(iter(absent))!r} from validation_end, or monitor one of these. {at(self._run.progress)}"
+            )
+
+    def check_losses(self) -> None:
+        """Look at the losses that nobody has looked at. On the CPU each is looked at when it is made."""
+        if self._reads_late and self._run.metrics.nonfinite_since_read():
+            self.nonfinite(math.nan)
+
+    def nonfinite(self, loss: float) -> None:
+        """A loss isn't finite: stop with everything that helps to find out why, or count it."""
+        run = self._run
+        run.metrics.nb_nonfinite += 1
+        rates = ", ".join(f"{name}={rate:g}" for name, rate in self._rates().items())
+        if self._stop_on_nan:
+            since = " in one of the batches since the last row" if self._reads_late else f" ({loss})"
+            raise FitError(
+                f"the loss isn't finite{since}, global_step {run.progress.global_step}, {rates}. {at(run.progress)}"
+                " Lower the learning rate, clip gradients (gradient_clip=1.0), or pass stop_on_nan=False to go on."
+            )
+        run.notices.say("loss-not-finite", f"a loss isn't finite and training goes on {at(run.progress)}")

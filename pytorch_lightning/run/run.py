@@ -1,0 +1,95 @@
+"""What callbacks see of a run."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.errors import Notices
+from pytorch_lightning.launchers.signals import Stopped
+from pytorch_lightning.run.metrics import Metrics
+from pytorch_lightning.run.progress import INTERRUPTED, Progress
+from pytorch_lightning.run.wishes import SaveRequest, Wishes
+from pytorch_lightning.timings import Timings
+
+
+@dataclass(kw_only=True)
+class FitRun:
+    """The read view of a fit; see ``callbacks.callback.Run``."""
+
+    module: Any
+    notices: Notices
+    progress: Progress = field(default_factory=Progress)
+    metrics: Metrics = field(default_factory=Metrics)
+    nb_tng_batches: int | None = None
+    nb_val_batches: int | None = 0
+    min_nb_epochs: int = 1
+    max_nb_epochs: int = 1
+    fast_dev_run: bool = False
+    scratch: Path | None = None
+    version: int | str | None = None
+    folder: Path | None = None
+    wishes: Wishes = field(default_factory=Wishes)
+    on_failed_plan: Callable[[], object] = bool
+    """Lets go of what a plan that fails has opened."""
+    leaves_validation: bool = True
+    """Whether a signal may end a validation: in that before training, and where the state before it is saved."""
+    running: bool = False
+    """Whether a fit is going on."""
+    timings: Timings = field(default_factory=Timings)
+    began: float = field(default_factory=time.monotonic)
+    """When this process began to count wall time."""
+
+    @contextlib.contextmanager
+    def fitting(self) -> Iterator[None]:
+        """The scope of a fit."""
+        self.running = True
+        try:
+            yield
+        finally:
+            self.running = False
+
+    def tick(self) -> float:
+        """Bring ``progress.seconds`` up to date and return it."""
+        now = time.monotonic()
+        self.progress.seconds += now - self.began
+        self.began = now
+        return self.progress.seconds
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal ends the fit before training is complete."""
+        return self.progress.interrupted
+
+    def note_signal(self, number: int) -> None:
+        """Ask that training ends at the next save point, and is saved there."""
+        self.stop(f"{INTERRUPTED}{signal.Signals(number).name}")
+
+    def leave_validation_if_stopped(self, *_: Any) -> None:
+        """After each batch of a validation. Raises ``Stopped`` to end it where a signal came."""
+        if self.leaves_validation and self.wishes.alone and self.wishes.stop.startswith(INTERRUPTED):
+            raise Stopped
+
+    @property
+    def nb_epochs_completed(self) -> int:
+        """Epochs whose last batch was trained on, the current one included."""
+        progress = self.progress
+        over = progress.epoch_over or (self.nb_tng_batches is not None and progress.batch_nb >= self.nb_tng_batches)
+        return progress.epoch + bool(over)
+
+    def stop(self, reason: str) -> None:
+        """Ask that training ends at the next save point."""
+        self.wishes.to_stop(reason)
+
+    def save(
+        self,
+        path: str | Path,
+        on_saved: Callable[[], None] | None = None,
+        weights_only: bool = False,
+        on_refused: Callable[[], None] | None = None,
+    ) -> None:
+        """Ask for a checkpoint at the next save point."""
+        self.wishes.to_save(SaveRequest(Path(path), on_saved, weights_only, on_refused))

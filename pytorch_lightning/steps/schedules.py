@@ -1,0 +1,94 @@
+"""When learning rates change."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.errors import FitError
+from pytorch_lightning.run.metrics import Metrics
+from pytorch_lightning.steps.optimizers import Schedule
+
+
+def value_for(schedule: Schedule, metrics: Metrics) -> float:
+    """The value that ``schedule`` watches. Raises ``FitError``, listing what there is, where nothing gives it."""
+    there = metrics.all()
+    if schedule.monitor not in there:
+        raise FitError(
+            f"{type(schedule.scheduler).__name__} needs the metric {schedule.monitor!r}, and nothing gives it."
+            f" There are: {', '.join(sorted(there))}. Pass {{'scheduler': s, 'monitor': name}}."
+        )
+    return there[schedule.monitor]
+
+
+def build_step_schedule(schedule: Schedule, metrics: Metrics) -> Callable[[Sequence[bool]], None]:
+    """A function for the end of each window: steps the schedule if its optimizer stepped."""
+    scheduler, optimizer_i = schedule.scheduler, schedule.optimizer_i
+    if schedule.monitor is None:
+
+        def advance(stepped: Sequence[bool]) -> None:
+            if stepped[optimizer_i]:
+                scheduler.step()
+
+        return advance
+
+    def advance_by_value(stepped: Sequence[bool]) -> None:
+        # of a validation metric there is no value before the first validation
+        if stepped[optimizer_i] and (
+            schedule.monitor in metrics.validation or schedule.monitor in metrics.of_training()
+        ):
+            scheduler.step(value_for(schedule, metrics))
+
+    return advance_by_value
+
+
+class EpochSchedules:
+    """The schedules that count epochs. One whose optimizer never stepped in an epoch waits for the next; one that
+    watches a validation metric steps only in epochs that were validated."""
+
+    def __init__(self, schedules: Sequence[Schedule]) -> None:
+        self._schedules = [s for s in schedules if s.interval == "epoch"]
+        self._stepped: set[int] = set()
+        self._validated = False
+
+    @property
+    def waits_for_steps(self) -> bool:
+        """Whether it has to be told of steps at all."""
+        return bool(self._schedules)
+
+    def note_steps(self, stepped: Sequence[bool]) -> None:
+        """Take note of which optimizers stepped."""
+        self._stepped.update(i for i, has_stepped in enumerate(stepped) if has_stepped)
+
+    def note_validation(self) -> None:
+        """Take note that this epoch was validated."""
+        self._validated = True
+
+    def step(self, metrics: Metrics) -> None:
+        """The end of an epoch."""
+        for schedule in self._schedules:
+            if schedule.optimizer_i not in self._stepped:
+                continue
+            if schedule.monitor is None:
+                schedule.scheduler.step()
+            elif self._validated or (
+                schedule.monitor not in metrics.validation and schedule.monitor in metrics.of_training()
+            ):
+                schedule.scheduler.step(value_for(schedule, metrics))
+        self._stepped.clear()
+        self._validated = False
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"stepped": sorted(self._stepped), "validated": self._validated}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._stepped, self._validated = set(state["stepped"]), state["validated"]
+
+
+def needed_metrics(callbacks: Sequence[Callback], schedules: Sequence[Schedule]) -> dict[str, str]:
+    """The metrics that somebody can't do without, and who that is."""
+    needed = {s.monitor: type(s.scheduler).__name__ for s in schedules if s.monitor is not None}
+    for callback in callbacks:
+        name = callback.needed_metric()
+        if name is not None:
+            needed[name] = type(callback).__name__
+    return needed

@@ -1,0 +1,98 @@
+"""The hot path: the functions that run one window of batches, made once per fit."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from pytorch_lightning.steps.closure import build_closure_window
+from pytorch_lightning.steps.current_step import FETCHING, FETCHING_NEXT, OUTSIDE, PREPARING, READYING
+from pytorch_lightning.steps.optimizers import needs_closure, only_requiring
+from pytorch_lightning.steps.step_inputs import (
+    StepInputs,
+    TrainWindow,
+    WindowWeights,
+    build_finish_batch,
+    build_forward_backward,
+    build_seed_batch,
+)
+from pytorch_lightning.steps.update import Update, build_update
+
+
+def build_train_window(inputs: StepInputs) -> TrainWindow:
+    """The window function for the kind of step and of optimizers that there are."""
+    if any(map(needs_closure, inputs.optimizers)):
+        return build_closure_window(inputs)
+    takes_optimizer, windows, groups = inputs.takes_optimizer, *_losses_of(inputs)
+    first, stepped = windows[0], [False] * len(inputs.optimizers)
+    update = build_update(inputs, windows, stepped)
+    run_batch = build_run_per_optimizer(inputs, windows, update) if takes_optimizer else build_forward_backward(inputs)
+    seed_batch, before_batch, finish_batch = build_seed_batch(inputs), inputs.before_batch, build_finish_batch(inputs)
+    progress, to_device, precision, schedules = inputs.progress, inputs.to_device, inputs.precision, inputs.schedules
+    current = inputs.current
+
+    def train_window(batches: Iterator[Any], size: int, accumulate: int) -> None:
+        taken, has_run, unfinished = 0, False, False
+        current.phase = FETCHING
+        if accumulate > 1 or first.accumulate > 1:
+            for window in windows:
+                window.open(size, accumulate)
+        for batch in islice(batches, size):
+            taken += 1
+            if unfinished:
+                finish_batch()
+                unfinished = False
+            if batch is None:  # skipped: it has a place in the epoch, and no step
+                progress.batch_nb += 1
+                current.phase = FETCHING
+                continue
+            current.phase, current.arguments = PREPARING, (batch,)
+            seed_batch(progress.global_step)
+            if before_batch and -1 in [hook(batch) for hook in before_batch]:
+                taken = -1
+                break
+            run_batch(first, batch if to_device is None else to_device(batch), progress.batch_nb)
+            has_run = unfinished = True
+            current.phase = FETCHING_NEXT
+        if taken < size:
+            progress.epoch_over = True
+        if has_run:
+            if accumulate > 1 or not takes_optimizer:
+                current.phase = READYING
+                for which in groups:
+                    update(which)
+            if precision.scales:
+                precision.update()
+            progress.nb_optimizer_steps += any(stepped)
+            if unfinished:
+                finish_batch()
+            for advance in schedules:
+                advance(stepped)
+        current.phase, current.arguments = OUTSIDE, ()
+
+    return train_window
+
+
+def _losses_of(inputs: StepInputs) -> tuple[list[WindowWeights], list[Sequence[int]]]:
+    """The weights that each optimizer's gradients have, and the optimizers that step together: those of one loss are
+    made ready together (one norm to clip), others each by itself."""
+    everyone = range(len(inputs.optimizers))
+    if inputs.takes_optimizer:
+        return [WindowWeights() for _ in everyone], [(i,) for i in everyone]
+    shared = WindowWeights()
+    return [shared for _ in everyone], [everyone]
+
+
+def build_run_per_optimizer(inputs: StepInputs, windows: Sequence[WindowWeights], update: Update) -> Callable[..., Any]:
+    """A step of three arguments: once per optimizer. Each steps before the next one's turn, unless batches are
+    accumulated."""
+    optimizers, current, forward_backward = inputs.optimizers, inputs.current, build_forward_backward(inputs)
+
+    def run_batch(first: WindowWeights, batch: Any, batch_nb: int) -> None:
+        for i, window in enumerate(windows):
+            with only_requiring(optimizers, i):
+                forward_backward(window, batch, batch_nb, i)
+            if first.accumulate == 1:
+                current.phase = READYING
+                update((i,))
+
+    return run_batch
