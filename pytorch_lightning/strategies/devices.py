@@ -77,7 +77,9 @@ def note_full_memory(error: BaseException) -> None:
     needs: torch keeps memory that is free for later."""
     if isinstance(error, torch.OutOfMemoryError) and FULL not in getattr(error, "__notes__", ()):
         error.add_note(FULL)
-        torch.accelerator.empty_cache()
+        accelerator = torch.accelerator.current_accelerator()
+        module = None if accelerator is None else torch.get_device_module(accelerator)
+        getattr(module, "empty_cache", bool)()
 
 
 FULL = (

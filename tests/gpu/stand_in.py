@@ -204,6 +204,7 @@ def _convolve_back(gradient: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> A
 
 # ------------------------------------------------------------------ autocast
 IN_16_BITS = ("linear", "matmul", "mm", "bmm", "addmm", "addbmm", "baddbmm", "conv1d", "conv2d", "conv3d")
+IN_16_BITS += ("conv_transpose1d", "conv_transpose2d.input", "conv_transpose3d.input")
 IN_32_BITS = ("cross_entropy_loss", "nll_loss_nd", "mse_loss", "layer_norm", "log_softmax.int", "softmax.int", "sum")
 """A few of those that CUDA's autocast knows."""
 
@@ -269,6 +270,18 @@ class Event:
         return (end._moment - self._moment) * 1000
 
 
+class Stream:
+    """The one stream that there is: whatever it is given is done at once."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stream)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def synchronize(self) -> None:
+        pass
+
+
 class AnyEvent(torch.Event):
     """``torch.Event``, for the stand-in too."""
 
@@ -298,6 +311,12 @@ class Module:
 
     def set_device(self, device: Any) -> None:
         pass
+
+    def current_stream(self, device: Any = None) -> "Stream":
+        return Stream()
+
+    def stream(self, stream: Any) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext()
 
     def device(self, index: Any) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
