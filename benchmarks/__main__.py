@@ -56,6 +56,11 @@ class Worker:
         line = self._process.stdout.readline()
         return json.loads(line) if line else {"skipped": "its process ended"}
 
+    def end(self) -> None:
+        """End it at once."""
+        self._process.kill()
+        self.close()
+
     def close(self) -> None:
         with contextlib.suppress(BrokenPipeError):
             self._process.communicate()

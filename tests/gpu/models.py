@@ -88,7 +88,12 @@ class Images(LightningModule):
         super().__init__(hparams)
         torch.manual_seed(0)
         self.net = nn.Sequential(
-            nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(4 * 36, 10)
+            nn.Conv2d(1, 4, 3, bias=False),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Dropout(0.3),
+            nn.Linear(4 * 36, 10),
         )
         self.nb_batches, self.at = nb_batches, at
         self.losses: list[Tensor] = []

@@ -41,6 +41,14 @@ class Place:
             torch.get_device_module(self.device).synchronize()
 
 
+def kind_of(item: Any) -> str:
+    """Where the test ``item`` runs."""
+    if not IS_DRY_RUN:
+        return GPU
+    marker = item.get_closest_marker("stands_in")
+    return STAND_IN if marker is None else str(marker.args[0])
+
+
 def run_program(
     folder: Path, module: str, *arguments: str, without_device: bool = False, **variables: str
 ) -> subprocess.CompletedProcess[str]:

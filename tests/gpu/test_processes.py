@@ -156,5 +156,3 @@ def test_dp_and_ddp_over_one_device_are_plain_runs(place: Place, tmp_path: Path)
         model = Plain()
         trainer_in(tmp_path, gpus=place.gpus, distributed_backend=backend).fit(model)
         assert_same_bits(bits_of(model), bits_of(plain))
-
-

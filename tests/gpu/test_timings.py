@@ -91,9 +91,7 @@ def test_a_trace_of_some_steps(place: Place, tmp_path: Path) -> None:
         assert '"cat": "kernel"' in text
 
 
-def test_the_line_at_the_end_and_the_summary(
-    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_line_at_the_end_and_the_summary(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What a fit shows: the sizes of each layer, from an example on the CPU, the device that it trains on, and where
     the time went."""
     model = Plain()

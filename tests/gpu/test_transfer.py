@@ -124,7 +124,7 @@ def test_memory_of_a_copied_batch_is_not_given_away_too_early(place: Place) -> N
     assert [float(value) for value in sums] == list(range(20))
 
 
-Pair = namedtuple("Pair", ["first", "second"])  # noqa: PYI024
+Pair = namedtuple("Pair", ["first", "second"])
 
 
 @dataclasses.dataclass
