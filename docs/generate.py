@@ -21,8 +21,9 @@ from torch import nn
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
-from pytorch_lightning.command_line import RUN_OPTIONS, option_groups
-from pytorch_lightning.options.config import ALIASES, LATER
+from pytorch_lightning.command_line import RUN_OPTIONS
+from pytorch_lightning.options.config import groups
+from pytorch_lightning.options.meaning import ALIASES
 from pytorch_lightning.root_module.hooks import ModelHooks
 from pytorch_lightning.run.hooks import CALLBACK_HOOKS, PARAMETERS
 from pytorch_lightning.trainer.attributes import ReadAttributes
@@ -168,7 +169,7 @@ def signature_of(base: type, name: str) -> str:
 def options() -> str:
     defaults = option_defaults()
     sections = []
-    for title, texts in option_groups().items():
+    for title, texts in groups().items():
         rows = [(f"`{name}`", f"`{defaults[name]!r}`", _as_code(text)) for name, text in texts.items()]
         sections.append(f"### {title}\n\n" + table(("option", "default", "meaning"), rows))
     return "\n\n".join(sections)
@@ -176,18 +177,13 @@ def options() -> str:
 
 def _as_code(text: str) -> str:
     """``text`` with the names of options, values and classes in it set as code."""
-    names = "|".join(
-        [*option_defaults(), r"torch\.\w+(?:\(\w*\))?", r"EarlyStopping|ModelCheckpoint", r"\{.*?\}", "'[^' ]*'"]
-    )
+    compound = [name for name in option_defaults() if "_" in name]  # "resume" and "seed" are words as well
+    names = "|".join([*compound, r"torch\.\w+(?:\(\w*\))?", r"EarlyStopping|ModelCheckpoint", r"\{.*?\}", "'[^' ]*'"])
     return re.sub(rf"(?<![\w.-])({names})(?![\w-])", r"`\1`", text)
 
 
 def aliases() -> str:
     return table(("also accepted", "means"), [(f"`{alias}`", f"`{name}`") for alias, name in ALIASES.items()])
-
-
-def later() -> str:
-    return table(("option", "its only value here"), [(f"`{name}`", f"`{value!r}`") for name, value in LATER.items()])
 
 
 def run_options() -> str:
@@ -299,7 +295,6 @@ def dependencies() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "options": options,
     "aliases": aliases,
-    "later": later,
     "attributes": attributes,
     "run options": run_options,
     "module properties": module_properties,

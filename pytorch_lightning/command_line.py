@@ -1,115 +1,15 @@
 """Options on the command line, derived from the Trainer's signature."""
 
 import argparse
-import inspect
 import os
-import re
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pytorch_lightning.options.config import ALIASES, LATER, OBJECT_OPTIONS
-from pytorch_lightning.trainer.trainer import Trainer, option_defaults
-
-
-def boolean(text: str) -> bool:
-    """A word of the command line as a bool.
-
-    >>> boolean("true"), boolean("0")
-    (True, False)
-    """
-    word = text.lower()
-    if word in ("true", "1", "yes", "on"):
-        return True
-    if word in ("false", "0", "no", "off"):
-        return False
-    raise argparse.ArgumentTypeError(f"expected true or false, received {text!r}")
-
-
-def number(text: str) -> int | float:
-    """A whole number where the text is one, otherwise a float."""
-    try:
-        return int(text)
-    except ValueError:
-        return float(text)
-
-
-def optional(kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    """``kind``, or None for the words 'none' and ''."""
-
-    def read(text: str) -> Any:
-        return None if text.lower() in ("none", "") else kind(text)
-
-    read.__name__ = f"{kind.__name__} or none"
-    return read
-
-
-def windows(text: str) -> int | str:
-    """A number, or a text like '1:2,5:8' as it is: test-tube's ``parse_args`` takes no value that is a dict."""
-    return text if ":" in text else int(text)
-
-
-def name_or_0(text: str) -> str | int:
-    """A name; the words '0' and '' are the 0 that means none."""
-    return 0 if text in ("0", "") else text
-
-
-class Words(tuple[str, ...]):
-    """A tuple that is shown as it is written on a command line: test-tube writes the options of a job so.
-
-    >>> str(Words(["a", "b"])), str(Words())
-    ('a,b', 'none')
-    """
-
-    def __str__(self) -> str:
-        return ",".join(self) or "none"
-
-
-class Off(int):
-    """False for an option that is otherwise true: test-tube leaves ``False`` itself out of a job's command line.
-
-    >>> Off() == False, str(Off())
-    (True, 'False')
-    """
-
-    def __repr__(self) -> str:
-        return "False"
-
-
-def switch(text: str) -> bool | Off:
-    """The same as ``boolean``, for an option that is true by default."""
-    return boolean(text) or Off()
-
-
-def words(text: str) -> Words:
-    """Words between commas; 'none' for no word.
-
-    >>> words("a,b"), words("none")
-    (('a', 'b'), ())
-    """
-    return Words(word for word in text.split(",") if word and text != "none")
-
-
-KINDS: dict[str, Callable[[str], Any]] = {
-    "gpus": optional(str),
-    "distributed_backend": optional(str),
-    "precision": optional(str),
-    "max_nb_steps": optional(int),
-    "max_time": optional(float),
-    "seed": optional(int),
-    "resume": optional(str),
-    "save_every_nb_batches": optional(int),
-    "virtual_ranks": optional(int),
-    "lr_scheduler_milestones": optional(str),
-    "accumulate_grad_batches": windows,
-    "current_gpu_name": name_or_0,
-    "silence": words,
-    "val_check_interval": number,
-    "track_grad_norm": number,
-    "gradient_clip": number,
-    "process_timeout_minutes": number,
-}
-"""How a word becomes the value of an option, where its default doesn't say."""
+from pytorch_lightning.options.config import OBJECT_OPTIONS, options
+from pytorch_lightning.options.meaning import ALIASES
+from pytorch_lightning.options.words import Words, boolean, optional, switch
+from pytorch_lightning.trainer.trainer import option_defaults
 
 RUN_OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
     ("early_stop_metric", "val_acc", str, "the metric that early stopping watches"),
@@ -137,35 +37,15 @@ RUN_OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
 """What programs of 2019 read from the command line beside the Trainer's own options."""
 
 
-def option_groups() -> dict[str, dict[str, str]]:
-    """What each option of the Trainer means, by group, as its docstring says it.
-
-    >>> option_groups()["How long"]["max_nb_epochs"]
-    'train for this many epochs at most'
-    """
-    groups: dict[str, dict[str, str]] = {}
-    for block in inspect.cleandoc(Trainer.__doc__ or "").split("\n\n"):
-        title, *lines = block.splitlines()
-        if re.fullmatch(r"\*.+\*", title):
-            entries = re.sub(r"\n +", " ", "\n".join(lines)).splitlines()
-            groups[title.strip("*")] = dict(entry.split(": ", 1) for entry in entries)
-    return groups
-
-
-def option_texts() -> dict[str, str]:
-    """One sentence for each option; of one that isn't available yet, its only value."""
-    later = {name: f"isn't available in this version: leave it at {value!r}" for name, value in LATER.items()}
-    return later | {name: text for group in option_groups().values() for name, text in group.items()}
-
-
 READ_ALIASES = ("overfit", "check_grad_nans", "enable_tqdm")
 """Other spellings of the Trainer's options that programs of 2019 read as well as give."""
 
 
 def kind_of(name: str, default: Any) -> Callable[[str], Any]:
     """How the words of option ``name`` are read."""
-    if name in KINDS:
-        return KINDS[name]
+    word = options()[name].word
+    if word is not None:
+        return word
     if isinstance(default, bool):
         return switch if default else boolean
     return type(default) if isinstance(default, (int, float)) else str
@@ -186,12 +66,11 @@ def add_default_args(
     """
     if not hasattr(parser, "strategy"):  # a model may read it off any parser that it is given
         parser.strategy = "grid_search"  # type: ignore[attr-defined]
-    texts = option_texts()
     for name, default in option_defaults().items():
         if name not in OBJECT_OPTIONS:
             value = rand_seed if name == "seed" and rand_seed is not None else default
             kind = kind_of(name, default)
-            _add(parser, name, value, kind, text=texts.get(name, ""))
+            _add(parser, name, value, kind, text=options()[name].text)
             for alias in (alias for alias, meant in ALIASES.items() if meant == name):
                 if alias in READ_ALIASES:
                     _add(parser, alias, value, kind, text=f"the same as --{name}")

@@ -28,7 +28,7 @@ MOST_OF_A_ROOM = 0.2
 MOST_FRAMES = 6
 MOST_CALLS = 15
 
-BASE = {"errors", "processes", "seeding", "timings", "version"}
+BASE = {"errors", "nested", "processes", "seeding", "timings", "version"}
 STATE = {"callbacks", "loggers", "launchers", "checkpoints", "data"} | BASE
 
 ARROWS = {
@@ -40,16 +40,17 @@ ARROWS = {
     "run": {"options", "root_module", "strategies"} | STATE,
     "options": {"strategies", "precision", "callbacks", "loggers", "errors"},
     "root_module": {"errors", "checkpoints", "processes", "seeding"},
-    "strategies": {"data", "errors", "processes", "seeding"},
+    "strategies": {"data", "errors", "nested", "processes", "seeding"},
     "launchers": {"errors", "processes"},
     "precision": {"errors"},
-    "checkpoints": {"errors", "processes", "version"},
+    "checkpoints": {"errors", "nested", "processes", "version"},
     "callbacks": {"errors"},
     "loggers": {"errors"},
-    "data": {"errors", "processes", "seeding"},
+    "data": {"errors", "nested", "processes", "seeding"},
     "processes": set(),
     "seeding": set(),
     "errors": set(),
+    "nested": set(),
     "namesakes": set(),
     "faults": set(),
     "timings": set(),

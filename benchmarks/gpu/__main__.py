@@ -144,9 +144,8 @@ class Run:
         if not self.complete:
             about["incomplete"] = "it was ended before it was through"
         summary = summary_of(self.measuring.measured)
-        what = (
-            f"medians of {self.measuring.nb_rounds} complete rounds, lowest and highest; a ratio is to the lean loop."
-        )
+        rounds = f"medians of {self.measuring.nb_rounds} complete rounds"
+        what = f"{rounds}, the lowest and the highest; a ratio is to the lean loop."
         measured = {"what": what, "summary": summary, "rounds": self.measuring.measured}
         report.write(self._options.out, about, self.check.entries, measured)
 

@@ -63,7 +63,7 @@ def _benchmarks(benchmarks: Mapping[str, Any]) -> list[str]:
     text = ["## Benchmarks", "", f"Microseconds of a step by the clock on the wall: {benchmarks['what']}", ""]
     text += [
         "| workload | " + " | ".join(f"{name} | ratio" for name in names) + " | |",
-        "|---" * (2 * len(names) + 2) + "|",
+        "|---" + "|--:" * (2 * len(names)) + "|---|",
     ]
     for workload, contestants in summary.items():
         cells = [workload]

@@ -1,4 +1,4 @@
-"""Stop when a metric no longer gets better."""
+"""Stop when a metric no longer improves."""
 
 from typing import Any
 
@@ -7,13 +7,13 @@ from pytorch_lightning.callbacks.monitor import check_count, direction, is_bette
 
 
 class EarlyStopping(Callback):
-    """Stops training after ``patience`` checks in a row in which ``monitor`` didn't get better.
+    """Stops training after ``patience`` checks in a row in which ``monitor`` didn't improve.
 
-    A check is a validation where ``monitor`` is one of its metrics, the end of an epoch where it is a value of
-    training (``tng_loss``, or an entry of ``prog``). 0 is as 1: the first check without a gain stops.
+    A validation metric is checked after every validation, a training metric (``tng_loss``, or an entry of ``prog``)
+    at the end of every epoch. A patience of 0 behaves like 1: the first check without an improvement stops training.
 
-    ``min_delta``: the least change that counts as a gain. ``mode``: 'min', 'max', or 'auto' (max where the name
-    holds 'acc'). ``verbose``: 1 prints a line when it stops. The trainer's ``min_nb_epochs`` come first.
+    ``min_delta``: the minimum change that counts as an improvement. ``mode``: 'min', 'max', or 'auto' (max if the name
+    contains 'acc'). ``verbose``: 1 prints a line when it stops. It waits for the trainer's ``min_nb_epochs``.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class EarlyStopping(Callback):
         self.stopped_epoch: int | None = None
 
     def on_fit_start(self, run: Run) -> None:
-        """A fit that goes on from where this stopped stops there too, unless it has more patience now."""
+        """A fit that resumes a run that this callback stopped stops at once, unless it has more patience now."""
         if self.stopped_epoch is not None:
             self.stopped_epoch = None
             self._look(run)
@@ -60,7 +60,7 @@ class EarlyStopping(Callback):
     def _look(self, run: Run) -> None:
         if self.wait >= self.patience and run.nb_epochs_completed >= run.min_nb_epochs:
             self.stopped_epoch = run.progress.epoch
-            reason = f"{self.monitor} didn't get better than {self.best:g} in {self.wait} checks"
+            reason = f"{self.monitor} didn't improve on {self.best:g} in {self.wait} checks"
             if self.verbose and not run.notices.quiet:
                 print(f"early stopping in epoch {run.progress.epoch + 1}: {reason}", flush=True)
             run.stop(f"early stopping: {reason}")

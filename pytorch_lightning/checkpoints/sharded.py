@@ -8,7 +8,6 @@ folder appears under its name when everything in it is on the disk. Reading it r
 import os
 import shutil
 import zlib
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +19,7 @@ from pytorch_lightning.checkpoints.snapshot import checksum, state_checksums
 from pytorch_lightning.checkpoints.store import DamagedCheckpoint, read_checkpoint, sync, write_checkpoint
 from pytorch_lightning.errors import CheckpointError
 from pytorch_lightning.faults import fault
+from pytorch_lightning.nested import like_mapping
 from pytorch_lightning.processes import Processes, own_piece
 
 if TYPE_CHECKING:
@@ -208,12 +208,8 @@ def _replaced(data: Any, function: Callable[[str, Tensor], Tensor]) -> Any:
             key = ".".join(path)
             seen[key] = seen.get(key, 0) + 1
             return function(key if seen[key] == 1 else f"{key}#{seen[key]}", data)  # {"a.b": x, "a": {"b": y}}
-        if isinstance(data, OrderedDict):
-            copy = OrderedDict((key, copied(value, (*path, str(key)))) for key, value in data.items())
-            vars(copy).update(vars(data))  # the _metadata of a state_dict
-            return copy
         if isinstance(data, dict):
-            return {key: copied(value, (*path, str(key))) for key, value in data.items()}
+            return like_mapping(data, {key: copied(value, (*path, str(key))) for key, value in data.items()})
         if type(data) in (list, tuple):
             return type(data)(copied(item, (*path, str(i))) for i, item in enumerate(data))
         return data

@@ -1,11 +1,12 @@
 """Batches to a device."""
 
-import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from pytorch_lightning.nested import map_tensors
 
 
 def build_transfer(
@@ -29,25 +30,11 @@ def build_transfer(
             return tensor.to(device, dtype, non_blocking=not cpu)
         return tensor.to(device, non_blocking=not cpu)
 
+    def object_to(value: Any) -> Any:
+        return value.to(device) if callable(getattr(value, "to", None)) else value
+
     def transfer(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return tensor_to(value)
-        if isinstance(value, (str, bytes, int, float, type(None))):
-            return value
-        if isinstance(value, tuple) and hasattr(value, "_fields"):
-            return type(value)(*map(transfer, value))
-        if isinstance(value, (list, tuple)):
-            return type(value)(map(transfer, value))
-        if isinstance(value, Mapping):
-            moved = {key: transfer(item) for key, item in value.items()}
-            # keeps an OrderedDict or a user's mapping what it was, where its constructor takes a dict
-            return moved if type(value) is dict else _like(value, moved)
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            changed = {f.name: transfer(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
-            return dataclasses.replace(value, **changed)
-        if callable(getattr(value, "to", None)):
-            return value.to(device)
-        return value
+        return map_tensors(value, tensor_to, object_to)
 
     return transfer
 
@@ -80,10 +67,3 @@ class CopyStream:
         # its memory was taken on the other stream, and mustn't be given to a later copy while this one uses it
         copied.record_stream(using)
         return copied
-
-
-def _like(value: Mapping[Any, Any], moved: dict[Any, Any]) -> Any:
-    try:
-        return type(value)(moved)  # type: ignore[call-arg]
-    except TypeError:
-        return moved

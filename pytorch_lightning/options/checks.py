@@ -11,20 +11,19 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.loggers.test_tube_logger import is_experiment
 from pytorch_lightning.strategies import SingleDevice, Strategy
 
-Check = Callable[[Mapping[str, Any]], Problem | None]
+Check = Callable[[str, Mapping[str, Any]], Problem | None]
+"""``check(name, options)``: what is wrong with the option of that name; None where nothing is."""
 
 
-def number(
-    name: str, least: float = -math.inf, most: float = math.inf, *, whole: bool = False, none: bool = False
-) -> Check:
-    """``name`` is a number from ``least`` to ``most``; with ``none`` it may be None too."""
+def number(least: float = -math.inf, most: float = math.inf, *, whole: bool = False, none: bool = False) -> Check:
+    """The option is a number from ``least`` to ``most``; with ``none`` it may be None too."""
     kinds = (int,) if whole else (int, float)
     kind = "a whole number" if whole else "a number"
     limits = (f" of at least {least:g}" if least > -math.inf else "") + (
         f" and at most {most:g}" if most < math.inf else ""
     )
 
-    def check(options: Mapping[str, Any]) -> Problem | None:
+    def check(name: str, options: Mapping[str, Any]) -> Problem | None:
         value = options[name]
         if none and value is None:
             return None
@@ -39,10 +38,10 @@ def _example(least: float) -> str:
     return f"{max(1.0, least):g}"
 
 
-def choice(name: str, *choices: Any) -> Check:
-    """``name`` is one of ``choices``."""
+def choice(*choices: Any) -> Check:
+    """The option is one of ``choices``."""
 
-    def check(options: Mapping[str, Any]) -> Problem | None:
+    def check(name: str, options: Mapping[str, Any]) -> Problem | None:
         value = options[name]
         if not any(value is c or (type(value) is type(c) and value == c) for c in choices):
             named = ", ".join(repr(c) for c in choices if isinstance(c, str))
@@ -52,19 +51,15 @@ def choice(name: str, *choices: Any) -> Check:
     return check
 
 
-def flag(name: str) -> Check:
-    """``name`` is True or False; a string would be taken for True, whatever it says."""
-
-    def check(options: Mapping[str, Any]) -> Problem | None:
-        value = options[name]
-        if isinstance(value, bool) or (isinstance(value, int) and value in (0, 1)):
-            return None
-        return Problem(f"{name} must be True or False", describe(value), f"Pass {name}=True or {name}=False")
-
-    return check
+def flag(name: str, options: Mapping[str, Any]) -> Problem | None:
+    """The option is true or false."""
+    value = options[name]
+    if isinstance(value, bool) or (isinstance(value, int) and value in (0, 1)):
+        return None
+    return Problem(f"{name} must be True or False", describe(value), f"Pass {name}=True or {name}=False")
 
 
-def val_check_interval(options: Mapping[str, Any]) -> Problem | None:
+def val_check_interval(name: str, options: Mapping[str, Any]) -> Problem | None:
     """A share of the epoch, or a number of batches."""
     value = options["val_check_interval"]
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
@@ -77,7 +72,7 @@ def val_check_interval(options: Mapping[str, Any]) -> Problem | None:
     )
 
 
-def epochs(options: Mapping[str, Any]) -> Problem | None:
+def epochs(name: str, options: Mapping[str, Any]) -> Problem | None:
     """``min_nb_epochs`` and ``max_nb_epochs`` together."""
     least, most = options["min_nb_epochs"], options["max_nb_epochs"]
     if isinstance(least, int) and isinstance(most, int) and least > most >= 1 and not options["fast_dev_run"]:
@@ -85,7 +80,7 @@ def epochs(options: Mapping[str, Any]) -> Problem | None:
     return None
 
 
-def max_time(options: Mapping[str, Any]) -> Problem | None:
+def max_time(name: str, options: Mapping[str, Any]) -> Problem | None:
     """Minutes or a timedelta."""
     value = options["max_time"]
     minutes = value.total_seconds() / 60 if isinstance(value, datetime.timedelta) else value
@@ -98,7 +93,7 @@ def max_time(options: Mapping[str, Any]) -> Problem | None:
     )
 
 
-def gpus(options: Mapping[str, Any]) -> Problem | None:
+def gpus(name: str, options: Mapping[str, Any]) -> Problem | None:
     """None, a number, a list of numbers, or a string of them; whether they are there is seen in the plan."""
     value = options["gpus"]
     if value is None or value is False or isinstance(value, str):
@@ -115,7 +110,7 @@ def gpus(options: Mapping[str, Any]) -> Problem | None:
     )
 
 
-def silence(options: Mapping[str, Any]) -> Problem | None:
+def silence(name: str, options: Mapping[str, Any]) -> Problem | None:
     """Codes of notices."""
     value = options["silence"]
     if isinstance(value, (list, tuple, set, frozenset)) and all(isinstance(code, str) for code in value):
@@ -124,19 +119,23 @@ def silence(options: Mapping[str, Any]) -> Problem | None:
     return Problem("silence must be a list of the codes of notices", describe(value), f"Pass silence={wanted!r}")
 
 
-def paths(options: Mapping[str, Any]) -> Problem | None:
-    """``default_save_path`` and ``resume``."""
-    folder, resume = options["default_save_path"], options["resume"]
-    if not isinstance(folder, (str, os.PathLike)) or not str(folder):
-        return Problem(
-            "default_save_path must be the path of a folder", describe(folder), "Pass '.' for the current one"
-        )
-    if resume is not None and (not isinstance(resume, (str, os.PathLike)) or not str(resume)):
-        return Problem("resume must be the path of a checkpoint, or None", describe(resume), "Pass resume='run/a.ckpt'")
-    return None
+def save_path(name: str, options: Mapping[str, Any]) -> Problem | None:
+    """The path of a folder."""
+    folder = options[name]
+    if isinstance(folder, (str, os.PathLike)) and str(folder):
+        return None
+    return Problem(f"{name} must be the path of a folder", describe(folder), "Pass '.' for the current one")
 
 
-def experiment(options: Mapping[str, Any]) -> Problem | None:
+def resume(name: str, options: Mapping[str, Any]) -> Problem | None:
+    """None, 'auto' or the path of a checkpoint."""
+    path = options[name]
+    if path is None or (isinstance(path, (str, os.PathLike)) and str(path)):
+        return None
+    return Problem(f"{name} must be the path of a checkpoint, or None", describe(path), "Pass resume='run/a.ckpt'")
+
+
+def experiment(name: str, options: Mapping[str, Any]) -> Problem | None:
     """What rows are written to."""
     value = options["experiment"]
     each = value if isinstance(value, (list, tuple)) else [value]
@@ -151,7 +150,7 @@ def experiment(options: Mapping[str, Any]) -> Problem | None:
     )
 
 
-def cluster(options: Mapping[str, Any]) -> Problem | None:
+def cluster(name: str, options: Mapping[str, Any]) -> Problem | None:
     """test-tube's cluster, which starts the jobs; signals and requeues are the trainer's."""
     value = options["cluster"]
     if value is None or hasattr(value, "optimize_parallel_cluster_gpu"):
@@ -164,7 +163,7 @@ def cluster(options: Mapping[str, Any]) -> Problem | None:
 def backend(known: Mapping[Any, type[Strategy]]) -> Check:
     """``distributed_backend`` is one of ``known`` by name, or a strategy object."""
 
-    def check(options: Mapping[str, Any]) -> Problem | None:
+    def check(name: str, options: Mapping[str, Any]) -> Problem | None:
         value, exact = options["distributed_backend"], options["exact_elastic"]
         name = value.name if isinstance(value, Strategy) else value
         if name not in (*known, SingleDevice.name):
@@ -180,7 +179,7 @@ def backend(known: Mapping[Any, type[Strategy]]) -> Check:
     return check
 
 
-def compile(options: Mapping[str, Any]) -> Problem | None:
+def compile(name: str, options: Mapping[str, Any]) -> Problem | None:
     """``compile`` is a bool or options."""
     if isinstance(options["compile"], (bool, dict)):
         return None

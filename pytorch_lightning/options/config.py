@@ -1,301 +1,283 @@
-"""The options of a Trainer, checked and given their meaning once."""
+"""The options of a Trainer: what each one means, which values it may have, and how a command line gives it.
+
+This is the one declaration: the checks, ``--help``, ``help(Trainer)`` and docs/Trainer/index.md are made from it. A new
+option is a field here, a parameter with its default in ``Trainer.__init__`` and, where its value has several forms, a
+line of ``build_config`` in options/meaning.py.
+"""
 
 import datetime
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import Any, NamedTuple
 
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from pytorch_lightning.callbacks.keras_style import as_callback
-from pytorch_lightning.errors import MisconfigurationException, Problem, attempt, describe, near, raise_together
-from pytorch_lightning.options import checks as option_checks
-from pytorch_lightning.options.checks import Check, choice, flag, number
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.options import checks, words
+from pytorch_lightning.options.checks import Check
 from pytorch_lightning.precision import NAMES as PRECISIONS
 from pytorch_lightning.strategies import STRATEGIES
 
-ALIASES = {
-    "logger": "experiment",
-    "show_progress_bar": "progress_bar",
-    "enable_tqdm": "progress_bar",
-    "gradient_clip_val": "gradient_clip",
-    "row_log_interval": "add_log_row_interval",
-    "check_grad_nans": "print_nan_grads",
-    "overfit": "overfit_pct",
-    "nb_nodes": "nb_gpu_nodes",
-}
-"""Other spellings of 2019, and the option that each one means."""
+OBSERVERS = "Callbacks and logging"
+DURATION = "Duration"
+DATA = "Amount of data"
+STEPS = "Optimization"
+VALIDATION = "Validation"
+DISPLAY = "Output"
+ROWS = "Logging and debugging"
+REPRODUCIBILITY = "Reproducibility"
+SPEED = "Speed"
+DEVICES = "Devices"
 
-LATER: dict[str, Any] = {}
-"""Options that this version knows by name only, with the one value that they may have."""
+AMP_LEVELS = {"O0": "32", "O1": "16", "O2": "16", "O3": "16-true"}
+"""apex's names for use_amp, and the precision that each one means."""
 
 OBJECT_OPTIONS = ("experiment", "early_stop_callback", "checkpoint_callback", "callbacks", "cluster")
 """Options whose values are objects: they can't be words of a command line."""
 
-FLAGS = (
-    "progress_bar",
-    "fast_dev_run",
-    "enable_early_stop",
-    "use_amp",
-    "print_nan_grads",
-    "stop_on_nan",
-    "print_weights_summary",
-    "deterministic",
-    "crash_bundle",
-)
 
-AMP_LEVELS = {"O0": "32", "O1": "16", "O2": "16", "O3": "16-true"}
+class Option(NamedTuple):
+    """What is known of an option apart from its type and its default."""
+
+    group: str
+    text: str
+    """One sentence."""
+    checks: tuple[Check, ...]
+    word: Callable[[str], Any] | None
+    """How a word of the command line becomes its value; None where its default tells."""
+
+
+def option(group: str, text: str, *checks: Check, word: Callable[[str], Any] | None = None) -> Any:
+    """A field of ``Config`` that is an option of the Trainer. One that is annotated as ``bool`` is a flag."""
+    return field(metadata={"option": Option(group, text, checks, word)})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What the plan reads. Field names are those of the Trainer's arguments, values have one form each."""
+    """The options of a Trainer, checked; each value has one form. What the plan reads."""
 
-    experiment: Any
-    callbacks: tuple[Callback, ...]
-    early_stop_callback: Callback | None
-    checkpoint_callback: Callback | None
-    gradient_clip: float
-    gradient_clip_algorithm: str
-    process_position: int
-    current_gpu_name: Any
-    gpus: Any
-    nb_gpu_nodes: int
-    nb_processes: int
-    distributed_backend: Any
-    virtual_ranks: int | None
-    exact_elastic: bool
-    gather_validation: bool
-    process_timeout_minutes: float
-    progress_bar: bool
-    overfit_pct: float
-    track_grad_norm: float
-    check_val_every_n_epoch: int
-    fast_dev_run: bool
-    accumulate_grad_batches: int | dict[int, int]
-    max_nb_epochs: int
-    min_nb_epochs: int
-    max_nb_steps: int | None
-    max_seconds: float | None
-    train_percent_check: float
-    val_percent_check: float
-    test_percent_check: float
-    val_check_interval: float
-    log_save_interval: int
-    add_log_row_interval: int
-    lr_scheduler_milestones: tuple[int, ...]
-    precision: str
-    print_nan_grads: bool
-    print_weights_summary: bool
-    nb_sanity_val_steps: int
-    seed: int | None
-    deterministic: bool
-    default_save_path: str
+    experiment: Any = option(
+        OBSERVERS,
+        "a test-tube Experiment, a Logger, a list of these, None (a folder under default_save_path), or "
+        "False (nothing is logged)",
+        checks.experiment,
+    )
+    early_stop_callback: Callback | None = option(
+        OBSERVERS, "an EarlyStopping or another callback; may be swapped with checkpoint_callback"
+    )
+    checkpoint_callback: Callback | None = option(
+        OBSERVERS, "a ModelCheckpoint or another callback; without one no checkpoint is written"
+    )
+    callbacks: tuple[Callback, ...] = option(OBSERVERS, "additional callbacks, called in this order")
+    max_nb_epochs: int = option(DURATION, "stop after this many epochs", checks.number(1, whole=True))
+    min_nb_epochs: int = option(
+        DURATION,
+        "early stopping can't end training before this many epochs are complete",
+        checks.number(0, whole=True),
+        checks.epochs,
+    )
+    max_nb_steps: int | None = option(
+        DURATION,
+        "stop after this many optimizer steps; None for no limit",
+        checks.number(1, whole=True, none=True),
+        word=words.optional(int),
+    )
+    max_time: float | datetime.timedelta | None = option(
+        DURATION,
+        "stop after this many minutes, or a timedelta; time before a resume counts too; None for no limit",
+        checks.max_time,
+        word=words.optional(float),
+    )
+    enable_early_stop: bool = option(DURATION, "false turns early_stop_callback off")
+    train_percent_check: float = option(
+        DATA,
+        "the fraction of the training batches used per epoch, from 0 to 1; at least one batch",
+        checks.number(0),
+    )
+    val_percent_check: float = option(
+        DATA, "the fraction of each validation loader; at least one batch", checks.number(0)
+    )
+    test_percent_check: float = option(DATA, "the fraction of each test loader; at least one batch", checks.number(0))
+    overfit_pct: float = option(
+        DATA,
+        "above 0, this fraction for all three, and the same training batches in every epoch, unshuffled",
+        checks.number(),
+    )
+    fast_dev_run: bool = option(
+        DATA, "one epoch of one training and one validation batch, logged to a temporary folder"
+    )
+    accumulate_grad_batches: int | dict[int, int] = option(
+        STEPS,
+        "accumulate gradients over this many batches per optimizer step: a number, or {epoch from 1: "
+        "number}, written '1:2,5:8' as text",
+        word=words.windows,
+    )
+    gradient_clip: float = option(
+        STEPS,
+        "the maximum norm (or value) of the gradients; 0 or less turns clipping off",
+        checks.number(),
+        word=words.number,
+    )
+    gradient_clip_algorithm: str = option(
+        STEPS, "'norm' clips by the global norm, 'value' clips each entry", checks.choice("norm", "value")
+    )
+    lr_scheduler_milestones: tuple[int, ...] = option(
+        STEPS, "epochs after which every learning rate is divided by 10: a list, or '100,200'", word=words.optional(str)
+    )
+    precision: str = option(
+        STEPS,
+        "'32', '64', 'bf16', '16', 'bf16-true' or '16-true'; None is '32'",
+        checks.choice(None, *PRECISIONS, 16, 32, 64),
+        word=words.optional(str),
+    )
+    use_amp: bool = option(STEPS, "true is precision '16', or what amp_level means")
+    amp_level: str = option(
+        STEPS, "apex's names for use_amp: O0 is '32', O1 and O2 are '16', O3 is '16-true'", checks.choice(*AMP_LEVELS)
+    )
+    val_check_interval: float = option(
+        VALIDATION,
+        "validate after this fraction of an epoch (at most 1), or every n batches (above 1)",
+        checks.val_check_interval,
+        word=words.number,
+    )
+    check_val_every_n_epoch: int = option(VALIDATION, "validate only in every n-th epoch", checks.number(1, whole=True))
+    nb_sanity_val_steps: int = option(
+        VALIDATION, "validation batches to run before training; 0 for none", checks.number(0, whole=True)
+    )
+    progress_bar: bool = option(DISPLAY, "show a progress bar, or plain lines if the output isn't a terminal")
+    process_position: int = option(
+        DISPLAY, "the terminal line of the progress bar, counted from 0", checks.number(0, whole=True)
+    )
+    current_gpu_name: Any = option(DISPLAY, "shown in the progress bar unless it is 0", word=words.name_or_0)
+    print_weights_summary: bool = option(DISPLAY, "print a summary of the model, and one line about the run")
+    silence: tuple[str, ...] = option(DISPLAY, "codes of notices to hide", checks.silence, word=words.words)
+    add_log_row_interval: int = option(
+        ROWS, "log a row every n batches, starting with the first batch of an epoch", checks.number(1, whole=True)
+    )
+    log_save_interval: int = option(ROWS, "flush the log every n batches", checks.number(1, whole=True))
+    default_save_path: str = option(ROWS, "the folder for runs without an experiment", checks.save_path)
+    track_grad_norm: float = option(
+        ROWS,
+        "log this p-norm of the gradients, for each parameter and for all together; 0 or less is off",
+        checks.number(),
+        word=words.number,
+    )
+    print_nan_grads: bool = option(ROWS, "print the names of parameters whose gradients aren't finite")
+    stop_on_nan: bool = option(ROWS, "stop if a loss isn't finite")
+    crash_bundle: bool = option(
+        ROWS, "save the batch of a step that raises to the folder of the run, so that it can be replayed"
+    )
+    seed: int | None = option(
+        REPRODUCIBILITY,
+        "seed of data order, augmentation and dropout; None takes torch.initial_seed()",
+        checks.number(0, 2**64 - 1, whole=True, none=True),
+        word=words.optional(int),
+    )
+    deterministic: bool = option(REPRODUCIBILITY, "run with torch.use_deterministic_algorithms(True)")
+    resume: str | None = option(
+        REPRODUCIBILITY,
+        "'auto' resumes the newest run of the same name that has saves; or the path of a checkpoint to resume from",
+        checks.resume,
+        word=words.optional(str),
+    )
+    save_every_minutes: float = option(
+        REPRODUCIBILITY,
+        "save the state for a resume every n minutes; 0 leaves it to save_every_nb_batches",
+        checks.number(0),
+    )
+    save_every_nb_batches: int | None = option(
+        REPRODUCIBILITY,
+        "save the state for a resume every n batches too; None saves by time only",
+        checks.number(1, whole=True, none=True),
+        word=words.optional(int),
+    )
+    resume_check: str = option(
+        REPRODUCIBILITY,
+        "'error' or 'warn' if the order of the training data differs from that before the checkpoint",
+        checks.choice("error", "warn"),
+    )
+    compile: bool | dict[str, Any] = option(
+        SPEED, "true compiles the steps of the module with torch.compile; a dict holds its options", checks.compile
+    )
+    fused_optimizers: bool = option(SPEED, "use torch's fused implementation of an optimizer if there is one")
+    profile: bool = option(SPEED, "write a torch.profiler trace of a few steps to the folder of the run")
+    gpus: Any = option(
+        DEVICES,
+        "None is the CPU; a number of GPUs, a list, '0,1', or -1 for all",
+        checks.gpus,
+        word=words.optional(str),
+    )
+    nb_processes: int = option(
+        DEVICES,
+        "processes to start on this machine if no GPUs are used; more than 1 means 'ddp'",
+        checks.number(1, whole=True),
+    )
+    distributed_backend: Any = option(
+        DEVICES,
+        "None, 'dp' (one process, several GPUs), 'ddp' (one process per device), 'fsdp' (one process "
+        "per device, with weights, gradients and optimizer state sharded), or a strategy object",
+        checks.backend(STRATEGIES),
+        word=words.optional(str),
+    )
+    cluster: Any = option(
+        DEVICES,
+        "test-tube's SlurmCluster, which calls your function; jobs are saved and requeued with or without it",
+        checks.cluster,
+    )
+    nb_gpu_nodes: int = option(
+        DEVICES, "number of machines; torchrun or srun starts the processes on each", checks.number(1, whole=True)
+    )
+    virtual_ranks: int | None = option(
+        DEVICES,
+        "batches per global batch; None is the number of processes at the first start",
+        checks.number(1, whole=True, none=True),
+        word=words.optional(int),
+    )
+    exact_elastic: bool = option(
+        DEVICES, "true makes any number of processes give bit-identical results, at the cost of a slower exchange"
+    )
+    gather_validation: bool = option(
+        DEVICES, "false leaves the outputs of validation steps on their own ranks and averages their numbers"
+    )
+    process_timeout_minutes: float = option(
+        DEVICES, "how long processes wait for one that doesn't answer", checks.number(0.01), word=words.number
+    )
+
     default_save_path_given: bool
-    resume: str | None
-    resume_check: str
-    save_every_minutes: float
-    save_every_nb_batches: int | None
-    stop_on_nan: bool
-    crash_bundle: bool
-    silence: tuple[str, ...]
-    compile: bool | dict[str, Any]
-    fused_optimizers: bool
-    profile: bool
+    """Whether the user chose ``default_save_path``."""
+
+    @property
+    def max_seconds(self) -> float | None:
+        """``max_time`` in seconds."""
+        if isinstance(self.max_time, datetime.timedelta):
+            return self.max_time.total_seconds()
+        return None if self.max_time is None else float(self.max_time) * 60
 
 
-def resolve_aliases(
-    aliases: Mapping[str, Any], options: Mapping[str, Any], defaults: Mapping[str, Any]
-) -> dict[str, Any]:
-    """``options`` with what ``aliases`` mean. Raises one ``MisconfigurationException`` for all names that nobody
-    knows, and for an option that was given two values by two of its names."""
-    problems, resolved = [], dict(options)
-    given = {name for name, value in options.items() if value != defaults[name]}
-    for alias, value in aliases.items():
-        name = ALIASES.get(alias)
-        if name is None:
-            hint = near(alias, [*defaults, *ALIASES], nb=2) or f" It has: {', '.join(defaults)}."
-            problems.append(Problem(f"Trainer has no option {alias!r}", do=hint.strip().removesuffix(".")))
-        elif name in given and resolved[name] != value:
-            received = f"{name}={resolved[name]!r} and {alias}={value!r}"
-            problems.append(Problem(f"{alias} is another name of {name}", received, "Pass one of them"))
-        else:
-            given.add(name)
-            resolved[name] = value
-    raise_together(problems)
-    return resolved
+@cache
+def options() -> dict[str, Option]:
+    """Every option by name, in the order of the declaration."""
+    return {f.name: f.metadata["option"] for f in fields(Config) if "option" in f.metadata}
 
 
-def build_config(options: Mapping[str, Any], default_save_path: str) -> Config:
-    """The config of the Trainer's arguments ``options``. Raises one ``MisconfigurationException`` for all of them."""
-    options = {name: _from_numpy(value) for name, value in options.items()}
-    if options["default_save_path"] is None:
-        options["default_save_path"] = default_save_path
-    problems = list(_later(options)) + [p for check in CHECKS if (p := check(options)) is not None]
-    precision = attempt(problems, lambda: _precision(options))
-    accumulate = attempt(problems, lambda: _accumulate(options))
-    milestones = attempt(problems, lambda: _milestones(options))
-    early, checkpoint, callbacks = attempt(problems, lambda: _callbacks(options)) or (None, None, ())
-    raise_together(problems)
-    overfit = max(0.0, float(options["overfit_pct"]))
-    percents = {
-        k: overfit or float(options[k]) for k in ("train_percent_check", "val_percent_check", "test_percent_check")
-    }
-    dev = bool(options["fast_dev_run"])
-    taken = {name: options[name] for name in Config.__dataclass_fields__ if name in options}
-    taken.update(
-        percents,
-        callbacks=callbacks,
-        early_stop_callback=early if options["enable_early_stop"] else None,
-        checkpoint_callback=checkpoint,
-        gradient_clip=max(0.0, float(options["gradient_clip"])),
-        overfit_pct=overfit,
-        fast_dev_run=dev,
-        accumulate_grad_batches=accumulate,
-        max_nb_epochs=1 if dev else options["max_nb_epochs"],
-        max_seconds=_seconds(options["max_time"]),
-        val_check_interval=1.0 if dev else float(options["val_check_interval"]),
-        check_val_every_n_epoch=1 if dev else options["check_val_every_n_epoch"],
-        nb_sanity_val_steps=min(1, options["nb_sanity_val_steps"]) if dev else options["nb_sanity_val_steps"],
-        lr_scheduler_milestones=milestones,
-        precision=precision,
-        default_save_path=str(options["default_save_path"]),
-        default_save_path_given=options["default_save_path"] != default_save_path,
-        resume=None if options["resume"] is None else str(options["resume"]),
-        silence=tuple(options["silence"]),
-    )
-    return Config(**taken)
+@cache
+def flags() -> tuple[str, ...]:
+    """The options that are true or false."""
+    return tuple(name for name in options() if Config.__annotations__[name] is bool)
 
 
-def _later(options: Mapping[str, Any]) -> list[Problem]:
-    return [
-        Problem(f"{name}={options[name]!r} isn't available in this version", "", f"Leave it at {default!r}")
-        for name, default in LATER.items()
-        if options[name] != default
-    ]
+def groups() -> dict[str, dict[str, str]]:
+    """The sentence of each option, by group.
+
+    >>> groups()[DURATION]["max_nb_epochs"]
+    'stop after this many epochs'
+    """
+    found: dict[str, dict[str, str]] = {}
+    for name, known in options().items():
+        found.setdefault(known.group, {})[name] = known.text
+    return found
 
 
-CHECKS: tuple[Check, ...] = (
-    number("gradient_clip"),
-    choice("gradient_clip_algorithm", "norm", "value"),
-    number("process_position", 0, whole=True),
-    number("overfit_pct"),
-    number("track_grad_norm"),
-    number("check_val_every_n_epoch", 1, whole=True),
-    number("max_nb_epochs", 1, whole=True),
-    number("min_nb_epochs", 0, whole=True),
-    number("max_nb_steps", 1, whole=True, none=True),
-    number("train_percent_check", 0),
-    number("val_percent_check", 0),
-    number("test_percent_check", 0),
-    number("log_save_interval", 1, whole=True),
-    number("add_log_row_interval", 1, whole=True),
-    number("nb_sanity_val_steps", 0, whole=True),
-    number("seed", 0, 2**64 - 1, whole=True, none=True),
-    number("nb_gpu_nodes", 1, whole=True),
-    number("nb_processes", 1, whole=True),
-    number("virtual_ranks", 1, whole=True, none=True),
-    number("process_timeout_minutes", 0.01),
-    number("save_every_minutes", 0),
-    number("save_every_nb_batches", 1, whole=True, none=True),
-    choice("resume_check", "error", "warn"),
-    choice("amp_level", *AMP_LEVELS),
-    choice("precision", None, *PRECISIONS, 16, 32, 64),
-    *map(flag, FLAGS),
-    option_checks.backend(STRATEGIES),
-    option_checks.compile,
-    option_checks.val_check_interval,
-    option_checks.epochs,
-    option_checks.max_time,
-    option_checks.gpus,
-    option_checks.silence,
-    option_checks.paths,
-    option_checks.experiment,
-    option_checks.cluster,
-)
-
-
-def _from_numpy(value: Any) -> Any:
-    """A numpy number as python's: a search draws those."""
-    return value.item() if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0 else value
-
-
-def _precision(options: Mapping[str, Any]) -> str:
-    precision, use_amp, level = options["precision"], options["use_amp"], options["amp_level"]
-    if not use_amp:
-        return "32" if precision is None else str(precision)
-    meant = AMP_LEVELS.get(level, "16")
-    if precision is not None and str(precision) != meant:
-        raise MisconfigurationException(
-            f"use_amp=True with amp_level={level!r} means precision={meant!r}, and precision={precision!r} was passed"
-            " too. Pass one of them."
-        )
-    return meant
-
-
-def _accumulate(options: Mapping[str, Any]) -> int | dict[int, int]:
-    value = options["accumulate_grad_batches"]
-    if isinstance(value, str) and re.fullmatch(r"\d+|\d+:\d+(,\d+:\d+)*", value):  # '1:2,5:8', of a command line
-        pairs = [pair.split(":") for pair in value.split(",")]
-        value = {int(pair[0]): int(pair[-1]) for pair in pairs} if ":" in value else int(value)
-    whole = [value] if not isinstance(value, dict) else [*value, *value.values()]
-    if not whole or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in whole):
-        raise MisconfigurationException(
-            "accumulate_grad_batches must be a whole number of at least 1, or {epoch: number} with epochs counted from"
-            f" 1; received {describe(value)}. Pass 4 for a step every 4 batches, 1 for every batch."
-        )
-    return value  # type: ignore[no-any-return]
-
-
-def _milestones(options: Mapping[str, Any]) -> tuple[int, ...]:
-    value = options["lr_scheduler_milestones"]
-    try:
-        words = value.split(",") if isinstance(value, str) else (value or ())
-        epochs = tuple(int(str(word)) for word in words if str(word).strip())  # by its text: 1.5 isn't one
-        if all(epoch >= 1 for epoch in epochs):
-            return epochs
-    except (ValueError, TypeError):
-        pass
-    raise MisconfigurationException(
-        "lr_scheduler_milestones must be a list of epochs, counted from 1, or a string like '100,200';"
-        f" received {describe(value)}. Pass [100, 200], or None for no schedule."
-    )
-
-
-def _callbacks(options: Mapping[str, Any]) -> tuple[Callback | None, Callback | None, tuple[Callback, ...]]:
-    """The early stopping and the checkpoint callback, told apart by type, and all others."""
-    early, checkpoint = options["early_stop_callback"] or None, options["checkpoint_callback"] or None
-    if isinstance(early, ModelCheckpoint) or isinstance(checkpoint, EarlyStopping):
-        early, checkpoint = checkpoint, early
-    others = () if options["callbacks"] is None else options["callbacks"]
-    if not isinstance(others, (list, tuple)):
-        raise MisconfigurationException(
-            f"callbacks must be a list of callbacks; received {describe(others)}."
-            f" Pass callbacks=[{type(others).__name__}(...)]."
-        )
-
-    def read(name: str, value: Any) -> Callback | None:
-        callback = None if value is None or isinstance(value, type) else as_callback(value)
-        if value is not None and callback is None:
-            example = value.__name__ + "(...)" if isinstance(value, type) else EXAMPLES.get(name, "[MyCallback()]")
-            raise MisconfigurationException(
-                f"{name} must be a pytorch_lightning.callbacks.Callback, or have a method of Keras's callbacks;"
-                f" received {describe(value)}. Pass {example}."
-            )
-        return callback
-
-    chosen = (read("callbacks", value) for value in others)
-    return (
-        read("early_stop_callback", early),
-        read("checkpoint_callback", checkpoint),
-        tuple(callback for callback in chosen if callback is not None),
-    )
-
-
-EXAMPLES = {"early_stop_callback": "EarlyStopping('val_loss')", "checkpoint_callback": "ModelCheckpoint('folder')"}
-
-
-def _seconds(value: Any) -> float | None:
-    if value is None:
-        return None
-    return value.total_seconds() if isinstance(value, datetime.timedelta) else float(value) * 60
+def described() -> str:
+    """All options by group, for the docstring of the Trainer."""
+    blocks = ([f"*{title}*", *(f"{name}: {text}" for name, text in texts.items())] for title, texts in groups().items())
+    return "\n\n".join(map("\n".join, blocks))

@@ -36,8 +36,8 @@ def summarize(module: nn.Module, example: Any = None) -> str:
     ]
     lines.insert(1, "-" * max(map(len, lines)))
     total = sum(p.numel() for p in module.parameters())
-    trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    lines.append(f"{total:,} parameters, {trained:,} of them trained")
+    trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    lines.append(f"{total:,} parameters, {trainable:,} trainable")
     return "\n".join(lines)
 
 

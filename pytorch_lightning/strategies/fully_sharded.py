@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pytorch_lightning.errors import MisconfigurationException
+from pytorch_lightning.nested import map_tensors
 from pytorch_lightning.processes import Processes
 from pytorch_lightning.strategies.strategy import Strategy
 
@@ -163,14 +164,13 @@ class FullySharded(Strategy):
 
     @torch.no_grad()
     def whole(self, data: Any) -> Any:
-        if is_cut_up(data):
-            tensor = gathered(data)
+        def gather(tensor: torch.Tensor) -> torch.Tensor:
+            if not is_cut_up(tensor):
+                return tensor
+            tensor = gathered(tensor)
             return tensor.cpu() if self.processes.is_first else tensor.new_empty(0)
-        if isinstance(data, dict):
-            copy = type(data)((key, self.whole(value)) for key, value in data.items())
-            vars(copy).update(vars(data)) if hasattr(data, "__dict__") else None  # the _metadata of a state_dict
-            return copy
-        return type(data)(map(self.whole, data)) if type(data) in (list, tuple) else data
+
+        return map_tensors(data, gather)
 
     def refusal(self, optimizer: Optimizer) -> str | None:
         if self._entry is not None and isinstance(optimizer, torch.optim.LBFGS):

@@ -14,6 +14,7 @@ from pytorch_lightning.data.replayable import replayable
 from pytorch_lightning.data.seeded_view import LOADER_IDS
 from pytorch_lightning.data.transfer import build_transfer
 from pytorch_lightning.errors import FitError, MisconfigurationException, describe, raise_together
+from pytorch_lightning.nested import map_tensors
 from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.processes import Processes, Share
 from pytorch_lightning.root_module.root_module import LightningModule
@@ -219,13 +220,7 @@ def keep_detached(output: Any, number: int) -> Any:
 
 def detached(value: Any) -> Any:
     """``value`` with every tensor in it detached; only copied where one has a graph."""
-    if isinstance(value, Tensor):
-        return value.detach() if value.requires_grad else value
-    if isinstance(value, dict):
-        return type(value)((k, detached(v)) for k, v in value.items())
-    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
-        return type(value)(map(detached, value))
-    return value
+    return map_tensors(value, lambda tensor: tensor.detach() if tensor.requires_grad else tensor)
 
 
 def _to_cpu(outputs_to: Callable[[Any, int], None] | None) -> Callable[[Any, int], Any]:

@@ -44,10 +44,11 @@ def announce(plan: FitPlan) -> None:
     else:
         plan.module.summarize()
     folder = next((logger.folder for logger in plan.loggers.loggers if logger.folder is not None), None)
+    device = plan.strategy.device
+    together = f"in {processes.nb} {device.type.upper()} processes ({plan.strategy.name})"
     print(
-        f"training on {plan.strategy.device}"
-        + (f" and {processes.nb - 1} more, by {plan.strategy.name}," if processes.nb > 1 else "")
-        + f" in precision {plan.config.precision}, seed {plan.seed}"
+        f"training {together if processes.nb > 1 else f'on {device}'}"
+        + f", precision {plan.config.precision}, seed {plan.seed}"
         + (f", files in {folder}" if folder is not None else ", no files"),
         flush=True,
     )

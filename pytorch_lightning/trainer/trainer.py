@@ -17,7 +17,8 @@ from pytorch_lightning.callbacks.watchdog import Watchdog
 from pytorch_lightning.errors import MisconfigurationException, Notices, Problem, describe, raise_together
 from pytorch_lightning.launchers import signals, slurm
 from pytorch_lightning.launchers.environment import another_failed, read_environment
-from pytorch_lightning.options.config import OBJECT_OPTIONS, build_config, resolve_aliases
+from pytorch_lightning.options.config import OBJECT_OPTIONS, described
+from pytorch_lightning.options.meaning import build_config, resolve_aliases
 from pytorch_lightning.root_module.root_module import LightningModule, Standin
 from pytorch_lightning.run import files
 from pytorch_lightning.run.progress import INTERRUPTED
@@ -40,87 +41,9 @@ from pytorch_lightning.trainer.replaying import replay_step
 class Trainer(ReadAttributes):
     """Trains, validates, tests and predicts with a ``LightningModule``.
 
-    ``Trainer().fit(model)`` works without any argument. A value that can't work raises ``MisconfigurationException``,
-    which lists all of them. In ``fit``, ``batches`` are training batches and ``steps`` are steps of the optimizers.
-    The lines below are also what ``--help`` and docs/Trainer/index.md show.
-
-    *What watches*
-    experiment: a test-tube Experiment, a Logger, a list of these, None (a folder under default_save_path), or False
-        (nothing is logged)
-    early_stop_callback: an EarlyStopping or another callback; the two may come in either order
-    checkpoint_callback: a ModelCheckpoint or another callback; without one no checkpoint is written
-    callbacks: further ones, in the order in which they are called
-
-    *How long*
-    max_nb_epochs: train for this many epochs at most
-    min_nb_epochs: early stopping can't end the training before this many epochs are complete
-    max_nb_steps: stop after this many steps of the optimizers; None for no limit
-    max_time: stop after this many minutes, or a timedelta, counted over all fits that go on from each other; None for
-        no limit
-    enable_early_stop: false leaves early_stop_callback out
-
-    *How much data*
-    train_percent_check: the share of the training batches in an epoch, from 0 to 1; one batch at least
-    val_percent_check: the share of each validation loader; one batch at least
-    test_percent_check: the share of each test loader; one batch at least
-    overfit_pct: above 0, this share for all three, and the same training batches in each epoch, unshuffled
-    fast_dev_run: one epoch of one training and one validation batch, written to a temporary folder
-
-    *Steps*
-    accumulate_grad_batches: batches whose gradients make one step: a number, or {epoch from 1: number}, which is
-        '1:2,5:8' as text
-    gradient_clip: the largest norm (or value) of the gradients in a step; 0 or less is off
-    gradient_clip_algorithm: 'norm' of all gradients together, or 'value' of each entry
-    lr_scheduler_milestones: epochs after which every learning rate is cut by 10: a list, or '100,200'
-    precision: '32', '64', 'bf16', '16', 'bf16-true' or '16-true'; None is '32'
-    use_amp: true is precision '16', or what amp_level means
-    amp_level: apex's names for use_amp: O0 is '32', O1 and O2 are '16', O3 is '16-true'
-
-    *Validation*
-    val_check_interval: validate after this share of an epoch (at most 1), or this number of batches (above 1)
-    check_val_every_n_epoch: validate in each n-th epoch only
-    nb_sanity_val_steps: validation batches that are run before training; 0 for none
-
-    *What is shown*
-    progress_bar: show a bar, or plain lines where there is no terminal
-    process_position: the line that the bar takes, counted from 0
-    current_gpu_name: shown in the bar where it isn't 0
-    print_weights_summary: print the summary of the model, and one line about the run
-    silence: codes of notices that aren't to be shown
-
-    *What is logged*
-    add_log_row_interval: log a row each n batches, beginning with the first of an epoch
-    log_save_interval: bring the rows to the disk each n batches
-    default_save_path: the folder for the files of runs without an experiment
-    track_grad_norm: log this norm of the gradients, of each parameter and of all; 0 or less is off
-    print_nan_grads: print the names of parameters whose gradient isn't finite
-    stop_on_nan: stop where a loss isn't finite
-    crash_bundle: keep the batch of a step that raises, in the folder of the run, so that it can be replayed
-
-    *The same again*
-    seed: decides order, augmentation and dropout; None takes torch.initial_seed()
-    deterministic: run with torch.use_deterministic_algorithms(True)
-    resume: 'auto' goes on with the newest run of the same name that has saves, or the path of a checkpoint
-    save_every_minutes: how often the state is saved for a resume; 0 leaves it to save_every_nb_batches
-    save_every_nb_batches: save after each n batches too; None for not by batches
-    resume_check: 'error' or 'warn' where the training data come in another order than before the checkpoint
-
-    *Speed*
-    compile: true compiles the steps of the module with torch.compile; a dict holds its options
-    fused_optimizers: use torch's fused implementation of an optimizer where there is one
-    profile: write a trace of a few steps, by torch.profiler, into the folder of the run
-
-    *Where*
-    gpus: None is the CPU; a number of GPUs, a list, '0,1', or -1 for all
-    nb_processes: processes to start on this machine where no GPUs are used; more than 1 means 'ddp'
-    distributed_backend: None, 'dp' (several GPUs in one process), 'ddp' (a process for each), 'fsdp' (a process for
-        each, which holds a piece of every weight), or a strategy object
-    cluster: test-tube's SlurmCluster, as it calls your function; jobs are saved and queued again with or without it
-    nb_gpu_nodes: machines; torchrun or srun starts the processes on each
-    virtual_ranks: batches in the global batch; None is the number of processes at the first start
-    exact_elastic: true gives the same bits on any number of processes, at the cost of a slower exchange
-    gather_validation: false leaves the outputs of validation steps where they were made; numbers are then averaged
-    process_timeout_minutes: how long processes wait for one that doesn't come
+    ``Trainer().fit(model)`` works without any arguments. Invalid values raise one ``MisconfigurationException`` that
+    lists all of them. Below, "batches" are training batches and "steps" are optimizer steps. The texts stand in
+    options/config.py; ``--help`` and docs/Trainer/index.md show the same.
     """
 
     def __init__(
@@ -392,6 +315,9 @@ class Trainer(ReadAttributes):
         run.min_nb_epochs, run.max_nb_epochs = self.config.min_nb_epochs, self.config.max_nb_epochs
         run.fast_dev_run = self.config.fast_dev_run
         model.trainer = self
+
+
+Trainer.__doc__ = f"{inspect.cleandoc(Trainer.__doc__ or '')}\n\n{described()}\n"
 
 
 def option_defaults() -> dict[str, Any]:

@@ -61,7 +61,7 @@ def test_min_delta_is_the_least_gain(tmp_path: Path, min_delta: float) -> None:
 
 def test_verbose_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     quiet_trainer(tmp_path, early_stop_callback=EarlyStopping(verbose=1), max_nb_epochs=9).fit(Recorder())
-    assert "early stopping in epoch 2: val_loss didn't get better than 1" in capsys.readouterr().out
+    assert "early stopping in epoch 2: val_loss didn't improve on 1" in capsys.readouterr().out
     quiet_trainer(tmp_path, early_stop_callback=EarlyStopping(), max_nb_epochs=9).fit(Recorder())
     assert capsys.readouterr().out == ""
 

@@ -9,7 +9,7 @@ import pytest
 
 from pytorch_lightning import LightningModule, Trainer, add_default_args
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
-from pytorch_lightning.options.config import LATER, OBJECT_OPTIONS
+from pytorch_lightning.options.config import OBJECT_OPTIONS
 from pytorch_lightning.trainer.trainer import option_defaults
 
 with warnings.catch_warnings():
@@ -88,7 +88,7 @@ GIVEN: dict[str, tuple[tuple[str, ...], Any]] = {
 
 
 def test_the_table_of_given_values_is_complete() -> None:
-    assert set(GIVEN) | set(OBJECT_OPTIONS) | set(LATER) == set(option_defaults())
+    assert set(GIVEN) | set(OBJECT_OPTIONS) == set(option_defaults())
 
 
 @pytest.mark.parametrize("make", PARSERS, ids=["argparse", "test-tube"])
@@ -98,29 +98,6 @@ def test_an_option_goes_round(make: Any, name: str) -> None:
     hparams = parsed(make, f"--{name}", *words)
     assert getattr(hparams, name) == value
     assert Trainer.from_args(hparams).options == {**Trainer().options, name: value}
-
-
-GIVEN_LATER: dict[str, tuple[str, Any]] = {
-    "nb_gpu_nodes": ("2", 2),
-    "distributed_backend": ("ddp", "ddp"),
-    "nb_processes": ("2", 2),
-    "virtual_ranks": ("4", 4),
-    "exact_elastic": ("true", True),
-    "gather_validation": ("false", False),
-    "process_timeout_minutes": ("0.5", 0.5),
-    "save_every_minutes": ("0.5", 0.5),
-    "save_every_nb_batches": ("50", 50),
-    "compile": ("true", True),
-    "profile": ("true", True),
-    "fused_optimizers": ("true", True),
-}
-
-
-@pytest.mark.parametrize("make", PARSERS, ids=["argparse", "test-tube"])
-@pytest.mark.parametrize("name", sorted(set(LATER) - set(OBJECT_OPTIONS)))
-def test_an_option_that_is_not_there_yet_is_read_from_the_command_line_too(make: Any, name: str) -> None:
-    word, value = GIVEN_LATER[name]
-    assert getattr(parsed(make, f"--{name}", word), name) == value
 
 
 def test_overrides_win_and_other_entries_are_left_alone() -> None:

@@ -230,8 +230,8 @@ class SavesOnce(Callback):
         if run.progress.epoch == 0:
             rolling = self.trainer._plan.rolling
             rolling.save(wait=True)
-            if rolling.newest_path is not None:
-                save, copy = Path(rolling.newest_path), self.folder / Path(rolling.newest_path).name
+            if rolling.wait_for_newest() is not None:
+                save, copy = Path(rolling.wait_for_newest()), self.folder / Path(rolling.newest_path).name
                 self.folder.mkdir()
                 shutil.copytree(save, copy) if save.is_dir() else shutil.copy(save, copy)
 

@@ -368,7 +368,7 @@ def test_early_stopping_stays_so_unless_it_has_more_patience(
     assert model.nb("training_step") == 4 * (nb_epochs - before)
     said = capsys.readouterr().err
     assert said.count("[already-stopped]") == (nb_epochs == before)
-    assert ("early stopping: val_loss didn't get better than 0.5 in 2 checks" in said) == (nb_epochs == before)
+    assert ("early stopping: val_loss didn't improve on 0.5 in 2 checks" in said) == (nb_epochs == before)
     again, _ = judged(tmp_path, **then)
     assert again.current_epoch == nb_epochs
 

@@ -49,7 +49,7 @@ def test_the_template_for_several_gpus_trains_without_one(tmp_path: Path, backen
     done = start(tmp_path, sys.executable, "multi_gpu_template.py", *QUICK, "--distributed_backend", backend)
     assert done.returncode == 0, done.stderr
     assert_trained(done.stdout)
-    where = "training on cpu and 1 more, by ddp," if backend == "ddp" else "training on cpu in precision"
+    where = "training in 2 CPU processes (ddp)," if backend == "ddp" else "training on cpu, precision"
     assert done.stdout.count(where) == 1
     assert len(list((tmp_path / "test_tube_logs" / "default").iterdir())) == 1
 

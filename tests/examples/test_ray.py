@@ -20,7 +20,7 @@ def test_a_ray_job_trains_in_two_processes_and_a_second_one_finds_it_done(tmp_pa
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stdout + done.stderr
         said.append(done.stdout + done.stderr)
-    assert "training on cpu and 1 more, by ddp" in said[0]
+    assert "training in 2 CPU processes (ddp)" in said[0]
     assert "validated {" in said[0]
     found = [re.findall(r"validated (\{.*?\})", text) for text in said]
     assert found[0] == found[1] != [], "and the same weights"

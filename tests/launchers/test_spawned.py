@@ -83,7 +83,7 @@ def test_after_a_fit_in_two_processes_everything_is_as_after_one_here(tmp_path: 
     here, _, expected = fit_and_go_on(tmp_path / "alone")
     there, _, after = fit_and_go_on(tmp_path / "several", nb_processes=2)
     assert after == expected
-    assert after["stop"].startswith("early stopping: val_loss didn't get better")
+    assert after["stop"].startswith("early stopping: val_loss didn't improve")
     assert [sorted(row) for row in after["rows"][-3:]][::2] == [["afterwards"], ["at the end"]]
     assert (there.use_ddp, here.use_ddp, there.proc_rank) == (True, False, 0)
     assert multiprocessing.active_children() == []

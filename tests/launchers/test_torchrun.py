@@ -143,7 +143,7 @@ def test_all_that_a_trainer_does_is_done_alike_and_shown_once(tmp_path: Path) ->
 
     # what is shown
     out, err = done.stdout, done.stderr
-    assert out.count("training on cpu and 1 more, by ddp,") == 1
+    assert out.count("training in 2 CPU processes (ddp),") == 1
     assert "[rank 1] training on" not in out
     assert err.count("epoch 3: 3/3 batches") == 1
     assert out.count("early stopping in epoch") == 1

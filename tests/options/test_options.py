@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.errors import FitError, MisconfigurationException
+from pytorch_lightning.options.config import flags, options
+from pytorch_lightning.trainer.trainer import option_defaults
 from tests.recorder import QUIET, Recorder, quiet_trainer, rows_of
 
 
@@ -486,7 +488,7 @@ def test_deterministic_holds_during_the_fit_only(tmp_path: Path) -> None:
 def test_print_weights_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     quiet_trainer(tmp_path, print_weights_summary=True).fit(Recorder())
     shown = capsys.readouterr().out
-    assert "1 parameters, 1 of them trained" in shown
+    assert "1 parameters, 1 trainable" in shown
     assert "seed 1" in shown
     quiet_trainer(tmp_path).fit(Recorder())
     assert capsys.readouterr().out == ""
@@ -708,3 +710,24 @@ def test_naming_gpus_that_are_not_there_is_an_error(tmp_path: Path, gpus: Any) -
         quiet_trainer(tmp_path, gpus=gpus).fit(Recorder())
     with pytest.raises(MisconfigurationException, match="aren't there"):
         quiet_trainer(tmp_path, gpus=gpus).test(Recorder())
+
+
+@pytest.mark.parametrize("name", flags())
+def test_a_flag_that_is_given_as_text_means_what_it_says(name: str) -> None:
+    """As a plain argparse, a YAML file or an environment variable gives it."""
+    for text, value in (("false", False), ("True", True), ("0", False), ("yes", True), ("off", False)):
+        assert getattr(Trainer(**{name: text}).config, name) is value
+    with pytest.raises(MisconfigurationException, match=f"{name} must be True or False; received 'fales'"):
+        Trainer(**{name: "fales"})
+
+
+def test_what_is_annotated_as_bool_is_a_flag_and_nothing_else() -> None:
+    by_default = {name for name, default in option_defaults().items() if isinstance(default, bool)}
+    assert set(flags()) == by_default - {"compile"}
+    assert Trainer(compile="false").config.compile is False
+
+
+def test_the_declaration_and_the_signature_have_the_same_options() -> None:
+    assert set(options()) == set(option_defaults())
+    for name, option in options().items():
+        assert f"{name}: {option.text}" in (Trainer.__doc__ or "")

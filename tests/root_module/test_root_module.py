@@ -139,10 +139,10 @@ def test_summarize_shows_sizes_where_there_is_an_example(capsys: pytest.CaptureF
     table = model.summarize()
     assert table in capsys.readouterr().out
     assert table.splitlines()[2].split() == ["layer", "Linear", "9", "[5,", "2]", "[5,", "3]"]
-    assert table.splitlines()[-1] == "9 parameters, 9 of them trained"
+    assert table.splitlines()[-1] == "9 parameters, 9 trainable"
     assert model.training
     model.freeze()
-    assert "0 of them trained" in model.summarize()
+    assert "9 parameters, 0 trainable" in model.summarize()
 
 
 @pytest.mark.parametrize("precision", ["32", "64", "bf16", "bf16-true"])

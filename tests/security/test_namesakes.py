@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import importlib
 import os
 import shutil
 import subprocess
@@ -150,6 +151,18 @@ def test_only_the_first_process_says_it(site: Path, tmp_path: Path) -> None:
     done = run(site, script=script)
     assert done.stdout == f"{pytorch_lightning.__version__}\n" * 3
     assert done.stderr.count("UserWarning") == 1
+
+
+def test_a_name_that_only_the_other_one_has_is_missing_as_usual() -> None:
+    """Programs ask with ``hasattr``, ``getattr`` with a default, and ``try: from ... import``."""
+    assert not hasattr(pytorch_lightning, "LightningDataModule")
+    assert getattr(pytorch_lightning, "Callback", None) is None
+    with pytest.raises(AttributeError, match="pytorch-lightning-classic has no attribute 'Callback'"):
+        _ = pytorch_lightning.Callback
+    with pytest.raises(ImportError, match="LightningDataModule"):
+        from pytorch_lightning import LightningDataModule  # noqa: F401
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("pytorch_lightning.plugins")
 
 
 def test_a_zip_of_the_package_can_be_imported(tmp_path: Path) -> None:
