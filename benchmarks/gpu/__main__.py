@@ -157,7 +157,8 @@ class Run:
         wanted = self._options.only != "tests"
         if numbers["failed"] or self.check.problem or any(entry.get("skipped") for entry in entries):
             return 1
-        short = numbers["not run"] or (wanted and self.measuring.nb_rounds < (2 if self._trial else 5))
+        none = self._options.only != "benchmarks" and not self.check.entries
+        short = none or numbers["not run"] or (wanted and self.measuring.nb_rounds < self.measuring.wanted)
         return 3 if short or not self.complete else 0
 
 

@@ -58,9 +58,10 @@ class Check:
         variables: Mapping[str, str],
         patience: float = 1.0,
         on_change: Callable[[], object] = bool,
+        root: Path = ROOT,
     ) -> None:
         self._paths, self._deadline, self._folder, self._patience = list(paths), deadline, folder, patience
-        self._on_change = on_change
+        self._on_change, self._root = on_change, root
         self._variables = {**variables, "GPU_CHECK_LINES": str(folder / "lines")}
         self._lines = Lines(folder / "lines")
         self._shares: dict[str, float] = {}
@@ -86,7 +87,7 @@ class Check:
         while chosen and time.time() < self._deadline:
             nb_before = len(self._found)
             self._run_some(chosen)
-            if len(self._found) == nb_before:
+            if len(self._found) == nb_before and time.time() < self._deadline:
                 self.problem = self.problem or "no test ended"
                 return
             chosen = self._left
@@ -95,13 +96,14 @@ class Check:
         """Run tests in a process of their own, until one of them ends it."""
         command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "tests.gpu.noting"]
         command += ["-p", "no:cacheprovider", "--strict-markers", "--continue-on-collection-errors"]
+        command += ["-c", str(self._root / "pyproject.toml"), "--rootdir", str(self._root)]
         # the project's own would start further processes, and take each warning of another torch for an error
         command += ["-o", "addopts=", "-o", "filterwarnings=default", *chosen]
         output, why = self._folder / "output", ""
         with output.open("wb") as file:
             process = subprocess.Popen(
                 command,
-                cwd=ROOT,
+                cwd=self._root,
                 env={**os.environ, "PYTHONPATH": str(ROOT), **self._variables},
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -122,7 +124,12 @@ class Check:
                 why = why or self._said or f"the process of this test ended with code {process.returncode}"
                 seconds = round(time.time() - began, 2)
                 self._note({"test": test, "outcome": "failed", "seconds": seconds, "error": f"{why}\n{tail}"})
-        if process.returncode not in (0, 1) and not any(entry.get("seconds") for entry in self._found.values()):
+        is_over = time.time() >= self._deadline
+        if (
+            not is_over
+            and process.returncode not in (0, 1)
+            and not any(entry.get("seconds") for entry in self._found.values())
+        ):
             self.problem = f"pytest ended with code {process.returncode}\n{tail}"
 
     def _watch(self, process: "subprocess.Popen[bytes]") -> str:

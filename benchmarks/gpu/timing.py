@@ -22,6 +22,8 @@ class Measuring:
     def __init__(self, deadline: float, device: str, *, on_change: Callable[[], object] = bool, trial: bool) -> None:
         self._deadline, self._device, self._on_change, self._trial = deadline, device, on_change, trial
         self.measured: report.Measured = {workload: {} for workload in WORKLOADS}
+        self.wanted = 1 if trial else ROUNDS
+        """Rounds."""
         self.nb_rounds = 0
         """How many rounds are complete."""
 
@@ -29,9 +31,8 @@ class Measuring:
         """Measure, in ``ROUNDS`` rounds or as many as there is time for."""
         pythons = {name: peers.python_of(name) for name in CONTESTANTS if not (self._trial and name == "lightning")}
         workers = {n: Worker(n, python, self._device) for n, python in pythons.items() if python is not None}
-        rounds = 2 if self._trial else ROUNDS
         try:
-            for n in range(rounds):
+            for n in range(self.wanted):
                 names = list(workers)[n % len(workers) :] + list(workers)[: n % len(workers)]
                 for workload in WORKLOADS:
                     for name in names:

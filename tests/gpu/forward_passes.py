@@ -2,10 +2,7 @@
 numbers. A tensor that was left on the CPU raises either way. Prints what came out, as JSON."""
 
 import contextlib
-import importlib.util
 import json
-import sys
-from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
@@ -14,17 +11,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks import workloads
-from tests.gpu.places import ROOT
 
 CUDA = torch.device("cuda", 0)
-
-
-def template() -> nn.Module:
-    sys.path.insert(0, str(ROOT / "examples" / "new_project_templates"))
-    from lightning_module_template import LightningTemplateModel  # type: ignore[import-not-found]
-
-    hparams = Namespace(in_features=784, hidden_dim=16, drop_prob=0.2, out_features=10)
-    return LightningTemplateModel(hparams)  # type: ignore[no-any-return]
 
 
 def text() -> torch.Tensor:
@@ -37,8 +25,6 @@ PASSES: dict[str, tuple[Callable[[], nn.Module], Callable[[], torch.Tensor]]] = 
     "W3": (workloads.w3_network, text),
     "W3large": (lambda: workloads.w3_network(large=True), text),
 }
-if importlib.util.find_spec("test_tube") and importlib.util.find_spec("torchvision"):
-    PASSES["template"] = (template, lambda: torch.zeros(4, 1, 28, 28, device=CUDA))
 
 
 @contextlib.contextmanager

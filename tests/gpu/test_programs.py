@@ -54,7 +54,7 @@ def test_an_example_runs_on_the_gpu(
     with seeding.preserved():
         runpy.run_path(str(tmp_path / name), run_name="__main__")
     shown = capsys.readouterr().out
-    assert f"training on {place.device} in precision {precision}" in shown
+    assert re.search(rf"training on {place.device}\b.* precision {precision}\b", shown)
     checkpoint = re.search(r"checkpoint\s+(\S+\.ckpt)", shown)
     assert checkpoint is not None
     saved = torch.load(tmp_path / checkpoint[1], weights_only=True, map_location="cpu")
@@ -81,7 +81,7 @@ def test_a_network_of_the_benchmarks_trains_on_the_gpu(place: Place, tmp_path: P
 
 
 def test_forward_passes_stay_on_cuda(place: Place, tmp_path: Path) -> None:
-    """No forward pass of the benchmarks' and the templates' networks mixes CUDA with the CPU, in any precision, by
+    """No forward pass of the benchmarks' networks mixes CUDA with the CPU, in any precision, by
     the rules of CUDA's own autocast: with a GPU it runs there, without one torch's fake tensors have its device."""
     done = run_program(tmp_path, "tests.gpu.forward_passes", without_device=not place.is_gpu)
     assert done.returncode == 0, done.stderr

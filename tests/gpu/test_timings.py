@@ -99,5 +99,5 @@ def test_the_line_at_the_end_and_the_summary(place: Place, tmp_path: Path, capsy
     trainer_in(tmp_path, gpus=place.gpus, print_weights_summary=True).fit(model)
     shown = capsys.readouterr().out
     assert "[2, 8]" in shown
-    assert f"training on {place.device}" in shown
+    assert f"on {place.device}" in shown
     assert "fit took" in shown
