@@ -4,10 +4,12 @@ Such a part stands between ``<!-- generated: NAME -->`` and ``<!-- end of NAME -
 """
 
 import contextlib
+import importlib
 import importlib.metadata
 import inspect
 import io
 import re
+import sys
 import tempfile
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
@@ -292,6 +294,15 @@ def dependencies() -> str:
     return table(("distribution", "asked for by", "for"), rows)
 
 
+def rooms() -> Any:
+    """The module docs/rooms.py."""
+    sys.path.insert(0, str(DOCS))
+    try:
+        return importlib.import_module("rooms")
+    finally:
+        sys.path.remove(str(DOCS))
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "options": options,
     "aliases": aliases,
@@ -301,6 +312,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "module hooks": module_hooks,
     "callback hooks": callback_hooks,
     "dependencies": dependencies,
+    "rooms": lambda: rooms().table_of_rooms(),
+    "path of a step": lambda: rooms().path_of_a_step(),
     "order of a fit": lambda: show_calls(record()),
     "order of a resumed fit": lambda: show_calls(record(resumed=True)),
     "order of a test": lambda: show_calls(record(stage="test")),

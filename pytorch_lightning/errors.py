@@ -1,23 +1,24 @@
-"""What can go wrong, and how it is said.
+"""Exceptions, and notices.
 
     LightningError
-    ├── MisconfigurationException   seen before the first batch: options, hooks, loaders
-    ├── FitError                    seen while a batch is run
-    ├── CheckpointError             a file that can't be written, read or trusted
+    ├── MisconfigurationException   found before the first batch: options, hooks, loaders
+    ├── FitError                    found while a batch is run
+    ├── CheckpointError             a file that can't be written or read, or isn't safe to load
     └── ProcessError                another process of the run ended
 
-Every message has four short parts: what, where, what was received, what to do. A *notice* is one line about
-something that is probably a mistake but may be meant; its code silences it: ``Trainer(silence=('not-shuffled',))``.
+Every message has four short parts: what, where, what was received, what to do. A *notice* is one line about something
+that is probably a mistake but may be intended; its code silences it: ``Trainer(silence=('not-shuffled',))``.
 """
 
 import contextlib
 import difflib
 import inspect
 import re
-import sys
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple, TypeVar
+
+from pytorch_lightning.printing import warn
 
 T = TypeVar("T")
 
@@ -27,8 +28,7 @@ class LightningError(Exception):
 
 
 class MisconfigurationException(LightningError):
-    """A run that can't work, found before its first batch. ``problems`` lists the mistakes where they were found
-    together."""
+    """A run that can't work, found before its first batch. ``problems`` lists the mistakes if there are several."""
 
     problems: "tuple[Problem, ...]" = ()
 
@@ -38,21 +38,21 @@ class FitError(LightningError):
 
 
 class CheckpointError(LightningError):
-    """A checkpoint that can't be written, read or trusted."""
+    """A checkpoint that can't be written or read, or isn't safe to load."""
 
 
 class ProcessError(LightningError):
-    """Another process of the run raised an exception of a user's, or was killed."""
+    """In another process of the run, user code raised an exception, or the process was killed."""
 
 
 class Problem(NamedTuple):
-    """One mistake: ``what`` is wrong and where, what was ``received``, what to ``do``."""
+    """One mistake: ``what`` is wrong and where, what was ``received``, and what to ``do``."""
 
     what: str
     received: str = ""
     do: str = ""
     error: LightningError | None = None
-    """What to raise where this is the only one."""
+    """What to raise if this is the only problem."""
 
     def __str__(self) -> str:
         """The problem in one paragraph.
@@ -66,7 +66,7 @@ class Problem(NamedTuple):
 
 
 def describe(value: object) -> str:
-    """``value`` for a message: one short line, with its type, and with its shape where it is a tensor.
+    """``value`` for a message: one short line with its type, and its shape if it is a tensor.
 
     >>> describe(3), describe(int), describe(print)
     ('3 (int)', 'the class int', 'the function print')
@@ -102,7 +102,7 @@ def one_line(text: str, most: int = 300) -> str:
 
 
 def near(name: str, known: Iterable[str], nb: int = 1) -> str:
-    """`` Did you mean 'x'?`` where up to ``nb`` of ``known`` are spelt like ``name``; nothing otherwise.
+    """`` Did you mean 'x'?`` if up to ``nb`` of ``known`` are spelled like ``name``; otherwise an empty string.
 
     >>> near("val_los", ["val_loss", "tng_loss"])
     " Did you mean 'val_loss'?"
@@ -112,7 +112,7 @@ def near(name: str, known: Iterable[str], nb: int = 1) -> str:
 
 
 def raise_together(problems: Iterable[Problem]) -> None:
-    """Raise one ``MisconfigurationException`` that lists every problem; nothing where there is none."""
+    """Raise one ``MisconfigurationException`` that lists every problem; do nothing if there is none."""
     found = list(dict.fromkeys(problems))
     if not found:
         return
@@ -121,15 +121,15 @@ def raise_together(problems: Iterable[Problem]) -> None:
     text = str(found[0])
     if len(found) > 1:
         lines = [f"  {number}. {textwrap.indent(str(p), ' ' * 5)[5:]}" for number, p in enumerate(found, 1)]
-        text = "\n".join([f"{len(found)} things must be mended before this can run:", *lines])
+        text = "\n".join([f"{len(found)} problems must be fixed before this can run:", *lines])
     error = MisconfigurationException(text)
     error.problems = tuple(found)
     raise error
 
 
 def attempt(problems: list[Problem], function: Callable[[], T], *, keep_type: bool = False) -> T | None:
-    """What ``function`` gives; None, and an entry in ``problems``, where it finds a mistake. ``keep_type``: its
-    error is raised as it is where it is the only one."""
+    """What ``function`` returns; if it raises an error of ours, None and an entry in ``problems``. ``keep_type``: if
+    that is the only problem, the same error is raised."""
     try:
         return function()
     except (MisconfigurationException, CheckpointError) as error:
@@ -140,7 +140,7 @@ def attempt(problems: list[Problem], function: Callable[[], T], *, keep_type: bo
 
 @contextlib.contextmanager
 def noting(text: str) -> Iterator[None]:
-    """A scope whose exceptions keep their type and traceback and get ``text`` as a note; ours say so themselves."""
+    """A context in which exceptions of others get ``text`` as a note, and keep their type and traceback."""
     try:
         yield
     except LightningError:
@@ -151,19 +151,19 @@ def noting(text: str) -> Iterator[None]:
 
 
 class Notices:
-    """Says each notice once, on stderr, unless its code is silenced."""
+    """Prints every notice once, on stderr, unless its code is silenced."""
 
     def __init__(self, silence: Collection[str] = ()) -> None:
         self._done = set(silence)
         self.quiet = False
-        """Whether nothing is printed: another process says the same."""
+        """Whether nothing is printed, because another process prints the same."""
 
     def say(self, code: str, text: str) -> None:
-        """Print ``text`` with its ``code``; nothing where that code was said before or silenced."""
+        """Print ``text`` with its ``code``, unless a notice of that code was printed before, or is silenced."""
         if code not in self._done and not self.quiet:
             self._done.add(code)
             self.report(f"{text}  [{code}]")
 
     def report(self, text: str) -> None:
-        """Print ``text``, each time: something that went wrong, and that training survived."""
-        print(f"pytorch_lightning: {text}", file=sys.stderr, flush=True)
+        """Print ``text`` every time: something went wrong, and training continues."""
+        warn(text)

@@ -1,6 +1,8 @@
 """The processes of a run: which one this is, and what they tell each other beside gradients."""
 
-from collections.abc import Callable
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -118,3 +120,13 @@ def share_of(nb_virtual: int, processes: Processes) -> Share:
     """The virtual ranks that this process runs: a block of them, one after the other."""
     size = nb_virtual // processes.nb
     return Share(nb_virtual, range(processes.rank * size, (processes.rank + 1) * size))
+
+
+@contextlib.contextmanager
+def held(signals: tuple[int, ...]) -> Iterator[None]:
+    """A scope in which these signals wait, also for processes that are started in it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

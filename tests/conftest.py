@@ -1,11 +1,21 @@
-"""One thread, so that tests on a busy machine don't wait for each other; and nothing is fetched.
+"""Where is what tested?
 
-Where ``CI_NO_SKIPS`` names a marker (``root``, ``ray``), a test that has it and is skipped is a failure.
+Folders mirror those of the package, and test one part each. Beside them:
+equality/     the same model, trained by a hand-written loop or cut and resumed, has the same weights
+faults/       programs that are killed or fail, at random times and named points, and lose nothing
+conformance/  every strategy can do the same
+mistakes/     planted mistakes and their errors; honest programs without a false alarm
+frozen/       programs of 2019 run unchanged
+slurm/ hosts/ a real Slurm, and hosts in network namespaces (need root)
+
+Tests run with one thread, so that they don't wait for each other, and fetch nothing. Where ``CI_NO_SKIPS`` names a
+marker (``root``, ``ray``), a test that has it and is skipped is a failure.
 """
 
 import os
 import signal
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,7 +38,19 @@ def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, A
     return report
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave long tests out, unless they or their file are asked for."""
+    named = {Path(argument.split("::")[0]).name for argument in config.args if argument.split("::")[0].endswith(".py")}
+    if config.getoption("--all") or "slow" in (config.getoption("-m") or ""):
+        return
+    left_out = [item for item in items if item.get_closest_marker("slow") and item.path.name not in named]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
 def pytest_addoption(parser: Any) -> None:
+    parser.addoption("--all", action="store_true", help="run the tests that take long, too")
     parser.addoption(
         "--kills",
         type=int,

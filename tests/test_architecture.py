@@ -28,7 +28,7 @@ MOST_OF_A_ROOM = 0.2
 MOST_FRAMES = 6
 MOST_CALLS = 15
 
-BASE = {"errors", "nested", "processes", "seeding", "timings", "version"}
+BASE = {"errors", "printing", "nested", "processes", "seeding", "timings", "version"}
 STATE = {"callbacks", "loggers", "launchers", "checkpoints", "data"} | BASE
 
 ARROWS = {
@@ -39,17 +39,18 @@ ARROWS = {
     "steps": {"run", "options", "root_module", "strategies", "precision"} | STATE,
     "run": {"options", "root_module", "strategies"} | STATE,
     "options": {"strategies", "precision", "callbacks", "loggers", "errors"},
-    "root_module": {"errors", "checkpoints", "processes", "seeding"},
+    "root_module": {"errors", "printing", "checkpoints", "processes", "seeding"},
     "strategies": {"data", "errors", "nested", "processes", "seeding"},
     "launchers": {"errors", "processes"},
     "precision": {"errors"},
     "checkpoints": {"errors", "nested", "processes", "version"},
-    "callbacks": {"errors"},
+    "callbacks": {"errors", "printing"},
     "loggers": {"errors"},
     "data": {"errors", "nested", "processes", "seeding"},
     "processes": set(),
     "seeding": set(),
-    "errors": set(),
+    "errors": {"printing"},
+    "printing": set(),
     "nested": set(),
     "namesakes": set(),
     "faults": set(),

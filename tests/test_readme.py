@@ -30,11 +30,16 @@ def test_its_commands_are_those_that_are_checked() -> None:
     commands = re.findall(r"```bash\n(.*?)\n```", README, re.DOTALL)
     assert commands == [
         "pip install -e . && python examples/new_project_templates/single_cpu_template.py",
-        'pip install -e ".[test]" && pytest',
+        'pip install -e ".[test]" && pytest -n 2 --dist loadfile',
     ]
     assert 'pip install --quiet -e ".[test]"\n' in checked
-    assert re.search(r"^pytest( \|\| .*)?$", checked, re.MULTILINE)
+    assert re.search(r"^tested -n 2 --dist loadfile$", checked, re.MULTILINE)
     assert "python single_cpu_template.py" in checked
+
+
+def test_the_long_tests_are_run_too() -> None:
+    checked = (Path(__file__).parent.parent / ".ci" / "run").read_text()
+    assert re.search(r"^tested -n 2 --dist loadfile --all -m slow$", checked, re.MULTILINE)
 
 
 def test_pre_commit_runs_the_quick_checks_of_ci() -> None:
@@ -42,5 +47,6 @@ def test_pre_commit_runs_the_quick_checks_of_ci() -> None:
     hooks = re.findall(r"entry: (.*)", (root / ".pre-commit-config.yaml").read_text())
     commands = [entry.removesuffix(" --force-exclude") for entry in hooks]
     assert commands == ["ruff check", "ruff format --check", "mypy"]
-    checked = (root / ".ci" / "run").read_text()
+    checked = (root / "scripts" / "check").read_text()
     assert all(re.search(rf"^{re.escape(command)}( \.)?$", checked, re.MULTILINE) for command in commands)
+    assert re.search("^scripts/check ", (root / ".ci" / "run").read_text(), re.MULTILINE)

@@ -4,6 +4,7 @@ from typing import Any
 
 from pytorch_lightning.callbacks.callback import Callback, Run
 from pytorch_lightning.callbacks.monitor import check_count, direction, is_better, worst
+from pytorch_lightning.printing import tell
 
 
 class EarlyStopping(Callback):
@@ -62,7 +63,7 @@ class EarlyStopping(Callback):
             self.stopped_epoch = run.progress.epoch
             reason = f"{self.monitor} didn't improve on {self.best:g} in {self.wait} checks"
             if self.verbose and not run.notices.quiet:
-                print(f"early stopping in epoch {run.progress.epoch + 1}: {reason}", flush=True)
+                tell(f"early stopping in epoch {run.progress.epoch + 1}: {reason}")
             run.stop(f"early stopping: {reason}")
 
     @property

@@ -7,6 +7,7 @@ from typing import Any
 from pytorch_lightning.callbacks.callback import Callback, Run
 from pytorch_lightning.callbacks.monitor import check_count, direction, is_better, worst
 from pytorch_lightning.errors import MisconfigurationException, describe
+from pytorch_lightning.printing import tell
 
 VERSION = re.compile(r"(?<=version_)\d+")
 
@@ -105,7 +106,7 @@ class ModelCheckpoint(Callback):
                 Path(old).unlink(missing_ok=True)
             self._written -= surplus
             if self.verbose:
-                print(f"saved {path}", flush=True)
+                tell(f"saved {path}")
 
         def refused() -> None:
             self.best, self.best_path, self.kept, self._last_epoch = before

@@ -1,5 +1,6 @@
 """A checkpoint is the dict of named parts, as plain data."""
 
+import codecs
 import dataclasses
 import enum
 import inspect
@@ -22,6 +23,16 @@ TRAINER_KEYS = ("epoch", "global_step", "optimizer_states", "lr_schedulers", "hp
 LEAVES = (str, bytes, int, float, complex, bool, type(None), torch.Tensor, torch.Size, torch.dtype, torch.device)
 
 
+class _NoBytes(bytes):
+    """``b""``, which torch writes and can't read, written as bytes that aren't empty are."""
+
+    def __reduce__(self) -> Any:
+        return codecs.encode, ("", "latin1")
+
+
+NO_BYTES = _NoBytes()
+
+
 class Part(Protocol):
     """Something with state."""
 
@@ -32,40 +43,50 @@ class Part(Protocol):
         """Put it back."""
 
 
-def to_plain(value: Any, path: str = "") -> Any:
+MOST_DEPTH = 100
+"""So deep may containers lie in each other: what walks over a checkpoint calls itself for each."""
+
+
+def to_plain(value: Any, path: str = "", depth: int = 0) -> Any:
     """``value`` as data that ``torch.load(..., weights_only=True)`` accepts.
 
     numpy arrays and scalars, Namespaces, dataclasses, enums, paths, sets and mappings are converted. Raises
-    ``CheckpointError``, naming the key path, for anything else.
+    ``CheckpointError``, naming the key path, for anything else, and for what couldn't be read again: whole numbers of
+    more than 2,040 bits, and containers in more than 100 others. ``depth``: in so many it lies.
     """
     if type(value) in LEAVES or isinstance(value, torch.Tensor):
-        return value
+        if type(value) is int and value.bit_length() > 2039:
+            raise CheckpointError(f"{path or 'the value'} can't be saved: it is a number of more than 2,040 bits.")
+        return NO_BYTES if type(value) is bytes and not value else value
+    if depth > MOST_DEPTH:
+        raise CheckpointError(f"{path[:60]}... can't be saved: it lies in more than {MOST_DEPTH} others, or in itself.")
     if isinstance(value, enum.Enum):
-        return to_plain(value.value, path)
+        return to_plain(value.value, path, depth)
     if isinstance(value, PurePath):
         return str(value)
     if isinstance(value, Mapping):
-        plain = {_key(key, path): to_plain(item, f"{path}[{key!r}]") for key, item in value.items()}
+        plain = {_key(key, path): to_plain(item, f"{path}[{key!r}]", depth + 1) for key, item in value.items()}
         metadata = getattr(value, "_metadata", None)  # what nn.Module.state_dict() adds, for upgrades of old layers
         if metadata is None:
             return plain
         from collections import OrderedDict
 
         kept = OrderedDict(plain)
-        kept._metadata = to_plain(metadata, path)  # type: ignore[attr-defined]
+        kept._metadata = to_plain(metadata, path, depth + 1)  # type: ignore[attr-defined]
         return kept
     if isinstance(value, (list, tuple, set, frozenset)):
-        plain_items = [to_plain(item, f"{path}[{i}]") for i, item in enumerate(value)]
+        plain_items = [to_plain(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value)]
         return tuple(plain_items) if isinstance(value, tuple) else plain_items
     if isinstance(value, Namespace):
-        return to_plain(vars(value), path)
+        return to_plain(vars(value), path, depth)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_plain(getattr(value, f.name), f"{path}.{f.name}") for f in dataclasses.fields(value)}
+        names = [field.name for field in dataclasses.fields(value)]
+        return {name: to_plain(getattr(value, name), f"{path}.{name}", depth + 1) for name in names}
     if type(value).__module__ == "numpy":
-        return _from_numpy(value, path)
+        return _from_numpy(value, path, depth)
     for base in (str, bool, int, float):  # subclasses of plain types
         if isinstance(value, base):
-            return base(value)
+            return to_plain(base(value), path)
     raise CheckpointError(
         f"{path or 'the value'} can't be saved: {describe(value)} isn't plain data. Save its numbers, text or tensors"
         " (its state_dict(), say), or leave it out."
@@ -76,12 +97,12 @@ def _key(key: Any, path: str) -> Any:
     return key if isinstance(key, (str, int, float, bool, tuple, type(None))) else str(to_plain(key, f"{path} key"))
 
 
-def _from_numpy(value: Any, path: str) -> Any:
+def _from_numpy(value: Any, path: str, depth: int) -> Any:
     if value.ndim == 0:
-        return to_plain(value.item(), path)
+        return to_plain(value.item(), path, depth + 1)
     if value.dtype.kind in "biufc":
         return torch.from_numpy(value.copy())
-    return to_plain(value.tolist(), path)
+    return to_plain(value.tolist(), path, depth)
 
 
 def plain_hparams(hparams: Any, notices: Notices | None = None) -> dict[str, Any]:

@@ -5,14 +5,13 @@ import errno
 import os
 import pickle
 import re
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pytorch_lightning.errors import CheckpointError, describe
+from pytorch_lightning.errors import CheckpointError, one_line
 from pytorch_lightning.faults import fault
 
 
@@ -110,70 +109,89 @@ def sync(path: str | Path) -> None:
         os.close(handle)
 
 
-def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+def read_checkpoint(path: str | Path, map_location: Any = "cpu", ours: bool = False) -> dict[str, Any]:
     """The dict in the file at ``path``, with tensors on ``map_location``.
 
-    Raises ``CheckpointError`` where the file is missing, damaged (its checksums are compared), holds code, or
-    isn't a dict. Code in a file is never run.
+    Raises ``CheckpointError`` where the file is missing, damaged (its checksums are compared), holds code, would take
+    much more memory than it has bytes, or isn't a dict. Code in a file is never run. ``ours``: it is a file of this
+    library, not one of an old torch, say; such files have checksums.
     """
+    _find(path)
+    _look_at(path, contents=True, ours=ours)
+    return _load(path, map_location)
+
+
+def _find(path: str | Path) -> None:
     if not os.path.isfile(path):
         folder = Path(path) if os.path.isdir(path) else Path(path).parent
         there = sorted(p.name for p in folder.glob("*.ckpt"))[-5:] if folder.is_dir() else []
         found = f"{folder.absolute()} holds {', '.join(there) if there else 'no *.ckpt file'}"
         raise CheckpointError(f"there is no checkpoint at {str(path)!r}; {found}. Pass the path of one.")
-    with open(path, "rb") as file:
-        is_zip = file.read(4) == b"PK\x03\x04"  # as torch.load tells; zipfile.is_zipfile raises for some damage
-    if is_zip:
-        verify(path)
-    return _load(path, map_location)
 
 
 def verify(path: str | Path) -> None:
-    """Compare the checksums in a file that ``torch.save`` wrote. Raises ``DamagedCheckpoint`` where one differs.
+    """Compare the checksums in a file that this library wrote. Raises ``DamagedCheckpoint`` where one differs, and
+    ``CheckpointError`` for a file that isn't to be read.
 
     ``torch.load`` accepts flipped bits silently.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            bad = archive.testzip()
-    except OSError as error:
-        if error.errno != errno.EIO:  # not what the file holds, but whether it can be read now
-            raise CheckpointError(f"{path} can't be read: {error.strerror}.") from error
-        bad = str(error) or type(error).__name__
-    except Exception as error:  # zipfile raises many kinds for a header that makes no sense
-        bad = str(error) or type(error).__name__
-    if bad is not None:
-        raise DamagedCheckpoint(f"{path} is damaged (in {bad}). Use an older checkpoint.")
+    _look_at(path, contents=True, ours=True)
 
 
 def peek_checkpoint(path: str | Path) -> dict[str, Any]:
     """The dict in the file at ``path`` without reading its tensors: they are mapped, and nothing is verified."""
+    _find(path)
+    _look_at(path, ours=True)
     return _load(path, "cpu", mmap=True)
+
+
+def _look_at(path: str | Path, contents: bool = False, ours: bool = False) -> None:
+    """Raises ``CheckpointError`` where ``torch.load`` would do more than read plain data. ``contents``: compare
+    checksums too, which ``ours`` have."""
+    from pytorch_lightning.checkpoints.guard import BadArchive, Refused, is_archive, look_at
+
+    try:
+        with open(path, "rb") as file:
+            if ours and not is_archive(file):
+                raise BadArchive("its first bytes")
+            found = look_at(file, contents)
+    except OSError as error:
+        if error.errno != errno.EIO:  # not what the file holds, but whether it can be read now
+            raise CheckpointError(f"{path} can't be read: {error.strerror}.") from error
+        raise _damaged(path, error) from error
+    except BadArchive as error:
+        raise _damaged(path, error) from error
+    except Refused as error:
+        raise _refused(path, str(error), error.name) from error
+    if not found.is_a("dict"):
+        raise CheckpointError(
+            f"{path} isn't a checkpoint; it holds {found}, not a dict. Pass a file that a Trainer wrote."
+        )
 
 
 def _load(path: str | Path, map_location: Any, **options: Any) -> dict[str, Any]:
     try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True, **options)
+        return torch.load(path, map_location=map_location, weights_only=True, **options)  # type: ignore[no-any-return]
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL (\S+)", str(error))
-        if code is None:
-            raise _not_readable(path, error) from error
-        raise CheckpointError(
-            f"{path} holds more than plain data ({code[1]}); it isn't loaded, since loading it could run code that it"
-            " brings along. Save it anew as plain tensors, numbers and text: model.state_dict(), say."
-        ) from error
+        raise _refused(path, str(error), code and code[1]) from error
     except Exception as error:  # whatever a stranger's bytes make of the reader
-        raise _not_readable(path, error) from error
-    if not isinstance(checkpoint, dict):
-        raise CheckpointError(
-            f"{path} isn't a checkpoint; it holds {describe(checkpoint)}, not a dict. Pass a file that a Trainer wrote."
+        raise _refused(path, f"{type(error).__name__}: {error}") from error
+
+
+def _damaged(path: str | Path, error: Exception) -> DamagedCheckpoint:
+    return DamagedCheckpoint(
+        f"{path} is damaged (in {one_line(str(error) or type(error).__name__, 100)}). Use an older checkpoint."
+    )
+
+
+def _refused(path: str | Path, why: str, code: str | None = None) -> CheckpointError:
+    if code is not None:
+        return CheckpointError(
+            f"{path} holds more than plain data ({one_line(code, 100)}); it isn't loaded, since loading it could run"
+            " code that it brings along. Save it anew as plain tensors, numbers and text: model.state_dict(), say."
         )
-    return checkpoint
-
-
-def _not_readable(path: str | Path, error: Exception) -> CheckpointError:
-    why = " ".join(str(error).split())[:100]
     return CheckpointError(
-        f"{path} is damaged, or isn't a checkpoint ({os.path.getsize(path):,} bytes; {type(error).__name__}: {why})."
+        f"{path} is damaged, or isn't a checkpoint ({os.path.getsize(path):,} bytes; {one_line(why, 200)})."
         " Use an older checkpoint."
     )

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from pytorch_lightning.processes import held
+
 IGNORED = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 HELD = (*IGNORED, signal.SIGTERM)
 
@@ -45,16 +47,6 @@ def _end_with_parent(parent: int) -> None:
     while signal.sigwaitinfo((signal.SIGTERM,)).si_pid != parent:
         pass
     os._exit(0)
-
-
-@contextlib.contextmanager
-def held_signals() -> Iterator[None]:
-    """A scope in which workers may be started: a signal waits until they are shielded."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 SECONDS_TO_DIE = 5.0
@@ -112,5 +104,5 @@ def started(loader: Any) -> Iterator[Any]:
     """``iter(loader)``, signals to its workers held back until they can take them."""
     if not (isinstance(loader, DataLoader) and loader.num_workers and isinstance(loader.worker_init_fn, Shielded)):
         return iter(loader)
-    with held_signals():
+    with held(HELD):  # a signal waits until the workers are shielded
         return iter(loader)

@@ -1,0 +1,1 @@
+"""Processes and signals: who starts them, how they meet, and what ends them."""

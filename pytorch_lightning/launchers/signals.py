@@ -113,16 +113,6 @@ def watching(note: Callable[[int], object], *, patient: bool = False) -> Iterato
         watch.restore()
 
 
-@contextlib.contextmanager
-def held(numbers: tuple[int, ...] = ALL) -> Iterator[None]:
-    """A scope in which signals wait, also for processes that are started in it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def begin_child() -> None:
     """In a process that was started while signals were ``held``: keep them for its fit."""
     for number in ALL:

@@ -169,9 +169,10 @@ def backend(known: Mapping[Any, type[Strategy]]) -> Check:
         if name not in (*known, SingleDevice.name):
             names = ", ".join(map(repr, known))
             return Problem(f"distributed_backend must be one of {names}, or a strategy", describe(value), "Pass 'ddp'")
-        if name == "dp" and options["nb_processes"] != 1:
+        strategy = value if isinstance(value, Strategy) else known.get(value, SingleDevice)
+        if strategy.several_devices and options["nb_processes"] != 1:
             received = f"nb_processes={options['nb_processes']}"
-            return Problem("distributed_backend='dp' is one process", received, "Use 'ddp'")
+            return Problem(f"distributed_backend={name!r} is one process", received, "Use 'ddp'")
         if exact and name not in (None, SingleDevice.name, "ddp"):
             return Problem(f"exact_elastic=True doesn't work with distributed_backend={name!r}", do="Use 'ddp'")
         return None

@@ -96,7 +96,7 @@ class GradientsPart:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for optimizer, waiting in zip(self._optimizers, state["waiting"], strict=True):
             groups = [{"params": list(range(len(parameters_of(optimizer))))}]
-            own = self._strategy.cut_up(optimizer, {"state": waiting, "param_groups": groups})["state"]
+            own = self._strategy.shard_optimizer_state(optimizer, {"state": waiting, "param_groups": groups})["state"]
             for i, parameter in enumerate(parameters_of(optimizer)):
                 parameter.grad = own[i]["grad"].to(parameter.device) if i in own else None
 

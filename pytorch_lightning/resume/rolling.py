@@ -89,7 +89,7 @@ class RollingSaves:
         """``ALONE``, or everybody: where each has pieces, and all see the folder. Everybody calls it then."""
         if self._writers is None:
             self._writers = ALONE
-            if self.saver.strategy.saves_pieces and self.folder is not None and not is_remote(self.folder):
+            if self.saver.strategy.saves_shards and self.folder is not None and not is_remote(self.folder):
                 if all_see(self.folder, self._processes):
                     self._writers = self._processes.apart()
                 else:

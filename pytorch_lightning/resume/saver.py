@@ -112,7 +112,7 @@ class Saver:
                     f" {len(targets)}. Resume with the model that wrote it."
                 )
             for target, state in zip(targets, states, strict=True):
-                state = self.strategy.cut_up(target, state) if kind == "optimizers" else state
+                state = self.strategy.shard_optimizer_state(target, state) if kind == "optimizers" else state
                 load_part(target, state, f"{path}: {type(target).__name__}")
         for name, part in self.parts.items():
             load_part(part, checkpoint["parts"][name], f"{path}: {name}")

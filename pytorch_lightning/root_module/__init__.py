@@ -1,0 +1,1 @@
+"""``LightningModule``: what a user subclasses."""

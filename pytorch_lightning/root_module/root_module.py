@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pytorch_lightning.errors import MisconfigurationException
+from pytorch_lightning.printing import tell
 from pytorch_lightning.processes import whole
 from pytorch_lightning.root_module.hooks import ModelHooks
 
@@ -148,7 +149,7 @@ class LightningModule(ModelHooks, nn.Module):
 
     def _missing(self, name: str) -> NoReturn:
         raise MisconfigurationException(
-            f"{type(self).__name__} doesn't define {name}, and it is needed here. Write:\n{REQUIRED[name]}"
+            f"{type(self).__name__} doesn't define {name}, which is required here. Write:\n{REQUIRED[name]}"
         )
 
     # ------------------------------------------------------------------ what a user reads
@@ -207,7 +208,7 @@ class LightningModule(ModelHooks, nn.Module):
         from pytorch_lightning.root_module.summary import summarize
 
         table = summarize(self, self.example_input_array)
-        print(table, flush=True)
+        tell(table)
         return table
 
     def grad_norm(self, norm_type: float) -> dict[str, float]:

@@ -119,7 +119,7 @@ def missing(module: LightningModule, names: Iterable[str]) -> list[Problem]:
         name: f"Rename {written[name]} to {name}" if name in written else f"Write:\n{REQUIRED[name]}" for name in names
     }
     return [
-        Problem(f"{type(module).__name__} doesn't define {name}, and it is needed here", do=stub)
+        Problem(f"{type(module).__name__} doesn't define {name}, which is required here", do=stub)
         for name, stub in stubs.items()
         if not is_overridden(module, name)
     ]
@@ -176,7 +176,7 @@ def _signature_problems(owner: Any, name: str, allowed: Iterable[int], base: typ
     if any(_fits(signature, nb) for nb in allowed):
         return []
     received = f"def {name}({', '.join(['self', *map(str, signature.parameters.values())])})"
-    return [Problem(f"{where} can't be called as it should be", received, f"Write def {name}{_named(base, name)}")]
+    return [Problem(f"{where} has the wrong signature", received, f"Write def {name}{_named(base, name)}")]
 
 
 def _fits(signature: inspect.Signature, nb: int) -> bool:

@@ -1,0 +1,1 @@
+"""What happens to a window of batches: forward, backward, gradients, the optimizers' step."""

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from pytorch_lightning.options.config import Config
 from pytorch_lightning.precision.precision import Precision
+from pytorch_lightning.printing import tell
 from pytorch_lightning.processes import whole
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.run.hooks import Hooks
@@ -45,4 +46,4 @@ def before_update(
 def _print_nan_gradients(module: LightningModule, progress: Progress) -> None:
     for name, parameter in module.named_parameters():
         if parameter.grad is not None and not bool(whole(torch.isfinite(parameter.grad).all())):
-            print(f"the gradient of {name} isn't finite {at(progress)}", flush=True)
+            tell(f"the gradient of {name} isn't finite {at(progress)}")

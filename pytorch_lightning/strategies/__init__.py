@@ -17,6 +17,11 @@ STRATEGIES: dict[Any, type[Strategy]] = {
 """The strategies by the names that ``distributed_backend`` takes."""
 
 
+def strategy_of(backend: Any) -> Strategy | type[Strategy]:
+    """The strategy object, or its class, that ``backend`` means: to ask what it needs."""
+    return backend if isinstance(backend, Strategy) else STRATEGIES.get(backend, SingleDevice)
+
+
 def build_strategy(backend: Any) -> Strategy:
     """The strategy called ``backend``; one that a user made is taken as it is."""
     return backend if isinstance(backend, Strategy) else STRATEGIES[backend]()

@@ -26,6 +26,7 @@ class DataParallel(Strategy):
     """
 
     name = "dp"
+    several_devices = True
 
     def __init__(self, places: int | None = None) -> None:
         self._places = places

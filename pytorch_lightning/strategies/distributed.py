@@ -38,6 +38,7 @@ class Distributed(Strategy):
     """
 
     name = "ddp"
+    several_processes = True
 
     def __init__(self, find_unused_parameters: bool = False, **options: Any) -> None:
         self._find_unused, self._options = find_unused_parameters, options

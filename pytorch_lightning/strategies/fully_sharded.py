@@ -18,34 +18,36 @@ HOLDERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 
 
 class FullySharded(Strategy):
-    """Each process holds a piece of every weight, of its gradient and of its optimizer state.
+    """Every process holds a shard of every weight, of its gradient and of its optimizer state.
 
-    The weights are brought together in groups, each for as long as it computes. ``shard`` says which modules are a
-    group: types, or a function of a module; without it every module of at least ``min_parameters`` is one, innermost
-    first, and what remains is the last. A module that is a group must be called as a module (``self.block(x)``, not
-    ``self.block.encode(x)``). ``options`` go to ``torch.distributed.fsdp.fully_shard``.
+    Weights are gathered group by group, while the group computes. ``shard`` chooses the modules that are a group: a
+    list of types, or a function of a module. By default every module with at least ``min_parameters`` is a group,
+    innermost first, and the remaining parameters are the last group. A module that is a group must be called as a
+    module (``self.block(x)``, not ``self.block.encode(x)``). ``options`` are passed to
+    ``torch.distributed.fsdp.fully_shard``.
 
-    A rolling save is a folder in which each process writes its pieces, on a file system that all of them see;
-    elsewhere, and with ``save_pieces=False``, the first process gathers it into one file, as it does for
+    A rolling save is a folder in which every process writes its shard, if all processes see the same file system;
+    otherwise, and with ``save_shards=False``, the first process gathers it into one file, as it does for
     ``ModelCheckpoint``. ``python -m pytorch_lightning.checkpoints consolidate RUN_FOLDER`` makes one file of a folder.
 
-    In hooks between steps the module's parameters are ``DTensor``s: ``p.full_tensor()``, called in every process, is
-    the whole one. Precisions are autocast's, as in other strategies: weights, sums of gradients and normalisation
-    stay in float32 under 'bf16' and '16'. One process alone has nothing to share, so it holds all. Source: Zhao et
-    al., "PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel" (2023).
+    In hooks between steps the module's parameters are ``DTensor``s: ``p.full_tensor()``, called in every process,
+    returns the whole parameter. Precision works with autocast, as in other strategies: weights, sums of gradients and
+    normalization stay in float32 with 'bf16' and '16'. A single process isn't sharded. Source: Zhao et al., "PyTorch
+    FSDP: Experiences on Scaling Fully Sharded Data Parallel" (2023).
     """
 
     name = "fsdp"
+    several_processes = True
 
     def __init__(
         self,
         min_parameters: int = 1_000_000,
         shard: Sequence[type[nn.Module]] | Callable[[nn.Module], bool] | None = None,
-        save_pieces: bool = True,
+        save_shards: bool = True,
         **options: Any,
     ) -> None:
-        self._min_parameters, self._options = min_parameters, options
-        self._shard, self._save_pieces = shard, save_pieces
+        self._save_shards = options.pop("save_pieces", save_shards)  # its first name
+        self._min_parameters, self._options, self._shard = min_parameters, options, shard
         self._entry: Any = None
         self._before: list[tuple[nn.Module, type, set[str]]] = []
         self._originals: list[tuple[nn.Module, str, nn.Parameter]] = []
@@ -54,13 +56,13 @@ class FullySharded(Strategy):
         super().attach(device, processes, devices)
         self._entry = None
         self.runs_together = self.saves_together = processes.nb > 1
-        self.saves_pieces = self._save_pieces and self.saves_together
+        self.saves_shards = self._save_shards and self.saves_together
 
     def place(self, module: nn.Module, dtype: torch.dtype | None) -> None:
-        # whole on the device only where it stays whole; otherwise ``share_out`` brings a piece there
+        # moved to the device only if it stays whole; otherwise ``shard`` moves a shard there
         module.to(self.device if self.processes.nb == 1 else None, dtype)
 
-    def share_out(self, module: nn.Module) -> None:
+    def shard(self, module: nn.Module) -> None:
         if self.processes.nb == 1:
             return
         from torch.distributed.device_mesh import init_device_mesh
@@ -69,7 +71,7 @@ class FullySharded(Strategy):
         scalars = [name for name, p in module.named_parameters() if p.dim() == 0]
         if scalars:
             raise MisconfigurationException(
-                f"distributed_backend='fsdp' can't cut up the parameters {scalars}, which have no dimension. Give them"
+                f"distributed_backend='fsdp' can't shard the parameters {scalars}, which have no dimension. Give them"
                 " one: nn.Parameter(torch.zeros(1))."
             )
         mesh = init_device_mesh(self.device.type, (self.processes.nb,))
@@ -113,7 +115,7 @@ class FullySharded(Strategy):
         return bool(self._shard(module)) if callable(self._shard) else isinstance(module, tuple(self._shard))
 
     @torch.no_grad()
-    def give_back(self, module: nn.Module) -> None:
+    def unshard(self, module: nn.Module) -> None:
         if self._entry is None:
             return
         from torch.distributed._composable_state import _module_state_mapping  # no public call undoes fully_shard
@@ -121,7 +123,7 @@ class FullySharded(Strategy):
         whole: dict[Tensor, Tensor] = {}
         for owner, name, original in self._originals:
             piece: Any = owner._parameters.get(name)
-            if is_cut_up(piece):
+            if is_sharded(piece):
                 if original not in whole:
                     whole[original] = gathered(piece).to(original.device)
                     original.data, original.grad = whole[original], None
@@ -165,7 +167,7 @@ class FullySharded(Strategy):
     @torch.no_grad()
     def whole(self, data: Any) -> Any:
         def gather(tensor: torch.Tensor) -> torch.Tensor:
-            if not is_cut_up(tensor):
+            if not is_sharded(tensor):
                 return tensor
             tensor = gathered(tensor)
             return tensor.cpu() if self.processes.is_first else tensor.new_empty(0)
@@ -177,7 +179,7 @@ class FullySharded(Strategy):
             return "LBFGS makes one vector of all gradients, and torch can't do that with pieces of them. Use 'ddp'"
         return None
 
-    def cut_up(self, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    def shard_optimizer_state(self, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
         from torch.distributed.tensor import distribute_tensor
 
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -185,7 +187,7 @@ class FullySharded(Strategy):
         by_name = dict(zip(names, parameters, strict=False))
 
         def piece(value: Any, parameter: Any) -> Any:
-            if not is_cut_up(parameter) or not isinstance(value, Tensor) or value.shape != parameter.shape:
+            if not is_sharded(parameter) or not isinstance(value, Tensor) or value.shape != parameter.shape:
                 return value
             value = value.to(self.device)
             return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
@@ -197,7 +199,7 @@ class FullySharded(Strategy):
         return {**state, "state": cut}
 
 
-def is_cut_up(tensor: Any) -> bool:
+def is_sharded(tensor: Any) -> bool:
     """Whether ``tensor`` is a ``DTensor``, whose import alone costs half a second."""
     return hasattr(tensor, "full_tensor")
 

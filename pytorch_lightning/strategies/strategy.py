@@ -23,11 +23,15 @@ class Strategy(ABC):
     name: str
     device: torch.device
     processes: Processes = ALONE
+    several_processes = False
+    """Whether each device, or each of ``nb_processes``, has a process of its own."""
+    several_devices = False
+    """Whether one process uses several devices."""
     runs_together = False
     """Whether every process must take part in each forward pass, in evaluation too."""
     saves_together = False
     """Whether every process must take part in making a checkpoint."""
-    saves_pieces = False
+    saves_shards = False
     """Whether each process then writes the pieces that it holds, where all see the same folder."""
 
     def attach(self, device: torch.device, processes: Processes, devices: Sequence[torch.device] = ()) -> None:
@@ -38,12 +42,12 @@ class Strategy(ABC):
     def place(self, module: nn.Module, dtype: torch.dtype | None) -> None:
         """Move ``module`` to where it runs, converted to ``dtype`` (None: as it is). Changes it in place."""
 
-    def share_out(self, module: nn.Module) -> None:
+    def shard(self, module: nn.Module) -> None:
         """Cut the weights of ``module`` up, where processes hold a piece each. They have their values, and optimizers
         are made afterwards."""
 
-    def give_back(self, module: nn.Module) -> None:
-        """Undo ``share_out``: the module is whole, and its parameters are the objects that they were. Everybody
+    def unshard(self, module: nn.Module) -> None:
+        """Undo ``shard``: the module is whole, and its parameters are the objects that they were. Everybody
         calls it."""
 
     def whole(self, data: Any) -> Any:
@@ -55,7 +59,7 @@ class Strategy(ABC):
         """Why ``optimizer`` can't be used here, and what to do; None where it can."""
         return None
 
-    def cut_up(self, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    def shard_optimizer_state(self, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
         """The ``state_dict`` of an optimizer of whole parameters as ``optimizer`` takes it."""
         return state
 

@@ -33,7 +33,7 @@ class ReadAttributes:
     @property
     def use_dp(self) -> bool:
         """Whether the last run used several GPUs in one process."""
-        return self._strategy is not None and self._strategy.name == "dp"
+        return self._strategy is not None and self._strategy.several_devices
 
     @property
     def use_ddp(self) -> bool:

@@ -8,7 +8,6 @@ import contextlib
 import os
 import platform
 import re
-import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytorch_lightning.checkpoints.bundle import FORMAT, OPTIONS
 from pytorch_lightning.checkpoints.checkpoint import LEAVES, plain_hparams, to_plain
 from pytorch_lightning.checkpoints.folders import megabytes, open_folder
 from pytorch_lightning.checkpoints.snapshot import nb_bytes
@@ -129,6 +127,8 @@ def _of_loader(plan: FitPlan, error: BaseException) -> Failure:
 
 def build_bundle(plan: FitPlan, failure: Failure, error: BaseException, options: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that a replay needs, as plain data on the CPU."""
+    from pytorch_lightning.checkpoints.bundle import FORMAT, OPTIONS
+
     module, share = plan.module, plan.loader.share
     number = failure.batch_nb * share.nb + failure.virtual_rank
     indices = None
@@ -188,7 +188,9 @@ def _state(plan: FitPlan, failure: Failure) -> dict[str, Any]:
 
 def replay_command(path: str, cls: type) -> str:
     """The command that replays the bundle at ``path``, which itself says nothing of where ``cls`` is defined."""
-    bundle, name = shlex.quote(path), cls.__module__
+    from shlex import quote
+
+    bundle, name = quote(path), cls.__module__
     module = sys.modules.get(name)
     file, program = getattr(module, "__file__", None), "python -m pytorch_lightning.replay"
     if name in MAIN:  # of `python -m package.module` it is known which
@@ -197,7 +199,7 @@ def replay_command(path: str, cls: type) -> str:
         return f"{_search_path(name, file)}{program} {bundle} --module {name}"
     if file is None or not os.path.isfile(file):  # a notebook
         return f"{program} {bundle} --script FILE (a file that defines {cls.__qualname__})"
-    return f"{program} {bundle} --script {shlex.quote(_from_here(Path(file)))}"
+    return f"{program} {bundle} --script {quote(_from_here(Path(file)))}"
 
 
 def _from_here(path: Path) -> str:
@@ -208,13 +210,15 @@ def _from_here(path: Path) -> str:
 def _search_path(name: str, file: str | None) -> str:
     """What a shell needs before a command that imports the module ``name`` from ``file``: nothing where python finds it
     from this folder."""
+    from shlex import quote
+
     if file is None:
         return ""
     top = Path(file).absolute().parents[name.count(".") + (Path(file).name == "__init__.py")]
     found = [Path(folder).absolute() for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     if top in (Path.cwd(), *found) or top.name == "site-packages":
         return ""
-    return f"PYTHONPATH={shlex.quote(str(top))}${{PYTHONPATH:+:$PYTHONPATH}} "
+    return f"PYTHONPATH={quote(str(top))}${{PYTHONPATH:+:$PYTHONPATH}} "
 
 
 def plain_copy(value: Any) -> Any:

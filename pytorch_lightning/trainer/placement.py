@@ -9,7 +9,7 @@ from pytorch_lightning.errors import MisconfigurationException, Notices, Problem
 from pytorch_lightning.launchers.environment import Environment, join, read_environment
 from pytorch_lightning.options.config import Config
 from pytorch_lightning.processes import ALONE, Processes, Share, share_of
-from pytorch_lightning.strategies import Strategy, build_strategy
+from pytorch_lightning.strategies import Strategy, build_strategy, strategy_of
 from pytorch_lightning.strategies.devices import choose_devices
 
 
@@ -28,7 +28,7 @@ def nb_to_start(config: Config) -> int:
         )
     devices, _ = _devices(config, [])
     nb = config.nb_processes if devices[0].type == "cpu" else len(devices)
-    return nb if nb > 1 and _name_of(_backend(config, devices)) not in (None, "dp", "single") else 0
+    return nb if nb > 1 and strategy_of(_backend(config, devices)).several_processes else 0
 
 
 def choose_strategy(config: Config, notices: Notices, problems: list[Problem]) -> Strategy:
@@ -50,7 +50,7 @@ def choose_strategy(config: Config, notices: Notices, problems: list[Problem]) -
         if device.type != "cpu":
             torch.accelerator.set_device_index(device.index or 0)
         notices.quiet = not processes.is_first
-    elif backend == "dp" and config.distributed_backend is None:
+    elif config.distributed_backend is None and strategy_of(backend).several_devices:
         notices.say("dp", f"{len(devices)} GPUs in one process, as 'dp'; distributed_backend='ddp' is faster")
     strategy = build_strategy(backend)
     strategy.attach(device, processes, devices)
@@ -70,16 +70,15 @@ def _backend(config: Config, devices: list[torch.device]) -> Any:
     return "ddp" if config.nb_processes > 1 else None
 
 
-def _name_of(backend: Any) -> Any:
-    return getattr(backend, "name", backend)
-
-
 def _check_environment(config: Config, environment: Environment, devices: list[torch.device]) -> None:
     started = f"{environment.launcher} started {environment.nb_local} processes on this machine"
     if config.nb_processes not in (1, environment.nb_local):
         raise MisconfigurationException(f"{started}, and nb_processes={config.nb_processes}. Leave nb_processes out.")
-    if _name_of(config.distributed_backend) == "dp":
-        raise MisconfigurationException(f"{started}, and distributed_backend='dp' is one process. Use 'ddp'.")
+    strategy = strategy_of(config.distributed_backend)
+    if strategy.several_devices:
+        raise MisconfigurationException(
+            f"{started}, and distributed_backend={strategy.name!r} is one process. Use 'ddp'."
+        )
     if devices[0].type != "cpu" and environment.nb_local > len(devices):
         raise MisconfigurationException(
             f"{started}, and gpus={config.gpus!r} names {len(devices)} GPUs. Start one process per GPU."

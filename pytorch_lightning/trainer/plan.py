@@ -188,7 +188,7 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
     if resumed is not None:
         # before the optimizers are made: a hook may put new parameters in the place of old ones
         attempt(problems, lambda: restore_checked(module, resumed), keep_type=True)
-    attempt(problems, lambda: strategy.share_out(module))
+    attempt(problems, lambda: strategy.shard(module))
     optimizers, schedules = _plan_optimizers(request, precision, problems)
     _fuse(config, optimizers)
     tng_loader = _read_training_loader(request, share, problems)

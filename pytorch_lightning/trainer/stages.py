@@ -18,6 +18,7 @@ from pytorch_lightning.launchers.signals import RUN_AGAIN, Stopped, Watch
 from pytorch_lightning.launchers.slurm import is_batch_job, requeue
 from pytorch_lightning.options.config import Config
 from pytorch_lightning.precision import build_precision
+from pytorch_lightning.printing import tell
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.root_module.summary import summarize
 from pytorch_lightning.run import files
@@ -40,17 +41,16 @@ def announce(plan: FitPlan) -> None:
     if not plan.config.print_weights_summary or not processes.is_first:
         return
     if plan.strategy.runs_together:  # sizes would need a forward pass, in which everybody takes part
-        print(summarize(plan.module, None), flush=True)
+        tell(summarize(plan.module, None))
     else:
         plan.module.summarize()
     folder = next((logger.folder for logger in plan.loggers.loggers if logger.folder is not None), None)
     device = plan.strategy.device
     together = f"in {processes.nb} {device.type.upper()} processes ({plan.strategy.name})"
-    print(
+    tell(
         f"training {together if processes.nb > 1 else f'on {device}'}"
         + f", precision {plan.config.precision}, seed {plan.seed}"
         + (f", files in {folder}" if folder is not None else ", no files"),
-        flush=True,
     )
 
 
@@ -74,7 +74,7 @@ def finish_fit(plan: FitPlan, failed: bool) -> None:
             fault("fit.last")
             with run.timings.measuring("saving"):
                 plan.rolling.end(interrupted=run.interrupted)
-            plan.strategy.give_back(plan.module)
+            plan.strategy.unshard(plan.module)
     except Exception as error:
         note_place(error, run)
         raise
@@ -87,16 +87,16 @@ def finish_fit(plan: FitPlan, failed: bool) -> None:
     if not plan.strategy.processes.is_first:
         return
     if plan.config.print_weights_summary and not failed:
-        print(run.timings, flush=True)
+        tell(run.timings)
         advice = hint(run.timings.seconds, plan.loader.nb_workers)
         if advice is not None:
             run.notices.say("slow-data", advice)
     if not failed and not run.interrupted:
         say_what_was_complete(plan)
     if run.metrics.nb_nonfinite and not failed:
-        print(f"{run.metrics.nb_nonfinite} losses weren't finite", flush=True)
+        tell(f"{run.metrics.nb_nonfinite} losses weren't finite")
     if run.progress.stop_reason == f"{INTERRUPTED}SIGINT":
-        print("interrupted: training isn't complete", flush=True)
+        tell("interrupted: training isn't complete")
 
 
 def say_what_was_complete(plan: FitPlan) -> None:
@@ -133,7 +133,7 @@ def stop_program(plan: FitPlan, watch: Watch) -> None:
             files.remove_unused(plan.config, run)
         if plan.rolling.folder is not None and is_batch_job(os.environ):
             how = requeue(os.environ)
-        print(f"stopped by {number.name} (global_step {run.progress.global_step}): {how}", flush=True)
+        tell(f"stopped by {number.name} (global_step {run.progress.global_step}): {how}")
     processes.wait()  # who starts them may end all when one has ended
     watch.chain(number)
     if number != signal.SIGINT:
@@ -160,7 +160,7 @@ def run_stage(
         path = path_of(ckpt, callbacks)
         strategy.processes.wait()  # rank 0 may still be writing it
         restore_module(module, read_any(path), path)
-    strategy.share_out(module)
+    strategy.shard(module)
     if loader is None:
         loader = module.val_dataloader if stage == "validation" else module.test_dataloader
     percent = {"validation": config.val_percent_check, "test": config.test_percent_check}.get(stage, 1.0)
@@ -180,7 +180,7 @@ def run_stage(
         compiled=build_compiler(config.compile, strategy.device, run.notices),
     )
     result = run_evaluation(plan, 0)
-    strategy.give_back(module)
+    strategy.unshard(module)
     if stage == "predict":
         return [] if write_to is not None else result
     log_result(fit_plan, module, result)

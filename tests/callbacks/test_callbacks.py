@@ -539,6 +539,6 @@ def test_a_wrongly_signed_hook_of_a_callback_is_found_before_the_first_batch(tmp
             pass
 
     model = Recorder()
-    with pytest.raises(MisconfigurationException, match=r"2 things.*\n.*Wrong.on_epoch_end.*\n.*Odd.on_validation_end"):
+    with pytest.raises(MisconfigurationException, match=r"2 problems.*\n.*Wrong.on_epoch_end.*\n.*Odd.on_v"):
         quiet_trainer(tmp_path, callbacks=[Wrong(), Odd()]).fit(model)
     assert model.calls == []

@@ -224,14 +224,14 @@ def test_sharded_processes_hold_a_part_of_the_weights_between_steps(results: Res
     assert max(map(max, held)) < 0.6 * whole
 
 
-def test_a_parameter_without_dimension_cannot_be_cut_up(results: Results) -> None:
+def test_a_parameter_without_dimension_cannot_be_sharded(results: Results) -> None:
     assert results("scalar", "ddp", 2) == 1
     for found in results.everybodys("scalar", "fsdp", 2):
         assert found.startswith("MisconfigurationException")
         assert "['scale']" in found
 
 
-def test_a_line_search_is_refused_with_pieces(results: Results) -> None:
+def test_a_line_search_is_refused_with_shards(results: Results) -> None:
     with pytest.raises(AssertionError, match="LBFGS makes one vector of all gradients"):
         results("line search", "fsdp", 2)
 

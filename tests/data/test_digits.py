@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -322,12 +324,14 @@ def test_the_shipped_digits_are_balanced_and_small(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "why"),
     [
-        pytest.param(lambda b: b[:1000], "it is 1,000 bytes, its header says 4,720", id="short"),
-        pytest.param(lambda b: b + b"more", "it is 4,724 bytes, its header says 4,720", id="long"),
+        pytest.param(lambda b: b[:1000], "after its header are 984 bytes, where that says 4,704", id="short"),
+        pytest.param(lambda b: b + b"more", "after its header are more bytes, where that says 4,704", id="long"),
         pytest.param(lambda b: b[:6], "images must be 28 x 28", id="header only"),
         pytest.param(lambda b: b"", "not with none", id="empty"),
         pytest.param(lambda b: b"\0\0\x08\x01" + b[4:], "not with 00 00 08 01", id="magic of labels"),
         pytest.param(lambda b: b"<htm" + b[4:], "not with 3c 68 74 6d", id="web page"),
+        pytest.param(lambda b: b[:4] + b"\0\x0f\x42\x40" + b[8:], "its header says 1,000,000 images", id="too many"),
+        pytest.param(lambda b: b[:4] + b"\0" * 4 + b[8:], "its header says 0 images", id="none"),
         pytest.param(lambda b: b[:11] + b"\x0e" + b[12:], "images must be 28 x 28, not 14 x 28", id="shape"),
     ],
 )
@@ -350,6 +354,40 @@ def test_a_damaged_gzipped_file_is_named(tmp_path: Path, damage: Callable[[bytes
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(MisconfigurationException, match=f"{IMAGES}.gz is damaged.*can't be unpacked.*Remove it"):
         digits.mnist(tmp_path)
+
+
+def test_a_file_that_grows_when_it_is_unpacked_is_refused_at_once(tmp_path: Path) -> None:
+    """A megabyte that unpacks to a gigabyte, behind the header of six digits, and behind none."""
+    write_idx(tmp_path)
+    (tmp_path / IMAGES).unlink()
+    packer = zlib.compressobj(wbits=31)
+    zeros, rest = bytes(1 << 24), b""
+    for _ in range(64):
+        rest += packer.compress(zeros)
+    rest += packer.flush()
+    assert len(rest) < 1 << 21
+    for header in (gzip.compress(struct.pack(">IIII", 2051, 6, 28, 28)), b""):
+        (tmp_path / f"{IMAGES}.gz").write_bytes(header + rest)
+        tracemalloc.start()
+        with pytest.raises(MisconfigurationException, match="is damaged"):
+            digits.mnist(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 22
+        tracemalloc.stop()
+
+
+def test_a_server_that_never_ends_a_file_is_given_up(
+    tmp_path: Path, scripted_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pour(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
+        while True:
+            connection.sendall(bytes(1 << 16))
+
+    monkeypatch.setattr(MNIST, "mirrors", [scripted_server(pour)[0]])
+    monkeypatch.setattr(digits, "MOST_BYTES", 20_000_000)
+    assert len(digits.mnist(tmp_path / "data")) == 5_000
+    await_downloads()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_images_and_labels_of_different_number_are_refused(tmp_path: Path) -> None:

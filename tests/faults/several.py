@@ -13,7 +13,7 @@ from tests.faults.killing import Result, digest
 
 
 def train(
-    rank: int, nb: int, port: int, folder: str, strategy: str | None, own_disks: bool = False, save_pieces: bool = True
+    rank: int, nb: int, port: int, folder: str, strategy: str | None, own_disks: bool = False, save_shards: bool = True
 ) -> None:
     """What each process does: it goes on where the run was, as users' programs do."""
     if nb > 1:
@@ -38,7 +38,7 @@ def train(
 
     model = Plain()
     trainer = Trainer(
-        distributed_backend=FullySharded(min_parameters=50, save_pieces=save_pieces)
+        distributed_backend=FullySharded(min_parameters=50, save_shards=save_shards)
         if strategy == "fsdp"
         else strategy,
         virtual_ranks=2,

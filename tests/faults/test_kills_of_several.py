@@ -74,7 +74,7 @@ def test_a_save_is_skipped_by_all_while_one_process_still_writes(tmp_path: Path,
 
 
 def test_one_file_instead_of_pieces_where_asked(tmp_path: Path, undisturbed: Result) -> None:
-    running = processes(tmp_path, "fsdp", 2, {}, save_pieces=False)
+    running = processes(tmp_path, "fsdp", 2, {}, save_shards=False)
     assert ended(running, tmp_path) == [0, 0], (tmp_path / "said-0").read_text()
     (save,) = tmp_path.glob("*/version_0/checkpoints/step-*")
     assert save.is_file()

@@ -188,7 +188,7 @@ def test_virtual_ranks_that_processes_cannot_share_evenly_are_refused(tmp_path: 
     begun.save_checkpoint(path)
     with pytest.raises(MisconfigurationException, match=uneven + "as this run began with so many"):
         trainer(tmp_path, nb_processes=2, resume=path).fit(Net())
-    with pytest.raises(MisconfigurationException, match=r"virtual_ranks=2, and the run that is continued has 3"):
+    with pytest.raises(MisconfigurationException, match=r"virtual_ranks=2, and the run that is resumed has 3"):
         trainer(tmp_path, virtual_ranks=2, resume=path).fit(Net())
     again = Net()
     assert trainer(tmp_path, resume=path).fit(again) == 1

@@ -102,7 +102,7 @@ class Refusals:
     ) -> str:
         """The same of a fit, before anything was trained or written."""
         message = self.of(lambda: trainer_in(self.folder, **options).fit(model), words, kind)
-        assert "things must be mended" not in message
+        assert "problems must be fixed" not in message
         assert model.nb_steps == 0
         assert not (self.folder / "logs").exists()
         return message

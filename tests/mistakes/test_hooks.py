@@ -26,13 +26,13 @@ class Empty(LightningModule):
 
 
 def test_all_that_is_missing_is_one_error_with_the_stubs_to_write(refusal: Refusals) -> None:
-    message = refusal.of(lambda: trainer_in(refusal.folder).fit(Empty()), ("3 things",))
+    message = refusal.of(lambda: trainer_in(refusal.folder).fit(Empty()), ("3 problems",))
     for stub in (
         "     def training_step(self, data_batch, batch_nb):\n         return {'loss': loss}",
         "     def configure_optimizers(self):\n         return [torch.optim.Adam(self.parameters())]",
         "     @property\n     def tng_dataloader(self):\n         return DataLoader(...)",
     ):
-        assert f"needed here. Write:\n{stub}" in message
+        assert f"required here. Write:\n{stub}" in message
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_mistakes_of_every_kind_are_one_error(refusal: Refusals) -> None:
         "gpus": 800,
     }
     message = refusal.of(lambda: trainer_in(refusal.folder, **options).fit(model), ())
-    assert message.startswith("8 things must be mended")
+    assert message.startswith("8 problems must be fixed")
     for number in range(1, 9):
         assert f"\n  {number}. " in message
     assert "\n  9. " not in message
@@ -321,7 +321,7 @@ def test_a_test_needs_its_loader(refusal: Refusals) -> None:
 def test_a_prediction_needs_forward(refusal: Refusals) -> None:
     """Known together with what else is missing."""
     model = planted(Trained, forward=LightningModule.forward)
-    words = ("2 things", "Net doesn't define forward", "def forward(self, x):\n         return self.layers(x)")
+    words = ("2 problems", "Net doesn't define forward", "def forward(self, x):\n         return self.layers(x)")
     refusal.of(lambda: trainer_in(refusal.folder).predict(model), words)
 
 

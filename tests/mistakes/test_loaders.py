@@ -66,7 +66,7 @@ def test_each_of_several_validation_loaders_is_named_beside_other_mistakes(refus
         configure_optimizers=lambda self: None,
     )
     words = ("1. configure_optimizers", "2. val_dataloader[1] gave an empty", "3. val_dataloader[2] gave an empty")
-    assert refusal.of(lambda: trainer_in(refusal.folder).fit(model), words).startswith("3 things")
+    assert refusal.of(lambda: trainer_in(refusal.folder).fit(model), words).startswith("3 problems")
 
 
 @pytest.mark.parametrize("option", ["train_percent_check", "val_check_interval"])

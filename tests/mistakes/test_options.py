@@ -97,7 +97,7 @@ def test_several_mistakes_are_one_error(refusal: Refusals) -> None:
     message = refusal.of(
         lambda: Trainer(max_nb_epochs=0, seed=-1, precision="fp16", callbacks=3, silence="x", gpus=1.5), ()
     )
-    assert message.startswith("6 things must be mended")
+    assert message.startswith("6 problems must be fixed")
     for name in ("max_nb_epochs", "seed", "precision", "callbacks", "silence", "gpus"):
         assert message.count(f". {name} must be ") == 1, message
 
@@ -123,7 +123,7 @@ def test_options_that_contradict_each_other_or_are_unknown(
 
 def test_all_unknown_names_are_one_error(refusal: Refusals) -> None:
     message = refusal.of(lambda: Trainer(max_nb_epoch=3, gradeint_clip=1), ("'max_nb_epoch'", "'gradeint_clip'"))
-    assert message.startswith("2 things")
+    assert message.startswith("2 problems")
 
 
 def test_two_names_of_an_option_may_agree() -> None:
@@ -171,7 +171,7 @@ def test_gpus_that_are_not_there_are_named_with_the_other_mistakes(refusal: Refu
     words = ("gpus=800", "aren't there", "Pass gpus=None")
     refusal.before_training(Honest(), words, gpus=800)
     model = planted(configure_optimizers=lambda self: None)
-    assert refusal.of(lambda: trainer_in(refusal.folder, gpus=800).fit(model), words).startswith("2 things")
+    assert refusal.of(lambda: trainer_in(refusal.folder, gpus=800).fit(model), words).startswith("2 problems")
 
 
 @pytest.mark.parametrize("name", ["default_save_path", "filepath"])

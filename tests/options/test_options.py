@@ -679,7 +679,7 @@ def test_all_wrong_values_are_named_together() -> None:
     with pytest.raises(MisconfigurationException) as caught:
         Trainer(max_nb_epochs=0, precision="8", accumulate_grad_batches="many")
     assert all(
-        name in str(caught.value) for name in ("3 things", "max_nb_epochs", "precision", "accumulate_grad_batches")
+        name in str(caught.value) for name in ("3 problems", "max_nb_epochs", "precision", "accumulate_grad_batches")
     )
 
 

@@ -227,7 +227,7 @@ def test_all_that_is_missing_is_named_in_one_error_with_stubs() -> None:
     with pytest.raises(MisconfigurationException) as caught:
         Trainer(experiment=False).fit(Empty())
     message = str(caught.value)
-    assert message.startswith("3 things must be mended")
+    assert message.startswith("3 problems must be fixed")
     for stub in (
         "def training_step(self, data_batch, batch_nb):",
         "def configure_optimizers(self):",
@@ -256,7 +256,7 @@ def test_the_three_of_validation_come_together(tmp_path: Path, missing: str) -> 
 )
 def test_a_wrongly_signed_hook_is_named_with_the_right_line(tmp_path: Path, name: str, method: Any) -> None:
     model = type("Wrong", (Recorder,), {name: method})()
-    with pytest.raises(MisconfigurationException, match=rf"Wrong.{name} can't be called.*Write def {name}\("):
+    with pytest.raises(MisconfigurationException, match=rf"Wrong.{name} has the wrong signature.*Write def {name}\("):
         quiet_trainer(tmp_path).fit(model)
 
 

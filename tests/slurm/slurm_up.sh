@@ -4,7 +4,8 @@
 #   slurm_up.sh down FOLDER   cancel the jobs and stop what was started there
 # Partitions: debug (the default), low and high; high pushes low's jobs out, which are requeued.
 # cred_expire is also how long a requeued job waits; less than 5 s is taken for the default of 2 minutes.
-# Everything lies in FOLDER: export SLURM_CONF=FOLDER/slurm.conf to use it.
+# Everything lies in FOLDER: export SLURM_CONF=FOLDER/slurm.conf to use it. Ports are free ones and jobs are numbered
+# from anywhere, so that several can run on one machine.
 set -euo pipefail
 action=${1:?up or down} folder=${2:?a folder}
 export SLURM_CONF=$folder/slurm.conf
@@ -30,11 +31,21 @@ install_slurm() {
         slurmctld slurmd slurm-client munge
 }
 
+free_ports() { # all held at once, so that they differ
+    python3 - "$1" <<'END'
+import socket, sys
+held = [socket.create_server(("127.0.0.1", 0)) for _ in range(int(sys.argv[1]))]
+print(*(one.getsockname()[1] for one in held))
+END
+}
+
 configure() {
-    local host here=17001 node
+    local host node ports
     host=$(hostname -s)
+    read -ra ports <<<"$(free_ports $((1 + ${#nodes[@]})))"
     {
-        printf '%s\n' "ClusterName=tests" "SlurmctldHost=$host(127.0.0.1)" "SlurmctldPort=16901" \
+        printf '%s\n' "ClusterName=tests" "SlurmctldHost=$host(127.0.0.1)" "SlurmctldPort=${ports[0]}" \
+            "FirstJobId=$((RANDOM % 30000 + 100))" \
             "SlurmUser=root" "SlurmdUser=root" "AuthType=auth/munge" \
             "AuthInfo=socket=$folder/munge.socket,cred_expire=5" \
             "SlurmctldPidFile=$folder/slurmctld.pid" "SlurmdPidFile=$folder/%n.pid" \
@@ -46,9 +57,11 @@ configure() {
             "SelectType=select/cons_tres" "SelectTypeParameters=CR_Core" \
             "SchedulerParameters=sched_interval=1,batch_sched_delay=0,bf_interval=1" \
             "PreemptType=preempt/partition_prio" "PreemptMode=REQUEUE" "JobRequeue=1" "KillWait=30" "MinJobAge=600"
+        ports=("${ports[@]:1}")
         for node in "${nodes[@]}"; do
             printf 'NodeName=%s NodeHostname=%s NodeAddr=127.0.0.1 Port=%d CPUs=8 RealMemory=8000\n' \
-                "$node" "$host" $((here++))
+                "$node" "$host" "${ports[0]}"
+            ports=("${ports[@]:1}")
         done
         printf 'PartitionName=%s Nodes=ALL State=UP %s\n' \
             debug "Default=YES PriorityTier=1 PreemptMode=off" \
@@ -64,7 +77,7 @@ up() {
     install_slurm
     configure
     for node in "${nodes[@]}"; do # the first node is where processes meet
-        grep -q "[[:space:]]$node\b" /etc/hosts || echo "127.0.0.1 $node # slurm tests" >>/etc/hosts
+        echo "127.0.0.1 $node # slurm tests in $folder" >>/etc/hosts
     done
     if ! running "$folder/munge/pid"; then
         (umask 077 && head -c 1024 /dev/urandom >"$folder/munge/key")
@@ -103,7 +116,7 @@ down() {
         done
     done
     # not replaced: the file may be mounted
-    grep -v '# slurm tests$' /etc/hosts >"$folder/hosts" && cat "$folder/hosts" >/etc/hosts
+    grep -vF "# slurm tests in $folder" /etc/hosts >"$folder/hosts" && cat "$folder/hosts" >/etc/hosts
 }
 
 "$action"

@@ -27,6 +27,9 @@ from pytorch_lightning.errors import MisconfigurationException
 SECONDS_WITHOUT_A_BYTE = 10.0
 """A download is given up when nothing has arrived for so long: once, for all files and mirrors together."""
 
+MOST_BYTES = 200_000_000
+"""What a file may hold, unpacked; the largest of MNIST has 47 million. One that is downloaded: a tenth of that."""
+
 FILES = {
     True: ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     False: ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
@@ -165,25 +168,30 @@ def _read(folder: Path, name: str, shape: tuple[int, ...]) -> Tensor:
     if path is None:
         raise MisconfigurationException(f"{folder} has no {name}, gzipped or not. Get the four files again.")
     try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            sizes = _sizes_of(path, file.read(4 * (2 + len(shape))), shape)
+            content = file.read(math.prod(sizes) + 1)  # however much the file would take when unpacked
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise _damaged(path, f"it can't be unpacked: {error}") from error
     except OSError as error:
         raise MisconfigurationException(f"{path} can't be read: {error}. Make it readable or move it away.") from error
-    start = 4 * (2 + len(shape))
+    if len(content) != math.prod(sizes):
+        length = f"{len(content):,}" if len(content) < math.prod(sizes) else "more"
+        raise _damaged(path, f"after its header are {length} bytes, where that says {math.prod(sizes):,}")
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8).view(sizes)
+
+
+def _sizes_of(path: Path, header: bytes, shape: tuple[int, ...]) -> list[int]:
+    """The dimensions that an idx file's header says: the number of images or labels, and ``shape``."""
     magic = bytes([0, 0, 8, 1 + len(shape)])
-    if content[:4] != magic:
-        raise _damaged(
-            path, f"it must begin with the bytes {magic.hex(' ')}, not with {content[:4].hex(' ') or 'none'}"
-        )
-    sizes = [int.from_bytes(content[at : at + 4], "big") for at in range(4, start, 4)]
+    if header[:4] != magic:
+        raise _damaged(path, f"it must begin with the bytes {magic.hex(' ')}, not with {header[:4].hex(' ') or 'none'}")
+    sizes = [int.from_bytes(header[at : at + 4], "big") for at in range(4, 4 * (2 + len(shape)), 4)]
     if tuple(sizes[1:]) != shape:
         raise _damaged(path, f"its images must be {SIDE} x {SIDE}, not {' x '.join(map(str, sizes[1:]))}")
-    if sizes[0] == 0 or len(content) != start + math.prod(sizes):
-        raise _damaged(path, f"it is {len(content):,} bytes, its header says {start + math.prod(sizes):,}")
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).view(sizes)
+    if not 0 < math.prod(sizes) <= MOST_BYTES:
+        raise _damaged(path, f"its header says {sizes[0]:,} images or labels")
+    return sizes
 
 
 def _damaged(path: Path, why: str) -> MisconfigurationException:
@@ -287,4 +295,6 @@ class _Fetch(threading.Thread):
             while (piece := response.read1(1 << 16)) and not self.stopped.is_set():
                 self.latest = time.monotonic()
                 content += piece
+                if len(content) > MOST_BYTES // 10:
+                    raise ValueError(f"{url} is larger than a file of MNIST")
         return bytes(content)
