@@ -83,6 +83,6 @@ def note_full_memory(error: BaseException) -> None:
 
 
 FULL = (
-    "the memory of the device is full. Use smaller batches (with accumulate_grad_batches=n, n of them train like one"
-    " that is n times as large), precision='bf16', or a smaller model."
+    "the device is out of memory: use smaller batches (accumulate_grad_batches=n makes n of them train like one that is"
+    " n times as large), precision='bf16', or a smaller model"
 )

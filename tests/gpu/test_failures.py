@@ -38,7 +38,7 @@ def test_full_memory_is_a_clear_error_and_loses_nothing(place: Place, tmp_path: 
     with pytest.raises(torch.OutOfMemoryError) as caught:
         trainer_in(tmp_path / "cut", **options).fit(failing)
     notes = "\n".join(caught.value.__notes__)
-    assert "the memory of the device is full. Use smaller batches" in notes
+    assert "the device is out of memory: use smaller batches" in notes
     assert "the state at global_step 5 is saved; resume='auto'" in notes
     assert "raised while fitting Images (epoch 0, batch_nb 5)" in notes
     bundle = torch.load(tmp_path / "cut" / "Images" / "version_0" / "crash" / "bundle.pt", weights_only=True)
@@ -63,7 +63,7 @@ def test_full_memory_in_a_validation_says_what_to_do(place: Place, tmp_path: Pat
         with pytest.raises(torch.OutOfMemoryError) as caught:
             run(Filling())
         notes = "\n".join(caught.value.__notes__)
-        assert notes.count("the memory of the device is full. Use smaller batches") == 1
+        assert notes.count("the device is out of memory: use smaller batches") == 1
         assert "validation of Filling (batch_nb 0)" in notes
 
 
