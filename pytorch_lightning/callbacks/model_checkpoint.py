@@ -159,7 +159,7 @@ class ModelCheckpoint(Callback):
         self._written = set(self.kept)
         self._before = state.get("filepath", self.filepath)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Write where the resumed run wrote: a folder named after its version is the same one."""
         if VERSION.sub("", self._before) == VERSION.sub("", self.filepath):
             self.filepath = self._before

@@ -14,15 +14,21 @@ import torch
 from torch import Tensor
 from torch.distributed.checkpoint import metadata as metadata_kinds
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter, _StorageInfo
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, Metadata, MetadataIndex, TensorProperties
 from torch.distributed.checkpoint.planner import SavePlan, TensorWriteData, WriteItem, WriteItemType
 from torch.distributed.checkpoint.storage import WriteResult
 
 from pytorch_lightning.checkpoints.store import DamagedCheckpoint
-from pytorch_lightning.processes import Processes
+from pytorch_lightning.processes import Processes, Subject
 
 METADATA = ".metadata"
+TOLD = Subject(
+    "plans of shards",
+    types=(SavePlan, WriteItem, WriteItemType, TensorWriteData, ChunkStorageMetadata, TensorProperties,
+                   MetadataIndex, WriteResult, _StorageInfo),
+)  # fmt: skip
+"""What processes tell each other of their files: a process without a piece knows these types too."""
 PLAIN = {
     ("torch", "Size"),
     ("torch", "_get_layout"),
@@ -70,7 +76,7 @@ class PieceFiles:
 
     def __init__(self, folder: Path, pieces: Mapping[str, Piece], processes: Processes) -> None:
         self._planner, self._writer = Planner(pieces), FileSystemWriter(folder)
-        plans = processes.gather(self._planner.create_local_plan())
+        plans = processes.gather(self._planner.create_local_plan(), TOLD)
         plans, self._metadata = self._planner.create_global_plan(plans)
         self._plan = self._writer.prepare_global_plan(plans)[processes.rank]
         self.name = f"__{processes.rank}_0.distcp"

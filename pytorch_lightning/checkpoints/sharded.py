@@ -20,7 +20,7 @@ from pytorch_lightning.checkpoints.store import DamagedCheckpoint, read_checkpoi
 from pytorch_lightning.errors import CheckpointError
 from pytorch_lightning.faults import fault
 from pytorch_lightning.nested import like_mapping
-from pytorch_lightning.processes import Processes, own_piece
+from pytorch_lightning.processes import SOMETHING, Processes, Subject, own_piece
 
 if TYPE_CHECKING:
     from pytorch_lightning.checkpoints.shard_files import Piece
@@ -112,7 +112,7 @@ def write_sharded(checkpoint: Cut, path: str | Path, processes: Processes) -> in
     Every process calls it with its own pieces; all see the same file system. Raises ``CheckpointError``, in all of
     them, where one can't write; what was saved before is untouched.
     """
-    from pytorch_lightning.checkpoints.shard_files import METADATA, PieceFiles
+    from pytorch_lightning.checkpoints.shard_files import METADATA, TOLD, PieceFiles
 
     target = Path(path)
     temporary = target.with_name(f".{target.name}.tmp")
@@ -133,7 +133,7 @@ def write_sharded(checkpoint: Cut, path: str | Path, processes: Processes) -> in
             sync(temporary)
             return results, _noted(temporary / files.name)
 
-        written = _together(write_piece, target, processes)
+        written = _together(write_piece, target, processes, TOLD)
 
         def finish() -> int:
             if not processes.is_first:
@@ -229,7 +229,9 @@ def _shapes(data: dict[str, Any]) -> list[str]:
     return keys
 
 
-def _together(function: Callable[[], Any], target: Path, processes: Processes) -> list[Any]:
+def _together(
+    function: Callable[[], Any], target: Path, processes: Processes, subject: Subject = SOMETHING
+) -> list[Any]:
     """What ``function`` gave in each process. Where it raises in one, all raise."""
     try:
         result, error = function(), ""
@@ -238,7 +240,7 @@ def _together(function: Callable[[], Any], target: Path, processes: Processes) -
     except (OSError, RuntimeError) as failure:  # torch reports a full disk as a RuntimeError
         error = f"{target} can't be written: {str(failure).splitlines()[0]}. What was saved before is untouched."
         result = None
-    told = processes.gather((result, error))
+    told = processes.gather((result, error), subject)
     errors = [error for _, error in told if error]
     if errors:
         raise CheckpointError(errors[0])

@@ -111,7 +111,7 @@ def test_a_metric_of_validation_is_missed_at_once_where_there_is_no_validation(t
     for name in ("validation_step", "validation_end", "val_dataloader"):
         setattr(Unvalidated, name, getattr(LightningModule, name))
     model = Unvalidated()
-    with pytest.raises(FitError, match=r"EarlyStopping needs the metric 'val_loss', and nothing gives it"):
+    with pytest.raises(FitError, match=r"EarlyStopping needs the metric 'val_loss', which doesn't exist"):
         quiet_trainer(tmp_path, early_stop_callback=EarlyStopping()).fit(model)
     assert model.nb("training_step") == 1
 

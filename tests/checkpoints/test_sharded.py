@@ -177,7 +177,7 @@ def test_a_save_that_was_cut_off_is_not_one(tmp_path: Path) -> None:
     whole = write_sharded(checkpoint(), tmp_path / "step-000000000001.ckpt")
     cut_off = tmp_path / ".step-000000000002.ckpt.tmp"
     whole.rename(cut_off)  # a kill before the last rename leaves this
-    with pytest.raises(CheckpointError, match="holds no checkpoint in pieces"):
+    with pytest.raises(CheckpointError, match="contains no sharded checkpoint"):
         consolidate(tmp_path)
     (cut_off / "manifest.ckpt").unlink()
     assert not is_sharded(cut_off)
@@ -228,7 +228,7 @@ def test_the_command_makes_one_file_of_the_newest(tmp_path: Path, capsys: pytest
 
 def test_the_command_says_what_it_can_not_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["consolidate", str(tmp_path)]) == 1
-    assert f"{tmp_path} holds no checkpoint in pieces" in capsys.readouterr().err
+    assert f"{tmp_path} contains no sharded checkpoint" in capsys.readouterr().err
 
 
 def test_exact_elastic_is_refused_with_pieces() -> None:

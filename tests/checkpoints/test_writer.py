@@ -135,7 +135,7 @@ def test_a_failed_save_is_said_and_the_third_in_a_row_raised(
         for step in (1, 2):
             writer.save(checkpoint_at(step), step)
             assert writer.flush() is None
-        assert capsys.readouterr().err.count("no network. Older saves are untouched. Training goes on") == 2
+        assert capsys.readouterr().err.count("no network. Older saves are untouched. Training continues") == 2
         writer.save(checkpoint_at(3), 3)
         with pytest.raises(CheckpointError, match="no network"):
             writer.flush()

@@ -232,7 +232,7 @@ def test_a_parameter_without_dimension_cannot_be_sharded(results: Results) -> No
 
 
 def test_a_line_search_is_refused_with_shards(results: Results) -> None:
-    with pytest.raises(AssertionError, match="LBFGS makes one vector of all gradients"):
+    with pytest.raises(AssertionError, match="LBFGS needs all gradients in one vector"):
         results("line search", "fsdp", 2)
 
 

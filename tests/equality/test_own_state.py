@@ -298,7 +298,7 @@ def test_what_hooks_draw_is_the_same_with_a_save_as_without(tmp_path: Path, kind
 def test_it_is_said_once_that_its_order_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trained(tmp_path, Remembering(), silence=("not-shuffled", "no-validation"))
     said = capsys.readouterr().err
-    assert said.count("Remembering has a state of its own") == 1
+    assert said.count("Remembering has its own state_dict") == 1
     trained(tmp_path, Levels(), silence=("not-shuffled", "no-validation"))
     assert "own-state" not in capsys.readouterr().err
 
@@ -308,5 +308,5 @@ def test_a_state_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
     saved = torch.load(tmp_path / "cut.ckpt", weights_only=True)
     saved["parts"]["data"]["loader"]["state"]["place"] = 9
     torch.save(saved, tmp_path / "other.ckpt")
-    with pytest.raises(FitError, match=r"Remembering can't go on from the state.*the state of another loader"):
+    with pytest.raises(FitError, match=r"Remembering can't resume from its own state.*the state of another loader"):
         trained(tmp_path / "rest", Remembering(), resume=tmp_path / "other.ckpt")

@@ -406,7 +406,7 @@ def test_a_stop_that_another_callback_asked_for_stays(tmp_path: Path, capsys: py
     judged(tmp_path, callbacks=[Enough()])
     trainer, model = judged(tmp_path, max_nb_epochs=20)
     assert (trainer.global_step, model.nb("training_step"), trainer.progress.stop_reason) == (6, 0, "seen enough")
-    assert "isn't gone on with: seen enough" in capsys.readouterr().err
+    assert "isn't trained further: seen enough" in capsys.readouterr().err
 
 
 def test_a_signal_in_the_validation_that_stops_early_does_not_undo_the_stop(tmp_path: Path) -> None:
@@ -511,7 +511,7 @@ def test_the_state_of_a_callback_that_is_not_there_is_kept_and_said(
     cut_with(tmp_path, "cut.ckpt", [Counter(), Other()], max_nb_steps=6)
     other = Other()
     cut_with(tmp_path, "between.ckpt", [other], resume=tmp_path / "cut.ckpt", max_nb_steps=9)
-    assert "callbacks that aren't here; it is kept: Counter  [absent-callbacks]" in capsys.readouterr().err
+    assert "callbacks that are missing now; it is kept: Counter  [absent-callbacks]" in capsys.readouterr().err
     counter, other = Counter(), Other()
     cut_with(tmp_path, "end.ckpt", [counter, other], resume=tmp_path / "between.ckpt")
     assert (counter.nb, other.nb) == (6 + 7, 16)

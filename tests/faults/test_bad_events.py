@@ -208,7 +208,7 @@ def test_a_loss_that_is_not_finite_stops_with_all_that_helps_and_saves_nothing(t
     for part in ("(epoch 1, batch_nb 3)", "lr_0=", "samples of the batch: ["):
         assert part in said
     # one that falls due while another is written is skipped, so which it is depends on the disk
-    assert re.search(r"newest save, from before, is \S+/step-0{11}[048]\.ckpt", said)
+    assert re.search(r"newest save from before this is \S+/step-0{11}[048]\.ckpt", said)
     assert list(tmp_path.glob("Exploding/*/checkpoints/step*"))
     assert not list(tmp_path.glob("Exploding/*/checkpoints/step-000000000010.ckpt"))
 
@@ -382,7 +382,7 @@ def under(tmp_path: Path, fault: str, name: str = "plain") -> warm.Ended:
 def test_a_full_disk_in_a_periodic_save_is_survived(tmp_path: Path, references: References) -> None:
     ended = under(tmp_path, f"write.begin:3:{FULL},write.begin:4:free")
     assert ended.code == 0, ended.said
-    assert ended.said.count("Training goes on") == 1
+    assert ended.said.count("Training continues") == 1
     assert result_of(tmp_path) == references("plain").result
 
 
@@ -602,7 +602,7 @@ def test_nothing_goes_on_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture
     trainer = Trainer(default_save_path=tmp_path, max_nb_epochs=1, progress_bar=False, print_weights_summary=False)
     trainer.fit(Network())
     assert trainer.global_step == 7
-    assert "resume='auto' goes on with it" in capsys.readouterr().err
+    assert "resume='auto' resumes it" in capsys.readouterr().err
 
 
 class Counting(Sampler[int]):

@@ -85,7 +85,7 @@ def test_an_unfinished_run_is_one_line_where_resume_is_off(tmp_path: Path, capsy
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "version_0 holds an unfinished run (epoch 0, global_step " in said
-    assert "resume='auto' goes on with it" in said
+    assert "resume='auto' resumes it" in said
     fit(tmp_path / "other", resume=None, save_every_nb_batches=None)
     assert capsys.readouterr().err == ""
 
@@ -200,5 +200,5 @@ def test_what_the_users_hooks_do_not_bring_back_is_named(tmp_path: Path) -> None
 
     options = {**QUIET, "default_save_path": tmp_path, "resume": "auto", "silence": ("not-shuffled", "first-save")}
     Trainer(**options, max_nb_epochs=1).fit(Forgetful())
-    with pytest.raises(CheckpointError, match=r"load_model_specific of Forgetful didn't bring back seen_batches"):
+    with pytest.raises(CheckpointError, match=r"load_model_specific of Forgetful didn't restore seen_batches"):
         Trainer(**options, max_nb_epochs=2).fit(Forgetful())

@@ -123,7 +123,7 @@ def test_a_job_that_gets_its_warning_is_saved_queued_again_and_goes_on(
 ) -> None:
     job = submit(f"srun {line_of(tmp_path, send=['step', 5, 'job', ['SIGUSR1']])}")
     assert_continued(job, tmp_path, undisturbed)
-    assert f"stopped by SIGUSR1 (global_step 6): job {job} is queued again" in said(tmp_path)
+    assert f"stopped by SIGUSR1 (global_step 6): job {job} is requeued" in said(tmp_path)
 
 
 def test_the_warning_before_the_time_limit_does_the_same(submit: Submit, tmp_path: Path, undisturbed: Any) -> None:

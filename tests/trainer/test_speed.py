@@ -147,7 +147,7 @@ def test_where_nothing_can_be_compiled_one_line_says_so_and_steps_run_as_they_ar
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("[not-compiled]") == 1, done.stderr
-    assert "steps run as they are" in done.stderr
+    assert "the steps run uncompiled" in done.stderr
 
 
 def test_a_value_of_compile_that_is_neither_is_refused(tmp_path: Path) -> None:
