@@ -26,6 +26,8 @@ from benchmarks.gpu.timing import Measuring, summary_of
 MINUTES = 8.0
 FOR_BENCHMARKS = 0.35
 """So much of the time is kept for the benchmarks."""
+SHOWN_EVERY = 10
+"""Tests, between two lines that say how far it is."""
 FOR_THE_END = 10.0
 """Seconds that are kept for ending what runs, and for the report."""
 
@@ -99,7 +101,7 @@ class Run:
         self._options, self._gpu, self._began = options, gpu, began
         self._trial: bool = options.dry_run
         self._about = describe(gpu, self._trial)
-        self._written = 0.0
+        self._written, self._nb_failed = 0.0, 0
         end = began + 60 * options.minutes - FOR_THE_END
         for_tests = end if options.only == "tests" else began + (end - began) * (1 - FOR_BENCHMARKS)
         variables = {"GPU_CHECK": "dry-run"} if self._trial else {"GPU_CHECK": ""}
@@ -126,8 +128,10 @@ class Run:
 
     def _show(self) -> None:
         numbers = report.counts(self.check.entries)
-        shown = ", ".join(f"{nb} {outcome}" for outcome, nb in numbers.items())
-        print(f"{time.time() - self._began:4.0f} s: {shown}", file=sys.stderr, flush=True)
+        if numbers["failed"] > self._nb_failed or not numbers["not run"] % SHOWN_EVERY:
+            shown = ", ".join(f"{nb} {outcome}" for outcome, nb in numbers.items())
+            print(f"{time.time() - self._began:4.0f} s: {shown}", file=sys.stderr, flush=True)
+        self._nb_failed = numbers["failed"]
         self.write_at_times()
 
     def write_at_times(self) -> None:
