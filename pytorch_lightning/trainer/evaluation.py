@@ -22,6 +22,7 @@ from pytorch_lightning.run.hooks import Hooks, is_overridden, nb_arguments
 from pytorch_lightning.run.metrics import numbers_of
 from pytorch_lightning.run.progress import nb_checked
 from pytorch_lightning.strategies.compiled import Compile, as_it_is
+from pytorch_lightning.strategies.devices import note_full_memory
 from pytorch_lightning.strategies.strategy import Strategy
 from pytorch_lightning.trainer.checks import loader_problems
 
@@ -59,6 +60,7 @@ class EvaluationPlan:
 
     def note_place(self, error: Exception, loader_i: int, batch_nb: int | None) -> None:
         """Add to a user's exception where in this pass it was raised; None: after the last batch."""
+        note_full_memory(error)
         place = "after the last batch" if batch_nb is None else f"batch_nb {batch_nb}"
         loader = f", loader {loader_i}" if len(self.loaders) > 1 and batch_nb is not None else ""
         stage = {"sanity": "sanity validation", "predict": "prediction"}.get(self.stage, self.stage)
