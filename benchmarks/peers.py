@@ -6,6 +6,7 @@ import sys
 import sysconfig
 import venv
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / ".peers"
@@ -26,8 +27,11 @@ def python_of(name: str) -> str | None:
     """The interpreter that runs a contestant; None where its environment isn't there."""
     if name not in PEERS:
         return sys.executable
-    python = FOLDER / name / "bin" / "python"
-    return str(python) if (FOLDER / name / "installed").exists() else None
+    if (FOLDER / name / "installed").exists():
+        return str(FOLDER / name / "bin" / "python")
+    # a machine may have them in its one environment
+    there = all(find_spec(package.replace("pytorch-", "")) is not None for package in PEERS[name])
+    return sys.executable if there else None
 
 
 def set_up(names: list[str]) -> None:

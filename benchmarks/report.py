@@ -13,6 +13,7 @@ from benchmarks.workloads import WORKLOADS
 Measured = dict[str, dict[str, list[dict[str, Any]]]]
 """By workload and contestant: what each round gave."""
 
+NAMES = {"cpu": "CPU", "wall": "wall"}
 CROWDED = 1.15
 """Wall time for each second of CPU time, from which on the machine was busy with other things."""
 
@@ -59,15 +60,21 @@ def warnings_of(summary: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def clock_of(about: Mapping[str, Any]) -> str:
+    """Which time counts: that of the processor; where a GPU computes, that of the clock on the wall."""
+    return "wall" if "device" in about else "cpu"
+
+
 def markdown(about: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     """The table of every workload."""
+    clock = clock_of(about)
     text = [f"# Benchmarks, {about['date']}", "", *(f"- {k}: {v}" for k, v in about.items() if k != "date"), ""]
-    text += targets_table(summary)
+    text += targets_table(summary) if clock == "cpu" else []
     text.append("Medians (lowest to highest). A ratio is the median of each round's ratio to the lean raw loop.")
     for workload, contestants in summary.items():
         text += ["", f"## {workload}: {WORKLOADS[workload].what}", ""]
         text += [
-            "| | CPU, us a step | wall, us a step | ratio, CPU | ratio, whole run | other |",
+            f"| | CPU, us a step | wall, us a step | ratio, {NAMES[clock]} | ratio, whole run | other |",
             "|---|--:|--:|--:|--:|--|",
         ]
         for name, entry in contestants.items():
@@ -84,9 +91,9 @@ def markdown(about: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
                 other.append(f"{entry['instructions']['median']:,.0f} instructions a step")
             unit = f" {WORKLOADS[workload].unit}" if "value" in entry and workload != "GROWTH" else ""
             cells = [_cell(entry.get(key)) for key in ("cpu", "wall")]
-            ratios = [_cell(entry.get(key), 2) for key in ("cpu_ratio", "whole_cpu_ratio")]
+            ratios = [_cell(entry.get(key), 2) for key in (f"{clock}_ratio", f"whole_{clock}_ratio")]
             text.append(f"| {name} | {' | '.join(cells + ratios)} | {', '.join(other)}{unit} |")
-    notes = warnings_of(summary)
+    notes = warnings_of(summary) if clock == "cpu" else []
     return "\n".join(text + (["", "**Read with care:**", "", *(f"- {line}" for line in notes)] if notes else [])) + "\n"
 
 
@@ -115,10 +122,10 @@ def _cell(value: Mapping[str, float] | None, digits: int = 0) -> str:
 
 def chart(about: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     """Bars of CPU time for each of the lean loop's, as SVG."""
-    bars: list[tuple[str, str, float]] = []
+    clock, bars = clock_of(about), list[tuple[str, str, float]]()
     for workload, contestants in summary.items():
         for name, entry in contestants.items():
-            ratio = entry.get("cpu_ratio", entry.get("value_ratio"))
+            ratio = entry.get(f"{clock}_ratio", entry.get("value_ratio"))
             if ratio is not None:
                 bars.append((workload, name, ratio["median"]))
     longest = max((ratio for _, _, ratio in bars), default=1.0)
@@ -128,7 +135,8 @@ def chart(about: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="760" height="{height}" font-size="12"',
         ' font-family="sans-serif">',
         '<rect width="100%" height="100%" fill="white"/>',
-        '<text x="10" y="20" font-size="14">CPU time a step, the lean raw loop = 1 (shorter is better)</text>',
+        f'<text x="10" y="20" font-size="14">{NAMES[clock]} time a step, the lean raw loop = 1 (shorter is better)',
+        "</text>",
         f'<text x="10" y="38" fill="#666">{escape(str(about["machine"]))}, {escape(str(about["date"]))}</text>',
     ]
     y, last = 50, ""
@@ -154,7 +162,8 @@ def write(folder: Path, about: Mapping[str, Any], measured: Measured) -> str:
     summary = summarize(measured)
     table = markdown(about, summary)
     (folder / "results.md").write_text(table)
-    everything = {"about": about, "targets": verdicts(summary), "summary": summary, "rounds": measured}
+    targets = verdicts(summary) if clock_of(about) == "cpu" else []
+    everything = {"about": about, "targets": targets, "summary": summary, "rounds": measured}
     (folder / "results.json").write_text(json.dumps(everything, indent=1))
     (folder / "results.svg").write_text(chart(about, summary))
     return table

@@ -2,6 +2,8 @@
 
 import os
 import statistics
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -40,9 +42,60 @@ WORKLOADS = {
 }
 
 
-def steady(starts: list[float]) -> dict[str, float]:
+ON_DEVICE = ("W1", "W1list", "W2", "W3", "W3large", "W3compiled", "W3largecompiled", "W4")
+"""The workloads that can be run on a GPU."""
+
+
+def _find_device() -> torch.device:
+    name = os.environ.get("BENCHMARK_DEVICE", "cpu")
+    if name == "standin":  # what the tests use where there is no GPU
+        from tests.gpu import stand_in
+
+        stand_in.install()
+    return torch.device(name)
+
+
+DEVICE = _find_device()
+"""Where the contestants compute: on the CPU, or on a GPU."""
+
+
+def on_device(loader: Iterable[Any]) -> Iterable[Any]:
+    """The batches of ``loader``, brought to the device as a hand-written loop does that."""
+    if DEVICE.type == "cpu":
+        return loader
+    return (tuple(tensor.to(DEVICE, non_blocking=True) for tensor in batch) for batch in loader)
+
+
+def wait() -> None:
+    """Return when the device has done all that it was given."""
+    if DEVICE.type != "cpu":
+        torch.get_device_module(DEVICE).synchronize()
+
+
+SETTLED = 5
+"""So many of the first starts are left out."""
+
+
+class Starts(list[float]):
+    """When each second step started, for ``steady``. A device is waited for twice, so that the time in between is its
+    own too: when the first few are over, and at the last of ``nb`` batches."""
+
+    def __init__(self, nb: int) -> None:
+        super().__init__()
+        self.waits = () if DEVICE.type == "cpu" else (min(SETTLED, nb // 2 - 1), nb // 2)
+
+    def mark(self) -> None:
+        """One starts now."""
+        if len(self) in self.waits:
+            wait()
+        self.append(time.perf_counter())
+
+
+def steady(starts: Starts) -> dict[str, float]:
     """Of W3, from when each second step started: the microseconds of a step, those of the first few left out."""
-    settled = starts[min(5, len(starts) - 2) :]
+    settled = starts[min(SETTLED, len(starts) - 2) :]
+    if starts.waits:  # what lies between is only when the device was given something
+        return {"value": (settled[-1] - settled[0]) * 1e6 / (len(settled) - 1) / 2}
     return {"value": statistics.median(b - a for a, b in pairwise(settled)) * 1e6 / 2}
 
 
@@ -121,7 +174,7 @@ class CharGPT(nn.Module):
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, VOCABULARY)
 
     def forward(self, x: Tensor) -> Any:
-        hidden = self.token(x) + self.place(torch.arange(x.shape[1]))
+        hidden = self.token(x) + self.place(torch.arange(x.shape[1], device=x.device))
         return self.head(self.norm(self.blocks(hidden)))
 
 

@@ -120,15 +120,24 @@ def reseed_generators(generators: Sequence[Any], word: int) -> None:
             generator.bit_generator.state = type(generator.bit_generator)(value).state
 
 
-def _cuda_in_use() -> bool:
-    return torch.cuda.is_available() and bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+def _accelerator() -> tuple[str, Any] | None:
+    """The kind of accelerator in use ('cuda', say) and torch's module for it; None without one.
+
+    None in a worker of a loader, which may not touch the accelerator of the process that started it.
+    """
+    found = torch.accelerator.current_accelerator()
+    if found is None:
+        return None
+    module: Any = torch.get_device_module(found)
+    is_in_use = getattr(module, "is_initialized", module.is_available)  # torch.mps has no state of its own
+    return (found.type, module) if is_in_use() else None
 
 
 def get_generator_states() -> dict[str, Any]:
     """The states of the global streams, as data that a checkpoint can hold.
 
-    Keys: ``python`` (what ``random.getstate`` gives), ``numpy`` (its MT19937 words as a tensor), ``torch``, and
-    ``cuda`` (a list, one tensor a device) where CUDA is in use.
+    Keys: ``python`` (what ``random.getstate`` gives), ``numpy`` (its MT19937 words as a tensor), ``torch``, and, where
+    an accelerator is in use, its kind: ``cuda``, say (a list, one tensor per device).
     """
     kind, words, position, has_gauss, gauss = cast("tuple[Any, ...]", np.random.get_state(legacy=True))
     states: dict[str, Any] = {
@@ -136,8 +145,11 @@ def get_generator_states() -> dict[str, Any]:
         "numpy": [str(kind), torch.from_numpy(words.astype(np.int64)), int(position), int(has_gauss), float(gauss)],
         "torch": torch.default_generator.get_state(),
     }
-    if _cuda_in_use():
-        states["cuda"] = torch.cuda.get_rng_state_all()
+    accelerator = _accelerator()
+    if accelerator is not None:
+        kind, module = accelerator
+        several = hasattr(module, "get_rng_state_all")  # not with torch.mps, which has one device
+        states[kind] = module.get_rng_state_all() if several else [module.get_rng_state()]
     return states
 
 
@@ -148,8 +160,15 @@ def set_generator_states(states: dict[str, Any]) -> None:
     kind, numpy_words, position, has_gauss, numpy_gauss = states["numpy"]
     np.random.set_state((kind, numpy_words.numpy().astype(np.uint32), position, has_gauss, numpy_gauss))
     torch.default_generator.set_state(states["torch"])
-    if "cuda" in states and torch.cuda.device_count() == len(states["cuda"]):
-        torch.cuda.set_rng_state_all(states["cuda"])
+    accelerator = _accelerator()
+    if accelerator is None:
+        return
+    kind, module = accelerator
+    if torch.accelerator.device_count() == len(states.get(kind, ())):
+        if hasattr(module, "set_rng_state_all"):
+            module.set_rng_state_all(states[kind])
+        else:
+            module.set_rng_state(states[kind][0])
 
 
 @contextlib.contextmanager
@@ -212,6 +231,8 @@ def step_scope(seed: int, global_step: int, virtual_rank: int = 0) -> Iterator[N
 
 
 def seed_device(word: int) -> None:
-    """Seed the generators of the CUDA devices in use; nothing where there are none."""
-    if _cuda_in_use():
-        torch.cuda.manual_seed_all(word)
+    """Seed the generators of the accelerators in use; nothing where there are none."""
+    accelerator = _accelerator()
+    if accelerator is not None:
+        _, module = accelerator
+        getattr(module, "manual_seed_all", module.manual_seed)(word)

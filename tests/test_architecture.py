@@ -259,6 +259,6 @@ def test_every_test_folder_mirrors_a_part() -> None:
     """Nothing of the package goes by another name in the tests."""
     root = Path(__file__).parent
     others = {"benchmarks", "mistakes", "equality", "examples", "conformance", "faults", "frozen", "slurm", "hosts"}
-    others |= {"docs", "security"}
+    others |= {"docs", "security", "gpu"}
     there = {p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith((".", "_"))}
     assert there - others <= {p.stem for p in PACKAGE.iterdir()}

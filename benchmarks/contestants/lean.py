@@ -15,9 +15,9 @@ from benchmarks import workloads as w
 
 
 def train(loader: Any) -> None:
-    net, criterion = w.w1_network(), nn.MSELoss()
+    net, criterion = w.w1_network().to(w.DEVICE), nn.MSELoss()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
-    for x, y in loader:
+    for x, y in w.on_device(loader):
         optimizer.zero_grad()
         criterion(net(x), y).backward()
         optimizer.step()
@@ -33,7 +33,7 @@ def W1list(nb: int) -> None:
 
 def W2(nb: int) -> None:
     net, loader, validation = (
-        w.w2_network(),
+        w.w2_network().to(w.DEVICE),
         w.w2_loader(max(1, nb // w.W2_EPOCHS)),
         w.w2_loader(w.W2_VALIDATION, False),
     )
@@ -41,13 +41,14 @@ def W2(nb: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for epoch in range(w.W2_EPOCHS):
             net.train()
-            for x, y in loader:
+            for x, y in w.on_device(loader):
                 optimizer.zero_grad()
                 nn.functional.cross_entropy(net(x), y).backward()
                 optimizer.step()
             net.eval()
             with torch.no_grad():
-                torch.stack([nn.functional.cross_entropy(net(x), y) for x, y in validation]).mean().item()
+                losses = [nn.functional.cross_entropy(net(x), y) for x, y in w.on_device(validation)]
+                torch.stack(losses).mean().item()
             torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict()}, Path(folder, f"{epoch}.pt"))
 
 
@@ -61,21 +62,22 @@ def DDP2(nb: int) -> dict[str, float]:
 
 
 def W3(nb: int, large: bool = False, compiled: bool = False) -> dict[str, float]:
-    net = w.w3_network(large)
+    net = w.w3_network(large).to(w.DEVICE)
 
     def training_loss(x: Any, y: Any) -> Any:
         return w.w3_loss(net(x), y)
 
     step = torch.compile(training_loss, dynamic=False) if compiled else training_loss
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
-    starts = [time.perf_counter()]
-    for n, (x, y) in enumerate(w.w3_loader(nb), 1):
+    starts = w.Starts(nb)
+    starts.mark()
+    for n, (x, y) in enumerate(w.on_device(w.w3_loader(nb)), 1):
         (step(x, y) / 2).backward()
         if n % 2 == 0:
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
-            starts.append(time.perf_counter())
+            starts.mark()
     return w.steady(starts)
 
 
@@ -92,9 +94,9 @@ def W3largecompiled(nb: int) -> dict[str, float]:
 
 
 def W4(nb: int) -> None:
-    net, criterion, losses = w.w1_network().eval(), nn.MSELoss(), []
+    net, criterion, losses = w.w1_network().to(w.DEVICE).eval(), nn.MSELoss(), []
     with torch.no_grad():
-        for x, y in w.w1_loader(nb, shuffle=False):
+        for x, y in w.on_device(w.w1_loader(nb, shuffle=False)):
             losses.append(criterion(net(x), y))
     torch.stack(losses).mean().item()
 

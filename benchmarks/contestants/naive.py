@@ -13,10 +13,10 @@ from benchmarks import workloads as w
 
 
 def train(loader: Any) -> None:
-    net, criterion = w.w1_network(), nn.MSELoss()
+    net, criterion = w.w1_network().to(w.DEVICE), nn.MSELoss()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
     with tempfile.TemporaryDirectory() as folder, open(os.path.join(folder, "log.csv"), "w") as file:
-        rows, bar = csv.writer(file), tqdm(loader)
+        rows, bar = csv.writer(file), tqdm(w.on_device(loader))
         for n, (x, y) in enumerate(bar):
             optimizer.zero_grad()
             loss = criterion(net(x), y)
@@ -37,7 +37,7 @@ def W1list(nb: int) -> None:
 
 
 def W4(nb: int) -> None:
-    net, criterion, total = w.w1_network().eval(), nn.MSELoss(), 0.0
+    net, criterion, total = w.w1_network().to(w.DEVICE).eval(), nn.MSELoss(), 0.0
     with torch.no_grad():
-        for x, y in w.w1_loader(nb, shuffle=False):
+        for x, y in w.on_device(w.w1_loader(nb, shuffle=False)):
             total += criterion(net(x), y).item()

@@ -15,10 +15,12 @@ from benchmarks import workloads as w
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+PLACE = {} if w.DEVICE.type == "cpu" else {"gpus": [0]}
+
 
 def fit(model: LightningModule, **options: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        Trainer(**{"max_nb_epochs": 1, "default_save_path": folder, **options}).fit(model)
+        Trainer(**{"max_nb_epochs": 1, "default_save_path": folder, **PLACE, **options}).fit(model)
 
 
 class Regression(LightningModule):
@@ -79,7 +81,7 @@ def PROG(nb: int) -> dict[str, float]:
 
 
 def W4(nb: int) -> None:
-    Trainer(experiment=False).validate(Evaluated(w.w1_loader(nb, shuffle=False)))
+    Trainer(experiment=False, **PLACE).validate(Evaluated(w.w1_loader(nb, shuffle=False)))
 
 
 class Classifier(LightningModule):
@@ -154,18 +156,18 @@ class Writer(LightningModule):
     def __init__(self, nb: int, large: bool = False) -> None:
         super().__init__()
         self.net, self.nb = w.w3_network(large), nb
-        self.starts: list[float] = []
+        self.starts = w.Starts(nb)
 
     def training_step(self, data_batch: Any, batch_nb: int) -> Any:
         x, y = data_batch
         return {"loss": w.w3_loss(self.net(x), y)}
 
     def on_epoch_start(self) -> None:
-        self.starts.append(time.perf_counter())
+        self.starts.mark()
 
     def on_batch_end(self) -> None:
         if self.global_step % 2:
-            self.starts.append(time.perf_counter())
+            self.starts.mark()
 
     def configure_optimizers(self) -> Any:
         return torch.optim.AdamW(self.parameters(), lr=1e-3)

@@ -196,6 +196,7 @@ class CallbacksPart:
 
 def load_part(target: Any, state: dict[str, Any], where: str) -> None:
     """Put ``state`` back into ``target``. Raises ``CheckpointError`` where it doesn't fit."""
+    own = set(target.defaults) if isinstance(target, Optimizer) else set()  # before torch adds one when it loads
     try:
         target.load_state_dict(state)
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
@@ -203,7 +204,7 @@ def load_part(target: Any, state: dict[str, Any], where: str) -> None:
         raise CheckpointError(f"{where} doesn't fit: {why}. Resume with the model that wrote it.") from error
     # torch takes the state of another kind of optimizer, and fails in the first step
     for group in target.param_groups if isinstance(target, Optimizer) else ():
-        absent = sorted(set(target.defaults) - set(group))
+        absent = sorted(own - set(group))
         if absent:
             raise CheckpointError(
                 f"{where} doesn't fit: it is the state of a different optimizer, without {', '.join(absent)}."

@@ -2,6 +2,8 @@
 
 import contextlib
 
+import torch
+
 from pytorch_lightning.data.loader import ReplayableLoader
 from pytorch_lightning.errors import CheckpointError, FitError, describe
 from pytorch_lightning.options.config import Config
@@ -13,6 +15,7 @@ from pytorch_lightning.run.metrics import at
 from pytorch_lightning.run.progress import FORGOTTEN, NEVER
 from pytorch_lightning.run.rows import Rows
 from pytorch_lightning.run.run import FitRun
+from pytorch_lightning.strategies.devices import note_full_memory
 
 
 class SavePoints:
@@ -96,6 +99,7 @@ class SavePoints:
 
         After a loss that isn't finite nothing is saved: older saves may be better ones."""
         run = self._run
+        note_full_memory(error)
         if at(run.progress) not in str(error):
             error.add_note(f"raised while fitting {type(run.module).__name__} {at(run.progress)}")
         if run.metrics.nb_nonfinite and self._stop_on_nan:
@@ -105,9 +109,10 @@ class SavePoints:
 
     def save_for(self, error: Exception) -> None:
         """State is whole, and ``error`` ends the fit: save it."""
+        note_full_memory(error)
         if not self._can_save_after_error():
             return
-        with contextlib.suppress(CheckpointError, FitError):
+        with contextlib.suppress(CheckpointError, FitError, torch.OutOfMemoryError):
             self._rolling.save(wait=True)
             step = self._run.progress.global_step
             error.add_note(f"the state at global_step {step} is saved; resume='auto' resumes from there")

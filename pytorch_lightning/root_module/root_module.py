@@ -218,11 +218,13 @@ class LightningModule(ModelHooks, nn.Module):
         Parameters without a gradient are left out.
         """
         grads = {i: p.grad.detach() for i, p in enumerate(self.parameters()) if p.grad is not None}
-        norms = {i: whole(torch.linalg.vector_norm(grad, norm_type)) for i, grad in grads.items()}
-        result = {f"grad_{norm_type:g}_norm_{i}": float(norm) for i, norm in norms.items()}
-        total = torch.linalg.vector_norm(torch.stack(list(norms.values())), norm_type) if norms else 0.0
-        result[f"grad_{norm_type:g}_norm_total"] = float(total)
-        return result
+        names = [f"grad_{norm_type:g}_norm_{i}" for i in grads] + [f"grad_{norm_type:g}_norm_total"]
+        if not grads:
+            return {names[-1]: 0.0}
+        each = torch.stack([whole(torch.linalg.vector_norm(grad, norm_type)) for grad in grads.values()])
+        total = torch.linalg.vector_norm(each, norm_type)
+        # read together: on an accelerator each reading waits
+        return dict(zip(names, torch.cat([each, total.reshape(1)]).tolist(), strict=True))
 
     @staticmethod
     def get_process_position(gpus: Any) -> int:

@@ -152,7 +152,7 @@ class Metrics:
         # tensors are always the last ones
         if self._losses and isinstance(self._losses[-1], Tensor):
             waiting = [loss for loss in self._losses if isinstance(loss, Tensor)]
-            numbers = iter(torch.stack([loss.reshape(()) for loss in waiting]).double().tolist())
+            numbers = iter(torch.stack([loss.reshape(()) for loss in waiting]).tolist())
             read = [next(numbers) if isinstance(loss, Tensor) else loss for loss in self._losses]
             self._losses = deque(read, maxlen=RUNNING)
         return list(self._losses)  # type: ignore[arg-type]

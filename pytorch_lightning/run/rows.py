@@ -118,9 +118,10 @@ class Rows:
 
     def _memory(self) -> dict[str, float]:
         """Memory in use on the GPU, in MB."""
-        if self._device.type != "cuda":
+        module: Any = None if self._device.type == "cpu" else torch.get_device_module(self._device)
+        if not hasattr(module, "mem_get_info"):
             return {}
-        free, total = torch.cuda.mem_get_info(self._device)
+        free, total = module.mem_get_info(self._device)
         return {f"gpu_{self._device.index or 0}": (total - free) / 2**20}
 
     def _check_needed(self, there: dict[str, Any], *, validated: bool) -> None:

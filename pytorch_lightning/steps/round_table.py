@@ -93,7 +93,10 @@ class RoundTable:
     def _exchange_on_device(self, weight: RoundWeights, nb_processes: int) -> None:
         """The same without reading a number, unless a hook may end the epoch."""
         inputs = self._inputs
-        table = torch.tensor(self._rows, dtype=torch.float64).to(self._strategy.device, non_blocking=True)
+        table = torch.tensor(self._rows, dtype=torch.float64)
+        if self._strategy.device.type == "cuda":
+            table = table.pin_memory()  # otherwise the copy would be waited for
+        table = table.to(self._strategy.device, non_blocking=True)
         for virtual_rank, loss in self._losses.items():
             if self._rows[virtual_rank][WEIGHT]:
                 table[virtual_rank, LOSS] = loss

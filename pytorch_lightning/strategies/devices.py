@@ -1,5 +1,8 @@
 """Which devices there are, and which of them are meant."""
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 
 from pytorch_lightning.errors import MisconfigurationException
@@ -51,3 +54,35 @@ def choose_devices(gpus: int | str | list[int] | tuple[int, ...] | None) -> tupl
         )
     assert accelerator is not None
     return [torch.device(accelerator.type, index) for index in wanted], None
+
+
+@contextlib.contextmanager
+def in_use(device: torch.device) -> Iterator[None]:
+    """A scope in which ``device``, where it is an accelerator, is torch's current one: "cuda" alone then means it, and
+    so do streams and events that name no device. It is in use from the beginning, and so has generators."""
+    if device.type == "cpu":
+        yield
+        return
+    before = torch.accelerator.current_device_index()
+    torch.accelerator.set_device_index(device.index or 0)
+    torch.empty(0, device=device)
+    try:
+        yield
+    finally:
+        torch.accelerator.set_device_index(before)
+
+
+def note_full_memory(error: BaseException) -> None:
+    """Where ``error`` says that a device's memory is full, add to it what helps. Also makes room for what a save
+    needs: torch keeps memory that is free for later."""
+    if isinstance(error, torch.OutOfMemoryError) and FULL not in getattr(error, "__notes__", ()):
+        error.add_note(FULL)
+        accelerator = torch.accelerator.current_accelerator()
+        module = None if accelerator is None else torch.get_device_module(accelerator)
+        getattr(module, "empty_cache", bool)()
+
+
+FULL = (
+    "the device is out of memory: use smaller batches (accumulate_grad_batches=n makes n of them train like one that is"
+    " n times as large), precision='bf16', or a smaller model"
+)

@@ -225,7 +225,8 @@ def plain_copy(value: Any) -> Any:
     """A copy of a batch, which a replay can use as it is. Raises ``CheckpointError`` for any other type than
     tensors, numbers and text in lists, tuples and dicts."""
     if type(value) is Tensor:
-        return value.detach().clone()  # of a view, not with all of its storage
+        # of a view, not with all of its storage; and not on a device, whose memory may be full
+        return value.detach().to("cpu", copy=True)
     if type(value) in LEAVES:
         return value
     if type(value) in (list, tuple):

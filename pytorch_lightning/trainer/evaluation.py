@@ -22,6 +22,7 @@ from pytorch_lightning.run.hooks import Hooks, is_overridden, nb_arguments
 from pytorch_lightning.run.metrics import numbers_of
 from pytorch_lightning.run.progress import nb_checked
 from pytorch_lightning.strategies.compiled import Compile, as_it_is
+from pytorch_lightning.strategies.devices import note_full_memory
 from pytorch_lightning.strategies.strategy import Strategy
 from pytorch_lightning.trainer.checks import loader_problems
 
@@ -59,6 +60,7 @@ class EvaluationPlan:
 
     def note_place(self, error: Exception, loader_i: int, batch_nb: int | None) -> None:
         """Add to a user's exception where in this pass it was raised; None: after the last batch."""
+        note_full_memory(error)
         place = "after the last batch" if batch_nb is None else f"batch_nb {batch_nb}"
         loader = f", loader {loader_i}" if len(self.loaders) > 1 and batch_nb is not None else ""
         stage = {"sanity": "sanity validation", "predict": "prediction"}.get(self.stage, self.stage)
@@ -206,7 +208,7 @@ def _in_order(numbers: list[list[list[int]]], outputs: list[list[list[Any]]]) ->
 def _outputs_of(module: LightningModule, step: str) -> Subject:
     """What processes send each other: any plain data, of types that the code of ``module`` names."""
     other = "pass write_to='a folder'" if step == "predict_step" else "pass gather_validation=False"
-    return Subject(f"outputs of {step}", f"Return these from {step}, or {other}.", module=module)
+    return Subject(f"outputs of {step}", f"Return plain data from {step}, or {other}.", module=module)
 
 
 def _build_summary(module: LightningModule, name: str | None, nested: bool) -> Callable[[list[list[Any]]], Any]:

@@ -72,11 +72,8 @@ def run_epoch(plan: FitPlan) -> None:
             save_points.save_before(error)
             raise
         progress.steps_begun = False
-        if (
-            wishes.pending
-            or progress.global_step >= wishes.next_save_point
-            or progress.nb_optimizer_steps >= save_points.most_steps
-        ):
+        is_due = progress.global_step >= wishes.next_save_point
+        if is_due or wishes.pending or progress.nb_optimizer_steps >= save_points.most_steps:
             save_points.reach()
 
     plan.loader.finish(progress.epoch, progress.batch_nb, plan.length.is_whole and progress.batch_nb >= last)

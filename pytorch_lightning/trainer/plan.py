@@ -161,8 +161,7 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
     config, module, run, callbacks = request.config, request.module, request.run, request.callbacks
     notices, strategy = request.notices, request.strategy
     problems = problems + checks.hook_problems(module, callbacks) + files.folder_problems(config)
-    find = partial(find_save_to_resume, config, module, strategy.processes, notices)
-    resumed = attempt(problems, find, keep_type=True)
+    resumed = attempt(problems, lambda: find_save_to_resume(config, module, strategy, notices), keep_type=True)
     if resumed is not None and resumed.store is not None:
         run.on_failed_plan = resumed.store.close
     saved = None if resumed is None else resumed.checkpoint

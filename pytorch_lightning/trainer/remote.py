@@ -50,7 +50,8 @@ def run_job(path: str) -> dict[str, Any]:
     import os
 
     try:
-        job = Namespace(**torch.load(path, weights_only=False))  # written by the process that started this one
+        # written by the process that started this one; what was on a device there is brought to this one's own later
+        job = Namespace(**torch.load(path, weights_only=False, map_location="cpu"))
     except (AttributeError, ImportError) as error:
         raise MisconfigurationException(
             f"a new process doesn't find what the model or a callback is made of: {error}. Define classes at the top"

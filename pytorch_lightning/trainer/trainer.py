@@ -25,6 +25,7 @@ from pytorch_lightning.run import files
 from pytorch_lightning.run.progress import INTERRUPTED
 from pytorch_lightning.run.run import FitRun
 from pytorch_lightning.strategies import Strategy
+from pytorch_lightning.strategies.devices import in_use
 from pytorch_lightning.trainer import checks, stages
 from pytorch_lightning.trainer.afterwards import Afterwards
 from pytorch_lightning.trainer.attributes import ReadAttributes
@@ -170,9 +171,10 @@ class Trainer(ReadAttributes):
         with (
             in_one_thread(),
             self._watched(strategy),
+            in_use(strategy.device),
             seeding.preserved(),
             torch.enable_grad(),
-            deterministic(self.config.deterministic),
+            deterministic(self.config.deterministic, strategy.device),
             run.fitting(),
             signals.watching(run.note_signal, patient=read_environment(os.environ) is not None) as watch,
         ):
@@ -274,7 +276,14 @@ class Trainer(ReadAttributes):
         problems: list[Problem] = []
         strategy, callbacks = self._take_place(run, problems)
         raise_together(problems)
-        with in_one_thread(), self._watched(strategy), seeding.preserved(), deterministic(self.config.deterministic):
+        wanted, device = self.config.deterministic, strategy.device
+        with (
+            in_one_thread(),
+            self._watched(strategy),
+            in_use(device),
+            seeding.preserved(),
+            deterministic(wanted, device),
+        ):
             callbacks = self._with_watchdog(callbacks)
             return stages.run_stage(stage, self.config, run, callbacks, strategy, self._plan, ckpt, loader, write_to)
 

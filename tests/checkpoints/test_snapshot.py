@@ -93,20 +93,6 @@ def test_a_module_and_an_optimizer_come_back_from_a_copy() -> None:
     assert same(dict(other.state_dict()), dict(model.state_dict()))
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.accelerator.is_available(), reason="needs an accelerator")
-def test_a_copy_from_an_accelerator_is_of_the_moment_it_was_queued() -> None:
-    device = torch.accelerator.current_accelerator()
-    weights = torch.zeros(10_000_000, device=device)
-    snapshot = Snapshot()
-    for value in range(5):
-        weights.fill_(value)
-        copy = snapshot.take({"w": weights})
-        weights.fill_(-1.0)
-        snapshot.wait()
-        assert (copy["w"] == value).all()
-
-
 def test_a_shared_storage_counts_once() -> None:
     assert nb_bytes({"a": BASE, "b": [BASE[2:], {"c": BASE.view(3, 4)}]}) == 48 + 256
 

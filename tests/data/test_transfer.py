@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +9,6 @@ import torch
 from torch import Tensor
 
 from pytorch_lightning.data import transfer
-from tests.recorder import quiet_trainer
-from tests.trainer.test_speed import Dropping, assert_same
 
 
 class FakeStream:
@@ -73,45 +70,3 @@ def test_only_plainly_laid_out_tensors_are_pinned() -> None:
     assert not any(map(transfer.is_plain, others))
     with pytest.warns(UserWarning, match="nested"):
         assert not transfer.is_plain(torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]))
-
-
-@pytest.mark.gpu
-def test_on_a_gpu_a_copy_does_not_wait_for_what_runs_there() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("needs a GPU")
-    device = torch.device("cuda", 0)
-    move = transfer.build_transfer(device)
-    assert move is not None
-    batch = {"x": torch.randn(1000, 100), "y": torch.arange(5), "t": torch.randn(4, 3).t(), "s": "a"}
-    move(batch)  # memory and the stream
-    torch.cuda.synchronize()
-    copied = torch.cuda.Event()
-    torch.cuda._sleep(2_000_000_000)  # about a second
-    own = transfer.CopyStream(device)
-    result = own.copy(torch.ones(1000))
-    assert own._stream is not None
-    copied.record(own._stream)
-    copied.synchronize()
-    assert not torch.cuda.current_stream(device).query()
-    moved = move(batch)
-    assert torch.equal(result.cpu(), torch.ones(1000))
-    for name in "xyt":
-        assert torch.equal(moved[name].cpu(), batch[name])
-        assert moved[name].stride() == batch[name].stride()
-
-
-@pytest.mark.gpu
-def test_on_a_gpu_a_fit_with_copies_beside_it_is_the_one_without(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("needs a GPU")
-
-    def weights() -> list[Tensor]:
-        model = Dropping()
-        assert quiet_trainer(tmp_path, max_nb_epochs=3, gpus=[0], seed=1).fit(model) == 1
-        return [p.detach().cpu().clone() for p in model.parameters()]
-
-    beside = weights()
-    monkeypatch.setattr(transfer.CopyStream, "copy", lambda self, tensor: tensor.to(self._device))
-    assert_same(beside, weights())

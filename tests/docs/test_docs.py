@@ -3,6 +3,7 @@
 import ast
 import doctest
 import importlib.util
+import logging
 import os
 import re
 import subprocess
@@ -73,8 +74,11 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    before = set(sys.modules)
+    before, logger = set(sys.modules), logging.getLogger("pytorch_lightning")
+    level, handlers = logger.level, list(logger.handlers)
     yield tmp_path
+    logger.setLevel(level)
+    logger.handlers[:] = handlers
     for name in set(sys.modules) - before:  # modules that the page wrote
         if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
             del sys.modules[name]

@@ -68,6 +68,31 @@ def test_any_schedule_of_validations_and_windows_resumes(tmp_path: Path, options
         assert differences(whole, rest) == []
 
 
+class Signs(torch.optim.Optimizer):
+    """A user's own, whose groups have nothing but a rate: its steps go by the sign of all gradients so far."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, {"lr": 0.01})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                total = self.state[parameter].setdefault("total", torch.zeros_like(parameter))
+                parameter.sub_(group["lr"] * total.add_(parameter.grad).sign())
+
+
+@pytest.mark.parametrize("make", [Signs, torch.optim.LBFGS, torch.optim.Rprop, torch.optim.Adafactor])
+def test_every_kind_of_optimizer_is_resumed(tmp_path: Path, make: Any) -> None:
+    class Stepped(Validated):
+        def configure_optimizers(self) -> Any:
+            return [make(self.parameters())]
+
+    whole = ended(tmp_path / "whole", Stepped(), callbacks=[SaveAt(tmp_path / "cut.ckpt", 6)])
+    resuming = {"callbacks": [SaveAt(Path(), -1)], "resume": tmp_path / "cut.ckpt"}
+    assert differences(whole, ended(tmp_path / "rest", Stepped(), **resuming)) == []
+
+
 def test_a_loader_that_was_used_before_the_fit_gives_what_it_would_have(tmp_path: Path) -> None:
     class Used(Scheduled):
         touched = False

@@ -141,12 +141,6 @@ def test_the_gpu_template_without_a_gpu_ends_with_one_clear_error(run: Run) -> N
     assert caught.value.__cause__ is caught.value.__context__ is None
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.accelerator.is_available(), reason="there is no GPU")
-def test_the_gpu_template_runs_on_a_gpu(run: Run) -> None:
-    assert "training on cpu" not in run("single_gpu_template.py", *QUICK, "--max_nb_epochs", "1")
-
-
 def test_the_gan_draws_its_digits(run: Run) -> None:
     out = run("gan.py", "--max_nb_epochs", "2", "--train_percent_check", "0.03", "--latent_dim", "8")
     folder = Path(shown(out, "images")).parent

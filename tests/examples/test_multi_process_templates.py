@@ -58,6 +58,7 @@ def test_the_template_for_several_gpus_trains_without_one(tmp_path: Path, backen
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are no two GPUs")
 @pytest.mark.parametrize("backend", ["ddp", "dp"])
 def test_the_template_for_several_gpus_trains_on_them(tmp_path: Path, backend: str) -> None:
+    """The template for several GPUs trains on two or more of them, by each backend."""
     done = start(tmp_path, sys.executable, "multi_gpu_template.py", *QUICK, "--distributed_backend", backend)
     assert done.returncode == 0, done.stderr
     assert_trained(done.stdout)

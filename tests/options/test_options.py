@@ -714,17 +714,6 @@ def test_naming_gpus_that_are_not_there_is_an_error(tmp_path: Path, gpus: Any) -
         quiet_trainer(tmp_path, gpus=gpus).test(Recorder())
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.accelerator.is_available(), reason="there is no GPU")
-@pytest.mark.parametrize("precision", ["32", "bf16", "16"])
-def test_a_fit_on_one_gpu(tmp_path: Path, precision: str) -> None:
-    model = Recorder()
-    trainer = quiet_trainer(tmp_path, gpus=1, precision=precision, max_nb_epochs=20, gradient_clip=1.0)
-    assert trainer.fit(model) == 1
-    assert model.on_gpu
-    assert abs(model.weight.item() - 3.0) < 0.5
-
-
 @pytest.mark.parametrize("name", flags())
 def test_a_flag_that_is_given_as_text_means_what_it_says(name: str) -> None:
     """As a plain argparse, a YAML file or an environment variable gives it."""
