@@ -12,9 +12,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     parser = ArgumentParser(prog="python -m pytorch_lightning.checkpoints", description="Work on checkpoints.")
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("consolidate", help="write the newest checkpoint in pieces as one plain file")
+    command = commands.add_parser("consolidate", help="write the newest sharded checkpoint as one plain file")
     command.add_argument("folder", help="a run's folder, or the folder of one checkpoint")
-    command.add_argument("--output", help="the file to write; by default beside the pieces")
+    command.add_argument("--output", help="the file to write; by default beside the sharded one")
     given = parser.parse_args(arguments)
     try:
         print(consolidate(given.folder, given.output))

@@ -1,4 +1,4 @@
-"""One plain file of a checkpoint in pieces."""
+"""One plain file of a sharded checkpoint."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from pytorch_lightning.errors import CheckpointError
 
 
 def find_sharded(folder: str | Path) -> Path:
-    """The newest complete checkpoint in pieces: ``folder`` itself, or one in it or in its ``checkpoints``.
+    """The newest complete sharded checkpoint: ``folder`` itself, or one in it or in its ``checkpoints``.
 
     Raises ``CheckpointError`` where there is none.
     """
@@ -20,15 +20,15 @@ def find_sharded(folder: str | Path) -> Path:
             return place / names[0]
     if not is_sharded(top):
         raise CheckpointError(
-            f"{folder} holds no checkpoint in pieces. Pass a run's folder, or that of one of its saves."
+            f"{folder} holds no sharded checkpoint. Pass a run's folder, or that of one of its saves."
         )
     return top
 
 
 def consolidate(folder: str | Path, output: str | Path | None = None) -> Path:
-    """Write the newest checkpoint in pieces under ``folder`` as one plain file; returns its path.
+    """Write the newest sharded checkpoint under ``folder`` as one plain file; returns its path.
 
-    Without ``output`` it lies beside the pieces. Raises ``CheckpointError`` where there is nothing to read.
+    Without ``output`` it lies beside the sharded one. Raises ``CheckpointError`` where there is nothing to read.
     """
     source = find_sharded(folder)
     target = source.parent / f"{source.name.removesuffix('.ckpt')}.whole.ckpt" if output is None else Path(output)

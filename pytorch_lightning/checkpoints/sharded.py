@@ -1,8 +1,9 @@
-"""A checkpoint as a folder: each process writes the pieces of tensors that it holds.
+"""A checkpoint as a folder: each process writes the shards of tensors that it holds.
 
-A folder holds the files of ``torch.distributed.checkpoint``, ``__0_0.distcp`` and so on, and ``manifest.ckpt``: the
-rest of the checkpoint, with shapes in the place of tensors that are cut up, and size and checksum of every file. The
-folder appears under its name when everything in it is on the disk. Reading it runs no code.
+A folder holds a file of each process, ``__0_0.distcp`` and so on, ``shards.json``, which says where in them each shard
+lies, and ``manifest.ckpt``: the rest of the checkpoint, with shapes in the place of tensors that are sharded, and size
+and checksum of every file. The folder appears under its name when everything in it is on the disk. Reading it runs no
+code, and reads no file but those that lie in it.
 """
 
 import os
@@ -23,7 +24,7 @@ from pytorch_lightning.nested import like_mapping
 from pytorch_lightning.processes import Processes, own_piece
 
 if TYPE_CHECKING:
-    from pytorch_lightning.checkpoints.shard_files import Piece
+    from pytorch_lightning.checkpoints.shard_files import Shard
 
 MANIFEST = "manifest.ckpt"
 KEY = "sharded"
@@ -33,16 +34,16 @@ class Cut(NamedTuple):
     """A checkpoint of which each process holds a part."""
 
     checkpoint: dict[str, Any]
-    """The first process's, with shapes in the place of tensors that are cut up."""
-    pieces: dict[str, "Piece"]
+    """The first process's, with shapes in the place of tensors that are sharded."""
+    shards: dict[str, "Shard"]
     """What this process holds of those, by the path of their key."""
 
 
 def cut(data: dict[str, Any], processes: Processes) -> Cut:
-    """``data``, nested plain data, without the tensors that are cut up (``DTensor``s), and the pieces of those."""
-    from pytorch_lightning.checkpoints.shard_files import Piece
+    """``data``, nested plain data, without the tensors that are sharded (``DTensor``s), and this process's shards."""
+    from pytorch_lightning.checkpoints.shard_files import Shard
 
-    pieces: dict[str, Piece] = {}
+    shards: dict[str, Shard] = {}
 
     def take(key: str, tensor: Any) -> Tensor:
         if not hasattr(tensor, "full_tensor"):
@@ -53,10 +54,10 @@ def cut(data: dict[str, Any], processes: Processes) -> Cut:
             chunk = -(-tensor.shape[shard.dim] // processes.nb)
             offset[shard.dim] = chunk * processes.rank
         if own.numel() and (shard is not None or processes.is_first):
-            pieces[key] = Piece(tensor.shape, tuple(offset), own)
+            shards[key] = Shard(tensor.shape, tuple(offset), own)
         return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
 
-    return Cut(_replaced(data, take), pieces)
+    return Cut(_replaced(data, take), shards)
 
 
 def is_cut(checkpoint: Any) -> bool:
@@ -66,13 +67,13 @@ def is_cut(checkpoint: Any) -> bool:
 
 def own_part(checkpoint: dict[str, Any] | Cut, processes: Processes) -> Any:
     """What this process writes of ``checkpoint``."""
-    return checkpoint.pieces if isinstance(checkpoint, Cut) and not processes.is_first else checkpoint
+    return checkpoint.shards if isinstance(checkpoint, Cut) and not processes.is_first else checkpoint
 
 
 def with_part(checkpoint: dict[str, Any] | Cut, name: str, part: Any) -> dict[str, Any] | Cut:
     """``checkpoint`` with one part more."""
     if isinstance(checkpoint, Cut):
-        return Cut(_with_part(checkpoint.checkpoint, name, part), checkpoint.pieces)
+        return Cut(_with_part(checkpoint.checkpoint, name, part), checkpoint.shards)
     return _with_part(checkpoint, name, part)
 
 
@@ -81,24 +82,24 @@ def _with_part(checkpoint: dict[str, Any], name: str, part: Any) -> dict[str, An
 
 
 def write_any(checkpoint: dict[str, Any] | Cut, path: Path, processes: Processes, private: bool = False) -> int:
-    """Write ``checkpoint`` to ``path``, as one file or as a folder of pieces; returns its size in bytes."""
+    """Write ``checkpoint`` to ``path``, as one file or as a folder of shards; returns its size in bytes."""
     if isinstance(checkpoint, Cut):
         return write_sharded(checkpoint, path, processes)
     return write_checkpoint(checkpoint, path, private).stat().st_size
 
 
 def checksums_of(state: Mapping[str, Any] | Cut, processes: Processes) -> dict[str, Any]:
-    """``state_checksums``; those of a tensor that is cut up are a list of (offset, shape, checksum) of its pieces."""
-    return piece_checksums(state, processes) if isinstance(state, Cut) else state_checksums(state)
+    """``state_checksums``; those of a sharded tensor are a list of (offset, shape, checksum) of its shards."""
+    return shard_checksums(state, processes) if isinstance(state, Cut) else state_checksums(state)
 
 
-def piece_checksums(state: Cut, processes: Processes) -> dict[str, Any]:
-    """``checksums_of`` a state that is cut up."""
+def shard_checksums(state: Cut, processes: Processes) -> dict[str, Any]:
+    """``checksums_of`` a state that is sharded."""
     found: dict[str, Any] = {k: v for k, v in state_checksums(state.checkpoint).items() if not _is_shape(state, k)}
-    own = {k: (p.offset, tuple(p.values.shape), checksum(p.values)) for k, p in state.pieces.items()}
+    own = {k: (p.offset, tuple(p.values.shape), checksum(p.values)) for k, p in state.shards.items()}
     for theirs in processes.gather(own):
-        for key, piece in theirs.items():
-            found.setdefault(key, []).append(piece)
+        for key, shard in theirs.items():
+            found.setdefault(key, []).append(shard)
     return found
 
 
@@ -109,10 +110,12 @@ def _is_shape(state: Cut, key: str) -> bool:
 def write_sharded(checkpoint: Cut, path: str | Path, processes: Processes) -> int:
     """Write ``checkpoint`` to the new folder ``path``; returns its size in bytes.
 
-    Every process calls it with its own pieces; all see the same file system. Raises ``CheckpointError``, in all of
+    Every process calls it with its own shards; all see the same file system. Raises ``CheckpointError``, in all of
     them, where one can't write; what was saved before is untouched.
     """
-    from pytorch_lightning.checkpoints.shard_files import METADATA, PieceFiles
+    from pytorch_lightning.checkpoints.shard_files import finish as finish_shards
+    from pytorch_lightning.checkpoints.shard_files import write_shards
+    from pytorch_lightning.checkpoints.shard_index import INDEX, METADATA
 
     target = Path(path)
     temporary = target.with_name(f".{target.name}.tmp")
@@ -125,21 +128,21 @@ def write_sharded(checkpoint: Cut, path: str | Path, processes: Processes) -> in
     try:
         _together(begin, target, processes)
         fault("pieces.begin")
-        files = PieceFiles(temporary, checkpoint.pieces, processes)
+        own = temporary / f"__{processes.rank}_0.distcp"
 
-        def write_piece() -> tuple[Any, dict[str, Any]]:
-            results = files.write()
+        def write_own() -> tuple[Any, dict[str, Any]]:
+            results = write_shards(own, checkpoint.shards)
             fault("pieces.written")
             sync(temporary)
-            return results, _noted(temporary / files.name)
+            return results, _noted(own)
 
-        written = _together(write_piece, target, processes)
+        written = _together(write_own, target, processes)
 
         def finish() -> int:
             if not processes.is_first:
                 return 0
-            files.finish([results for results, _ in written])
-            noted = [*(note for _, note in written), _noted(temporary / METADATA)]
+            finish_shards(temporary, [results for results, _ in written])
+            noted = [*(note for _, note in written), _noted(temporary / INDEX), _noted(temporary / METADATA)]
             fault("pieces.noted")
             manifest = {**checkpoint.checkpoint, KEY: {"files": noted, "tensors": _shapes(checkpoint.checkpoint)}}
             size = write_checkpoint(manifest, temporary / MANIFEST).stat().st_size
@@ -166,11 +169,39 @@ def verify_sharded(path: str | Path) -> dict[str, Any]:
     folder = Path(path)
     if not is_sharded(folder):
         raise DamagedCheckpoint(f"{folder} is damaged (it has no {MANIFEST}). Use an older checkpoint.")
-    manifest = read_checkpoint(folder / MANIFEST)
-    for note in manifest[KEY]["files"]:
-        if not (folder / note["name"]).is_file() or _noted(folder / note["name"]) != note:
-            raise DamagedCheckpoint(f"{folder / note['name']} is missing or damaged. Use an older checkpoint.")
+    manifest = read_checkpoint(folder / MANIFEST, ours=True)
+    for note in _notes(manifest, folder):
+        file = folder / note["name"]
+        # the size first: what is no file of that size, a device say, isn't read
+        if not file.is_file() or file.stat().st_size != note["size"] or _noted(file) != note:
+            raise DamagedCheckpoint(f"{file} is missing or damaged. Use an older checkpoint.")
     return manifest
+
+
+def _notes(manifest: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
+    """Name, size and checksum of each file, which must lie in the folder itself."""
+    sharded = manifest.get(KEY)
+    notes = sharded.get("files") if isinstance(sharded, dict) else None
+    if isinstance(notes, list) and all(map(_is_note, notes)) and len({n["name"] for n in notes}) == len(notes):
+        return notes
+    raise DamagedCheckpoint(f"{folder / MANIFEST} is damaged (in the names of its files). Use an older checkpoint.")
+
+
+def _is_note(note: Any) -> bool:
+    return (
+        isinstance(note, dict)
+        and is_file_name(note.get("name"))
+        and type(note.get("size")) is type(note.get("crc")) is int
+    )
+
+
+def is_file_name(name: Any) -> bool:
+    """Whether ``name`` is that of a file in a folder, and no path.
+
+    >>> [is_file_name(name) for name in ("a.data", ".metadata", "..", "../a", "/a", "", "a\\0b", 3)]
+    [True, True, False, False, False, False, False, False]
+    """
+    return type(name) is str and name not in ("", ".", "..") and not set(name) & {"/", "\\", "\0"}
 
 
 def read_sharded(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -178,24 +209,31 @@ def read_sharded(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
 
     Raises ``DamagedCheckpoint`` where a file is missing, damaged, or of another save.
     """
-    from pytorch_lightning.checkpoints.shard_files import read_pieces
+    from pytorch_lightning.checkpoints.shard_reader import read_shards
 
     manifest = verify_sharded(path)
-    cut_up, tensors = set(manifest.pop(KEY)["tensors"]), {}
+    files = {note["name"]: note["size"] for note in manifest.pop(KEY)["files"]}
+    shapes: dict[str, Tensor] = {}
 
-    def allocate(key: str, tensor: Tensor) -> Tensor:
-        if key not in cut_up:
+    def look(key: str, tensor: Tensor) -> Tensor:
+        if tensor.device.type == "meta" and tensor.numel():
+            shapes[key] = tensor
+        return tensor
+
+    _replaced(manifest, look)
+    tensors = read_shards(Path(path), files, shapes, map_location)
+
+    def whole(key: str, tensor: Tensor) -> Tensor:
+        if tensor.device.type != "meta":
             return tensor.to(map_location)
-        tensors[key] = torch.empty(tensor.shape, dtype=tensor.dtype, device=map_location)
-        return tensors[key]
+        return tensors[key] if key in tensors else torch.empty(tensor.shape, dtype=tensor.dtype, device=map_location)
 
-    checkpoint: dict[str, Any] = _replaced(manifest, allocate)
-    read_pieces(Path(path), {key: tensor for key, tensor in tensors.items() if tensor.numel()})
+    checkpoint: dict[str, Any] = _replaced(manifest, whole)
     return checkpoint
 
 
 def read_any(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """The checkpoint at ``path``: one file, or a folder of pieces."""
+    """The checkpoint at ``path``: one file, or a folder of shards."""
     return read_sharded(path, map_location) if is_sharded(path) else read_checkpoint(path, map_location)
 
 

@@ -27,7 +27,7 @@ class RollingSaves:
     """The newest state of a run in its folder: written in the background each ``every_minutes`` and each
     ``every_batches`` (None: not by batches), before validations, and at the end.
 
-    Every process has one; the first writes, or each its pieces. ``folder`` is None where nothing can be kept.
+    Every process has one; the first writes, or each its shards. ``folder`` is None where nothing can be kept.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class RollingSaves:
         return self._writer
 
     def _who_writes(self) -> Processes:
-        """``ALONE``, or everybody: where each has pieces, and all see the folder. Everybody calls it then."""
+        """``ALONE``, or everybody: where each has shards, and all see the folder. Everybody calls it then."""
         if self._writers is None:
             self._writers = ALONE
             if self.saver.strategy.saves_shards and self.folder is not None and not is_remote(self.folder):
@@ -95,7 +95,7 @@ class RollingSaves:
                 else:
                     self._notices.say(
                         "gathered-saves",
-                        f"not all processes see {self.folder}, so saves are gathered into one file. For saves in pieces"
+                        f"not all processes see {self.folder}, so saves are gathered into one file. For sharded saves"
                         " choose a default_save_path on a file system that all machines share.",
                     )
         return self._writers

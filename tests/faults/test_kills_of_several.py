@@ -55,7 +55,7 @@ def test_where_processes_see_other_folders_the_first_writes_one_file(tmp_path: P
     assert "not all processes see runs/Plain/version_0/checkpoints, so saves are gathered into one file" in said
 
 
-def test_saves_in_pieces_are_written_by_both(tmp_path: Path) -> None:
+def test_saves_sharded_are_written_by_both(tmp_path: Path) -> None:
     run_to_the_end(tmp_path, "fsdp", 2)
     (save,) = tmp_path.glob("*/version_0/checkpoints/step-*")
     assert sorted(path.name for path in save.iterdir()) == [
