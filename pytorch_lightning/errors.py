@@ -42,7 +42,8 @@ class CheckpointError(LightningError):
 
 
 class ProcessError(LightningError):
-    """In another process of the run, user code raised an exception, or the process was killed."""
+    """Another process of the run was killed, or raised an exception that can't be recreated here. Also the cause of an
+    exception that can, with the traceback of that process."""
 
 
 class Problem(NamedTuple):

@@ -3,11 +3,35 @@
 import contextlib
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch.distributed as dist
+
+from pytorch_lightning.errors import FitError
+
+
+class Refused(NamedTuple):
+    """What a process sends in the place of a value that can't be sent."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a message is about, for its errors, and where the types in it are known from."""
+
+    name: str = "values"
+    do: str = ""
+    """What to do where a part of it can't be sent."""
+    types: tuple[type, ...] = ()
+    """Types that it may contain, beside those that this process has sent itself."""
+    module: Any = None
+    """A module that may name further ones in the files of its code."""
+
+
+SOMETHING = Subject()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +39,8 @@ class Processes:
     """This process among those of the run. ``ALONE`` is a run of one.
 
     Every process must make the same calls in the same order; each waits for the others. They travel over a group of
-    their own on the CPU (gloo), so that an accelerator is never waited for.
+    their own on the CPU (gloo), so that an accelerator is never waited for. What travels is plain data: see
+    ``messages``.
     """
 
     rank: int = 0
@@ -31,41 +56,77 @@ class Processes:
     """What carries gradients: 'gloo' or 'nccl', say."""
     timeout: timedelta | None = None
     """How long anybody is waited for; None is torch's default."""
+    secret: bytes | None = field(default=None, repr=False)
+    """What every process of the run knows; None where a user's code made the group."""
 
     @property
     def is_first(self) -> bool:
         """Whether this is the one that shows, logs and writes."""
         return self.rank == 0
 
-    def gather(self, value: Any) -> list[Any]:
-        """Everybody's ``value``, by rank. It must be picklable."""
+    def gather(self, value: Any, subject: Subject = SOMETHING) -> list[Any]:
+        """Everybody's ``value``, by rank. Raises ``FitError`` in all of them where one isn't plain data."""
         if self.nb == 1:
             return [value]
-        values: list[Any] = [None] * self.nb
-        dist.all_gather_object(values, value, group=self.group)
-        return values
+        from pytorch_lightning.messages import transport
+
+        messages = transport.gather(self.group, self._encoded(value, subject))
+        return [self._decoded(message, rank, subject) for rank, message in enumerate(messages)]
 
     def from_first(self, value: Any) -> Any:
         """The ``value`` of rank 0."""
         return self.from_rank(0, value)
 
-    def from_rank(self, rank: int, value: Any) -> Any:
-        """The ``value`` of ``rank``."""
+    def from_rank(self, rank: int, value: Any, subject: Subject = SOMETHING) -> Any:
+        """The ``value`` of ``rank``. Raises ``FitError`` in all processes where it isn't plain data."""
         if self.nb == 1:
             return value
-        values = [value]
-        dist.broadcast_object_list(values, src=rank, group=self.group)
-        return values[0]
+        from pytorch_lightning.messages import transport
+
+        own = self._encoded(value, subject) if self.rank == rank else None
+        return self._decoded(transport.broadcast(self.group, own, rank), rank, subject)
+
+    def _encoded(self, value: Any, subject: Subject) -> Any:
+        from pytorch_lightning.messages.encoding import NotPlain, encode
+
+        try:
+            return encode(value)
+        except NotPlain as error:
+            place = f"{subject.name.split()[0]}{error.place} is " if error.place else "it is "
+            return encode(
+                Refused(
+                    f"process {self.rank} can't send {subject.name} to the others: {place}{error.what}. Processes send"
+                    " each other numbers, text, tensors and arrays, and lists, dicts, named tuples and dataclasses of"
+                    f" these. {subject.do}"
+                )
+            )
+
+    def _decoded(self, message: Any, rank: int, subject: Subject) -> Any:
+        from pytorch_lightning.messages.decoding import NotOurs, decode
+
+        try:
+            value = decode(message, (Refused, *subject.types), subject.module)
+        except NotOurs as error:
+            text = f"process {self.rank} can't take {subject.name} from process {rank}: {error}. {subject.do}"
+            raise FitError(text.rstrip()) from error
+        if type(value) is Refused:
+            raise FitError(value.text.rstrip())
+        return value
 
     def apart(self) -> "Processes":
         """The same processes over a group of their own, for calls from another thread. Everybody calls it."""
         if self.nb > 1 and not _apart:
-            _apart.append(dist.new_group(backend="gloo", timeout=self.timeout))
+            group = dist.new_group(backend="gloo", timeout=self.timeout)
+            if self.secret is not None:
+                from pytorch_lightning.messages.transport import prove
+
+                prove(group, self.secret)
+            _apart.append(group)
             before_leaving.append(_apart.clear)
         return replace(self, group=_apart[0]) if self.nb > 1 else self
 
     def wait(self) -> None:
-        """Go on when everybody is here."""
+        """Wait for all processes."""
         if self.nb > 1:
             dist.barrier(group=self.group)
 

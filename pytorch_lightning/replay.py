@@ -15,7 +15,6 @@ import importlib.util
 import inspect
 import math
 import sys
-from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +30,7 @@ from pytorch_lightning.data.transfer import build_transfer
 from pytorch_lightning.errors import CheckpointError, FitError, MisconfigurationException, Notices, describe, one_line
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.precision.precision import Precision
+from pytorch_lightning.root_module.loading import namespace_of
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.run.metrics import check_loss, read_output
 from pytorch_lightning.run.progress import Progress
@@ -198,7 +198,7 @@ def build_module(bundle: dict[str, Any], make: Callable[..., Any]) -> LightningM
     """
     hparams = bundle["hparams"]
     if hparams is not None and not bundle["hparams_is_dict"]:
-        hparams = Namespace(**hparams)
+        hparams = namespace_of(hparams, "the bundle")
     signature = inspect.signature(make)
     arguments = (hparams,) if hparams is not None and signature.parameters and inspect.isclass(make) else ()
     try:

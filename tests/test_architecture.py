@@ -28,7 +28,7 @@ MOST_OF_A_ROOM = 0.2
 MOST_FRAMES = 6
 MOST_CALLS = 15
 
-BASE = {"errors", "printing", "nested", "processes", "seeding", "timings", "version"}
+BASE = {"errors", "messages", "printing", "nested", "processes", "seeding", "timings", "version"}
 STATE = {"callbacks", "loggers", "launchers", "checkpoints", "data"} | BASE
 
 ARROWS = {
@@ -41,13 +41,14 @@ ARROWS = {
     "options": {"strategies", "precision", "callbacks", "loggers", "errors"},
     "root_module": {"errors", "printing", "checkpoints", "processes", "seeding"},
     "strategies": {"data", "errors", "nested", "processes", "seeding"},
-    "launchers": {"errors", "processes"},
+    "launchers": {"errors", "messages", "processes"},
     "precision": {"errors"},
     "checkpoints": {"errors", "nested", "processes", "version"},
     "callbacks": {"errors", "printing"},
     "loggers": {"errors"},
     "data": {"errors", "nested", "processes", "seeding"},
-    "processes": set(),
+    "processes": {"errors", "messages"},
+    "messages": {"errors"},
     "seeding": set(),
     "errors": {"printing"},
     "printing": set(),

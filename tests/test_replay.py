@@ -130,7 +130,7 @@ class Replaced(Classifier):
         return super().training_step(data_batch, batch_nb)
 
 
-def test_large_buffers_are_said_not_to_be_kept_and_replaced_ones_are(tmp_path: Path) -> None:
+def test_large_buffers_are_reported_as_not_kept_and_replaced_ones_are(tmp_path: Path) -> None:
     _, path = failed(Large(), tmp_path)
     assert not read_bundle(path)["buffers_kept"]
     _, path = failed(Replaced(), tmp_path)
@@ -370,7 +370,7 @@ def test_a_folder_that_cannot_be_written_does_not_hide_the_error(
 ) -> None:
     error, _ = failed(Blocking(), tmp_path)
     assert isinstance(error, IndexError)
-    assert "the failing batch can't be kept: " in capsys.readouterr().err
+    assert "the failing batch can't be saved: " in capsys.readouterr().err
 
 
 class Blocking(Classifier):
@@ -498,8 +498,10 @@ def in_shell(command: str, cwd: Path, text: str = "") -> subprocess.CompletedPro
 
 def printed(first: subprocess.CompletedProcess[str]) -> tuple[str, str]:
     """The command that a failing run printed, and the line of its exception."""
-    assert "the failing batch is kept: " in first.stderr, first.stderr
-    return first.stderr.split("the failing batch is kept: ")[1].splitlines()[0], first.stderr.splitlines()[-2]
+    assert "the failing batch is saved. To replay it: " in first.stderr, first.stderr
+    return first.stderr.split("the failing batch is saved. To replay it: ")[1].splitlines()[
+        0
+    ], first.stderr.splitlines()[-2]
 
 
 def write_script(folder: Path, guard: str = "if __name__ == '__main__':", more: str = "", given: str = "") -> Path:
@@ -617,7 +619,7 @@ def test_a_script_that_fits_on_import_and_a_class_with_other_arguments_are_named
     del sys.modules["train"]  # other tests have one of their own
 
 
-def test_a_replay_without_an_exception_and_another_kind_of_file_are_said(
+def test_a_replay_without_an_exception_and_another_kind_of_file_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, path = failed(Classifier(), tmp_path)
@@ -790,12 +792,13 @@ class Ranked(Loading):
 
 def test_the_rank_that_fails_writes_its_own_bundle(tmp_path: Path) -> None:
     model = Ranked()
-    with pytest.raises(ProcessError, match="process 1 of 2 raised an exception") as caught:
+    with pytest.raises(ValueError, match="sample 5") as caught:
         Trainer(**QUIET, default_save_path=tmp_path, nb_processes=2).fit(model)
     folder = tmp_path / "Ranked" / "version_0" / "crash"
     assert [p.name for p in folder.iterdir()] == ["bundle.rank1.pt"]
     bundle = read_bundle(folder / "bundle.rank1.pt")
     assert (bundle["batch_nb"], bundle["virtual_rank"], bundle["loader"]["indices"]) == (2, 1, [5])
+    assert isinstance(caught.value.__cause__, ProcessError)
     with pytest.raises(ValueError, match="sample 5") as again:
         replay(bundle, built(bundle))
     assert str(again.value) in str(caught.value)

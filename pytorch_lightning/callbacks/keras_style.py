@@ -74,7 +74,7 @@ class KerasStyle(Callback):
         stops = self._call("on_epoch_end", run.progress.epoch, run.metrics.all())
         told = any(getattr(who, "stop_training", False) is True for who in (self.other, run.module))
         if (stops is True or told) and run.nb_epochs_completed >= run.min_nb_epochs:
-            run.stop(f"{type(self.other).__name__} asked to stop")
+            run.stop(f"{type(self.other).__name__} requested a stop")
 
     def on_fit_end(self, run: Run) -> None:
         self._call("on_train_end", run.metrics.all())

@@ -69,6 +69,7 @@ class ModelCheckpoint(Callback):
         self._written: set[str] = set()
         self._last_epoch: int | None = None
         self._before = self.filepath
+        self._kept_before: dict[str, float | None] = {}
 
     @property
     def names(self) -> re.Pattern[str]:
@@ -97,8 +98,7 @@ class ModelCheckpoint(Callback):
         if value is not None and is_better(value, self.best, self.mode):
             self.best = value
         surplus = self._forget_surplus()
-        pick = min if self.mode == "min" else max
-        self.best_path = path if self.best == worst(self.mode) else pick(self.kept, key=self._worth)
+        self.best_path = path if self.best == worst(self.mode) else self._best_kept()
 
         def saved() -> None:
             self._written.add(path)
@@ -154,12 +154,36 @@ class ModelCheckpoint(Callback):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best, self.best_path = state["best"], state["best_path"]
-        self.kept, self._last_epoch = dict(state["kept"]), state["last_epoch"]
-        self._written = set(self.kept)
-        self._before = state.get("filepath", self.filepath)
+        """Take what an earlier fit has kept, as names of files in this callback's folder: a checkpoint that names
+        other files has none of them read or deleted. In another folder, nothing is kept yet."""
+        epoch, values = state["last_epoch"], {Path(path).name: value for path, value in state["kept"].items()}
+        self.best, self._last_epoch = float(state["best"]), None if epoch is None else int(epoch)
+        self._before = str(state.get("filepath", self.filepath))
+        self._kept_before = {
+            name: None if value is None else float(value)
+            for name, value in values.items()
+            if self.names.fullmatch(name)
+        }
+        if self._before == self.filepath:
+            self._find_kept()
 
-    def go_on(self) -> None:
-        """Write where the resumed run wrote: a folder named after its version is the same one."""
-        if VERSION.sub("", self._before) == VERSION.sub("", self.filepath):
+    def resume(self, version: int | None) -> None:
+        """Write where the resumed run wrote, if the two folders differ in the number of a version only: that of the
+        resumed run, where it is known."""
+        before, now = VERSION.findall(self._before), VERSION.findall(self.filepath)
+        same = VERSION.sub("", self._before) == VERSION.sub("", self.filepath)
+        if same and all(old in (new, str(version)) or version is None for old, new in zip(before, now, strict=True)):
             self.filepath = self._before
+            self._find_kept()
+
+    def _find_kept(self) -> None:
+        self.kept = {str(Path(self.filepath) / name): value for name, value in self._kept_before.items()}
+        self._written = set(self.kept)
+        if self.kept and self.best != worst(self.mode):
+            self.best_path = self._best_kept()
+        else:
+            self.best_path = next(reversed(self.kept), None)
+
+    def _best_kept(self) -> str:
+        pick = min if self.mode == "min" else max
+        return pick(self.kept, key=self._worth)

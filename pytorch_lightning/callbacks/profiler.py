@@ -18,7 +18,7 @@ class Profiler(Callback):
     def on_fit_start(self, run: Run) -> None:
         self._nb_seen = 0
         if run.folder is None:
-            run.notices.say("no-profile", "profile is on and the run has no folder, so there is no trace")
+            run.notices.say("no-profile", "profile is on but the run has no folder, so no trace is written")
             self._nb_seen = WAIT + ACTIVE + 1
 
     def on_batch_end(self, run: Run) -> None:

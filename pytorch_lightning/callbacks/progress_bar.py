@@ -34,7 +34,7 @@ class ProgressBar(Callback):
 
     def on_fit_start(self, run: Run) -> None:
         self._plain = not _can_draw()
-        if run.progress.epoch_started:  # a fit that goes on in the middle of an epoch
+        if run.progress.epoch_started:  # a fit that resumes in the middle of an epoch
             self._open(run)
 
     def on_epoch_start(self, run: Run) -> None:

@@ -66,7 +66,7 @@ class Watchdog(Callback):
                 told_of = at
                 _show(f"[rank {self._rank}] ", stacks(idle))
             if idle >= self._seconds and self._another_failed():
-                _show(f"[rank {self._rank}] ", ["another process failed while this one was busy: it ends"])
+                _show(f"[rank {self._rank}] ", ["another process failed while this one was busy, so this one exits"])
                 os._exit(1)
 
 

@@ -14,7 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("consolidate", help="write the newest sharded checkpoint as one plain file")
     command.add_argument("folder", help="a run's folder, or the folder of one checkpoint")
-    command.add_argument("--output", help="the file to write; by default beside the sharded one")
+    command.add_argument("--output", help="the file to write; by default next to the sharded checkpoint")
     given = parser.parse_args(arguments)
     try:
         print(consolidate(given.folder, given.output))

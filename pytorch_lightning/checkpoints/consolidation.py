@@ -1,4 +1,4 @@
-"""One plain file of a sharded checkpoint."""
+"""One plain file from a sharded checkpoint."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def find_sharded(folder: str | Path) -> Path:
             return place / names[0]
     if not is_sharded(top):
         raise CheckpointError(
-            f"{folder} holds no sharded checkpoint. Pass a run's folder, or that of one of its saves."
+            f"{folder} contains no sharded checkpoint. Pass the folder of a run, or of one of its saves."
         )
     return top
 
@@ -28,7 +28,7 @@ def find_sharded(folder: str | Path) -> Path:
 def consolidate(folder: str | Path, output: str | Path | None = None) -> Path:
     """Write the newest sharded checkpoint under ``folder`` as one plain file; returns its path.
 
-    Without ``output`` it lies beside the sharded one. Raises ``CheckpointError`` where there is nothing to read.
+    Without ``output`` it is written next to the folder. Raises ``CheckpointError`` if there is nothing to read.
     """
     source = find_sharded(folder)
     target = source.parent / f"{source.name.removesuffix('.ckpt')}.whole.ckpt" if output is None else Path(output)

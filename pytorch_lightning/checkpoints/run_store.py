@@ -165,15 +165,15 @@ class RunStore:
         return found
 
     def begin(self, step: int | None) -> None:
-        """Say where the run goes on; None: it starts anew. Saves past that are another history: set aside."""
+        """Set where the run resumes; None: it starts anew. Saves past that are a different history: set aside."""
         later = [name for name in saves_in(self._files.names()) if step is None or step_of(name) > step]
         for name in later:
             self._files.rename(name, name + ASIDE)
         if later:
             self._notices.say(
                 "saves-set-aside",
-                f"{self.folder} holds {len(later)} saves that this run doesn't go on from, up to {later[0]}: renamed to"
-                f" *{ASIDE}",
+                f"{self.folder} holds {len(later)} saves that this run doesn't resume from, up to {later[0]}: renamed"
+                f" to *{ASIDE}",
             )
 
     def write(

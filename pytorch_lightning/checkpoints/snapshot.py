@@ -1,4 +1,4 @@
-"""A copy of a checkpoint that stays as it is while training goes on, and checksums of what it holds."""
+"""A copy of a checkpoint that doesn't change while training continues, and checksums of its contents."""
 
 import math
 import zlib

@@ -91,7 +91,7 @@ class Writer:
             self._nb_failures += 1
             if not isinstance(outcome, CheckpointError) or self._nb_failures >= MOST_FAILURES:
                 raise outcome
-            self._notices.report(f"{outcome} Training goes on; the next save tries again.")
+            self._notices.report(f"{outcome} Training continues; the next save tries again.")
             return None
         return self._take(outcome)
 
@@ -117,7 +117,7 @@ class Writer:
         if written is not None:
             self._nb_failures = 0
             self._notices.say(
-                "first-save", f"saved {written.path} ({megabytes(written.size)}); resume='auto' goes on from the newest"
+                "first-save", f"saved {written.path} ({megabytes(written.size)}); resume='auto' resumes from the newest"
             )
         return written
 

@@ -189,7 +189,7 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
 
 
 def _in_streams(iterator: Iterator[Any], inner: dict[str, Any]) -> Iterator[Any]:
-    """``iterator``, each draw of it made in streams that go on from ``inner``."""
+    """``iterator``, with every draw made in streams that continue from ``inner``."""
     while True:
         outer = seeding.get_generator_states()
         seeding.set_generator_states(inner)

@@ -93,7 +93,7 @@ class IndexedLoader(ReplayableLoader):
             workers = self._loader.num_workers
             if self.nb_deaths > MOST_DEATHS:
                 workers //= 2
-            Notices().report(f"{text} Training goes on exactly, with {workers} workers.")
+            Notices().report(f"{text} Training continues bit-for-bit, with {workers} workers.")
             self._loader = self._build(workers)
             nb_rounds, dropped = divmod(nb_given, len(share.mine))
             self._plan.rewind()

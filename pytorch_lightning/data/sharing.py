@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pytorch_lightning.data.loader import ReplayableLoader
-from pytorch_lightning.processes import Processes, Share
+from pytorch_lightning.processes import Processes, Share, Subject
 
 IDLE = object()
 """What a virtual rank gets in a last round that has no batch for it."""
@@ -16,8 +16,9 @@ class Spare:
     Everybody calls ``take`` at the same moments, so that one who never had a batch can be sent one.
     """
 
-    def __init__(self, processes: Processes) -> None:
+    def __init__(self, processes: Processes, module: Any) -> None:
         self._processes, self._all_have_one = processes, False
+        self._sent = Subject("batches", "Let the loader give batches of these.", module=module)
         self.batch: Any = None
         """None until any process has had one."""
 
@@ -30,7 +31,7 @@ class Spare:
             have = self._processes.gather(self.batch is not None)
             self._all_have_one = any(have)
             if any(have) and not all(have):
-                sent = self._processes.from_rank(have.index(True), self.batch)
+                sent = self._processes.from_rank(have.index(True), self.batch, self._sent)
                 self.batch = sent if self.batch is None else self.batch
 
 
@@ -99,10 +100,14 @@ class Filler:
 
 
 def in_step(
-    batches: Iterator[tuple[int, Any]], loader: ReplayableLoader, processes: Processes
+    batches: Iterator[tuple[int, Any]],
+    loader: ReplayableLoader,
+    processes: Processes,
+    module: Any,
 ) -> Iterator[tuple[int, Any]]:
-    """``batches``, as many of them in each process: those that one lacks are ``Along``."""
-    spare, nb = Spare(processes), 0
+    """``batches``, as many of them in each process: those that one lacks are ``Along``. The code
+    of ``module`` names the types of those that are sent to a process that never had one."""
+    spare, nb = Spare(processes, module), 0
     for number, batch in batches:
         nb += 1
         spare.take([batch])

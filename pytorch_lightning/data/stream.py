@@ -51,14 +51,14 @@ class StreamLoader(ReplayableLoader):
     def batches(self, epoch: int, start: int = 0, limit: int | None = None) -> Iterator[Any]:
         if self._used_up:
             raise FitError(
-                f"{loader_name(self._loader_id)} gave its batches in an earlier epoch and can't start again; received"
-                f" {describe(self._loader)}, an iterator. Return a DataLoader, a list, or an object whose __iter__"
-                " starts anew."
+                f"{loader_name(self._loader_id)} yielded its batches in an earlier epoch and can't start again;"
+                f" received {describe(self._loader)}, an iterator. Return a DataLoader, a list, or another iterable"
+                " that can be iterated more than once."
             )
         self._end_pass()
         first, loaded, self._loaded = 0, self._loaded, None
         if loaded is not None:
-            first = self._go_on(loaded)
+            first = self._resume(loaded)
             if start and not loaded["open"]:  # the end of an epoch: only the next one begins another pass
                 self.nb_drawn = start
                 return iter(())
@@ -107,15 +107,15 @@ class StreamLoader(ReplayableLoader):
                 batch = next(iterator)
             except StopIteration:
                 if not batch_nb:
-                    text = f"{loader_name(loader_id)} gave no batch at all ({pass_name(loader_id, epoch)})"
+                    text = f"{loader_name(loader_id)} yielded no batches ({pass_name(loader_id, epoch)})"
                     raise FitError(f"{text}. Check its dataset and its length.") from None
                 self._open = self._looked_at = None
                 return
             except Exception as error:
                 if is_death(error, iterator):
                     raise FitError(
-                        f"{error}. {OF_MEMORY} The stream of an IterableDataset can't be taken up in its middle:"
-                        " resume='auto' goes on from the last save."
+                        f"{error}. {OF_MEMORY} New workers can't resume the stream of an IterableDataset in the middle:"
+                        " resume='auto' resumes from the last save."
                     ) from error
                 error.add_note(
                     f"raised by {loader_name(loader_id)} ({pass_name(loader_id, epoch)}, batch_nb {batch_nb})"
@@ -152,12 +152,12 @@ class StreamLoader(ReplayableLoader):
         loader, sampler = self._loader, getattr(self._loader, "sampler", None)
         if self.keeps_state and getattr(loader, "persistent_workers", False) and not hasattr(sampler, "state_dict"):
             raise FitError(
-                f"the order that {type(loader).__name__} would give isn't known: it keeps its workers from one epoch to"
+                f"the order of {type(loader).__name__} isn't known: it keeps its workers from one epoch to"
                 f" the next, and its {type(sampler).__name__} has no state_dict. Train with persistent_workers=False."
             )
         self._loaded = state if self.keeps_state else None
 
-    def _go_on(self, loaded: dict[str, Any]) -> int:
+    def _resume(self, loaded: dict[str, Any]) -> int:
         """Put its state back into the loader; returns how many batches of the pass that it is in are done."""
         try:
             for generator, state in zip(self._generators, loaded["generators"], strict=False):
@@ -167,6 +167,6 @@ class StreamLoader(ReplayableLoader):
         except Exception as error:
             why = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(".")
             raise FitError(
-                f"{type(self._loader).__name__} can't go on from the state that it gave: {why}. Return the loader that"
+                f"{type(self._loader).__name__} can't resume from its own state: {why}. Return the loader that"
                 " the checkpoint was written with, with as many workers."
             ) from error

@@ -6,21 +6,22 @@ import gc
 import importlib
 import os
 import re
-import subprocess
 import sys
-import time
-import uuid
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TextIO, cast
 
 from torch import distributed
 
-from pytorch_lightning.errors import MisconfigurationException
+from pytorch_lightning.errors import MisconfigurationException, ProcessError
+from pytorch_lightning.launchers.signals import Stopped
 from pytorch_lightning.processes import Processes, before_leaving
 
 dist: Any = distributed  # torch's stubs don't name all that this exports
+
+MEETING_FILE = "PYTORCH_LIGHTNING_RENDEZVOUS"
+"""The variable that names a file in the place of ``MASTER_ADDR`` and ``MASTER_PORT``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,9 @@ class Environment:
     local_rank: int
     nb_local: int
     node_rank: int
+    nb_nodes: int = 1
+    meeting_file: str | None = None
+    """The file by which the processes meet; without it they do at ``MASTER_ADDR`` and ``MASTER_PORT``."""
 
 
 def read_environment(variables: Mapping[str, str]) -> Environment | None:
@@ -41,16 +45,19 @@ def read_environment(variables: Mapping[str, str]) -> Environment | None:
     >>> read_environment({}) is None
     True
     """
-    if {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= set(variables):
+    file = variables.get(MEETING_FILE)
+    if {"RANK", "WORLD_SIZE"} <= set(variables) and (file or {"MASTER_ADDR", "MASTER_PORT"} <= set(variables)):
         rank, nb = int(variables["RANK"]), int(variables["WORLD_SIZE"])
         nb_local = int(variables.get("LOCAL_WORLD_SIZE", nb))
         return Environment(
-            launcher="torchrun",
+            launcher="another Trainer" if file else "torchrun",
             rank=rank,
             nb=nb,
             local_rank=int(variables.get("LOCAL_RANK", rank % nb_local)),
             nb_local=nb_local,
             node_rank=int(variables.get("GROUP_RANK", rank // nb_local)),
+            nb_nodes=nb // nb_local,
+            meeting_file=file,
         )
     if "SLURM_STEP_ID" in variables and int(variables.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         nb = int(variables["SLURM_STEP_NUM_TASKS"])
@@ -62,32 +69,38 @@ def read_environment(variables: Mapping[str, str]) -> Environment | None:
             local_rank=int(variables["SLURM_LOCALID"]),
             nb_local=nb // nb_nodes,
             node_rank=int(variables["SLURM_NODEID"]),
+            nb_nodes=nb_nodes,
         )
     return None
 
 
 def join(environment: Environment, backend: str, timeout_minutes: float) -> Processes:
     """Meet the other processes. May be called again. Every wait ends after ``timeout_minutes``."""
+    from pytorch_lightning.launchers import rendezvous
+
     timeout = datetime.timedelta(minutes=timeout_minutes)
     if not dist.is_initialized():
         if environment.launcher == "srun":
-            _name_the_first_host(environment)
+            rendezvous.name_the_first_host(environment.nb_nodes)
         try:
             # its functions keep the default group that there is when they are defined, to the end and with its threads
             importlib.import_module("torch.distributed.nn.functional")
-            store, rank, nb = next(dist.rendezvous("env://", timeout=timeout))
-            store.set_timeout(timeout)
-            excepthook, store = sys.excepthook, _new_corner(store, rank, nb, timeout)
+            rank, nb = environment.rank, environment.nb
+            excepthook, store = sys.excepthook, rendezvous.meet(rank, nb, environment.meeting_file, timeout)
             own = dist.PrefixStore("default_pg", store)
             dist.init_process_group(backend, store=own, rank=rank, world_size=nb, timeout=timeout)
             sys.excepthook = excepthook  # torch's would put the rank in front a second time
         except (dist.DistNetworkError, dist.DistStoreError, RuntimeError) as error:
             raise MisconfigurationException(
                 f"process {environment.rank} of {environment.nb} can't meet the others at"
-                f" {os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}: {error}. Check that this address"
-                " is reachable from every machine and that all processes were started"
+                f" {rendezvous.place_of(environment.meeting_file)}: {error}. Check that every process reaches this"
+                " place, and that all processes were started"
             ) from error
-        _shared["store"] = store
+        if rank == 0:
+            store.set("secret", os.urandom(32).hex())
+        _shared.update(store=store, secret=store.get("secret"))
+        if backend == "gloo":
+            _check_peers(None)
         if environment.rank and not isinstance(sys.stdout, Prefixed):
             prefix = f"[rank {environment.rank}] "
             sys.stdout = cast("TextIO", Prefixed(sys.stdout, prefix))
@@ -95,8 +108,10 @@ def join(environment: Environment, backend: str, timeout_minutes: float) -> Proc
         atexit.register(leave)
     group = None
     if dist.get_backend() != "gloo":
-        group = _shared.get("objects") or dist.new_group(backend="gloo", timeout=timeout)
-        _shared["objects"] = group
+        group = _shared.get("objects")
+        if group is None:
+            group = _shared["objects"] = dist.new_group(backend="gloo", timeout=timeout)
+            _check_peers(group)
     return Processes(
         rank=dist.get_rank(),
         nb=dist.get_world_size(),
@@ -105,12 +120,38 @@ def join(environment: Environment, backend: str, timeout_minutes: float) -> Proc
         group=group,
         backend=str(dist.get_backend()),
         timeout=timeout,
+        secret=_shared.get("secret"),
     )
 
 
 _shared: dict[str, Any] = {}
-"""What this process has of the others: the ``store`` where they met, and the group for ``objects``."""
+"""What this process has of the others: the ``store`` where they met, the ``secret`` that they know by it, the
+group for ``objects``, and whether it has ``left`` them where they didn't."""
 _FAILED = "pytorch_lightning/failed"
+
+
+def _check_peers(group: Any) -> None:
+    """Raise ``ProcessError`` unless everybody in ``group``, which is a new one, came by the store."""
+    if "secret" not in _shared:  # a user's own code made the processes meet
+        return
+    from pytorch_lightning.messages.transport import prove
+
+    try:
+        prove(group, _shared["secret"])
+    except ProcessError:
+        dist.destroy_process_group()  # or a later fit would use it
+        raise
+
+
+@contextmanager
+def leaving_together() -> Iterator[None]:
+    """A scope that processes leave together. One whose program ends in it won't wait for the others."""
+    _shared["left"] = False
+    try:
+        yield
+    except SystemExit as end:
+        _shared["left"] = not isinstance(end, Stopped)
+        raise
 
 
 def leave() -> None:
@@ -118,7 +159,7 @@ def leave() -> None:
     if not dist.is_initialized():
         return
     failed = getattr(sys, "last_value", None) is not None or sys.exc_info()[0] is not None
-    if failed:
+    if failed or _shared.get("left"):
         with suppress(dist.DistError, RuntimeError):  # the process that held the store may be gone already
             _shared["store"].set(_FAILED, str(dist.get_rank()))
     else:
@@ -128,31 +169,6 @@ def leave() -> None:
     _shared.clear()
     dist.destroy_process_group()
     gc.collect()
-
-
-def _new_corner(store: Any, rank: int, nb: int, timeout: datetime.timedelta) -> Any:
-    """A part of ``store`` that only the processes know that are there now.
-
-    torchrun keeps its store when it restarts processes, and with it the addresses of those that are gone (torch
-    2.14): without this, some would try to reach them.
-    """
-    mine = uuid.uuid4().hex
-    if rank:
-        store.set(f"hello/{rank}", mine)
-        welcome = store.get(f"welcome/{rank}/{mine}").decode()  # waits for it
-        store.set(f"here/{rank}/{welcome}", "")
-        return dist.PrefixStore(welcome, store)
-    absent, deadline = set(range(1, nb)), time.monotonic() + timeout.total_seconds()
-    while absent:
-        for other in sorted(absent):
-            if store.check([f"hello/{other}"]):  # an older one may be answered too, but not be here
-                store.set(f"welcome/{other}/{store.get(f'hello/{other}').decode()}", mine)
-            if store.check([f"here/{other}/{mine}"]):
-                absent.discard(other)
-        if absent and time.monotonic() > deadline:
-            raise RuntimeError(f"processes {sorted(absent)} didn't come within {timeout}")
-        time.sleep(0.01)
-    return dist.PrefixStore(mine, store)
 
 
 def another_failed() -> bool:
@@ -169,18 +185,6 @@ def is_loss_of_another(error: BaseException) -> bool:
     if not isinstance(error, (RuntimeError, ConnectionError)):
         return False
     return isinstance(error, dist.DistError) or re.search("gloo|NCCL|onnection (closed|reset)", str(error)) is not None
-
-
-def _name_the_first_host(environment: Environment) -> None:
-    """srun names no meeting place: the first host of the step, and a port that follows from the job's number."""
-    nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ["SLURM_NODELIST"]
-    first = subprocess.run(
-        ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True
-    ).stdout.split()[0]
-    job, step = int(os.environ["SLURM_JOB_ID"]), int(os.environ["SLURM_STEP_ID"])
-    os.environ.setdefault("MASTER_ADDR", first)
-    os.environ.setdefault("MASTER_PORT", str(12000 + (job * 31 + step) % 20000))
-    os.environ.update(RANK=str(environment.rank), WORLD_SIZE=str(environment.nb))
 
 
 class Prefixed:

@@ -50,13 +50,13 @@ def requeue(environment: Mapping[str, str]) -> str:
     job = job_name(environment)
     try:
         if not wants_requeue(_ask("show", "job", "-o", job)):
-            return "run the same command with resume='auto' to go on"
+            return "run the same command with resume='auto' to resume"
         with contextlib.suppress(EndedWithTheJob):  # which SLURM ends once it is queued again
             _ask("requeue", job)
     except (OSError, subprocess.SubprocessError) as error:
         said = (getattr(error, "stderr", None) or str(error)).strip()
-        return f"job {job} couldn't be queued again ({said}); run the same command with resume='auto' to go on"
-    return f"job {job} is queued again, and goes on by itself"
+        return f"job {job} couldn't be requeued ({said}); run the same command with resume='auto' to resume"
+    return f"job {job} is requeued, and resumes automatically"
 
 
 class EndedWithTheJob(subprocess.SubprocessError):

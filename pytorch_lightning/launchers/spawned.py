@@ -9,45 +9,31 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import connection
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import torch
-from torch import distributed
 
-from pytorch_lightning.errors import LightningError, MisconfigurationException, ProcessError
+from pytorch_lightning.errors import MisconfigurationException, ProcessError
 from pytorch_lightning.launchers import signals
-from pytorch_lightning.launchers.environment import is_loss_of_another, leave
-
-dist: Any = distributed  # torch's stubs don't name all that this exports
+from pytorch_lightning.launchers.environment import MEETING_FILE, leave
+from pytorch_lightning.launchers.failures import error_of, read_failure, write_failure
+from pytorch_lightning.launchers.rendezvous import stay_on_this_machine
 
 GUARD = 'if __name__ == "__main__":'
 GRACE = 3.0
 """Seconds that the other processes have to end by themselves once one has failed."""
 
 
-class Failure(NamedTuple):
-    """What a process leaves behind that ends with an exception."""
-
-    is_consequence: bool
-    """Whether it only says that another process is gone."""
-    seconds: float
-    """When, by the clock of the machine."""
-    kind: type[BaseException]
-    text: str
-    trace: str
-
-
 def run_in_processes(entry: Callable[[str], Any], job: dict[str, Any], nb: int) -> Any:
     """What ``entry(path of the pickled job)`` returns in the first of ``nb`` new processes.
 
-    They see the environment that torchrun would give them. Raises the error of the process that failed first, once
-    the others have ended, and ``KeyboardInterrupt`` at the second Ctrl-C; the first is theirs to deal with. Raises
+    They see the environment that torchrun would give them. Raises what the process raised that failed first, once the
+    others have ended, and ``KeyboardInterrupt`` at the second Ctrl-C; the first is theirs to deal with. Raises
     ``MisconfigurationException`` where a script can't be started a second time.
     """
     method = start_method()
@@ -63,14 +49,14 @@ def run_in_processes(entry: Callable[[str], Any], job: dict[str, Any], nb: int) 
                 " top level of a file (no lambda), and open files and connections in on_fit_start; or start the"
                 " script with torchrun, which sends nothing."
             ) from error
-        store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         context: Any = multiprocessing.get_context(method)
         nb_threads = 1 if method == "fork" else max(1, (os.cpu_count() or 1) // nb)
-        settings = (entry, job_path, folder, nb, store.port, list(sys.argv), nb_threads)
+        settings = (entry, job_path, folder, nb, stay_on_this_machine(dict(os.environ)), list(sys.argv), nb_threads)
         processes = [context.Process(target=_run_child, args=(rank, *settings)) for rank in range(nb)]
-        _supervise(processes, folder)
+        _supervise(processes, Path(folder))
         result = os.path.join(folder, "result")
-        return torch.load(result, weights_only=False, map_location="cpu")  # written by our own process
+        # pickled, as the job is: in a folder that no other user can enter, by a process that runs this program's code
+        return torch.load(result, weights_only=False, map_location="cpu")
 
 
 def start_method() -> str:
@@ -89,7 +75,14 @@ def start_method() -> str:
 
 
 def _run_child(
-    local_rank: int, entry: Any, job: str, folder: str, nb: int, port: int, argv: list[str], nb_threads: int
+    local_rank: int,
+    entry: Any,
+    job: str,
+    folder: str,
+    nb: int,
+    interfaces: dict[str, str],
+    argv: list[str],
+    nb_threads: int,
 ) -> None:
     """The whole life of a new process."""
     try:
@@ -105,31 +98,20 @@ def _run_child(
             LOCAL_RANK=str(local_rank),
             LOCAL_WORLD_SIZE=str(nb),
             GROUP_RANK="0",
-            MASTER_ADDR="127.0.0.1",
-            MASTER_PORT=str(port),
-            # the parent holds the store, so that no port has to be guessed
-            TORCHELASTIC_USE_AGENT_STORE="True",
             TORCHELASTIC_RESTART_COUNT="0",
+            **{MEETING_FILE: os.path.join(folder, "rendezvous")},
+            **interfaces,
         )
         result = entry(job)
         if local_rank == 0:
             torch.save(result, os.path.join(folder, "result"))
         leave()
-    except BaseException as error:  # whatever it is, the parent shows it
+        Path(folder, f"done_{local_rank}").touch()
+    except BaseException as error:  # whatever it is, the parent raises it
         sys.stdout.flush()
-        _write_failure(error, Path(folder, f"failure_{local_rank}"))
+        write_failure(error, Path(folder, f"failure_{local_rank}"))
         sys.stderr.flush()
         os._exit(1)  # at once: a clean end could wait for the others
-
-
-def _write_failure(error: BaseException, path: Path) -> None:
-    own = isinstance(error, (LightningError, KeyboardInterrupt))
-    kind: Any = type(error) if own else ProcessError
-    trace = "".join(traceback.format_exception(error))
-    failure = Failure(is_loss_of_another(error), time.time(), kind, str(error), trace)
-    temporary = path.with_suffix(".part")
-    temporary.write_bytes(pickle.dumps(tuple(failure)))
-    temporary.rename(path)
 
 
 def _end_with_parent() -> None:
@@ -139,9 +121,13 @@ def _end_with_parent() -> None:
     os.killpg(0, signal.SIGKILL)  # with the workers of loaders
 
 
-def _supervise(processes: Sequence[Any], folder: str) -> None:
+def _supervise(processes: Sequence[Any], folder: Path) -> None:
     """Start ``processes`` and come back when all have ended well. Raises the error of the first that doesn't."""
     killed: set[int] = set()
+
+    def has_failed() -> bool:
+        each = enumerate(processes)
+        return any(p.exitcode is not None and not _is_done(folder, rank, p.exitcode) for rank, p in each)
 
     def kill_all() -> None:
         for rank, process in enumerate(processes):
@@ -160,11 +146,11 @@ def _supervise(processes: Sequence[Any], folder: str) -> None:
                 if left == 0.0:
                     kill_all()
                 connection.wait(running, 1.0 if left == 0.0 else left)
-                if deadline is None and any(p.exitcode for p in processes):
+                if deadline is None and has_failed():
                     deadline = time.monotonic() + GRACE
         if received.count(signal.SIGINT) > 1:
             raise KeyboardInterrupt
-        if any(p.exitcode for p in processes):
+        if has_failed():
             _raise_first([p.exitcode for p in processes], folder, killed)
     finally:
         kill_all()
@@ -173,24 +159,25 @@ def _supervise(processes: Sequence[Any], folder: str) -> None:
                 process.join()
 
 
-def _raise_first(exit_codes: Sequence[int], folder: str, killed: set[int]) -> NoReturn:
+def _raise_first(exit_codes: Sequence[int], folder: Path, killed: set[int]) -> NoReturn:
     """Raise what the process said that began it all; the others only lost it."""
     nb = len(exit_codes)
-    told: dict[int, Failure] = {}
-    for rank in range(nb):
-        path = Path(folder, f"failure_{rank}")
-        if path.exists():
-            told[rank] = Failure(*pickle.loads(path.read_bytes()))
-    silent = [rank for rank, code in enumerate(exit_codes) if code and rank not in told and rank not in killed]
+    paths = {rank: folder / f"failure_{rank}" for rank in range(nb)}
+    told = {rank: read_failure(path) for rank, path in paths.items() if path.exists()}
+    ended = [rank for rank in range(nb) if rank not in killed and not _is_done(folder, rank, exit_codes[rank])]
+    silent = [rank for rank in ended if rank not in told]
     if silent and all(failure.is_consequence for failure in told.values()):
         code = exit_codes[silent[0]]
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"left with exit code {code}"
         hint = " The machine may have run out of memory." if code == -signal.SIGKILL else ""
         raise ProcessError(f"process {silent[0]} of {nb} {how}.{hint}")
     rank, failure = min(told.items(), key=lambda item: item[1][:2])
-    if failure.kind is ProcessError:
-        raise ProcessError(f"process {rank} of {nb} raised an exception:\n\n{failure.trace}")
-    raise failure.kind(failure.text)
+    raise error_of(failure, rank, nb)
+
+
+def _is_done(folder: Path, rank: int, exit_code: int) -> bool:
+    """Whether a process that has ended came to its end; its exit code alone doesn't say so."""
+    return exit_code == 0 and (folder / f"done_{rank}").exists()
 
 
 @contextmanager

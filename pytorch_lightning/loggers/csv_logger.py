@@ -33,7 +33,7 @@ class CSVLogger(Logger):
     def version(self) -> int | str | None:
         return self._version
 
-    def go_on(self, version: int, step: int) -> None:
+    def resume(self, version: int, step: int) -> None:
         if version != self._version:
             remove_unused(self._folder)
         self.__init__(self.save_dir, self.name, version)  # type: ignore[misc]

@@ -129,8 +129,8 @@ def say_silent(experiment: Any, notices: Notices) -> None:
     """Say that ``experiment`` has turned itself off."""
     notices.say(
         "experiment-silent",
-        f"the test-tube experiment {experiment.name!r}, version {experiment.version}, can't write its folder and logs"
-        f" nothing any more. Look at the folder {os.path.dirname(experiment.log_dir)}.",
+        f"the test-tube experiment {experiment.name!r}, version {experiment.version}, can't write to its folder and"
+        f" logs nothing any more. Check the folder {os.path.dirname(experiment.log_dir)}.",
     )
 
 
@@ -157,7 +157,7 @@ def _safe(key: str, notices: Notices) -> str:
     for mark, instead in IMAGE_MARKS.items():
         safe = safe.replace(mark, instead)
     if safe != key:
-        notices.say(f"renamed-{key}", f"{key!r} is logged as {safe!r}: test-tube has its own meaning for that name")
+        notices.say(f"renamed-{key}", f"{key!r} is logged as {safe!r}: the name has a special meaning in test-tube")
     return safe
 
 

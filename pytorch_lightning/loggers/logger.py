@@ -37,7 +37,7 @@ class Logger(ABC):
     def close(self) -> None:
         """Save, and let go of what is held. Rows may still be logged afterwards."""
 
-    def go_on(self, version: int, step: int) -> None:
+    def resume(self, version: int, step: int) -> None:
         """Log to the run ``version`` of the same name, which had trained ``step`` batches, in the place of a new one.
         Does nothing where a logger can't."""
 
@@ -50,7 +50,7 @@ class Logger(ABC):
 
 
 class LoggerGroup:
-    """All loggers of a run. One that fails gives one notice; its rows are kept and tried again."""
+    """All loggers of a run. If one fails, a notice reports it once, and its rows are kept and retried."""
 
     def __init__(self, loggers: Sequence[Logger], notices: Notices) -> None:
         self.loggers = list(loggers)
@@ -104,10 +104,10 @@ class LoggerGroup:
     def _try(self, logger: Logger, call: Any, *arguments: Any) -> bool:
         try:
             call(*arguments)
-        except Exception as error:  # whatever a logger does, training goes on
+        except Exception as error:  # whatever a logger does, training continues
             self._notices.say(
                 f"logger-failed-{type(logger).__name__}",
-                f"{type(logger).__name__} failed and training goes on; its rows are kept and tried again:"
+                f"{type(logger).__name__} failed; training continues, and its rows are kept and retried:"
                 f" {type(error).__name__}: {error}",
             )
             return False

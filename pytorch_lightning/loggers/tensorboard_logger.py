@@ -41,7 +41,7 @@ class TensorBoardLogger(Logger):
             self._writer = SummaryWriter(log_dir=str(self._folder / "tf"), purge_step=self._purge_step)
         return self._writer
 
-    def go_on(self, version: int, step: int) -> None:
+    def resume(self, version: int, step: int) -> None:
         if version != self._version:
             remove_unused(self._folder)
         self.__init__(self.save_dir, self.name, version)  # type: ignore[misc]

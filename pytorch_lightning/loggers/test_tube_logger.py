@@ -36,7 +36,7 @@ class TestTubeLogger(Logger):
     def version(self) -> int | str | None:
         return self.experiment.version  # type: ignore[no-any-return]
 
-    def go_on(self, version: int, step: int) -> None:
+    def resume(self, version: int, step: int) -> None:
         if self._folder is not None and version != self.experiment.version:
             self._folder = reopen(self.experiment, version, step)
             self._mark = None

@@ -60,7 +60,7 @@ def flag(name: str, options: Mapping[str, Any]) -> Problem | None:
 
 
 def val_check_interval(name: str, options: Mapping[str, Any]) -> Problem | None:
-    """A share of the epoch, or a number of batches."""
+    """A fraction of the epoch, or a number of batches."""
     value = options["val_check_interval"]
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if number and (0 < value <= 1 or (value > 1 and value == int(value))):

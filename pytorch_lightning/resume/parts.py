@@ -61,15 +61,15 @@ class DataPart:
 
     def _other_order(self) -> None:
         text = (
-            "the training loader doesn't give the order that it gave before the checkpoint: its sampler or its dataset"
-            " has changed, or draws from something that can't be seeded"
+            "the order of the training data differs from that before the checkpoint: its sampler or its dataset"
+            " has changed, or uses random numbers that can't be seeded"
         )
         self._refuse(text)
         self._run.notices.say("other-order", text)
 
     def _refuse(self, text: str) -> None:
         if self._check == "error":
-            raise FitError(f"{text}. Mend that, or pass resume_check='warn' to go on with it.")
+            raise FitError(f"{text}. Fix that, or pass resume_check='warn' to resume anyway.")
 
 
 class RandomPart:
@@ -126,7 +126,7 @@ class VersionsPart:
             f"{name} was {state[name]} and is {now[name]}" for name in now if state.get(name, now[name]) != now[name]
         ]
         if changed:
-            text = f"the checkpoint was written elsewhere, so the last bits may differ: {', '.join(changed)}"
+            text = f"the last bits may differ, since the checkpoint was written with others: {', '.join(changed)}"
             self._notices.say("other-versions", text)
 
 
@@ -149,7 +149,7 @@ class CallbacksPart:
         self._absent = {name: kept for name, kept in state.items() if kept and name not in self._callbacks}
         if self._absent:
             names = ", ".join(name.rpartition(" ")[0] for name in self._absent)
-            text = f"the checkpoint holds the state of callbacks that aren't here; it is kept: {names}"
+            text = f"the checkpoint contains the state of callbacks that are missing now; it is kept: {names}"
             self._notices.say("absent-callbacks", text)
         for name, callback in self._callbacks.items():
             if name in state:
@@ -168,6 +168,6 @@ def load_part(target: Any, state: dict[str, Any], where: str) -> None:
         absent = sorted(set(target.defaults) - set(group))
         if absent:
             raise CheckpointError(
-                f"{where} doesn't fit: the state is another optimizer's, without {', '.join(absent)}."
+                f"{where} doesn't fit: it is the state of a different optimizer, without {', '.join(absent)}."
                 " Resume with the optimizer that wrote it."
             )

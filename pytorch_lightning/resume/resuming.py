@@ -122,7 +122,7 @@ def _hint(config: Config, module: LightningModule, notices: Notices) -> None:
         notices.say(
             "unfinished-run",
             f"{run.folder} holds an unfinished run (epoch {run.position.epoch}, global_step {run.position.step});"
-            " resume='auto' goes on with it",
+            " resume='auto' resumes it",
         )
 
 
@@ -134,7 +134,7 @@ def restore_checked(module: LightningModule, resumed: ResumedSave) -> None:
     if changed:
         shown = ", ".join(changed[:5]) + (", ..." if len(changed) > 5 else "")
         raise CheckpointError(
-            f"load_model_specific of {type(module).__name__} didn't bring back {shown} as saved in {resumed.path}."
+            f"load_model_specific of {type(module).__name__} didn't restore {shown} as saved in {resumed.path}."
             " Save and load them in get_save_dict and load_model_specific, with the model and the precision that"
             " wrote the file"
         )

@@ -24,10 +24,10 @@ MOST_OF_THE_TIME = 0.05
 
 
 class RollingSaves:
-    """The newest state of a run in its folder: written in the background each ``every_minutes`` and each
-    ``every_batches`` (None: not by batches), before validations, and at the end.
+    """The newest state of a run in its folder: written in the background every ``every_minutes`` and every
+    ``every_batches`` (None: by time only), before validations, and at the end.
 
-    Every process has one; the first writes, or each its shards. ``folder`` is None where nothing can be kept.
+    Every process has one; the first writes, or each its shard. ``folder`` is None if nothing can be saved.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class RollingSaves:
         return self._writer
 
     def _who_writes(self) -> Processes:
-        """``ALONE``, or everybody: where each has shards, and all see the folder. Everybody calls it then."""
+        """``ALONE``, or all processes if each has a shard and all see the folder. All of them call it then."""
         if self._writers is None:
             self._writers = ALONE
             if self.saver.strategy.saves_shards and self.folder is not None and not is_remote(self.folder):
@@ -176,7 +176,7 @@ class RollingSaves:
             writer.save(checkpoint, step, wait=wait, finished=finished, module_state=state)
 
     def end(self, *, interrupted: bool) -> None:
-        """Save for the last time: as finished, or where the fit was interrupted to go on from."""
+        """Save for the last time: as finished, or, if the fit was interrupted, to resume from."""
         if interrupted:
             self.save(wait=True)
         elif self.has_begun and (self._run.progress.global_step, True) != self._saved_last:

@@ -45,7 +45,7 @@ class SavePoints:
         else:
             reason = self._run.progress.stop_reason or self._run.wishes.stop
             if reason and not reason.startswith(FORGOTTEN):
-                text = f"training had been ended by a callback, and isn't resumed: {reason}"
+                text = f"a callback had stopped this run, so it isn't trained further: {reason}"
                 self._run.notices.say("already-stopped", text)
             run = self._resumed.checkpoint["parts"].get("run", {})
             self._rolling.begin(self._run.progress.global_step, finished=bool(run.get("finished")))
@@ -123,4 +123,4 @@ class SavePoints:
             error.add_note(f"samples of the batch: {describe(indices)}")
         newest = self._rolling.wait_for_newest()
         if newest is not None:
-            error.add_note(f"the newest save, from before, is {newest}")
+            error.add_note(f"the newest save from before this is {newest}")

@@ -79,7 +79,7 @@ class Saver:
                     write_checkpoint(checkpoint, path)
             except CheckpointError as error:
                 problem = str(error)
-        # when anybody goes on the file is there; and nobody waits for one that couldn't write it
+        # no process continues before the file exists, and none waits for one that couldn't write it
         problem = processes.from_first(problem)
         if problem is not None:
             raise CheckpointError(problem)
@@ -91,7 +91,7 @@ class Saver:
         finite = all(map(is_finite, weights))
         if all(self.strategy.processes.gather(finite)) if self.strategy.saves_together else finite:
             return True
-        text = f"a weight isn't finite, so {what} isn't written; what was saved before stays"
+        text = f"a weight isn't finite, so {what} isn't written; earlier checkpoints are kept"
         if self.stop_on_nan:
             raise FitError(f"{text}. Lower the learning rate, or clip gradients.")
         self.run.notices.say("weights-not-finite", text)
@@ -101,7 +101,7 @@ class Saver:
         """Put back everything but the module, and the loggers, which are made later."""
         absent = sorted({*self.parts, "loggers"} - set(checkpoint["parts"]))
         if absent:
-            raise CheckpointError(f"{path} can't be gone on with: its parts are without {', '.join(absent)}.")
+            raise CheckpointError(f"{path} can't be resumed from: it lacks the parts {', '.join(absent)}.")
         for kind, states, targets in (
             ("optimizers", checkpoint["optimizer_states"], list(self.optimizers)),
             ("schedulers", checkpoint["lr_schedulers"], [s.scheduler for s in self.schedules]),

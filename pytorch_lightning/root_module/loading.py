@@ -2,15 +2,21 @@
 
 import csv
 import inspect
+import math
+import stat
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pytorch_lightning.checkpoints.checkpoint import restore_module
 from pytorch_lightning.checkpoints.sharded import read_any
-from pytorch_lightning.errors import CheckpointError, noting
+from pytorch_lightning.errors import CheckpointError, describe, noting
 
 M = TypeVar("M")
+
+MOST_BYTES_OF_TAGS = 10_000_000
+MOST_TAGS = 10_000
 
 
 def parse_tag(text: str) -> bool | int | float | str | None:
@@ -28,21 +34,55 @@ def parse_tag(text: str) -> bool | int | float | str | None:
             value = kind(text)
         except ValueError:
             continue
-        # '007' is a name, not seven
-        return text if kind is int and str(value) != text.lstrip("+") else value
+        # '007' is a name, not seven; and 5,000 digits aren't infinity
+        exact = str(value) == text.lstrip("+") if kind is int else math.isfinite(value) or "inf" in text.lower()
+        return value if exact else text
     return text
 
 
 def read_tags(path: str | Path) -> Namespace:
-    """The rows of a meta_tags.csv (columns ``key`` and ``value``) as a Namespace."""
+    """The rows of a meta_tags.csv (columns ``key`` and ``value``) as a Namespace.
+
+    Raises ``CheckpointError`` for another file, for one of more than ``MOST_BYTES_OF_TAGS`` bytes or ``MOST_TAGS``
+    rows, and for a key that a Namespace can't have.
+    """
+    values: dict[str, Any] = {}
     try:
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES_OF_TAGS:
+            kind = f"{status.st_size:,} bytes" if stat.S_ISREG(status.st_mode) else "not a file"
+            raise CheckpointError(
+                f"{path} isn't a meta_tags.csv: it is {kind}; expected a file of at most {MOST_BYTES_OF_TAGS:,} bytes."
+            )
         with open(path, newline="") as file:
-            rows = list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            for number, row in enumerate(reader, 1):
+                if set(row) != {"key", "value"}:
+                    columns = [str(name) for name in row if name is not None]
+                    raise CheckpointError(
+                        f"{path} isn't a meta_tags.csv: the columns of row {number} are {columns}, not key and value."
+                    )
+                if number > MOST_TAGS:
+                    raise CheckpointError(f"{path} isn't a meta_tags.csv: it has more than {MOST_TAGS:,} rows.")
+                values[row["key"]] = parse_tag(row["value"] or "")
     except OSError as error:
         raise CheckpointError(f"tags_csv={str(path)!r} can't be read: {error.strerror}.") from error
-    if rows and set(rows[0]) != {"key", "value"}:
-        raise CheckpointError(f"{path} isn't a meta_tags.csv: its columns are {list(rows[0])}, not key and value.")
-    return Namespace(**{row["key"]: parse_tag(row["value"] or "") for row in rows})
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise CheckpointError(f"{path} isn't a meta_tags.csv: {error}.") from error
+    return namespace_of(values, path)
+
+
+def namespace_of(values: Any, source: object) -> Namespace:
+    """``values``, hparams that ``source`` holds, as a Namespace.
+
+    Raises ``CheckpointError`` for a key that isn't text or that names a part of Namespace, such as ``__class__``.
+    """
+    if not isinstance(values, Mapping):
+        raise CheckpointError(f"{source} has hyperparameters without names: {describe(values)}.")
+    for key in values:
+        if not isinstance(key, str) or hasattr(Namespace, key):
+            raise CheckpointError(f"{source} has the hyperparameter {key!r:.80}, which a Namespace can't have.")
+    return Namespace(**values)
 
 
 def load_from_metrics(cls: type[M], weights_path: Any, tags_csv: Any, on_gpu: Any, map_location: Any) -> M:
@@ -65,7 +105,7 @@ def _default_location(on_gpu: Any) -> str:
 def _restore(cls: type[M], path: Any, hparams: Any, map_location: Any) -> M:
     checkpoint = read_any(path, map_location)
     if hparams is None and isinstance(checkpoint.get("hparams"), dict):
-        hparams = Namespace(**checkpoint["hparams"])
+        hparams = namespace_of(checkpoint["hparams"], path)
     takes_hparams = [
         p for p in list(inspect.signature(cls.__init__).parameters.values())[1:] if p.kind != p.VAR_KEYWORD
     ]

@@ -61,7 +61,7 @@ def open_loggers(
             chosen = [TestTubeLogger(value, notices) if is_experiment(value) else value for value in each]
             if version is not None:
                 for logger in chosen:
-                    logger.go_on(version, step)
+                    logger.resume(version, step)
     run.version = chosen[0].version if chosen else None
     run.folder = next((logger.folder for logger in chosen if logger.folder is not None), None)
     group = LoggerGroup(chosen, notices)
@@ -149,7 +149,7 @@ def _default_logger(config: Config, module: LightningModule, notices: Notices, v
                 " Choose another folder."
             ) from error
         notices.say(
-            "no-files", f"{config.default_save_path} can't be written ({error.strerror}): no files are kept of this run"
+            "no-files", f"{config.default_save_path} isn't writable ({error.strerror}), so this run writes no files"
         )
         return []
 
@@ -194,7 +194,7 @@ def folder_problems(config: Config) -> list[Problem]:
         problems.append(remote)
     files = [(os.path.abspath(keeper.filepath), keeper.prefix) for keeper in keepers]
     problems += [
-        Problem("two ModelCheckpoints write the same files", f"the folder {folder!r} twice", "Give each a prefix")
+        Problem("two ModelCheckpoints would write the same files", f"the folder {folder!r} twice", "Give each a prefix")
         for folder, prefix in dict.fromkeys(files)
         if files.count((folder, prefix)) > 1
     ]

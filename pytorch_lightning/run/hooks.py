@@ -1,4 +1,4 @@
-"""Which hooks there are, and who overrides them."""
+"""The hooks, and who overrides them."""
 
 import difflib
 import inspect

@@ -108,8 +108,8 @@ def check_loss(loss: Tensor, name: str, place: Place) -> None:
         )
     if not loss.requires_grad:
         raise FitError(
-            f"{name} returned a loss without a graph (it doesn't require gradients), so nothing could be learned from"
-            " it. Don't detach it or take its .item(), and don't compute it under torch.no_grad();"
+            f"{name} returned a loss without a graph (it doesn't require gradients), so it can't be trained on."
+            " Don't detach it or take its .item(), and don't compute it under torch.no_grad();"
             f" check that some parameter requires gradients. {at(place)}"
         )
 
@@ -128,7 +128,7 @@ class Metrics:
         self.grad_norms: dict[str, float] = {}
         """Gradient norms of the last window, if ``track_grad_norm`` is on."""
         self.nb_nonfinite = 0
-        """Losses that weren't finite, where training goes on after one."""
+        """The number of losses that weren't finite, if training continues after one."""
         self._losses: deque[Tensor | float] = deque(maxlen=RUNNING)
         self._unread = 0
         self._prog: dict[str, Any] = {}

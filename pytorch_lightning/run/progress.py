@@ -13,7 +13,7 @@ INTERRUPTED = "interrupted by "
 EARLY = "early stopping: "
 """How it begins where it was an EarlyStopping, which asks again at the next start."""
 FORGOTTEN = ("max_", INTERRUPTED)
-"""How the reasons begin that end a fit and not what goes on from it: a limit, or a signal."""
+"""The prefixes of reasons that end a fit but not one that resumes it: a limit, or a signal."""
 
 
 @dataclass(slots=True)
@@ -37,7 +37,7 @@ class Progress:
     epoch_over: bool = False
     """The loader has no more batches, or a hook ended the epoch."""
     stop_reason: str = ""
-    """Why training is to stop; empty while it goes on."""
+    """Why training stops; empty while it continues."""
     steps_begun: bool = False
     """Optimizers may have stepped since the last window ended: ``batch_nb`` isn't where the parameters are."""
     seconds: float = 0.0
@@ -51,11 +51,11 @@ class Progress:
 
     @property
     def interrupted(self) -> bool:
-        """Whether it is to stop because of a signal, to go on later from here."""
+        """Whether it stops because of a signal, to be resumed from here later."""
         return self.stop_reason.startswith(INTERRUPTED)
 
     def forget_limits(self) -> None:
-        """Forget a stop at a limit, by a signal or by early stopping: a fit that goes on may have other limits, or
+        """Forget a stop at a limit, by a signal or by early stopping: a resumed fit may have other limits, or
         more patience."""
         if self.stop_reason.startswith((*FORGOTTEN, EARLY)):
             self.stop_reason = ""

@@ -18,7 +18,7 @@ class Rows:
     """Writes a row each ``every`` batches of an epoch, beginning with its first, and one after each validation.
 
     The loggers save each ``save_every`` batches. ``needed`` are the metrics that somebody can't do without: names
-    that nothing gives are an error as soon as that is known. ``writes``: whether this is the process that logs.
+    that don't exist are an error as soon as that is known. ``writes``: whether this is the process that logs.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class Rows:
             what = " and ".join(f"{who} needs the metric {name!r}" for name, who in absent.items())
             hints = "".join(near(name, known) for name in absent)
             raise FitError(
-                f"{what}, and nothing gives it. There are: {', '.join(known)}.{hints}"
+                f"{what}, which doesn't exist. Available: {', '.join(known)}.{hints}"
                 f" Return {next(iter(absent))!r} from validation_end, or monitor one of these. {at(self._run.progress)}"
             )
 
@@ -151,6 +151,6 @@ class Rows:
             since = " in one of the batches since the last row" if self._reads_late else f" ({loss})"
             raise FitError(
                 f"the loss isn't finite{since}, global_step {run.progress.global_step}, {rates}. {at(run.progress)}"
-                " Lower the learning rate, clip gradients (gradient_clip=1.0), or pass stop_on_nan=False to go on."
+                " Lower the learning rate, clip gradients (gradient_clip=1.0), or pass stop_on_nan=False to continue."
             )
-        run.notices.say("loss-not-finite", f"a loss isn't finite and training goes on {at(run.progress)}")
+        run.notices.say("loss-not-finite", f"a loss isn't finite; training continues {at(run.progress)}")

@@ -38,7 +38,7 @@ class FitRun:
     leaves_validation: bool = True
     """Whether a signal may end a validation: in that before training, and where the state before it is saved."""
     running: bool = False
-    """Whether a fit is going on."""
+    """Whether a fit is running."""
     timings: Timings = field(default_factory=Timings)
     began: float = field(default_factory=time.monotonic)
     """When this process began to count wall time."""

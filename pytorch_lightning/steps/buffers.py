@@ -89,7 +89,7 @@ def can_be_kept(module: nn.Module) -> bool:
 
 
 class BufferPerRank:
-    """Each virtual rank starts a window from the same buffers and goes on with its own; the first one's survive.
+    """Every virtual rank starts a window from the same buffers and then has its own; those of the first one are kept.
 
     So does it in DistributedDataParallel, where each virtual rank has a process of its own.
     """

@@ -57,7 +57,7 @@ class Rounds:
         self.update = build_update(inputs, [WindowWeights() for _ in each], self.stepped)
         self.buffers = BufferPerRank(module, strategy, len(share.mine), keeps)
         self.table = RoundTable(inputs, strategy, share)
-        self.spare = Spare(strategy.processes) if strategy.runs_together else None
+        self.spare = Spare(strategy.processes, module) if strategy.runs_together else None
         self._module = module
         self._exact = ExactSum(inputs.optimizers, share, strategy.processes) if in_order else None
         # what a user's optimizer_step lets wait was exchanged already
@@ -338,12 +338,12 @@ class HeldGradients:
 
 
 def check_unused(strategy: Strategy, name: str) -> None:
-    """Raises ``FitError`` where parameters got no gradient and the strategy can't go on with that."""
+    """Raises ``FitError`` if parameters got no gradient and the strategy doesn't allow that."""
     unused = strategy.unused_parameters()
     if unused:
         shown = ", ".join(unused[:5]) + (", ..." if len(unused) > 5 else "")
         raise FitError(
-            f"{len(unused)} parameters got no gradient from {name}: {shown}. With several processes each step waits"
-            " for all of them. Freeze them (requires_grad=False), or pass"
+            f"{len(unused)} parameters got no gradient from {name}: {shown}. With several processes every step"
+            " waits for the gradients of all parameters. Freeze them (requires_grad=False), or pass"
             " distributed_backend=Distributed(find_unused_parameters=True) from pytorch_lightning.strategies."
         )

@@ -10,12 +10,12 @@ from pytorch_lightning.steps.optimizers import Schedule
 
 
 def value_for(schedule: Schedule, metrics: Metrics) -> float:
-    """The value that ``schedule`` watches. Raises ``FitError``, listing what there is, where nothing gives it."""
+    """The value that ``schedule`` watches. Raises ``FitError``, listing the available metrics, if it doesn't exist."""
     there = metrics.all()
     if schedule.monitor not in there:
         raise FitError(
-            f"{type(schedule.scheduler).__name__} needs the metric {schedule.monitor!r}, and nothing gives it."
-            f" There are: {', '.join(sorted(there))}. Pass {{'scheduler': s, 'monitor': name}}."
+            f"{type(schedule.scheduler).__name__} needs the metric {schedule.monitor!r}, which doesn't exist."
+            f" Available: {', '.join(sorted(there))}. Pass {{'scheduler': s, 'monitor': name}}."
         )
     return there[schedule.monitor]
 

@@ -78,8 +78,8 @@ def build_user_step(inputs: StepInputs, i: int, step: Callable[..., Any]) -> Cal
         user_step(progress.epoch, progress.batch_nb, proxy, i)
         if proxy.outcome is WAITING and scales:
             raise FitError(
-                "optimizer_step didn't call optimizer.step(): in 16 bit gradients can't wait for a later step,"
-                f" since their scale may change. Use accumulate_grad_batches. {at(progress)}"
+                "optimizer_step didn't call optimizer.step(): with precision='16' gradients can't be kept for a later"
+                f" step, since their scale may change. Use accumulate_grad_batches. {at(progress)}"
             )
         return proxy.outcome
 

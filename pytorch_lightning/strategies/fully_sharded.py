@@ -176,7 +176,7 @@ class FullySharded(Strategy):
 
     def refusal(self, optimizer: Optimizer) -> str | None:
         if self._entry is not None and isinstance(optimizer, torch.optim.LBFGS):
-            return "LBFGS makes one vector of all gradients, and torch can't do that with pieces of them. Use 'ddp'"
+            return "LBFGS needs all gradients in one vector, which torch can't build from shards. Use 'ddp'"
         return None
 
     def shard_optimizer_state(self, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from pytorch_lightning.processes import ALONE, Processes
 
 
 class Strategy(ABC):
-    """Places a module, hands out its step methods as callables, and adds gradients up over processes.
+    """Places a module on its device, provides its step methods as callables, and sums gradients over processes.
 
-    A user may make one with options of its own and pass it as ``distributed_backend``. ``attach`` is called first.
+    A user may create one with its own options and pass it as ``distributed_backend``. ``attach`` is called first.
     """
 
     name: str
@@ -32,10 +32,10 @@ class Strategy(ABC):
     saves_together = False
     """Whether every process must take part in making a checkpoint."""
     saves_shards = False
-    """Whether each process then writes the pieces that it holds, where all see the same folder."""
+    """Whether every process then writes its own shard, if all processes see the same folder."""
 
     def attach(self, device: torch.device, processes: Processes, devices: Sequence[torch.device] = ()) -> None:
-        """Take note of where this process runs: on ``device``, one of the machine's ``devices`` that are meant."""
+        """Note where this process runs: on ``device``, one of the machine's ``devices`` that the run uses."""
         self.device, self.processes = device, processes
 
     @abstractmethod
@@ -43,20 +43,20 @@ class Strategy(ABC):
         """Move ``module`` to where it runs, converted to ``dtype`` (None: as it is). Changes it in place."""
 
     def shard(self, module: nn.Module) -> None:
-        """Cut the weights of ``module`` up, where processes hold a piece each. They have their values, and optimizers
-        are made afterwards."""
+        """Shard the weights of ``module``, if this strategy does. Their values are loaded already, and optimizers are
+        created afterwards."""
 
     def unshard(self, module: nn.Module) -> None:
-        """Undo ``shard``: the module is whole, and its parameters are the objects that they were. Everybody
-        calls it."""
+        """Undo ``shard``: the module is whole, and its parameters are the same objects as before. All processes call
+        it."""
 
     def whole(self, data: Any) -> Any:
-        """``data``, nested plain data, with tensors that are cut up made whole, on the CPU. Everybody calls it; only
-        the first process gets their values."""
+        """``data``, nested plain data, with sharded tensors gathered on the CPU. All processes call it; only the first
+        one gets their values."""
         return data
 
     def refusal(self, optimizer: Optimizer) -> str | None:
-        """Why ``optimizer`` can't be used here, and what to do; None where it can."""
+        """Why ``optimizer`` can't be used here, and what to do; None if it can."""
         return None
 
     def shard_optimizer_state(self, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class Strategy(ABC):
         called once per optimizer, so that some parameters get no gradient in it."""
 
     def transfer(self, dtype: torch.dtype | None) -> Callable[[Any], Any] | None:
-        """A function that brings a batch to the device; None where it is there already."""
+        """A function that moves a batch to the device; None if it is there already."""
         return build_transfer(self.device, dtype)
 
     def exchanging(self, last: bool) -> AbstractContextManager[Any]:

@@ -77,7 +77,7 @@ def optimizer_problems(
         if needs_closure(optimizer) and len(optimizers) > 1 and not takes_optimizer:
             problems.append(
                 Problem(
-                    f"{name} evaluates the loss itself, so it can't share one loss with other optimizers",
+                    f"{name} evaluates the loss several times, so it can't share one loss with other optimizers",
                     do="Write def training_step(self, data_batch, batch_nb, optimizer_i)",
                 )
             )
@@ -87,7 +87,9 @@ def optimizer_problems(
         name = type(module).__name__
         received = f"{len(parameters_of(optimizers))} parameters of something else"
         advice = "Write torch.optim.Adam(self.parameters())"
-        problems.append(Problem(f"configure_optimizers gave no parameter of {name} to an optimizer", received, advice))
+        problems.append(
+            Problem(f"configure_optimizers doesn't give any parameter of {name} to an optimizer", received, advice)
+        )
     return problems
 
 
@@ -97,9 +99,11 @@ def loader_problems(loader: Any, name: str) -> list[Problem]:
         advice = "Return a DataLoader, or a list of batches"
         if hasattr(loader, "__getitem__") and hasattr(loader, "__len__") and not isinstance(loader, (str, bytes)):
             advice = "Return DataLoader(dataset, batch_size=32)"
-        return [Problem(f"{name} gave something that isn't a loader", describe(loader), advice)]
+        return [Problem(f"{name} returned something that isn't a loader", describe(loader), advice)]
     if length_of(loader) == 0:
-        return [Problem(f"{name} gave an empty loader", "no batch", "Check its dataset, its batch size and drop_last")]
+        return [
+            Problem(f"{name} returned an empty loader", "no batch", "Check its dataset, its batch size and drop_last")
+        ]
     return []
 
 
@@ -107,8 +111,8 @@ def iterator_problems(loader: Any) -> list[Problem]:
     """An iterator where there are several passes."""
     if not hasattr(loader, "__next__"):
         return []
-    what = "val_dataloader gave an iterator, which gives its batches once, and there are several validations"
-    return [Problem(what, describe(loader), "Return what it was made from")]
+    what = "val_dataloader returned an iterator, which yields its batches only once, and there are several validations"
+    return [Problem(what, describe(loader), "Return the iterable it was made from")]
 
 
 def training_loader_problems(loader: Any, config: Config, validates: bool, share: Share) -> list[Problem]:
@@ -118,7 +122,7 @@ def training_loader_problems(loader: Any, config: Config, validates: bool, share
         return problems
     if isinstance(loader, (list, tuple)) and isinstance(loader[0], DataLoader):
         received = f"{len(loader)} DataLoaders"
-        return [Problem("tng_dataloader must give one loader", received, "Return one, over a ConcatDataset, say")]
+        return [Problem("tng_dataloader must return one loader", received, "Return one, over a ConcatDataset, say")]
     length = length_of(loader)
     if length is None:
         shares = {"train_percent_check": config.train_percent_check, "val_check_interval": config.val_check_interval}
@@ -183,8 +187,8 @@ def say_probable_mistakes(
     if hasattr(loader, "__next__") and config.max_nb_epochs > 1:
         notices.say(
             "one-pass",
-            "tng_dataloader gave an iterator, which has no second epoch; return what it was made from, or pass"
-            " max_nb_epochs=1",
+            "tng_dataloader returned an iterator, which has no second epoch; return the iterable it was made from, or"
+            " pass max_nb_epochs=1",
         )
     if not has_validation(module):
         notices.say("no-validation", "there is no validation: val_dataloader isn't defined")
@@ -203,7 +207,9 @@ def say_probable_mistakes(
     for name in ("overfit_pct",) if config.overfit_pct else SHARES:
         share = getattr(config, name)
         if share > 1.0:
-            notices.say(f"share-{name}", f"{name}={share:g} is more than the whole set; 1.0 is all of it, 0.1 a tenth")
+            notices.say(
+                f"share-{name}", f"{name}={share:g} is more than the whole data set; 1.0 is all of it, 0.1 a tenth"
+            )
     say_odd_parameters(module, optimizers, notices)
 
 

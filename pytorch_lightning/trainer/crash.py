@@ -76,10 +76,10 @@ def keep_failing_batch(plan: FitPlan, error: Exception, options: Mapping[str, An
         open_folder(f"{folder}/crash").write(bundle, name, private=True)
     except Exception as problem:  # the error that led here is the one to be heard
         why = " ".join(str(problem).split())
-        plan.run.notices.say("crash-bundle", f"the failing batch can't be kept: {type(problem).__name__}: {why}")
+        plan.run.notices.say("crash-bundle", f"the failing batch can't be saved: {type(problem).__name__}: {why}")
         return
     command = replay_command(f"{folder}/crash/{name}", type(plan.module))
-    plan.run.notices.report(f"the failing batch is kept: {command}")
+    plan.run.notices.report(f"the failing batch is saved. To replay it: {command}")
 
 
 def _is_about_others(error: Exception) -> bool:

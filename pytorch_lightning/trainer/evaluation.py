@@ -16,7 +16,7 @@ from pytorch_lightning.data.transfer import build_transfer
 from pytorch_lightning.errors import FitError, MisconfigurationException, describe, raise_together
 from pytorch_lightning.nested import map_tensors
 from pytorch_lightning.precision.precision import Precision
-from pytorch_lightning.processes import Processes, Share
+from pytorch_lightning.processes import Processes, Share, Subject
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.run.hooks import Hooks, is_overridden, nb_arguments
 from pytorch_lightning.run.metrics import numbers_of
@@ -114,7 +114,11 @@ def plan_evaluation(
         stage=stage,
         module=module,
         step=precision.forward(compiled(strategy.step_function(module, step_name))),
-        end=build_end(_build_summary(module, end_name, nested), processes, gather and outputs_to is None),
+        end=build_end(
+            _build_summary(module, end_name, nested),
+            processes,
+            _outputs_of(module, step_name) if gather and outputs_to is None else None,
+        ),
         keep=_to_cpu(outputs_to) if to_cpu or (processes.nb > 1 and gather) else keep_detached,
         loaders=planned,
         nb_batches=None if None in counts else sum(nb for nb in counts if nb is not None),
@@ -156,39 +160,53 @@ def _nb_of(loader: Any, stage: str, percent: float, limit: int | None) -> int | 
     length = length_of(loader)
     if length is None and percent < 1.0 and limit is None:
         raise MisconfigurationException(
-            f"the {stage} loader has no length, so a share of {percent} of it can't be taken. Give it a __len__."
+            f"the {stage} loader has no length, so a fraction ({percent}) of it can't be used. Give it a __len__."
         )
     nb = nb_checked(length, percent)
     return nb if limit is None else (limit if nb is None else min(nb, limit))
 
 
 def build_end(
-    summarize: Callable[[list[list[Any]]], Any], processes: Processes, gather: bool
+    summarize: Callable[[list[list[Any]]], Any], processes: Processes, gathered: Subject | None
 ) -> Callable[[list[list[tuple[int, Any]]]], Any]:
     """``end(outputs)``: ``summarize`` of the outputs of all processes, in the order of the loader.
 
-    Without ``gather`` each process makes its own summary, and the numbers are averaged by how many batches each had.
+    Where they aren't ``gathered`` each process makes its own summary, and the numbers are averaged by how many batches
+    each had.
     """
 
     def end(outputs: list[list[tuple[int, Any]]]) -> Any:
-        everybodys = processes.gather(outputs) if gather else [outputs]
-        ordered = [
-            [output for _, output in sorted(chain(*parts), key=itemgetter(0))]
-            for parts in zip(*everybodys, strict=True)
-        ]
+        own = [[output for _, output in each] for each in outputs]
         if processes.nb == 1:
-            return summarize(ordered)
-        if gather:
-            result = summarize(ordered)
+            return summarize(own)
+        if gathered is not None:
+            numbers = [[number for number, _ in each] for each in outputs]
+            result = summarize(_in_order(processes.gather(numbers), processes.gather(own, gathered)))
             return processes.from_first(result) if isinstance(result, dict) else result
-        nb_own = sum(map(len, outputs))
-        told = processes.gather((nb_own, summarize(ordered) if nb_own else None))
+        nb_own = sum(map(len, own))
+        told = processes.gather((nb_own, summarize(own) if nb_own else None))
         if not isinstance(told[0][1], dict):
             return told[processes.rank][1]
         total = sum(nb for nb, _ in told)
         return {key: sum(nb * own[key] for nb, own in told if nb) / total for key in told[0][1]}
 
     return end
+
+
+def _in_order(numbers: list[list[list[int]]], outputs: list[list[list[Any]]]) -> list[list[Any]]:
+    """Of each loader everybody's outputs, in the order of the batches: ``numbers`` has that of each output. Both are by
+    process, then by loader."""
+    ordered = []
+    for of_each, parts in zip(zip(*numbers, strict=True), zip(*outputs, strict=True), strict=True):
+        pairs = sorted(zip(chain(*of_each), chain(*parts), strict=True), key=itemgetter(0))
+        ordered.append([output for _, output in pairs])
+    return ordered
+
+
+def _outputs_of(module: LightningModule, step: str) -> Subject:
+    """What processes send each other: any plain data, of types that the code of ``module`` names."""
+    other = "pass write_to='a folder'" if step == "predict_step" else "pass gather_validation=False"
+    return Subject(f"outputs of {step}", f"Return these from {step}, or {other}.", module=module)
 
 
 def _build_summary(module: LightningModule, name: str | None, nested: bool) -> Callable[[list[list[Any]]], Any]:

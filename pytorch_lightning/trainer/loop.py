@@ -125,7 +125,9 @@ def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
                 place = 0
                 seed_at = build_seeder(seed, EVALUATION, counter, None, loader_i)
                 batches = numbered(loader, plan.share, counter, limit)
-                for batch_nb, batch in batches if plan.together is None else in_step(batches, loader, plan.together):
+                if plan.together is not None:
+                    batches = in_step(batches, loader, plan.together, plan.module)
+                for batch_nb, batch in batches:
                     if batch is None:
                         continue
                     if type(batch) is Filler:

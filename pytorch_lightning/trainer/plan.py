@@ -168,7 +168,7 @@ def _begin_or_restore(request: FitRequest, saver: Saver, resumed: ResumedSave | 
         _fuse(request.config, saver.optimizers)
         request.run.progress.forget_limits()
         for keeper in files.keepers_of(request.config) if resumed.folder is not None else ():
-            keeper.go_on()
+            keeper.resume(resumed.version)
 
 
 def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from pytorch_lightning.errors import MisconfigurationException, Notices
-from pytorch_lightning.launchers.spawned import run_in_processes
+from pytorch_lightning.launchers.signals import Stopped
 from pytorch_lightning.loggers.sent_experiment import packed, refresh, unpacked
 from pytorch_lightning.resume.parts import CallbacksPart
 from pytorch_lightning.root_module.root_module import LightningModule
@@ -24,6 +24,8 @@ def run_remotely(
     """Run ``stage`` ('fit', 'validate', 'test' or 'predict') in ``nb`` new processes; returns what the first gave:
     ``returned``, ``exit`` (the code, where it ended the program), and after a fit the state of everything that a user
     may look at."""
+    from pytorch_lightning.launchers.spawned import run_in_processes
+
     job = {
         "options": {**options, "experiment": packed(options["experiment"]), "cluster": None},
         "stage": stage,
@@ -60,7 +62,7 @@ def run_job(path: str) -> dict[str, Any]:
     returned, code = 0, None
     try:
         returned = getattr(trainer, job.stage)(job.module, *job.arguments)
-    except SystemExit as end:  # for the process that started this one
+    except Stopped as end:  # all processes together; for the one that started them
         code = end.code
     return {"returned": returned, "exit": code, **(trainer._remote_state() if job.stage == "fit" else {})}
 

@@ -45,7 +45,7 @@ def save_before(folder: str, step: int) -> str:
 
 
 def options_of_replay(options: Mapping[str, Any], path: str, step: int, scratch: str) -> dict[str, Any]:
-    """The options of a fit that goes on from the save at ``path`` to batch ``step``, and writes to ``scratch`` only."""
+    """The options of a fit that resumes from the save at ``path`` to batch ``step``, and writes to ``scratch`` only."""
 
     def own(value: Any) -> Any:
         # one that writes leaves its place empty: the states in a save go by place

@@ -60,7 +60,7 @@ def note_place(error: Exception, run: FitRun) -> None:
     if not notes and at(run.progress) not in str(error):
         error.add_note(f"raised while fitting {type(run.module).__name__} {at(run.progress)}")
     if not run.wishes.alone and is_loss_of_another(error):
-        error.add_note("another process of this run has ended or hangs: its own traceback, or its stacks, say why")
+        error.add_note("another process of this run has ended or hangs: see its own traceback, or its stacks")
 
 
 def finish_fit(plan: FitPlan, failed: bool) -> None:
@@ -100,7 +100,7 @@ def finish_fit(plan: FitPlan, failed: bool) -> None:
 
 
 def say_what_was_complete(plan: FitPlan) -> None:
-    """Where a fit went on with a run that had nothing left to train, say so: another one may have been meant."""
+    """If a fit resumed a run that had nothing left to train, report it: another run may have been intended."""
     reason, resumed = plan.run.progress.stop_reason, plan.resumed
     by_limit = reason.startswith(FORGOTTEN)  # a stop by a callback was said already
     if resumed is None or not by_limit or plan.run.progress.global_step > resumed.checkpoint["global_step"]:
@@ -112,20 +112,20 @@ def say_what_was_complete(plan: FitPlan) -> None:
         "already-complete",
         f"{resumed.path} is of a run that was complete ({reason}): its weights are there, and nothing was trained."
         + (f" Its hparams were others: {shown}{', ...' if len(changed) > 3 else ''}." if changed else "")
-        + " Raise the limit to go on with it; for a run of its own give the fit another default_save_path, or its"
+        + " Raise the limit to resume it; for a separate run give the fit its own default_save_path, or its"
         " Experiment another name",
     )
 
 
 def stop_program(plan: FitPlan, watch: Watch) -> None:
-    """After a signal, everything being on the disk: requeue the cluster's job, say how to go on, and exit. After
+    """After a signal, with everything on disk: requeue the cluster's job, print how to resume, and exit. After
     Ctrl-C do nothing, so that ``fit`` returns; but a fit within another one ends that too."""
     run, processes = plan.run, plan.strategy.processes
     number = signal.Signals[run.progress.stop_reason.removeprefix(INTERRUPTED)]
     if watch.is_inner:
         raise Stopped
     if number != signal.SIGINT and processes.is_first:
-        how = "run the same command with resume='auto' to go on"
+        how = "run the same command with resume='auto' to resume"
         if plan.rolling.folder is None:
             how = "nothing was saved, since this run has no folder"
         elif not plan.rolling.has_begun:

@@ -5,7 +5,7 @@ import datetime
 import inspect
 import os
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.callbacks.watchdog import Watchdog
 from pytorch_lightning.errors import MisconfigurationException, Notices, Problem, describe, raise_together
 from pytorch_lightning.launchers import signals, slurm
-from pytorch_lightning.launchers.environment import another_failed, read_environment
+from pytorch_lightning.launchers.environment import another_failed, leaving_together, read_environment
 from pytorch_lightning.options.config import OBJECT_OPTIONS, described
 from pytorch_lightning.options.meaning import build_config, resolve_aliases
 from pytorch_lightning.root_module.root_module import LightningModule, Standin
@@ -169,6 +169,8 @@ class Trainer(ReadAttributes):
                 run_fit(plan)
                 failed = False
             except KeyboardInterrupt:  # the second Ctrl-C; the first asks for a stop at the next save point
+                if strategy.processes.nb > 1:  # a user's own code raised it, and the others know nothing of it
+                    raise
                 run.progress.stop_reason = f"{INTERRUPTED}SIGINT"
             except signals.Stopped:  # in a validation, or by a fit in it: the state before it is the one to keep
                 run.progress.stop_reason = run.wishes.stop
@@ -262,14 +264,17 @@ class Trainer(ReadAttributes):
         files.agree_on_folders(self.config, processes)
         return strategy, tuple(c for c in self._callbacks if processes.is_first or not c.only_first)
 
-    def _watched(self, strategy: Strategy) -> contextlib.AbstractContextManager[Any]:
+    @contextlib.contextmanager
+    def _watched(self, strategy: Strategy) -> Iterator[None]:
         """A scope in which somebody looks whether this process hangs, where others wait for it."""
         self._watchdog = None
         if strategy.processes.nb == 1:
-            return contextlib.nullcontext()
+            yield
+            return
         seconds = 60 * self.config.process_timeout_minutes
         self._watchdog = Watchdog(strategy.processes.rank, seconds, another_failed)
-        return self._watchdog
+        with leaving_together(), self._watchdog:
+            yield
 
     def _with_watchdog(self, callbacks: tuple[Callback, ...]) -> tuple[Callback, ...]:
         return callbacks if self._watchdog is None else (*callbacks, self._watchdog)

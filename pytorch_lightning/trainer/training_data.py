@@ -23,7 +23,7 @@ def plan_loader(
     if isinstance(replay, StreamLoader) and replay.keeps_state:
         notices.say(
             "own-state",
-            f"{type(loader).__name__} has a state of its own: a fit that goes on gets the order of its batches from"
+            f"{type(loader).__name__} has its own state_dict: a resumed fit gets the order of its batches from"
             " that; random numbers that are drawn inside of it may be others",
         )
     for bar in callbacks:

@@ -111,10 +111,10 @@ def test_a_run_that_starts_anew_sets_the_saves_of_another_aside(
     assert names(tmp_path) == [1]
     assert names(tmp_path, "*.aside") == [50, 60]
     assert newest_step(tmp_path) == 1
-    assert "2 saves that this run doesn't go on from" in capsys.readouterr().err
+    assert "2 saves that this run doesn't resume from" in capsys.readouterr().err
 
 
-def test_saves_past_the_step_that_a_run_goes_on_from_are_set_aside(tmp_path: Path) -> None:
+def test_saves_past_the_step_that_a_run_resumes_from_are_set_aside(tmp_path: Path) -> None:
     saved(tmp_path, 50, 60)
     with RunStore(tmp_path) as store:
         store.begin(50)
@@ -505,7 +505,7 @@ def test_a_periodic_save_on_a_full_disk_is_one_line_and_the_next_tries_again(tmp
     assert ended.code == 0, ended.said
     lines = [line for line in ended.said.splitlines() if "can't be written" in line]
     assert len(lines) == 1
-    for part in ("step-000000000003.ckpt", "The disk is full", "Training goes on"):
+    for part in ("step-000000000003.ckpt", "The disk is full", "Training continues"):
         assert part in lines[0]
     assert names(tmp_path / "run") == [2, 4]
     assert newest_step(tmp_path / "run") == 4

@@ -224,7 +224,7 @@ def test_disable_early_stop() -> None:
     assert parsed(argparse.ArgumentParser, "--disable_early_stop").enable_early_stop is False
 
 
-def test_an_option_that_the_parser_has_already_stays_as_it_is() -> None:
+def test_an_option_that_the_parser_has_already_is_left_unchanged() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--max_nb_epochs", default=77, type=int)
     add_default_args(parser, "/root")

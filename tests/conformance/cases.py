@@ -231,7 +231,7 @@ class SavesOnce(Callback):
             rolling = self.trainer._plan.rolling
             rolling.save(wait=True)
             if rolling.wait_for_newest() is not None:
-                save, copy = Path(rolling.wait_for_newest()), self.folder / Path(rolling.newest_path).name
+                save, copy = Path(rolling.wait_for_newest()), self.folder / Path(rolling.wait_for_newest()).name
                 self.folder.mkdir()
                 shutil.copytree(save, copy) if save.is_dir() else shutil.copy(save, copy)
 

@@ -270,8 +270,8 @@ def test_every_notice_is_listed_with_its_code() -> None:
     assert listed == said
 
 
-def test_each_row_of_what_survives_names_a_test_that_is_there() -> None:
-    text = (DOCS / "Trainer/What survives what.md").read_text()
+def test_each_row_of_fault_tolerance_names_an_existing_test() -> None:
+    text = (DOCS / "Trainer/Fault tolerance.md").read_text()
     rows = re.findall(r"^\|.*\| ([^|]*) \|$", without_blocks(text), re.MULTILINE)
     tables = [cell for cell in rows if cell not in ("---", "test")]
     tests: set[str] = set()
@@ -311,7 +311,7 @@ def test_every_method_of_the_trainer_is_described() -> None:
     assert public <= set(re.findall(r"`(?:trainer|Trainer)\.(\w+)\(", text))
 
 
-def test_options_for_programs_are_read_by_the_template_or_said_not_to_be() -> None:
+def test_options_for_programs_are_read_by_the_template_or_documented_as_not_read() -> None:
     text = (DOCS / "command_line.md").read_text()
     template = (ROOT / "examples/new_project_templates/single_cpu_template.py").read_text()
     read = {name for name, *_ in RUN_OPTIONS if f"hparams.{name}" in template}

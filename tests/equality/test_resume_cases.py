@@ -56,7 +56,7 @@ class Scheduled(Validated):
     ],
     ids=str,
 )
-def test_any_schedule_of_validations_and_windows_goes_on(tmp_path: Path, options: Any, cut: int) -> None:
+def test_any_schedule_of_validations_and_windows_resumes(tmp_path: Path, options: Any, cut: int) -> None:
     saving = [SaveAt(tmp_path / "cut.ckpt", cut - 1)]
     whole = ended(tmp_path / "whole", Scheduled(), callbacks=saving, **options)
     torch.manual_seed(999)
@@ -147,7 +147,7 @@ class OwnLoop:
 
 @pytest.mark.parametrize("data", ["stream", "two workers", "own loop"])
 @pytest.mark.parametrize("cut", [5, 7])
-def test_a_loader_without_an_end_goes_on(tmp_path: Path, data: str, cut: int) -> None:
+def test_an_endless_loader_continues(tmp_path: Path, data: str, cut: int) -> None:
     class Streamed(Validated):
         @property
         def tng_dataloader(self) -> Any:
@@ -381,7 +381,7 @@ def test_a_stop_that_another_callback_asked_for_stays(tmp_path: Path, capsys: py
     judged(tmp_path, callbacks=[Enough()])
     trainer, model = judged(tmp_path, max_nb_epochs=20)
     assert (trainer.global_step, model.nb("training_step"), trainer.progress.stop_reason) == (6, 0, "seen enough")
-    assert "isn't gone on with: seen enough" in capsys.readouterr().err
+    assert "isn't trained further: seen enough" in capsys.readouterr().err
 
 
 def test_a_signal_in_the_validation_that_stops_early_does_not_undo_the_stop(tmp_path: Path) -> None:
@@ -480,13 +480,13 @@ def test_callbacks_find_their_state_in_any_order(tmp_path: Path) -> None:
     assert again[0].best != 1.0
 
 
-def test_the_state_of_a_callback_that_is_not_there_is_kept_and_said(
+def test_the_state_of_a_callback_that_is_not_there_is_kept_and_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cut_with(tmp_path, "cut.ckpt", [Counter(), Other()], max_nb_steps=6)
     other = Other()
     cut_with(tmp_path, "between.ckpt", [other], resume=tmp_path / "cut.ckpt", max_nb_steps=9)
-    assert "callbacks that aren't here; it is kept: Counter  [absent-callbacks]" in capsys.readouterr().err
+    assert "callbacks that are missing now; it is kept: Counter  [absent-callbacks]" in capsys.readouterr().err
     counter, other = Counter(), Other()
     cut_with(tmp_path, "end.ckpt", [counter, other], resume=tmp_path / "between.ckpt")
     assert (counter.nb, other.nb) == (6 + 7, 16)

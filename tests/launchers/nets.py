@@ -71,6 +71,9 @@ class Net(LightningModule):
     def leave(self) -> None:
         os._exit(7)
 
+    def leave_well(self) -> None:
+        os._exit(0)
+
     def hang(self) -> None:
         threading.Event().wait()
 

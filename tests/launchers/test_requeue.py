@@ -13,15 +13,15 @@ RUNS, CANCELLED = "echo JobState=RUNNING Reason=None", "echo JobState=COMPLETING
 @pytest.mark.parametrize(
     ("show", "again", "said"),
     [
-        (RUNS, "exit 0", "job 7 is queued again, and goes on by itself"),
+        (RUNS, "exit 0", "job 7 is requeued, and resumes automatically"),
         # a job that is queued again is ended first, and with it all that it has started
-        (RUNS, "kill -TERM $$", "job 7 is queued again, and goes on by itself"),
+        (RUNS, "kill -TERM $$", "job 7 is requeued, and resumes automatically"),
         # when memory runs out, say: SLURM would have ended this process in the same way
-        (RUNS, "kill -KILL $$", "job 7 couldn't be queued again (Command"),
-        (RUNS, "echo no such job >&2; exit 1", "job 7 couldn't be queued again (no such job); run the same command"),
-        (RUNS, "kill -SEGV $$", "job 7 couldn't be queued again (Command"),
-        (CANCELLED, "touch called", "run the same command with resume='auto' to go on"),
-        ("kill -TERM $$", "touch called", "job 7 couldn't be queued again (scontrol was ended by SIGTERM)"),
+        (RUNS, "kill -KILL $$", "job 7 couldn't be requeued (Command"),
+        (RUNS, "echo no such job >&2; exit 1", "job 7 couldn't be requeued (no such job); run the same command"),
+        (RUNS, "kill -SEGV $$", "job 7 couldn't be requeued (Command"),
+        (CANCELLED, "touch called", "run the same command with resume='auto' to resume"),
+        ("kill -TERM $$", "touch called", "job 7 couldn't be requeued (scontrol was ended by SIGTERM)"),
     ],
 )
 def test_what_became_of_a_job(
@@ -36,8 +36,8 @@ def test_what_became_of_a_job(
     assert not (tmp_path / "called").exists()
 
 
-def test_without_scontrol_it_is_said_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_scontrol_a_line_says_how_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     said = requeue(JOB)
-    assert said.startswith("job 7 couldn't be queued again (")
-    assert said.endswith("run the same command with resume='auto' to go on")
+    assert said.startswith("job 7 couldn't be requeued (")
+    assert said.endswith("run the same command with resume='auto' to resume")

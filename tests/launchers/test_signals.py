@@ -24,7 +24,7 @@ def test_what_is_sent_in_a_step_ends_the_program_after_it(tmp_path: Path, undist
         folder = tmp_path / name
         code, said = run(folder, send=("step", 5, "self", [name, name]))
         assert code == 75, said
-        assert f"stopped by {name} (global_step 6): run the same command with resume='auto' to go on" in said
+        assert f"stopped by {name} (global_step 6): run the same command with resume='auto' to resume" in said
         assert saves_of(folder) == ["step-000000000006.ckpt"], "also without resume"
         assert run(folder, resume="auto").code == 0
         assert program.outcome(folder) == undisturbed

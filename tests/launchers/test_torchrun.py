@@ -240,7 +240,7 @@ def test_a_process_that_hangs_ends_itself_once_the_others_failed(tmp_path: Path)
     assert [process.returncode for process in started] == [1, 1]
     assert "another process of this run has ended or hangs" in errors[0]
     assert re.search(r"^\[rank 1\] .*threading.Event\(\).wait\(\)$", errors[1], re.MULTILINE)
-    assert "[rank 1] another process failed while this one was busy: it ends" in errors[1]
+    assert "[rank 1] another process failed while this one was busy, so this one exits" in errors[1]
 
 
 @pytest.mark.parametrize("missing", ["MASTER_PORT"])

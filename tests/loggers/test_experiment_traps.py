@@ -107,7 +107,7 @@ def test_a_numpy_number_is_a_number_in_the_file(tmp_path: Path) -> None:
     assert rows_in(tmp_path / "run/version_0/metrics.csv")[0]["rate"] == "0.1"
 
 
-def test_an_experiment_that_shares_its_version_with_another_process_is_said(
+def test_an_experiment_that_shares_its_version_with_another_process_is_reported(
     tmp_path: Path,
     make: MakeExperiment,  # noqa: F811
     capsys: pytest.CaptureFixture[str],
@@ -117,7 +117,7 @@ def test_an_experiment_that_shares_its_version_with_another_process_is_said(
     second = make(version=0)
     assert second.debug
     fit(tmp_path, second)
-    assert "'exp', version 0, can't write its folder and logs nothing any more" in capsys.readouterr().err
+    assert "'exp', version 0, can't write to its folder and logs nothing any more" in capsys.readouterr().err
 
 
 def test_options_of_a_search_are_kept_as_plain_data(tmp_path: Path, make: MakeExperiment) -> None:  # noqa: F811
@@ -186,7 +186,7 @@ def test_rows_that_a_full_disk_cut_off_are_written_once_when_there_is_room(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's thread
-def test_tensorboard_goes_on_after_a_full_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tensorboard_resumes_after_a_full_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -209,7 +209,7 @@ def test_tensorboard_goes_on_after_a_full_disk(tmp_path: Path, capsys: pytest.Ca
     events = EventAccumulator(str(tmp_path / "tb/run/version_0/tf"))
     events.Reload()
     assert {e.step for e in events.Scalars("tng_loss")} >= set(range(35, 40))
-    assert capsys.readouterr().err.count("TensorBoardLogger failed and training goes on") == 1
+    assert capsys.readouterr().err.count("TensorBoardLogger failed; training continues") == 1
 
 
 def test_without_an_experiment_a_models_rows_are_taken_as_kindly(
@@ -239,5 +239,5 @@ def test_a_default_folder_that_cannot_be_written_is_one_line(
     (tmp_path / "lightning_logs").write_text("in the way")
     trainer = quiet_trainer(tmp_path, default_save_path="./lightning_logs")
     assert trainer.fit(Recorder()) == 1
-    assert "no files are kept of this run  [no-files]" in capsys.readouterr().err
+    assert "so this run writes no files  [no-files]" in capsys.readouterr().err
     assert (tmp_path / "lightning_logs").read_text() == "in the way"

@@ -170,7 +170,7 @@ NO_FIT = "doesn't fit"
         (
             written,
             lambda: planted(configure_optimizers=lambda self: torch.optim.Adam(self.parameters())),
-            (f"Adam {NO_FIT}", "another optimizer's, without betas", "Resume with the optimizer"),
+            (f"Adam {NO_FIT}", "a different optimizer, without betas", "Resume with the optimizer"),
         ),
     ],
     ids=[

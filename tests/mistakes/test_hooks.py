@@ -213,7 +213,10 @@ def scheduled(model: Any, **options: Any) -> Any:
         (lambda m: scheduled(m, interval="batch"), ("'interval': 'step' or 'epoch'",)),
         (lambda m: scheduled(m, monitor=3), ("as a scheduler", "'monitor': name")),
         (lambda m: ([SGD(m.parameters(), 0.1)], [STEP(SGD(m.parameters(), 0.1), 1)]), ("isn't among those", "Return")),
-        (lambda m: SGD(Honest().parameters(), 0.1), ("no parameter of Net", "2 parameters of something else", "Write")),
+        (
+            lambda m: SGD(Honest().parameters(), 0.1),
+            ("any parameter of Net", "2 parameters of something else", "Write"),
+        ),
         (lambda m: [SGD([torch.zeros(1)], 0.1)], ("SGD has no parameter that requires gradients", "Unfreeze")),
     ],
 )
@@ -326,7 +329,7 @@ def test_a_prediction_needs_forward(refusal: Refusals) -> None:
 
 
 def test_a_prediction_needs_a_loader(refusal: Refusals) -> None:
-    words = ("predict gave something that isn't a loader", "3 (int)", "Return a DataLoader")
+    words = ("predict returned something that isn't a loader", "3 (int)", "Return a DataLoader")
     refusal.of(lambda: trainer_in(refusal.folder).predict(Honest(), 3), words)
 
 

@@ -23,8 +23,8 @@ class Stream(IterableDataset[Any]):
         return iter([(torch.ones(2),)] * self.n)
 
 
-NO_LOADER = "gave something that isn't a loader"
-EMPTY = ("gave an empty loader", "no batch", "drop_last")
+NO_LOADER = "returned something that isn't a loader"
+EMPTY = ("returned an empty loader", "no batch", "drop_last")
 
 
 @pytest.mark.parametrize("hook", ["tng_dataloader", "val_dataloader"])
@@ -45,12 +45,12 @@ EMPTY = ("gave an empty loader", "no batch", "drop_last")
 )
 def test_what_a_loader_property_may_not_give(refusal: Refusals, hook: str, loader: Any, words: tuple[str, ...]) -> None:
     message = refusal.before_training(planted(**{hook: loads(lambda self: loader())}), words)
-    assert message.startswith(f"{hook} gave")
+    assert message.startswith(f"{hook} returned")
 
 
 def test_several_training_loaders(refusal: Refusals) -> None:
     model = planted(tng_dataloader=loads(lambda self: [batches(), batches()]))
-    refusal.before_training(model, ("tng_dataloader must give one loader", "2 DataLoaders", "ConcatDataset"))
+    refusal.before_training(model, ("tng_dataloader must return one loader", "2 DataLoaders", "ConcatDataset"))
 
 
 def test_several_validation_loaders_need_a_third_argument(refusal: Refusals) -> None:
@@ -65,7 +65,11 @@ def test_each_of_several_validation_loaders_is_named_beside_other_mistakes(refus
         validation_step=lambda self, data_batch, batch_nb, dataloader_i: None,
         configure_optimizers=lambda self: None,
     )
-    words = ("1. configure_optimizers", "2. val_dataloader[1] gave an empty", "3. val_dataloader[2] gave an empty")
+    words = (
+        "1. configure_optimizers",
+        "2. val_dataloader[1] returned an empty",
+        "3. val_dataloader[2] returned an empty",
+    )
     assert refusal.of(lambda: trainer_in(refusal.folder).fit(model), words).startswith("3 problems")
 
 
@@ -89,10 +93,10 @@ def test_an_interval_that_is_longer_than_an_epoch(refusal: Refusals) -> None:
 def test_an_iterator_as_a_training_loader_is_one_line(refusal: Refusals, make: Any) -> None:
     kept = make(batches())
     model = planted(tng_dataloader=loads(lambda self: kept))
-    with pytest.raises(FitError, match=r"the training loader gave its batches in an earlier epoch.*an iterator"):
+    with pytest.raises(FitError, match=r"the training loader yielded its batches in an earlier epoch.*an iterator"):
         trainer_in(refusal.folder, max_nb_epochs=2).fit(model)
     said = refusal.capsys.readouterr().err
-    assert said.startswith("pytorch_lightning: tng_dataloader gave an iterator, which has no second epoch;")
+    assert said.startswith("pytorch_lightning: tng_dataloader returned an iterator, which has no second epoch;")
     assert said.endswith("pass max_nb_epochs=1  [one-pass]\n")
     assert said.count("\n") == 1
     assert model.nb_steps == 4
@@ -107,20 +111,22 @@ def test_an_exhausted_iterator(refusal: Refusals) -> None:
     used = iter(batches())
     list(used)
     model = planted(tng_dataloader=loads(lambda self: used))
-    words = ("the training loader gave no batch at all", "epoch 0", "Check its dataset")
+    words = ("the training loader yielded no batches", "epoch 0", "Check its dataset")
     refusal.of(lambda: trainer_in(refusal.folder).fit(model), words, FitError)
     assert model.nb_steps == 0
 
 
 def test_an_iterator_for_validations(refusal: Refusals) -> None:
     model = planted(val_dataloader=loads(lambda self: iter(batches())))
-    refusal.before_training(model, ("val_dataloader gave an iterator", "received a", "Return what it was made from"))
+    refusal.before_training(
+        model, ("val_dataloader returned an iterator", "received a", "Return the iterable it was made from")
+    )
 
 
 def test_a_stream_without_samples(refusal: Refusals) -> None:
     for hook, name in (("tng_dataloader", "the training loader"), ("val_dataloader", "validation loader 0")):
         model = planted(**{hook: loads(lambda self: DataLoader(Stream(0), batch_size=2))})
-        words = (f"{name} gave no batch at all", "Check its dataset")
+        words = (f"{name} yielded no batches", "Check its dataset")
         refusal.of(lambda model=model: trainer_in(refusal.folder).fit(model), words, FitError)
         assert model.nb_steps == 0
 
@@ -145,10 +151,10 @@ def test_data_in_its_own_order_is_one_line(refusal: Refusals) -> None:
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"overfit_pct": 2}, "overfit_pct=2 is more than the whole set; 1.0 is all of it, 0.1 a tenth"),
+        ({"overfit_pct": 2}, "overfit_pct=2 is more than the whole data set; 1.0 is all of it, 0.1 a tenth"),
         (
             {"train_percent_check": 100},
-            "train_percent_check=100 is more than the whole set; 1.0 is all of it, 0.1 a tenth",
+            "train_percent_check=100 is more than the whole data set; 1.0 is all of it, 0.1 a tenth",
         ),
         ({"gradient_clip_algorithm": "value"}, "gradient_clip_algorithm='value' has no effect without gradient_clip"),
         (

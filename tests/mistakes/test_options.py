@@ -191,8 +191,8 @@ def test_a_default_folder_that_cannot_be_made_is_one_line(refusal: Refusals, mon
     (refusal.folder / "lightning_logs").touch()
     assert Trainer(progress_bar=False, print_weights_summary=False, max_nb_epochs=1).fit(Honest()) == 1
     said = refusal.capsys.readouterr().err
-    assert "lightning_logs can't be written" in said
-    assert said.endswith("no files are kept of this run  [no-files]\n")
+    assert "lightning_logs isn't writable" in said
+    assert said.endswith("so this run writes no files  [no-files]\n")
     assert said.count("\n") == 1
 
 

@@ -116,14 +116,14 @@ def plateau(self: Any) -> Any:
 )
 def test_a_monitored_name_that_nothing_gives(refusal: Refusals, who: str, options: Any, attributes: Any) -> None:
     model = planted(**attributes)
-    words = (f"{who} needs the metric 'val_los'", "There are: tng_loss, val_loss", "Did you mean 'val_loss'?", "Return")
+    words = (f"{who} needs the metric 'val_los'", "Available: tng_loss, val_loss", "Did you mean 'val_loss'?", "Return")
     refusal.of(lambda: trainer_in(refusal.folder, **options(refusal.folder)).fit(model), words, FitError)
     assert model.nb_steps == 1, "known once the first batch has given its own names"
 
 
 def test_all_monitored_names_that_nothing_gives_are_one_error(refusal: Refusals) -> None:
     keep = ModelCheckpoint(refusal.folder, "b", save_top_k=2)
-    words = ("EarlyStopping needs the metric 'a' and ModelCheckpoint needs the metric 'b'", "There are: ")
+    words = ("EarlyStopping needs the metric 'a' and ModelCheckpoint needs the metric 'b'", "Available: ")
     refusal.of(
         lambda: trainer_in(
             refusal.folder, early_stop_callback=EarlyStopping("a"), checkpoint_callback=keep
@@ -134,7 +134,7 @@ def test_all_monitored_names_that_nothing_gives_are_one_error(refusal: Refusals)
 @pytest.mark.parametrize("name", ["val_loss", "lr_0", "epoch"])
 def test_early_stopping_on_what_no_validation_gives(refusal: Refusals, name: str) -> None:
     trainer = trainer_in(refusal.folder, early_stop_callback=EarlyStopping(name), silence=["no-validation"])
-    words = (f"EarlyStopping needs the metric '{name}'", "There are: tng_loss.", "monitor one of these")
+    words = (f"EarlyStopping needs the metric '{name}'", "Available: tng_loss.", "monitor one of these")
     refusal.of(lambda: trainer.fit(planted(Trained)), words, FitError)
 
 

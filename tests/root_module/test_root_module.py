@@ -254,9 +254,9 @@ def test_the_three_of_validation_come_together(tmp_path: Path, missing: str) -> 
         ("optimizer_step", lambda self, optimizer: None),
     ],
 )
-def test_a_wrongly_signed_hook_is_named_with_the_right_line(tmp_path: Path, name: str, method: Any) -> None:
+def test_a_hook_with_the_wrong_signature_is_named_with_the_right_line(tmp_path: Path, name: str, method: Any) -> None:
     model = type("Wrong", (Recorder,), {name: method})()
-    with pytest.raises(MisconfigurationException, match=rf"Wrong.{name} can't be called.*Write def {name}\("):
+    with pytest.raises(MisconfigurationException, match=rf"Wrong.{name} has the wrong signature.*Write def {name}\("):
         quiet_trainer(tmp_path).fit(model)
 
 
@@ -328,7 +328,7 @@ def test_parameters_in_no_optimizer_or_in_two_get_a_line(tmp_path: Path, capsys:
     ("loader", "options", "message"),
     [
         (3, {}, "isn't a loader; received 3"),
-        ([], {}, "tng_dataloader gave an empty loader"),
+        ([], {}, "tng_dataloader returned an empty loader"),
         ("unknown", {"train_percent_check": 0.5}, "no length, so train_percent_check=0.5"),
         ("unknown", {"val_check_interval": 0.5}, "no length, so val_check_interval=0.5"),
         ([[torch.ones(2, 1)]] * 3, {"val_check_interval": 5}, "more than an epoch's 3"),
@@ -352,7 +352,7 @@ def test_a_training_loader_that_cannot_work(tmp_path: Path, loader: Any, options
 
 def test_an_empty_validation_loader_is_an_error(tmp_path: Path) -> None:
     model = type("Empty", (Recorder,), {"val_dataloader": property(lambda self: [])})()
-    with pytest.raises(MisconfigurationException, match="val_dataloader gave an empty loader"):
+    with pytest.raises(MisconfigurationException, match="val_dataloader returned an empty loader"):
         quiet_trainer(tmp_path).fit(model)
 
 

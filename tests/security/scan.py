@@ -9,7 +9,7 @@ BUILTINS = {"eval", "exec", "compile", "__import__", "__builtins__", "breakpoint
 
 REFERENCES = re.compile(
     r"""
-      (_pickle|builtins|cPickle|cloudpickle|code|codeop|copyreg|ctypes|dill|jsonpickle|marshal|pickle|pickletools|pty|runpy
+      (_pickle|builtins|cPickle|cloudpickle|code|codeop|ctypes|dill|jsonpickle|marshal|pickle|pty|runpy
         |shelve|socketserver|telnetlib|xmlrpc|yaml)(\.[\w*]+)*
     | os\.(system|popen|startfile|fork\w*|exec\w+|spawn\w+|posix_spawn\w*)
     | (subprocess|multiprocessing|torch\.multiprocessing|asyncio\.create_subprocess_\w+)(\.\w+)*
@@ -111,7 +111,10 @@ class _Scanner:
                 yield from self._of_name(f"{node.module}.{alias.name}")
         elif isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Load):
             full = _full_name(node, self.names)
-            yield from self._of_name(full or (node.id if isinstance(node, ast.Name) else f"?.{node.attr}"))
+            if full is None and isinstance(node, ast.Name):
+                yield from {node.id} & BUILTINS
+            else:
+                yield from self._of_name(full or f"?.{getattr(node, 'attr', '')}")
             if full == "torch.load" and id(node) not in self.safe_loads:
                 yield "torch.load without weights_only=True"
         elif isinstance(node, ast.Call):
@@ -121,7 +124,7 @@ class _Scanner:
         if HARMLESS.fullmatch(full):
             return
         last = full.rpartition(".")[2]
-        if full in BUILTINS or REFERENCES.fullmatch(full):
+        if REFERENCES.fullmatch(full):
             yield full
         elif "." in full and ATTRIBUTES.fullmatch(last):
             yield last

@@ -64,6 +64,7 @@ FOUND = [
 
 NOT_FOUND = [
     "import pickle\ntry: f()\nexcept pickle.UnpicklingError: pass",
+    "code = 1\nprint(code, dill)",
     "import re\nre.compile('a')",
     "import torch\ntorch.compile(f)",
     "module.eval()",

@@ -334,7 +334,7 @@ class Movable:
     ],
     ids=lambda batch: type(batch).__name__,
 )
-def test_batches_of_any_kind_arrive_as_they_are(tmp_path: Path, batch: Any, precision: str) -> None:
+def test_batches_of_any_kind_arrive_unchanged(tmp_path: Path, batch: Any, precision: str) -> None:
     class Kind(Recorder):
         @property
         def tng_dataloader(self) -> Any:
@@ -415,7 +415,7 @@ def test_an_exception_in_validation_is_raised_and_modes_are_put_back(tmp_path: P
     assert torch.is_grad_enabled()
 
 
-def test_a_users_exception_arrives_as_it_is_with_its_place(tmp_path: Path) -> None:
+def test_a_users_exception_is_raised_unchanged_with_its_place(tmp_path: Path) -> None:
     class Bad(Recorder):
         def training_step(self, data_batch: Any, batch_nb: int) -> Any:
             if self.global_step == 6:
@@ -490,7 +490,7 @@ def test_a_share_of_a_loader_without_length_is_refused_before_the_first_batch(tm
             return Unsized() if is_unknown else ready
 
     model = Unknown()
-    with pytest.raises(MisconfigurationException, match=r"the validation loader has no length, so a share of 0.5"):
+    with pytest.raises(MisconfigurationException, match=r"the validation loader has no length, so a fraction \(0.5\)"):
         quiet_trainer(tmp_path, val_percent_check=0.5).fit(model)
     model.unknown = "tng_dataloader"
     with pytest.raises(MisconfigurationException, match=r"training loader has no length, so train_percent_check=0.5"):
@@ -784,5 +784,5 @@ def test_a_loader_without_a_single_batch_is_an_error(tmp_path: Path) -> None:
         def tng_dataloader(self) -> Any:
             return (batch for batch in [])
 
-    with pytest.raises(FitError, match="gave no batch at all"):
+    with pytest.raises(FitError, match="yielded no batches"):
         quiet_trainer(tmp_path).fit(Empty())
