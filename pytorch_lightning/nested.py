@@ -1,4 +1,4 @@
-"""Nested data, walked in one way: batches, outputs, checkpoints."""
+"""Nested data (batches, outputs, checkpoints) is traversed here, in one way."""
 
 import copy
 import dataclasses

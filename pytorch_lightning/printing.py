@@ -1,4 +1,4 @@
-"""What the library says goes through one logger, ``logging.getLogger("pytorch_lightning")``.
+"""All output of the library goes through one logger, ``logging.getLogger("pytorch_lightning")``.
 
 Its default handler prints: information to stdout, notices to stderr. A program that wants them elsewhere removes that
 handler, adds one of its own, or sets a level.

@@ -32,10 +32,10 @@ from pytorch_lightning.precision import build_precision
 from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.root_module.loading import namespace_of
 from pytorch_lightning.root_module.root_module import LightningModule
-from pytorch_lightning.run.metrics import check_loss, read_output
+from pytorch_lightning.run.metrics import read_output
 from pytorch_lightning.run.progress import Progress
 from pytorch_lightning.run.run import FitRun
-from pytorch_lightning.steps.step_inputs import WindowWeights
+from pytorch_lightning.steps.weights import WindowWeights
 from pytorch_lightning.trainer.trainer import Trainer
 
 __all__ = ["build_module", "find_model", "import_code", "main", "read_bundle", "replay"]
@@ -164,15 +164,14 @@ def run_step(
         restore(bundle, module)
     output = step(batch, progress.batch_nb, *(() if optimizer_i is None else (optimizer_i,)))
     loss, _, count = read_output(output, name, progress)
-    if not loss.requires_grad or loss.numel() != 1:
-        check_loss(loss, name, progress)
     value = loss.item()
-    if not math.isfinite(value) and bundle["options"].get("stop_on_nan", True):
+    if count != 0 and not math.isfinite(value) and bundle["options"].get("stop_on_nan", True):
         said = bundle["error"]["message"]
         raise FitError(said if said.startswith("the loss isn't finite") else f"the loss isn't finite ({value})")
     size, counted, reference = bundle["window"]
     window = WindowWeights(size=size, counted=counted, reference=reference)
-    precision.backward(loss if size == 1 else window.weigh(loss, count))
+    if count != 0:
+        precision.backward(window.weigh(loss, count))
     if bundle["kind"] == "hook":
         for parameter_name, parameter in module.named_parameters():
             parameter.grad = bundle["gradients"].get(parameter_name)

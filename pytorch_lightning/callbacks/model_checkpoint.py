@@ -1,4 +1,4 @@
-"""Keep the weights after validations."""
+"""Save checkpoints after validations."""
 
 import re
 from pathlib import Path
@@ -15,17 +15,17 @@ VERSION = re.compile(r"(?<=version_)\d+")
 class ModelCheckpoint(Callback):
     """Saves ``{filepath}/{prefix}_ckpt_epoch_{n}.ckpt`` after validations, n counting epochs from 1.
 
-    ``filepath`` is a folder. Without validation it saves at the end of each epoch. A later file of the same epoch
-    replaces the earlier one; where the best are kept, only if it is better.
+    ``filepath`` is a folder. Without validation it saves at the end of every epoch. A later file of the same epoch
+    replaces the earlier one; if only the best are kept, only if it is better.
 
-    ``monitor``, ``mode``: the metric and its better direction ('auto': max where the name holds 'acc').
-    ``save_best_only``: only where ``monitor`` beat every value so far, and only the newest of these is kept.
-    ``save_top_k``: keep the k best (0: save nothing; None or -1: all). ``save_weights_only``: leave the state of
-    optimizers and everything else that a resume needs out. ``period``: epochs between two saves. ``verbose``: 1
-    prints a line per file. ``save_function`` is accepted and not needed.
+    ``monitor``, ``mode``: the metric, and whether lower or higher is better ('auto': max if the name contains 'acc').
+    ``save_best_only``: save only if ``monitor`` is better than ever before, and keep only the newest of these files.
+    ``save_top_k``: keep the k best (0: save nothing; None or -1: all). ``save_weights_only``: leave out the state of
+    optimizers and everything else that only a resume needs. ``period``: number of epochs between two saves.
+    ``verbose``: 1 prints a line per file. ``save_function`` is accepted for compatibility and not used.
 
-    Only files that this callback wrote are ever deleted, and only after their replacement is on the disk; and, at a
-    start, those of its names that a process which died left half written.
+    Only files that this callback wrote are ever deleted, and only after their replacement is on disk; and, at a start,
+    partial files of the same names that a process left when it died.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class ModelCheckpoint(Callback):
             check_count(self, "save_top_k", save_top_k, -1)
         if not isinstance(filepath, (str, Path)) or not str(filepath):
             raise MisconfigurationException(
-                f"ModelCheckpoint: filepath must be a folder; received {describe(filepath)}. Pass 'checkpoints', say."
+                f"ModelCheckpoint: filepath must be a folder; received {describe(filepath)}."
+                " Pass 'checkpoints', for example."
             )
         if save_best_only and save_top_k not in (None, 1):
             raise MisconfigurationException(
-                f"ModelCheckpoint: save_best_only keeps one file and save_top_k={save_top_k} another number."
-                " Pass one of them."
+                f"ModelCheckpoint: save_best_only=True keeps one file, but save_top_k={save_top_k}. Pass one of them."
             )
         self.filepath, self.monitor, self.verbose = str(filepath), monitor, verbose
         self.save_best_only, self.save_weights_only = save_best_only, save_weights_only
@@ -168,8 +168,8 @@ class ModelCheckpoint(Callback):
             self._find_kept()
 
     def resume(self, version: int | None) -> None:
-        """Write where the resumed run wrote, if the two folders differ in the number of a version only: that of the
-        resumed run, where it is known."""
+        """Write to the folder of the resumed run, if the two folders differ only in the number of a version, which
+        must be that of the resumed run if it is known."""
         before, now = VERSION.findall(self._before), VERSION.findall(self.filepath)
         same = VERSION.sub("", self._before) == VERSION.sub("", self.filepath)
         if same and all(old in (new, str(version)) or version is None for old, new in zip(before, now, strict=True)):

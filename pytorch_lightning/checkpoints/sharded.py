@@ -1,7 +1,7 @@
 """A checkpoint as a folder: each process writes the shards of tensors that it holds.
 
 A folder holds a file of each process, ``__0_0.distcp`` and so on, ``shards.json``, which says where in them each shard
-lies, and ``manifest.ckpt``: the rest of the checkpoint, with shapes in the place of tensors that are sharded, and size
+lies, and ``manifest.ckpt``: the rest of the checkpoint, with shapes in the place of sharded tensors, and size
 and checksum of every file. The folder appears under its name when everything in it is on the disk. Reading it runs no
 code, and reads no file but those that lie in it.
 """
@@ -34,13 +34,13 @@ class Cut(NamedTuple):
     """A checkpoint of which each process holds a part."""
 
     checkpoint: dict[str, Any]
-    """The first process's, with shapes in the place of tensors that are sharded."""
+    """The first process's, with shapes in the place of sharded tensors."""
     shards: dict[str, "Shard"]
     """What this process holds of those, by the path of their key."""
 
 
 def cut(data: dict[str, Any], processes: Processes) -> Cut:
-    """``data``, nested plain data, without the tensors that are sharded (``DTensor``s), and this process's shards."""
+    """``data``, nested plain data, without the sharded tensors (``DTensor``s), and this process's shards of those."""
     from pytorch_lightning.checkpoints.shard_files import Shard
 
     shards: dict[str, Shard] = {}
@@ -94,7 +94,7 @@ def checksums_of(state: Mapping[str, Any] | Cut, processes: Processes) -> dict[s
 
 
 def shard_checksums(state: Cut, processes: Processes) -> dict[str, Any]:
-    """``checksums_of`` a state that is sharded."""
+    """``checksums_of`` a sharded state."""
     found: dict[str, Any] = {k: v for k, v in state_checksums(state.checkpoint).items() if not _is_shape(state, k)}
     own = {k: (p.offset, tuple(p.values.shape), checksum(p.values)) for k, p in state.shards.items()}
     for theirs in processes.gather(own):

@@ -16,6 +16,8 @@ from pytorch_lightning.errors import CheckpointError, FitError, Notices
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.run.hooks import is_overridden
 from pytorch_lightning.run.run import FitRun
+from pytorch_lightning.steps.gradients import Gradients
+from pytorch_lightning.steps.optimizers import parameters_of
 from pytorch_lightning.strategies import Strategy
 
 
@@ -83,27 +85,36 @@ class RandomPart:
 
 
 class GradientsPart:
-    """Gradients that wait for a later step, since a user's ``optimizer_step`` let its turn pass."""
+    """Gradients that wait for a later step, since a user's ``optimizer_step`` let its turn pass; and the references of
+    ``loss_count``."""
 
-    def __init__(self, module: LightningModule, optimizers: Sequence[Optimizer], strategy: Strategy) -> None:
+    def __init__(
+        self, module: LightningModule, optimizers: Sequence[Optimizer], strategy: Strategy, gradients: Gradients
+    ) -> None:
         self._optimizers = optimizers if is_overridden(module, "optimizer_step") else ()
-        self._strategy = strategy
+        self._strategy, self._gradients = strategy, gradients
 
     def state_dict(self) -> dict[str, Any]:
-        each = (enumerate(parameters_of(optimizer)) for optimizer in self._optimizers)
-        return {"waiting": [{i: {"grad": p.grad} for i, p in some if p.grad is not None} for some in each]}
+        return {
+            "waiting": [self._waiting_of(n, optimizer) for n, optimizer in enumerate(self._optimizers)],
+            "references": [float(reference) for reference in self._gradients.references],
+        }
+
+    def _waiting_of(self, n: int, optimizer: Optimizer) -> dict[int, Any]:
+        """The gradients that optimizer ``n`` lets wait; what else is there is cleared before it counts."""
+        parameters = parameters_of([optimizer]) if n in self._gradients.waiting else ()
+        return {i: {"grad": p.grad} for i, p in enumerate(parameters) if p.grad is not None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for optimizer, waiting in zip(self._optimizers, state["waiting"], strict=True):
-            groups = [{"params": list(range(len(parameters_of(optimizer))))}]
+        self._gradients.references[:] = state.get("references", self._gradients.references)
+        for n, (optimizer, waiting) in enumerate(zip(self._optimizers, state["waiting"], strict=True)):
+            parameters = parameters_of([optimizer])
+            groups = [{"params": list(range(len(parameters)))}]
             own = self._strategy.shard_optimizer_state(optimizer, {"state": waiting, "param_groups": groups})["state"]
-            for i, parameter in enumerate(parameters_of(optimizer)):
+            if own:
+                self._gradients.waiting.add(n)
+            for i, parameter in enumerate(parameters):
                 parameter.grad = own[i]["grad"].to(parameter.device) if i in own else None
-
-
-def parameters_of(optimizer: Optimizer) -> list[Any]:
-    """Its parameters, in the order of its groups."""
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 class VersionsPart:

@@ -16,13 +16,13 @@ from pytorch_lightning.strategies.strategy import Strategy
 
 
 class DataParallel(Strategy):
-    """Each batch is cut into one chunk per device, and a replica of the module runs the step on each chunk.
+    """Every batch is split into one chunk per device, and a replica of the module runs the step on each chunk.
 
-    What the step returns is put together as if it had seen the whole batch (see ``chunks.join``); what it sets on
-    ``self`` is lost. BatchNorm normalises each chunk by itself, and the first chunk's running statistics are kept.
+    The outputs are combined as if the step had seen the whole batch (see ``chunks.join``); what it sets on ``self`` is
+    lost. BatchNorm normalizes each chunk separately, and the running statistics of the first chunk are kept.
 
-    ``places`` cuts into that many chunks on one device, one after the other: a way to try on a CPU what a model does
-    under 'dp'.
+    ``places`` splits into that many chunks on one device, one after the other: a way to try on a CPU how a model
+    behaves under 'dp'.
     """
 
     name = "dp"

@@ -68,9 +68,11 @@ class Distributed(Strategy):
     def exchanging(self, last: bool) -> AbstractContextManager[Any]:
         return nullcontext() if last or self._wrapped is None else self._wrapped.no_sync()
 
-    def run_idle(self) -> None:
-        if self._wrapped is not None:
-            self._wrapped(IDLE_PASS).backward()
+    def run_idle(self, before_backward: Callable[[], None] = lambda: None) -> None:
+        loss = None if self._wrapped is None else self._wrapped(IDLE_PASS)
+        before_backward()
+        if loss is not None:
+            loss.backward()
 
     def unused_parameters(self) -> list[str]:
         if self._wrapped is None or self._find_unused:

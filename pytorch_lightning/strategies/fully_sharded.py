@@ -1,4 +1,4 @@
-"""One process per device, weights, gradients and optimizer state cut up among them: torch's FSDP2."""
+"""One process per device, with weights, gradients and optimizer state sharded: torch's FSDP2."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext

@@ -1,4 +1,4 @@
-"""What users read on a trainer."""
+"""Attributes of a trainer that users read."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -42,17 +42,17 @@ class ReadAttributes:
 
     @property
     def proc_rank(self) -> int:
-        """The number of this process among all; 0 shows, logs and writes."""
+        """The global rank of this process; rank 0 shows, logs and writes."""
         return self._processes.rank
 
     @property
     def node_rank(self) -> int:
-        """The number of this machine."""
+        """The index of this machine."""
         return self._processes.node_rank
 
     @property
     def world_size(self) -> int:
-        """How many processes there are."""
+        """The number of processes."""
         return self._processes.nb
 
     @property
@@ -83,7 +83,7 @@ class ReadAttributes:
 
     @property
     def batch_nb(self) -> int:
-        """The batch in its epoch, counted from 0."""
+        """The index of the batch in its epoch, counted from 0."""
         return 0 if self._run is None else self._run.progress.batch_nb
 
     @property
@@ -93,7 +93,7 @@ class ReadAttributes:
 
     @property
     def seed(self) -> int | None:
-        """The seed of the last fit; before it the option."""
+        """The seed of the last fit; before a fit the option."""
         return self.config.seed if self._plan is None else self._plan.seed
 
     @property
@@ -113,22 +113,22 @@ class ReadAttributes:
 
     @property
     def tqdm_metrics(self) -> dict[str, Any]:
-        """What the bar shows: training's numbers, then those of the last validation."""
+        """What the progress bar shows: the training metrics, then those of the last validation."""
         return {} if self._run is None else self._run.metrics.shown()
 
     @property
     def tng_tqdm_dic(self) -> dict[str, Any]:
-        """``tqdm_metrics`` by its older name."""
+        """An alias of ``tqdm_metrics``."""
         return self.tqdm_metrics
 
     @property
     def nb_tng_batches(self) -> int | None:
-        """Training batches in an epoch; None where the loader has no length."""
+        """Training batches per epoch; None if the loader has no length."""
         return 0 if self._run is None else self._run.nb_tng_batches
 
     @property
     def nb_val_batches(self) -> int | None:
-        """Validation batches; 0 without validation, None where a loader has no length."""
+        """Validation batches; 0 without validation, None if a loader has no length."""
         return 0 if self._run is None else self._run.nb_val_batches
 
     @property

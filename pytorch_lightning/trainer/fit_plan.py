@@ -20,6 +20,7 @@ from pytorch_lightning.run.progress import Progress, validation_batches
 from pytorch_lightning.run.rows import Rows
 from pytorch_lightning.run.run import FitRun
 from pytorch_lightning.steps.current_step import CurrentStep
+from pytorch_lightning.steps.gradients import Gradients
 from pytorch_lightning.steps.optimizers import Schedule
 from pytorch_lightning.steps.schedules import EpochSchedules
 from pytorch_lightning.steps.step_inputs import TrainWindow
@@ -51,6 +52,7 @@ class FitPlan:
     seed: int
     optimizers: Sequence[Optimizer]
     schedules: Sequence[Schedule]
+    gradients: Gradients
     strategy: Strategy
     current: CurrentStep
     window_start: WindowStart

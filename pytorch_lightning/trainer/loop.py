@@ -31,6 +31,7 @@ def run_fit(plan: FitPlan) -> None:
         run_epoch(plan)
     while not plan.is_complete():
         run_epoch(plan)
+    plan.gradients.free()
 
 
 def run_epoch(plan: FitPlan) -> None:
@@ -46,6 +47,7 @@ def run_epoch(plan: FitPlan) -> None:
     if not progress.epoch_started:
         progress.epoch_started = True
         plan.call("on_epoch_start")
+    plan.gradients.look_around()
     batches = timings.waiting(plan.loader.batches, progress.epoch, progress.batch_nb, plan.nb_batches)
 
     while True:
@@ -90,6 +92,7 @@ def run_validation(plan: FitPlan) -> None:
     progress, run = plan.progress, plan.run
     fault("validation.begin")
     plan.save_points.before_validation()
+    plan.gradients.free()
     plan.call("on_pre_performance_check")
     try:
         with run.timings.measuring("validation"):

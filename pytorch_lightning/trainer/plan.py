@@ -36,7 +36,7 @@ from pytorch_lightning.run.run import FitRun
 from pytorch_lightning.steps.buffers import BufferUndo, can_be_kept
 from pytorch_lightning.steps.current_step import CurrentStep
 from pytorch_lightning.steps.exact_sum import adds_in_order
-from pytorch_lightning.steps.gradients import before_update
+from pytorch_lightning.steps.gradients import Gradients, before_update
 from pytorch_lightning.steps.optimizers import Schedule, read_optimizers, use_fused
 from pytorch_lightning.steps.rounds import build_round_window
 from pytorch_lightning.steps.schedules import EpochSchedules, build_step_schedule, needed_metrics
@@ -67,6 +67,7 @@ class Basis:
     """Of the training data."""
     optimizers: list[Optimizer]
     schedules: list[Schedule]
+    gradients: Gradients
     hooks: Hooks
     loader: ReplayableLoader
     validation: EvaluationPlan | None
@@ -135,6 +136,7 @@ def _plan_on(request: FitRequest, basis: Basis) -> FitPlan:
         seed=basis.seed,
         optimizers=basis.optimizers,
         schedules=basis.schedules,
+        gradients=basis.gradients,
         strategy=strategy,
         current=current,
         window_start=window_start,
@@ -189,7 +191,7 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
         # before the optimizers are made: a hook may put new parameters in the place of old ones
         attempt(problems, lambda: restore_checked(module, resumed), keep_type=True)
     attempt(problems, lambda: strategy.shard(module))
-    optimizers, schedules = _plan_optimizers(request, precision, problems)
+    optimizers, schedules = _plan_optimizers(request, precision, share, problems)
     _fuse(config, optimizers)
     tng_loader = _read_training_loader(request, share, problems)
     problems += checks.saving_problems(module)
@@ -216,6 +218,7 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
         sizes=sizes_of(tng_loader),
         optimizers=optimizers,
         schedules=schedules,
+        gradients=Gradients(module, optimizers, sized=length is not None),
         hooks=hooks,
         loader=plan_loader(tng_loader, seed, config, share, callbacks, notices),
         validation=validation,
@@ -271,7 +274,7 @@ def _plan_saver(request: FitRequest, basis: Basis, epoch_schedules: EpochSchedul
         "callbacks": CallbacksPart(request.callbacks, run.notices),
         "data": DataPart(basis.loader, run, basis.seed, config.resume_check, basis.share.nb, basis.sizes),
         "epoch_schedules": epoch_schedules,
-        "gradients": GradientsPart(module, basis.optimizers, basis.strategy),
+        "gradients": GradientsPart(module, basis.optimizers, basis.strategy, basis.gradients),
         "random": RandomPart(),
         "versions": VersionsPart(run.notices),
     }
@@ -287,7 +290,7 @@ def _plan_saver(request: FitRequest, basis: Basis, epoch_schedules: EpochSchedul
 
 
 def _plan_optimizers(
-    request: FitRequest, precision: Precision, problems: list[Problem]
+    request: FitRequest, precision: Precision, share: Share, problems: list[Problem]
 ) -> tuple[list[Optimizer], list[Schedule]]:
     module = request.module
     if not can_be_called(module, "configure_optimizers", "training_step"):
@@ -301,6 +304,7 @@ def _plan_optimizers(
         return [], []
     takes_optimizer = takes_one_more(module, "training_step")
     problems += checks.optimizer_problems(module, found[0], takes_optimizer, precision, request.strategy)
+    problems += checks.sharing_problems(module, found[0], request.config, share)
     return found
 
 
@@ -344,11 +348,12 @@ def _step_inputs(
         to_device=strategy.transfer(precision.dtype),
         progress=run.progress,
         current=current,
+        gradients=basis.gradients,
         metrics=run.metrics,
         seed=basis.seed,
         on_device=strategy.device.type != "cpu",
         before_batch=(*([undo] if several and undo is not None else []), *hooks["on_batch_start"]),
-        before_update=before_update(config, module, run, hooks, precision),
+        before_update=before_update(config, module, run, hooks, precision, several=len(basis.optimizers) > 1),
         before_clear=hooks["on_before_zero_grad"],
         after_batch=(rows.after_batch, *hooks["on_batch_end"], *last),
         schedules=schedules,

@@ -2,10 +2,11 @@
 
 import contextlib
 import datetime
+import functools
 import inspect
 import os
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -54,6 +55,7 @@ class Trainer(ReadAttributes):
         callbacks: Sequence[Callback] = (),
         gradient_clip: float = 0,
         gradient_clip_algorithm: str = "norm",
+        gradient_clip_norm_type: float = 2.0,
         cluster: Any = None,
         process_position: int = 0,
         current_gpu_name: Any = 0,
@@ -105,6 +107,7 @@ class Trainer(ReadAttributes):
         **aliases: Any,
     ) -> None:
         options = {name: value for name, value in locals().items() if name in option_defaults()}
+        before = set(vars(self))
         options = resolve_aliases(aliases, options, option_defaults())
         self.config = build_config(options, option_defaults()["default_save_path"])
         self.options = options
@@ -122,6 +125,7 @@ class Trainer(ReadAttributes):
         self._strategy: Strategy | None = None
         self._run: FitRun | None = None
         self._watchdog: Watchdog | None = None
+        self._set_here = {"_set_here", *vars(self)} - before
 
     @classmethod
     def from_args(cls, hparams: Namespace | Mapping[str, Any], **overrides: Any) -> Self:
@@ -189,7 +193,7 @@ class Trainer(ReadAttributes):
 
     def _fit_remotely(self, model: LightningModule, run: FitRun, nb: int) -> int:
         self._nb_started = nb
-        state = run_remotely(self.options, "fit", model, (), nb)
+        state = run_remotely(self._maker(), self.options, "fit", model, (), nb)
         take_state(state, model, run, self._callbacks)
         self._plan = Afterwards(self.config, model, run, self._notices, state)
         self.interrupted = run.interrupted
@@ -245,7 +249,7 @@ class Trainer(ReadAttributes):
             self._nb_started = nb
             ckpt = None if ckpt is None else stages.path_of(ckpt, self._callbacks)
             arguments = (loader, ckpt, write_to) if stage == "predict" else (ckpt,)
-            returned = run_remotely(self.options, name, module, arguments, nb)["returned"]
+            returned = run_remotely(self._maker(), self.options, name, module, arguments, nb)["returned"]
             if stage != "predict":
                 stages.log_result(self._plan, module, returned)
             return returned
@@ -278,6 +282,11 @@ class Trainer(ReadAttributes):
 
     def _with_watchdog(self, callbacks: tuple[Callback, ...]) -> tuple[Callback, ...]:
         return callbacks if self._watchdog is None else (*callbacks, self._watchdog)
+
+    def _maker(self) -> Callable[[dict[str, Any]], "Trainer"]:
+        """What makes this Trainer again in another process: of its class, with what a subclass keeps of its own."""
+        own = {name: value for name, value in vars(self).items() if name not in self._set_here}
+        return functools.partial(_made_again, type(self), own)
 
     def _remote_state(self) -> dict[str, Any]:
         """After a fit, what the process that started this one is told."""
@@ -320,6 +329,13 @@ class Trainer(ReadAttributes):
 
 
 Trainer.__doc__ = f"{inspect.cleandoc(Trainer.__doc__ or '')}\n\n{described()}\n"
+
+
+def _made_again(cls: type[Trainer], own: dict[str, Any], options: dict[str, Any]) -> Trainer:
+    trainer = cls.__new__(cls)
+    Trainer.__init__(trainer, **options)  # a subclass's own __init__ may take other arguments
+    vars(trainer).update(own)
+    return trainer
 
 
 def option_defaults() -> dict[str, Any]:

@@ -37,6 +37,7 @@ def test_every_option_is_offered_with_the_trainers_default(make: Any) -> None:
 GIVEN: dict[str, tuple[tuple[str, ...], Any]] = {
     "gradient_clip": (("0.5",), 0.5),
     "gradient_clip_algorithm": (("value",), "value"),
+    "gradient_clip_norm_type": (("inf",), float("inf")),
     "process_position": (("2",), 2),
     "current_gpu_name": (("a",), "a"),
     "gpus": (("0,1",), "0,1"),

@@ -270,19 +270,29 @@ def test_every_notice_is_listed_with_its_code() -> None:
     assert listed == said
 
 
-def test_each_row_of_fault_tolerance_names_an_existing_test() -> None:
-    text = (DOCS / "Trainer/Fault tolerance.md").read_text()
-    rows = re.findall(r"^\|.*\| ([^|]*) \|$", without_blocks(text), re.MULTILINE)
-    tables = [cell for cell in rows if cell not in ("---", "test")]
+def tests_named_in(page: str) -> list[str]:
+    """The last cell of each row of the tables of a page, which names tests that are there."""
+    rows = re.findall(r"^\|.*\| ([^|]*) \|$", without_blocks((DOCS / page).read_text()), re.MULTILINE)
+    cells = [cell for cell in rows if cell not in ("---", "test")]
     tests: set[str] = set()
-    for cell in tables:
+    for cell in cells:
         file = re.match(r"`([\w/]+\.py)`: ", cell)  # or that of the row before
         if file:
             tests = set(re.findall(r"^def (test_\w+)", (ROOT / "tests" / file[1]).read_text(), re.MULTILINE))
         named = re.findall(r"`(test_\w+)`", cell)
         assert named or cell.startswith("the same"), cell
         assert set(named) <= tests, cell
-    assert len(tables) > 40
+    return cells
+
+
+def test_each_row_of_fault_tolerance_names_an_existing_test() -> None:
+    assert len(tests_named_in("Trainer/Fault tolerance.md")) > 40
+
+
+def test_each_sentence_on_security_names_an_existing_test() -> None:
+    cells = tests_named_in("security.md")
+    assert len(cells) >= 30
+    assert all(re.match(r"`[\w/]+\.py`: `test_", cell) for cell in cells)
 
 
 def test_every_public_method_is_described() -> None:
