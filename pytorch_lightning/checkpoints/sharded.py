@@ -1,8 +1,9 @@
-"""A checkpoint as a folder: each process writes its own shards of tensors.
+"""A checkpoint as a folder: each process writes the shards of tensors that it holds.
 
-A folder holds the files of ``torch.distributed.checkpoint``, ``__0_0.distcp`` and so on, and ``manifest.ckpt``: the
-rest of the checkpoint, with shapes in the place of sharded tensors, and size and checksum of every file. The
-folder appears under its name when everything in it is on the disk. Reading it runs no code.
+A folder holds a file of each process, ``__0_0.distcp`` and so on, ``shards.json``, which says where in them each shard
+lies, and ``manifest.ckpt``: the rest of the checkpoint, with shapes in the place of sharded tensors, and size
+and checksum of every file. The folder appears under its name when everything in it is on the disk. Reading it runs no
+code, and reads no file but those that lie in it.
 """
 
 import os
@@ -20,10 +21,10 @@ from pytorch_lightning.checkpoints.store import DamagedCheckpoint, read_checkpoi
 from pytorch_lightning.errors import CheckpointError
 from pytorch_lightning.faults import fault
 from pytorch_lightning.nested import like_mapping
-from pytorch_lightning.processes import SOMETHING, Processes, Subject, own_piece
+from pytorch_lightning.processes import Processes, own_piece
 
 if TYPE_CHECKING:
-    from pytorch_lightning.checkpoints.shard_files import Piece
+    from pytorch_lightning.checkpoints.shard_files import Shard
 
 MANIFEST = "manifest.ckpt"
 KEY = "sharded"
@@ -34,15 +35,15 @@ class Cut(NamedTuple):
 
     checkpoint: dict[str, Any]
     """The first process's, with shapes in the place of sharded tensors."""
-    pieces: dict[str, "Piece"]
+    shards: dict[str, "Shard"]
     """What this process holds of those, by the path of their key."""
 
 
 def cut(data: dict[str, Any], processes: Processes) -> Cut:
     """``data``, nested plain data, without the sharded tensors (``DTensor``s), and this process's shards of those."""
-    from pytorch_lightning.checkpoints.shard_files import Piece
+    from pytorch_lightning.checkpoints.shard_files import Shard
 
-    pieces: dict[str, Piece] = {}
+    shards: dict[str, Shard] = {}
 
     def take(key: str, tensor: Any) -> Tensor:
         if not hasattr(tensor, "full_tensor"):
@@ -53,10 +54,10 @@ def cut(data: dict[str, Any], processes: Processes) -> Cut:
             chunk = -(-tensor.shape[shard.dim] // processes.nb)
             offset[shard.dim] = chunk * processes.rank
         if own.numel() and (shard is not None or processes.is_first):
-            pieces[key] = Piece(tensor.shape, tuple(offset), own)
+            shards[key] = Shard(tensor.shape, tuple(offset), own)
         return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
 
-    return Cut(_replaced(data, take), pieces)
+    return Cut(_replaced(data, take), shards)
 
 
 def is_cut(checkpoint: Any) -> bool:
@@ -66,13 +67,13 @@ def is_cut(checkpoint: Any) -> bool:
 
 def own_part(checkpoint: dict[str, Any] | Cut, processes: Processes) -> Any:
     """What this process writes of ``checkpoint``."""
-    return checkpoint.pieces if isinstance(checkpoint, Cut) and not processes.is_first else checkpoint
+    return checkpoint.shards if isinstance(checkpoint, Cut) and not processes.is_first else checkpoint
 
 
 def with_part(checkpoint: dict[str, Any] | Cut, name: str, part: Any) -> dict[str, Any] | Cut:
     """``checkpoint`` with one part more."""
     if isinstance(checkpoint, Cut):
-        return Cut(_with_part(checkpoint.checkpoint, name, part), checkpoint.pieces)
+        return Cut(_with_part(checkpoint.checkpoint, name, part), checkpoint.shards)
     return _with_part(checkpoint, name, part)
 
 
@@ -89,16 +90,16 @@ def write_any(checkpoint: dict[str, Any] | Cut, path: Path, processes: Processes
 
 def checksums_of(state: Mapping[str, Any] | Cut, processes: Processes) -> dict[str, Any]:
     """``state_checksums``; those of a sharded tensor are a list of (offset, shape, checksum) of its shards."""
-    return piece_checksums(state, processes) if isinstance(state, Cut) else state_checksums(state)
+    return shard_checksums(state, processes) if isinstance(state, Cut) else state_checksums(state)
 
 
-def piece_checksums(state: Cut, processes: Processes) -> dict[str, Any]:
+def shard_checksums(state: Cut, processes: Processes) -> dict[str, Any]:
     """``checksums_of`` a sharded state."""
     found: dict[str, Any] = {k: v for k, v in state_checksums(state.checkpoint).items() if not _is_shape(state, k)}
-    own = {k: (p.offset, tuple(p.values.shape), checksum(p.values)) for k, p in state.pieces.items()}
+    own = {k: (p.offset, tuple(p.values.shape), checksum(p.values)) for k, p in state.shards.items()}
     for theirs in processes.gather(own):
-        for key, piece in theirs.items():
-            found.setdefault(key, []).append(piece)
+        for key, shard in theirs.items():
+            found.setdefault(key, []).append(shard)
     return found
 
 
@@ -109,10 +110,12 @@ def _is_shape(state: Cut, key: str) -> bool:
 def write_sharded(checkpoint: Cut, path: str | Path, processes: Processes) -> int:
     """Write ``checkpoint`` to the new folder ``path``; returns its size in bytes.
 
-    Every process calls it with its own pieces; all see the same file system. Raises ``CheckpointError``, in all of
+    Every process calls it with its own shards; all see the same file system. Raises ``CheckpointError``, in all of
     them, where one can't write; what was saved before is untouched.
     """
-    from pytorch_lightning.checkpoints.shard_files import METADATA, TOLD, PieceFiles
+    from pytorch_lightning.checkpoints.shard_files import finish as finish_shards
+    from pytorch_lightning.checkpoints.shard_files import write_shards
+    from pytorch_lightning.checkpoints.shard_index import INDEX, METADATA
 
     target = Path(path)
     temporary = target.with_name(f".{target.name}.tmp")
@@ -125,21 +128,21 @@ def write_sharded(checkpoint: Cut, path: str | Path, processes: Processes) -> in
     try:
         _together(begin, target, processes)
         fault("pieces.begin")
-        files = PieceFiles(temporary, checkpoint.pieces, processes)
+        own = temporary / f"__{processes.rank}_0.distcp"
 
-        def write_piece() -> tuple[Any, dict[str, Any]]:
-            results = files.write()
+        def write_own() -> tuple[Any, dict[str, Any]]:
+            results = write_shards(own, checkpoint.shards)
             fault("pieces.written")
             sync(temporary)
-            return results, _noted(temporary / files.name)
+            return results, _noted(own)
 
-        written = _together(write_piece, target, processes, TOLD)
+        written = _together(write_own, target, processes)
 
         def finish() -> int:
             if not processes.is_first:
                 return 0
-            files.finish([results for results, _ in written])
-            noted = [*(note for _, note in written), _noted(temporary / METADATA)]
+            finish_shards(temporary, [results for results, _ in written])
+            noted = [*(note for _, note in written), _noted(temporary / INDEX), _noted(temporary / METADATA)]
             fault("pieces.noted")
             manifest = {**checkpoint.checkpoint, KEY: {"files": noted, "tensors": _shapes(checkpoint.checkpoint)}}
             size = write_checkpoint(manifest, temporary / MANIFEST).stat().st_size
@@ -166,11 +169,39 @@ def verify_sharded(path: str | Path) -> dict[str, Any]:
     folder = Path(path)
     if not is_sharded(folder):
         raise DamagedCheckpoint(f"{folder} is damaged (it has no {MANIFEST}). Use an older checkpoint.")
-    manifest = read_checkpoint(folder / MANIFEST)
-    for note in manifest[KEY]["files"]:
-        if not (folder / note["name"]).is_file() or _noted(folder / note["name"]) != note:
-            raise DamagedCheckpoint(f"{folder / note['name']} is missing or damaged. Use an older checkpoint.")
+    manifest = read_checkpoint(folder / MANIFEST, ours=True)
+    for note in _notes(manifest, folder):
+        file = folder / note["name"]
+        # the size first: what is no file of that size, a device say, isn't read
+        if not file.is_file() or file.stat().st_size != note["size"] or _noted(file) != note:
+            raise DamagedCheckpoint(f"{file} is missing or damaged. Use an older checkpoint.")
     return manifest
+
+
+def _notes(manifest: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
+    """Name, size and checksum of each file, which must lie in the folder itself."""
+    sharded = manifest.get(KEY)
+    notes = sharded.get("files") if isinstance(sharded, dict) else None
+    if isinstance(notes, list) and all(map(_is_note, notes)) and len({n["name"] for n in notes}) == len(notes):
+        return notes
+    raise DamagedCheckpoint(f"{folder / MANIFEST} is damaged (in the names of its files). Use an older checkpoint.")
+
+
+def _is_note(note: Any) -> bool:
+    return (
+        isinstance(note, dict)
+        and is_file_name(note.get("name"))
+        and type(note.get("size")) is type(note.get("crc")) is int
+    )
+
+
+def is_file_name(name: Any) -> bool:
+    """Whether ``name`` is that of a file in a folder, and no path.
+
+    >>> [is_file_name(name) for name in ("a.data", ".metadata", "..", "../a", "/a", "", "a\\0b", 3)]
+    [True, True, False, False, False, False, False, False]
+    """
+    return type(name) is str and name not in ("", ".", "..") and not set(name) & {"/", "\\", "\0"}
 
 
 def read_sharded(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -178,19 +209,26 @@ def read_sharded(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
 
     Raises ``DamagedCheckpoint`` where a file is missing, damaged, or of another save.
     """
-    from pytorch_lightning.checkpoints.shard_files import read_pieces
+    from pytorch_lightning.checkpoints.shard_reader import read_shards
 
     manifest = verify_sharded(path)
-    cut_up, tensors = set(manifest.pop(KEY)["tensors"]), {}
+    files = {note["name"]: note["size"] for note in manifest.pop(KEY)["files"]}
+    shapes: dict[str, Tensor] = {}
 
-    def allocate(key: str, tensor: Tensor) -> Tensor:
-        if key not in cut_up:
+    def look(key: str, tensor: Tensor) -> Tensor:
+        if tensor.device.type == "meta" and tensor.numel():
+            shapes[key] = tensor
+        return tensor
+
+    _replaced(manifest, look)
+    tensors = read_shards(Path(path), files, shapes, map_location)
+
+    def whole(key: str, tensor: Tensor) -> Tensor:
+        if tensor.device.type != "meta":
             return tensor.to(map_location)
-        tensors[key] = torch.empty(tensor.shape, dtype=tensor.dtype, device=map_location)
-        return tensors[key]
+        return tensors[key] if key in tensors else torch.empty(tensor.shape, dtype=tensor.dtype, device=map_location)
 
-    checkpoint: dict[str, Any] = _replaced(manifest, allocate)
-    read_pieces(Path(path), {key: tensor for key, tensor in tensors.items() if tensor.numel()})
+    checkpoint: dict[str, Any] = _replaced(manifest, whole)
     return checkpoint
 
 
@@ -229,9 +267,7 @@ def _shapes(data: dict[str, Any]) -> list[str]:
     return keys
 
 
-def _together(
-    function: Callable[[], Any], target: Path, processes: Processes, subject: Subject = SOMETHING
-) -> list[Any]:
+def _together(function: Callable[[], Any], target: Path, processes: Processes) -> list[Any]:
     """What ``function`` gave in each process. Where it raises in one, all raise."""
     try:
         result, error = function(), ""
@@ -240,7 +276,7 @@ def _together(
     except (OSError, RuntimeError) as failure:  # torch reports a full disk as a RuntimeError
         error = f"{target} can't be written: {str(failure).splitlines()[0]}. What was saved before is untouched."
         result = None
-    told = processes.gather((result, error), subject)
+    told = processes.gather((result, error))
     errors = [error for _, error in told if error]
     if errors:
         raise CheckpointError(errors[0])

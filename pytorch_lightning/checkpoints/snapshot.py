@@ -140,7 +140,7 @@ def checksum(tensor: Tensor) -> int:
 def changed_tensors(saved: Mapping[str, Any], state_dict: Mapping[str, Any]) -> list[str]:
     """The names of the saved tensors that ``state_dict`` lacks or holds with other values, and of those it adds.
 
-    ``saved`` has a checksum of each, or a list of (first index in each dimension, shape, checksum) of its pieces.
+    ``saved`` has a checksum of each, or a list of (first index in each dimension, shape, checksum) of its shards.
     """
     now = {name: value for name, value in state_dict.items() if isinstance(value, Tensor)}
     return [n for n in {**saved, **now} if n not in saved or n not in now or not _is_same(saved[n], now[n])]

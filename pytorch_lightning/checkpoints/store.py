@@ -92,10 +92,17 @@ def remove_leftovers(folder: str | Path, name: re.Pattern[str]) -> None:
 
 
 def _save(checkpoint: dict[str, Any], path: Path) -> None:
-    own = torch.serialization.get_crc32_options()
-    torch.serialization.set_crc32_options(True)  # verify needs the checksums
-    try:
+    with checksums_on():
         torch.save(checkpoint, path)  # to a path: torch then writes without holding the GIL
+
+
+@contextlib.contextmanager
+def checksums_on() -> Iterator[None]:
+    """A scope in which ``torch.save`` writes the checksums that ``verify`` needs."""
+    own = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(True)
+    try:
+        yield
     finally:
         torch.serialization.set_crc32_options(own)
 

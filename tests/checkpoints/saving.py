@@ -56,25 +56,25 @@ def save_each_step(folder: str, last: int, in_thread: bool = False, finish: bool
         print(json.dumps({"skipped": writer.nb_skipped}))
 
 
-def in_pieces(data: Any) -> Any:
-    """``data`` as one process would hold it that has all pieces."""
-    from pytorch_lightning.checkpoints.shard_files import Piece
+def sharded(data: Any) -> Any:
+    """``data`` as one process would hold it that has all shards."""
+    from pytorch_lightning.checkpoints.shard_files import Shard
     from pytorch_lightning.checkpoints.sharded import Cut, _replaced
 
-    pieces = {}
+    shards = {}
 
     def take(key: str, tensor: torch.Tensor) -> torch.Tensor:
         if tensor.dim() < 2:
             return tensor
         if tensor.numel():
-            pieces[key] = Piece(tensor.shape, (0,) * tensor.dim(), tensor)
+            shards[key] = Shard(tensor.shape, (0,) * tensor.dim(), tensor)
         return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
 
-    return Cut(_replaced(data, take), pieces)
+    return Cut(_replaced(data, take), shards)
 
 
-def save_in_pieces(folder: str) -> None:
-    """Go on from the newest save in pieces to step 2, saving after each step."""
+def save_sharded(folder: str) -> None:
+    """Go on from the newest sharded save to step 2, saving after each step."""
     from pytorch_lightning.checkpoints.run_store import RunStore
 
     with RunStore(folder) as store:
@@ -82,7 +82,7 @@ def save_in_pieces(folder: str) -> None:
         for step in range(1 if found is None else found.position.step + 1, 3):
             data = checkpoint_at(step)
             data["state_dict"]["weight"] = data["state_dict"]["weight"].view(-1, 10)
-            store.write(in_pieces(data), step)
+            store.write(sharded(data), step)
 
 
 def save_and_leave(folder: str) -> None:

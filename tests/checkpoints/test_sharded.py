@@ -1,27 +1,30 @@
-"""Checkpoints in pieces. What several processes write is in tests/conformance."""
+"""Sharded checkpoints. What several processes write is in tests/conformance."""
 
-import pickle
+import json
 import shutil
 import signal
-import zlib
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from torch.utils.data import DataLoader
 
-from pytorch_lightning import Trainer
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.checkpoints.__main__ import main
 from pytorch_lightning.checkpoints.consolidation import consolidate, find_sharded
 from pytorch_lightning.checkpoints.run_store import RunStore
-from pytorch_lightning.checkpoints.sharded import is_sharded, piece_checksums, read_any, read_sharded
+from pytorch_lightning.checkpoints.sharded import is_sharded, read_any, read_sharded, shard_checksums
 from pytorch_lightning.checkpoints.sharded import write_sharded as write
 from pytorch_lightning.checkpoints.snapshot import changed_tensors, nb_bytes
 from pytorch_lightning.errors import CheckpointError, MisconfigurationException
 from pytorch_lightning.processes import ALONE, Processes
-from tests.checkpoints.saving import in_pieces, is_whole, save_in_pieces
+from tests.checkpoints.saving import is_whole, save_sharded, sharded
 from tests.faults import warm
+
+WRITTEN_BEFORE = Path(__file__).parent / "written_before" / "sharded"
 
 
 def checkpoint(step: int = 7) -> dict[str, Any]:
@@ -38,8 +41,8 @@ def checkpoint(step: int = 7) -> dict[str, Any]:
 
 
 def write_sharded(data: dict[str, Any], path: Path) -> Path:
-    """Tensors of two dimensions as pieces."""
-    write(in_pieces(data), path, ALONE)
+    """Tensors of two dimensions as shards."""
+    write(sharded(data), path, ALONE)
     return path
 
 
@@ -62,7 +65,7 @@ def test_keys_that_look_alike_stay_apart(tmp_path: Path) -> None:
     assert (read["a.b"][0, 0], read["a"]["b"][0, 0]) == (1.0, 2.0)
 
 
-@pytest.mark.parametrize("name", ["__0_0.distcp", "manifest.ckpt", ".metadata"])
+@pytest.mark.parametrize("name", ["__0_0.distcp", "manifest.ckpt", "shards.json", ".metadata"])
 def test_a_flipped_bit_is_found(tmp_path: Path, name: str) -> None:
     folder = write_sharded({**checkpoint(), "more": torch.ones(10, 100)}, tmp_path / "step-1")
     content = bytearray((folder / name).read_bytes())
@@ -87,29 +90,88 @@ def test_a_shard_that_is_gone_is_found(tmp_path: Path) -> None:
         read_any(folder)
 
 
-class Payload:
-    def __reduce__(self) -> Any:
-        return Path.touch, (Path("code-was-run"),)
+class Before(LightningModule):
+    """The model whose save is kept in written_before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)
+
+    def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+        return self.last(self.norm(self.first(data_batch))).pow(2).mean()
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adam(self.parameters(), 0.01)
+
+    @property
+    def tng_dataloader(self) -> Any:
+        return DataLoader(torch.arange(96.0).reshape(24, 4) / 96, batch_size=2, shuffle=True)
 
 
-def test_code_that_a_folder_brings_along_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_what_was_written_before_there_was_an_index_is_read_and_resumed(tmp_path: Path) -> None:
+    """Two processes wrote it, with torch's metadata alone. The oracle is the same training in one process."""
+    options: Any = {
+        "progress_bar": False,
+        "print_weights_summary": False,
+        "max_nb_epochs": 3,
+        "silence": ["no-validation"],
+    }
+    torch.manual_seed(1)
+    model = Before()
+    trainer = Trainer(False, seed=1, virtual_ranks=2, max_nb_steps=4, **options)
+    trainer.fit(model)
+    read = read_any(WRITTEN_BEFORE)
+    (adam,) = trainer.optimizers
+    for found, expected in zip(
+        [*read["state_dict"].values(), *map(dict.values, read["optimizer_states"][0]["state"].values())],
+        [*model.state_dict().values(), *map(dict.values, adam.state_dict()["state"].values())],
+        strict=True,
+    ):
+        torch.testing.assert_close(*(([*v] if not isinstance(v, torch.Tensor) else v) for v in (found, expected)))
+    again = Before()
+    resumed = Trainer(False, resume=WRITTEN_BEFORE, **options)
+    resumed.fit(again)
+    assert resumed.global_step == 18
+    assert main(["consolidate", str(WRITTEN_BEFORE), "--output", str(tmp_path / "one.ckpt")]) == 0
+    assert str(torch.load(tmp_path / "one.ckpt", weights_only=True)) == str(read)
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_torchs_own_tools_read_the_shards(tmp_path: Path) -> None:
+    from torch.distributed.checkpoint import load
+
+    written = checkpoint()
+    folder = write_sharded(written, tmp_path / "step-1")
+    key = "optimizer_states.0.state.0.exp_avg"
+    found = {"state_dict.weight": torch.zeros(4, 3), key: torch.zeros(4, 3, dtype=torch.bfloat16)}
+    load(found, checkpoint_id=folder, no_dist=True)
+    assert torch.equal(found["state_dict.weight"], written["state_dict"]["weight"])
+    assert found[key].tolist() == [[1.0] * 3] * 4
+
+
+def test_the_index_is_plain_text_and_no_file_names_a_folder_of_this_machine(tmp_path: Path) -> None:
     folder = write_sharded(checkpoint(), tmp_path / "step-1")
-    content = pickle.dumps(Payload())
-    (folder / ".metadata").write_bytes(content)
-    manifest = torch.load(folder / "manifest.ckpt", weights_only=True)
-    for note in manifest["sharded"]["files"]:
-        if note["name"] == ".metadata":
-            note.update(size=len(content), crc=zlib.crc32(content))
-    torch.save(manifest, folder / "manifest.ckpt")
-    with pytest.raises(CheckpointError, match="more than plain data"):
-        read_sharded(folder)
-    assert not Path("code-was-run").exists()
+    index = json.loads((folder / "shards.json").read_text())
+    shard = index["tensors"]["state_dict.weight"]["shards"][0]
+    assert (shard["file"], shard["start"], shard["shape"]) == ("__0_0.distcp", 0, [4, 3])
+    for file in folder.iterdir():
+        assert tmp_path.name.encode() not in file.read_bytes()
+
+
+def test_a_view_is_written_without_what_it_is_a_view_of_and_with_its_strides(tmp_path: Path) -> None:
+    large = torch.arange(400_000.0).view(1000, 400)
+    last = torch.zeros(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    data = {**checkpoint(), "view": large[3:5], "turned": large[:6, :5].t(), "last": last}
+    folder = write_sharded(data, tmp_path / "step-1")
+    assert (folder / "__0_0.distcp").stat().st_size < 30_000
+    read = read_sharded(folder)
+    assert torch.equal(read["view"], large[3:5])
+    assert torch.equal(read["turned"], large[:6, :5].t())
 
 
 def test_checksums_of_shards_are_those_of_the_whole(tmp_path: Path) -> None:
     state = {"weight": torch.randn(4, 3), "count": torch.tensor(3)}
-    saved = piece_checksums(in_pieces(state), ALONE)
+    saved = shard_checksums(sharded(state), ALONE)
     assert changed_tensors(saved, state) == []
     other = state["weight"].clone()
     other[3, 2] += 1
@@ -121,11 +183,11 @@ def test_checksums_of_shards_are_those_of_the_whole(tmp_path: Path) -> None:
 def test_a_store_keeps_two_sharded_saves(tmp_path: Path) -> None:
     with RunStore(tmp_path) as store:
         for step in (1, 2, 2, 3):
-            store.write(in_pieces(checkpoint(step)), step)
+            store.write(sharded(checkpoint(step)), step)
         assert visible(tmp_path) == ["step-000000000002.1.ckpt", "step-000000000003.ckpt"]
         store.write(checkpoint(3), 3)  # one process alone
         assert visible(tmp_path) == ["step-000000000002.1.ckpt", "step-000000000003.1.ckpt"]
-        store.write(in_pieces(checkpoint(4)), 4, finished=True)
+        store.write(sharded(checkpoint(4)), 4, finished=True)
         assert visible(tmp_path) == ["step-000000000004.ckpt"]
 
 
@@ -139,7 +201,7 @@ def test_folders_that_are_renamed_or_removed_are_never_half_a_save(
         assert visible(tmp_path) == ["step-000000000001.ckpt", "step-000000000003.ckpt.aside"]
         removed = shutil.rmtree
         monkeypatch.setattr(shutil, "rmtree", lambda *arguments, **options: None)  # as if it were killed there
-        store.write(in_pieces(checkpoint(4)), 4, finished=True)
+        store.write(sharded(checkpoint(4)), 4, finished=True)
         assert visible(tmp_path) == ["step-000000000003.ckpt.aside", "step-000000000004.ckpt"]
         monkeypatch.setattr(shutil, "rmtree", removed)
     with RunStore(tmp_path):
@@ -155,10 +217,10 @@ def test_a_disk_that_is_too_small_for_all_shards_is_found_before(
         def gather(self, value: Any) -> list[Any]:
             return [value, value]
 
-    size = nb_bytes(in_pieces(checkpoint()))
+    size = nb_bytes(sharded(checkpoint()))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 0, int(1.5 * size)))  # type: ignore[attr-defined]
     with RunStore(tmp_path) as store, pytest.raises(CheckpointError, match="disk is full"):
-        store.write(in_pieces(checkpoint()), 1, processes=Two())
+        store.write(sharded(checkpoint()), 1, processes=Two())
     assert visible(tmp_path) == []
 
 
@@ -199,12 +261,12 @@ def test_a_truncated_save_is_not_one(tmp_path: Path) -> None:
     ],
 )
 def test_a_kill_at_any_point_leaves_the_newest_whole(tmp_path: Path, point: str, newest: int) -> None:
-    ended = warm.run(save_in_pieces, str(tmp_path / "run"), fault=point, output=tmp_path / "said")
+    ended = warm.run(save_sharded, str(tmp_path / "run"), fault=point, output=tmp_path / "said")
     assert ended.code == -signal.SIGKILL, ended.said
     found = find_sharded(tmp_path / "run")
     assert found.name == f"step-{newest:012d}.ckpt"
     assert is_whole(read_sharded(found), newest)
-    ended = warm.run(save_in_pieces, str(tmp_path / "run"), output=tmp_path / "said")
+    ended = warm.run(save_sharded, str(tmp_path / "run"), output=tmp_path / "said")
     assert ended.code == 0, ended.said
     assert is_whole(read_sharded(find_sharded(tmp_path / "run")), 2)
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [

@@ -293,7 +293,7 @@ def test_one_process_resumes_from_the_file_of_several(results: Results) -> None:
 def test_shards_become_the_file_that_would_have_been_written(results: Results) -> None:
     assert results("pieces", "ddp", 2)["files"] == []
     found = results("pieces", "fsdp", 2)
-    assert found["files"] == [".metadata", "__0_0.distcp", "__1_0.distcp", "manifest.ckpt"]
+    assert found["files"] == [".metadata", "__0_0.distcp", "__1_0.distcp", "manifest.ckpt", "shards.json"]
     assert_same_data(comparable(found["consolidated"]), comparable(found["beside"]))
 
 

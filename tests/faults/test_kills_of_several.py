@@ -63,6 +63,7 @@ def test_sharded_saves_are_written_by_both(tmp_path: Path) -> None:
         "__0_0.distcp",
         "__1_0.distcp",
         "manifest.ckpt",
+        "shards.json",
     ]
     assert (save / "__0_0.distcp").stat().st_size == pytest.approx((save / "__1_0.distcp").stat().st_size, rel=0.3)
 
