@@ -82,6 +82,7 @@ def join(environment: Environment, backend: str, timeout_minutes: float) -> Proc
     if not dist.is_initialized():
         if environment.launcher == "srun":
             rendezvous.name_the_first_host(environment.nb_nodes)
+            os.environ.update(RANK=str(environment.rank), WORLD_SIZE=str(environment.nb))
         try:
             # its functions keep the default group that there is when they are defined, to the end and with its threads
             importlib.import_module("torch.distributed.nn.functional")

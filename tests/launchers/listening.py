@@ -8,7 +8,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ class Waiting(Net):
         mode = oct(os.stat(os.path.dirname(file)).st_mode & 0o777) if file else ""
         Path(f"meets_{os.environ['RANK']}").write_text(mode)
     def training_step(self, data_batch, batch_nb):
-        Path(f"waits_{os.environ['RANK']}").touch()
+        Path(f"waits_{os.environ['RANK']}").write_text(str(os.getpid()))
         while not Path("seen").exists():
             time.sleep(0.01)
         return super().training_step(data_batch, batch_nb)
@@ -72,17 +72,22 @@ if __name__ == "__main__":
 """A fit that waits in its first steps until it was looked at."""
 
 
+def look_at_waiting(folder: Path, nb: int, pids: Callable[[], Iterable[int]], seconds: float = 180) -> set[Address]:
+    """Where ``pids()`` listen once ``nb`` processes that run the program wait in ``folder``; then these go on."""
+    deadline = time.monotonic() + seconds
+    while len([path for path in folder.glob("waits_*") if path.read_text()]) < nb:
+        assert time.monotonic() < deadline, "it didn't come to its first step"
+        time.sleep(0.02)
+    found = listening(pids())
+    (folder / "seen").touch()
+    return found
+
+
 def look_at(program: "subprocess.Popen[Any]", folder: Path, nb: int, seconds: float = 180) -> set[Address]:
     """Where the ``nb`` processes of ``program``, a session of its own, listen in their first step; then it runs to
     its end."""
-    deadline = time.monotonic() + seconds
     try:
-        while len(list(folder.glob("waits_*"))) < nb:
-            assert program.poll() is None, "it ended before its first step"
-            assert time.monotonic() < deadline, "it didn't come to its first step"
-            time.sleep(0.02)
-        found = listening(session_of(program.pid))
-        (folder / "seen").touch()
+        found = look_at_waiting(folder, nb, lambda: session_of(program.pid), seconds)
         assert program.wait(seconds) == 0
     finally:
         for pid in session_of(program.pid):

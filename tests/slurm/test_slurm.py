@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.launchers import program
+from tests.launchers.listening import WAITING, look_at_waiting
 from tests.launchers.test_signals import run
 
 ROOT = Path(__file__).parents[2]
@@ -184,6 +185,17 @@ def test_two_nodes_agree_and_one_of_them_queues_the_job_again(submit: Submit, tm
     assert states == [("COMPLETED", "0"), ("COMPLETED", "1")], said(tmp_path)
     assert program.outcome(tmp_path / "warned") == program.outcome(tmp_path / "calm")
     assert said(tmp_path).count("is queued again") == 1
+
+
+def test_tasks_of_one_node_meet_at_loopback_alone(submit: Submit, tmp_path: Path) -> None:
+    (tmp_path / "waiting.py").write_text(WAITING.replace("nb_processes=int(nb), ", ""))
+    line = f"cd {tmp_path} && GLOO_SOCKET_IFNAME=lo srun {sys.executable} waiting.py"
+    job = submit(line, "--nodes=1", "--ntasks=2")
+    pids = (int(path.read_text()) for path in tmp_path.glob("waits_*"))
+    found = look_at_waiting(tmp_path, 2, lambda: pids)
+    assert of_job("JobState", ended(job, tmp_path)) == "COMPLETED", said(tmp_path)
+    assert found
+    assert all(address.is_loopback for address in found), found
 
 
 def test_a_search_by_slurm_cluster_resumes_trial_by_trial(slurm: None, tmp_path: Path, undisturbed: Any) -> None:
