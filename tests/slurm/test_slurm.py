@@ -184,7 +184,7 @@ def test_two_nodes_agree_and_one_of_them_queues_the_job_again(submit: Submit, tm
         states.append((of_job("JobState", line), of_job("Restarts", line)))
     assert states == [("COMPLETED", "0"), ("COMPLETED", "1")], said(tmp_path)
     assert program.outcome(tmp_path / "warned") == program.outcome(tmp_path / "calm")
-    assert said(tmp_path).count("is queued again") == 1
+    assert said(tmp_path).count("is requeued") == 1
 
 
 def test_tasks_of_one_node_meet_at_loopback_alone(submit: Submit, tmp_path: Path) -> None:
