@@ -1,4 +1,4 @@
-"""What each workload may cost, and whether it did."""
+"""The targets for the overhead of each workload, and whether they were met."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Target:
     most: float
     measured: Callable[[Summary], float]
     why: str = ""
-    """What stands against it, where that is known."""
+    """Why it isn't met, if that is known."""
 
 
 SEEDING = (

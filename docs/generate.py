@@ -43,7 +43,7 @@ def record(*, stage: str = "fit", resumed: bool = False) -> list[Call]:
     """The hooks that are called in a fit of one epoch, in order, or in a ``test`` or ``predict``.
 
     Two training batches make one step, and one batch is validated: before training and at the epoch's end.
-    ``resumed``: a fit that goes on from the checkpoint that such a fit wrote.
+    ``resumed``: a fit that resumes from the checkpoint that such a fit wrote.
     """
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         calls: list[Call] = []

@@ -1,7 +1,7 @@
 """The template's model, trained by a Ray job: Ray places the processes and starts them anew, the Trainer trains.
 
 Needs ``pip install "ray[train]"`` (the extra ``ray`` of this library). On a cluster pass ``--save_path`` on a file
-system that all machines share: what was killed goes on from its newest save. Options of the model may be added.
+system that all machines share: a run that was killed resumes from its newest save. Options of the model may be added.
 """
 
 import argparse

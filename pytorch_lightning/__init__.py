@@ -1,7 +1,7 @@
 """Train PyTorch models: subclass ``LightningModule``, call ``Trainer().fit(model)``.
 
-The public names are imported when they are first used, so that ``import pytorch_lightning`` costs little
-more than ``import torch``.
+The public names are imported when they are first used, so that ``import pytorch_lightning`` takes little
+longer than ``import torch``.
 """
 
 import os

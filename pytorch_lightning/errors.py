@@ -18,7 +18,7 @@ import textwrap
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
-from pytorch_lightning.printing import warn
+from pytorch_lightning.printing import detail, warn
 
 T = TypeVar("T")
 
@@ -164,6 +164,12 @@ class Notices:
         if code not in self._done and not self.quiet:
             self._done.add(code)
             self.report(f"{text}  [{code}]")
+
+    def say_in_detail(self, code: str, text: str) -> None:
+        """The same where the logger's level is DEBUG."""
+        if code not in self._done and not self.quiet:
+            self._done.add(code)
+            detail(f"{text}  [{code}]")
 
     def report(self, text: str) -> None:
         """Print ``text`` every time: something went wrong, and training continues."""

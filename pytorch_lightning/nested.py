@@ -1,4 +1,4 @@
-"""Nested data, walked in one way: batches, outputs, checkpoints."""
+"""Nested data (batches, outputs, checkpoints) is traversed here, in one way."""
 
 import copy
 import dataclasses
@@ -12,8 +12,14 @@ LEAVES = (str, bytes, int, float, type(None))
 """What is looked at most often and holds nothing."""
 
 
-def map_tensors(value: Any, function: Callable[[Tensor], Any], other: Callable[[Any], Any] = lambda leaf: leaf) -> Any:
-    """``value`` with ``function`` of every tensor in it, and ``other`` of everything else that isn't a container.
+def map_tensors(
+    value: Any,
+    function: Callable[[Tensor], Any],
+    other: Callable[[Any], Any] = lambda leaf: leaf,
+    is_leaf: Callable[[Any], bool] | None = None,
+) -> Any:
+    """``value`` with ``function`` of every tensor in it, and ``other`` of everything else that isn't a container; or,
+    with ``is_leaf``, of what that says.
 
     Lists, tuples, named tuples, dicts and other mappings, dataclasses and their subclasses keep their types; sets and
     other objects are leaves. ``value`` itself isn't changed.
@@ -27,6 +33,8 @@ def map_tensors(value: Any, function: Callable[[Tensor], Any], other: Callable[[
         if isinstance(value, Tensor):
             return function(value)
         if isinstance(value, LEAVES):
+            return other(value) if is_leaf is None else value
+        if is_leaf is not None and is_leaf(value):
             return other(value)
         if isinstance(value, tuple) and hasattr(value, "_fields"):
             return type(value)(*map(walk, value))
@@ -37,7 +45,7 @@ def map_tensors(value: Any, function: Callable[[Tensor], Any], other: Callable[[
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             changed = {f.name: walk(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
             return dataclasses.replace(value, **changed)
-        return other(value)
+        return other(value) if is_leaf is None else value
 
     return walk(value)
 

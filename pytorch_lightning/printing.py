@@ -1,4 +1,4 @@
-"""What the library says goes through one logger, ``logging.getLogger("pytorch_lightning")``.
+"""All output of the library goes through one logger, ``logging.getLogger("pytorch_lightning")``.
 
 Its default handler prints: information to stdout, notices to stderr. A program that wants them elsewhere removes that
 handler, adds one of its own, or sets a level.
@@ -25,6 +25,11 @@ class PrintingHandler(logging.Handler):
 def tell(text: object) -> None:
     """Say something that is as expected."""
     LOGGER.info("%s", text)
+
+
+def detail(text: object) -> None:
+    """Say something for those who set the logger's level to ``logging.DEBUG``."""
+    LOGGER.debug("%s", text)
 
 
 def warn(text: object) -> None:

@@ -1,4 +1,4 @@
-"""The processes of a run: which one this is, and what they tell each other beside gradients."""
+"""The processes of a run: the rank of this one, and the objects that they exchange in addition to gradients."""
 
 import contextlib
 import signal
@@ -142,7 +142,7 @@ _apart: list[Any] = []
 
 
 def whole(tensor: Any) -> Any:
-    """``tensor``, brought together where processes hold a piece of it each. Everybody calls it."""
+    """The whole of ``tensor``, gathered if it is sharded. All processes call it."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 

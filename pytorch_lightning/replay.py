@@ -25,6 +25,7 @@ import torch
 
 from pytorch_lightning import seeding
 from pytorch_lightning.checkpoints.bundle import OPTIONS, read_bundle
+from pytorch_lightning.data.casting import place
 from pytorch_lightning.data.replayable import replayable
 from pytorch_lightning.data.transfer import build_transfer
 from pytorch_lightning.errors import CheckpointError, FitError, MisconfigurationException, Notices, describe, one_line
@@ -32,10 +33,10 @@ from pytorch_lightning.precision import build_precision
 from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.root_module.loading import namespace_of
 from pytorch_lightning.root_module.root_module import LightningModule
-from pytorch_lightning.run.metrics import check_loss, read_output
+from pytorch_lightning.run.metrics import read_output
 from pytorch_lightning.run.progress import Progress
 from pytorch_lightning.run.run import FitRun
-from pytorch_lightning.steps.step_inputs import WindowWeights
+from pytorch_lightning.steps.weights import WindowWeights
 from pytorch_lightning.trainer.trainer import Trainer
 
 __all__ = ["build_module", "find_model", "import_code", "main", "read_bundle", "replay"]
@@ -134,7 +135,7 @@ def prepare(bundle: dict[str, Any], module: LightningModule) -> tuple[Trainer, P
     precision = build_precision(bundle["precision"], CPU)
     try:
         precision.load_state_dict(bundle["scaler"])
-        module.to(CPU, precision.dtype)
+        place(module, CPU, precision.dtype)
         if bundle["kind"] != "loader":
             restore(bundle, module)
     except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
@@ -164,15 +165,14 @@ def run_step(
         restore(bundle, module)
     output = step(batch, progress.batch_nb, *(() if optimizer_i is None else (optimizer_i,)))
     loss, _, count = read_output(output, name, progress)
-    if not loss.requires_grad or loss.numel() != 1:
-        check_loss(loss, name, progress)
     value = loss.item()
-    if not math.isfinite(value) and bundle["options"].get("stop_on_nan", True):
+    if count != 0 and not math.isfinite(value) and bundle["options"].get("stop_on_nan", True):
         said = bundle["error"]["message"]
         raise FitError(said if said.startswith("the loss isn't finite") else f"the loss isn't finite ({value})")
     size, counted, reference = bundle["window"]
     window = WindowWeights(size=size, counted=counted, reference=reference)
-    precision.backward(loss if size == 1 else window.weigh(loss, count))
+    if count != 0:
+        precision.backward(window.weigh(loss, count))
     if bundle["kind"] == "hook":
         for parameter_name, parameter in module.named_parameters():
             parameter.grad = bundle["gradients"].get(parameter_name)

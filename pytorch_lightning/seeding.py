@@ -1,4 +1,4 @@
-"""Random numbers as functions of counters.
+"""Random numbers that depend only on the seed and on counters.
 
 Batch order, augmentation and dropout don't come from a stream that has to be saved and repaired: before each use
 the three streams (python, numpy, torch) are seeded from a hash of (seed, purpose, counters). So any batch can be

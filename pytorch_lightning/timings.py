@@ -1,4 +1,4 @@
-"""Where the time of a fit goes.
+"""Measures where the time of a fit goes.
 
 Waiting for data, validation, saving and logging are measured whenever they happen. Forward, backward and optimizer
 are measured in one window of 50 and taken for all, so that an ordinary step pays only for two looks at the clock.

@@ -63,3 +63,9 @@ def pytest_addoption(parser: Any) -> None:
         default=3,
         help="how often tests/faults kills the template of the examples at named points (default: 3)",
     )
+    parser.addoption(
+        "--changes",
+        type=int,
+        default=30,
+        help="how many programs that change things while they are trained tests/faults cuts (default: 30)",
+    )

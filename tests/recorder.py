@@ -1,13 +1,29 @@
 """A model that notes what is called, for tests of the loop's order and of the options."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from pytorch_lightning import LightningModule, Trainer
+
+
+@dataclass
+class Notes:
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+    seen: list[list[float]] = field(default_factory=list)
+    """The first entry of each training batch, a list per epoch."""
+    nb_validations: int = 0
+    validation_sizes: list[int] = field(default_factory=list)
+
+
+FIELDS = {"calls", "seen", "nb_validations", "validation_sizes"}
+NOTES: WeakKeyDictionary[Any, Notes] = WeakKeyDictionary()
+"""What each recorder noted in this start: attributes would be part of its checkpoints."""
 
 
 class Recorder(LightningModule):
@@ -20,11 +36,16 @@ class Recorder(LightningModule):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
         self.nb_batches, self.val_values, self.lr = nb_batches, val_values, lr
-        self.calls: list[tuple[Any, ...]] = []
-        self.seen: list[list[float]] = []
-        """The first entry of each training batch, a list per epoch."""
-        self.nb_validations = 0
-        self.validation_sizes: list[int] = []
+        NOTES[self] = Notes()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(NOTES[self], name) if name in FIELDS else super().__getattr__(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in FIELDS:
+            setattr(NOTES[self], name, value)
+        else:
+            super().__setattr__(name, value)
 
     def note(self, *what: Any) -> None:
         self.calls.append(what)

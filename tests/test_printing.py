@@ -26,7 +26,7 @@ def fit(tmp_path: Path, **options: Any) -> None:
     Trainer(max_nb_epochs=1, default_save_path=tmp_path, progress_bar=False, **options).fit(Recorder())
 
 
-def test_a_program_takes_what_is_said_to_its_own_handler(
+def test_a_program_can_handle_messages_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kept = Kept()

@@ -130,7 +130,7 @@ class Replaced(Classifier):
         return super().training_step(data_batch, batch_nb)
 
 
-def test_large_buffers_are_said_not_to_be_kept_and_replaced_ones_are(tmp_path: Path) -> None:
+def test_large_buffers_are_reported_as_not_kept_and_replaced_ones_are(tmp_path: Path) -> None:
     _, path = failed(Large(), tmp_path)
     assert not read_bundle(path)["buffers_kept"]
     _, path = failed(Replaced(), tmp_path)
@@ -619,7 +619,7 @@ def test_a_script_that_fits_on_import_and_a_class_with_other_arguments_are_named
     del sys.modules["train"]  # other tests have one of their own
 
 
-def test_a_replay_without_an_exception_and_another_kind_of_file_are_said(
+def test_a_replay_without_an_exception_and_another_kind_of_file_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, path = failed(Classifier(), tmp_path)

@@ -67,7 +67,7 @@ def main(hparams: Namespace, cluster: SlurmCluster) -> None:
         checkpoint_callback=checkpoint,
     )
     trainer.fit(model)
-    run = Path(hparams.tt_name, f"version_{experiment.version}")  # an older one where --resume auto went on with it
+    run = Path(hparams.tt_name, f"version_{experiment.version}")  # an older one if --resume auto resumed it
     metrics = trainer.test(ckpt="best")
 
     print(f"metrics         {Path(hparams.tt_save_path, run, 'metrics.csv')}")

@@ -63,7 +63,7 @@ def main(hparams: Namespace) -> None:
         checkpoint_callback=checkpoint,
     )
     trainer.fit(model)
-    run = Path(hparams.tt_name, f"version_{experiment.version}")  # an older one where --resume auto went on with it
+    run = Path(hparams.tt_name, f"version_{experiment.version}")  # an older one if --resume auto resumed it
 
     # ------------------------
     # 5 TEST, with the weights that did best in validation

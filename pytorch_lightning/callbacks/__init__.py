@@ -1,4 +1,4 @@
-"""What watches a fit: give them to ``Trainer(callbacks=[...])``."""
+"""Callbacks, which observe a fit: pass them as ``Trainer(callbacks=[...])``."""
 
 from pytorch_lightning.callbacks.callback import Callback as Callback
 from pytorch_lightning.callbacks.early_stopping import EarlyStopping as EarlyStopping

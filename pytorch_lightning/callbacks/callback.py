@@ -8,7 +8,7 @@ from pytorch_lightning.errors import Notices
 
 
 class RunMetrics(Protocol):
-    """The numbers of a run, read when asked for."""
+    """The metrics of a run, read from the device only on access."""
 
     @property
     def validation(self) -> dict[str, float | int]:
@@ -18,14 +18,14 @@ class RunMetrics(Protocol):
         """``tng_loss`` and the last batch's ``prog``."""
 
     def shown(self) -> dict[str, Any]:
-        """What a bar shows."""
+        """What the progress bar shows."""
 
     def all(self) -> dict[str, float | int]:
-        """Every number by name."""
+        """Every metric by name."""
 
 
 class RunProgress(Protocol):
-    """Where a run is: all counted from 0."""
+    """The position of a run; everything is counted from 0."""
 
     epoch: int
     batch_nb: int
@@ -35,7 +35,7 @@ class RunProgress(Protocol):
 
 
 class Run(Protocol):
-    """What a callback sees of a run. It watches and asks; it never does the step."""
+    """A callback's view of a run. A callback observes and requests; it never does the step."""
 
     module: Any
     notices: Notices
@@ -47,26 +47,26 @@ class Run(Protocol):
     version: int | str | None
     """The version of the run's folder, or of the user's Experiment."""
     folder: Path | None
-    """Where the run's files are; None where there are none."""
+    """The folder of the run's files; None if it writes none."""
 
     @property
     def progress(self) -> RunProgress:
-        """Where the run is."""
+        """The position of the run."""
 
     @property
     def metrics(self) -> RunMetrics:
-        """Its numbers."""
+        """Its metrics."""
 
     @property
     def scratch(self) -> Path | None:
-        """Where everything is to be written in a ``fast_dev_run``; None otherwise."""
+        """In a ``fast_dev_run``, the temporary folder for all files; None otherwise."""
 
     @property
     def nb_epochs_completed(self) -> int:
         """Epochs whose last batch was trained on, the current one included."""
 
     def stop(self, reason: str) -> None:
-        """Ask that training ends at the next save point."""
+        """Request that training stops at the next save point."""
 
     def save(
         self,
@@ -75,18 +75,18 @@ class Run(Protocol):
         weights_only: bool = False,
         on_refused: Callable[[], None] | None = None,
     ) -> None:
-        """Ask for a checkpoint, written at the next save point. ``on_saved`` is called once it is on the disk,
-        ``on_refused`` where it is left out, since a weight isn't finite and ``stop_on_nan`` is off."""
+        """Request a checkpoint, written at the next save point. ``on_saved`` is called once it is on disk,
+        ``on_refused`` if it isn't written because a weight isn't finite and ``stop_on_nan`` is off."""
 
 
 class Callback:
-    """Does nothing; override what you need. ``run`` is a ``Run``.
+    """The base class: override the hooks that you need. ``run`` is a ``Run``.
 
-    Where there are several processes, each has its own copy, and all are called alike.
+    With several processes, each has its own copy, and all of them are called in the same way.
     """
 
     only_first = False
-    """Whether only the first process has any use for this."""
+    """Whether it is called only in the first process."""
 
     def on_fit_start(self, run: Run) -> None:
         """Before the sanity validation and the first epoch."""
@@ -95,7 +95,7 @@ class Callback:
         """Before the first batch of an epoch."""
 
     def on_batch_start(self, run: Run, data_batch: Any) -> int | None:
-        """Before each training step, with the batch as the loader gave it. Return -1 to end the epoch here."""
+        """Before each training step, with the batch as the loader yielded it. Return -1 to end the epoch here."""
 
     def on_batch_end(self, run: Run) -> None:
         """After each training batch."""
@@ -104,7 +104,7 @@ class Callback:
         """Before a pass over a data set. ``stage`` is 'sanity', 'validation', 'test' or 'predict'."""
 
     def on_evaluation_batch_end(self, run: Run, stage: str, batch_nb: int) -> None:
-        """After each batch of such a pass, ``batch_nb`` counted over all its loaders."""
+        """After each batch of such a pass; ``batch_nb`` is counted over all its loaders."""
 
     def on_evaluation_end(self, run: Run, stage: str) -> None:
         """After such a pass, also after an exception in it."""
@@ -116,23 +116,23 @@ class Callback:
         """After the last batch and the last validation of an epoch."""
 
     def on_fit_end(self, run: Run) -> None:
-        """After everything, also where the fit was interrupted or failed."""
+        """Last of all, also if the fit was interrupted or failed."""
 
     def needed_metric(self) -> str | None:
-        """The name of a metric without which this callback can't work; None where it needs none."""
+        """The name of a metric that this callback needs; None if it needs none. A missing one is an error."""
         return None
 
     @property
     def state_name(self) -> str:
-        """What a checkpoint calls this callback's state. Several of one name are told apart by their order."""
+        """The name of this callback's state in a checkpoint. Several with the same name are matched by their order."""
         return type(self).__name__
 
     def reset(self) -> None:
-        """Forget an earlier fit. Called before each fit; a resume puts its state back afterwards."""
+        """Forget an earlier fit. Called before each fit; a resume restores the state afterwards."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps of this callback, as plain data."""
+        """What a checkpoint stores of this callback, as plain data."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what ``state_dict`` gave."""
+        """Restore what ``state_dict`` returned."""

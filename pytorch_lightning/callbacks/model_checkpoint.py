@@ -1,4 +1,4 @@
-"""Keep the weights after validations."""
+"""Save checkpoints after validations."""
 
 import re
 from pathlib import Path
@@ -15,17 +15,17 @@ VERSION = re.compile(r"(?<=version_)\d+")
 class ModelCheckpoint(Callback):
     """Saves ``{filepath}/{prefix}_ckpt_epoch_{n}.ckpt`` after validations, n counting epochs from 1.
 
-    ``filepath`` is a folder. Without validation it saves at the end of each epoch. A later file of the same epoch
-    replaces the earlier one; where the best are kept, only if it is better.
+    ``filepath`` is a folder. Without validation it saves at the end of every epoch. A later file of the same epoch
+    replaces the earlier one; if only the best are kept, only if it is better.
 
-    ``monitor``, ``mode``: the metric and its better direction ('auto': max where the name holds 'acc').
-    ``save_best_only``: only where ``monitor`` beat every value so far, and only the newest of these is kept.
-    ``save_top_k``: keep the k best (0: save nothing; None or -1: all). ``save_weights_only``: leave the state of
-    optimizers and everything else that a resume needs out. ``period``: epochs between two saves. ``verbose``: 1
-    prints a line per file. ``save_function`` is accepted and not needed.
+    ``monitor``, ``mode``: the metric, and whether lower or higher is better ('auto': max if the name contains 'acc').
+    ``save_best_only``: save only if ``monitor`` is better than ever before, and keep only the newest of these files.
+    ``save_top_k``: keep the k best (0: save nothing; None or -1: all). ``save_weights_only``: leave out the state of
+    optimizers and everything else that only a resume needs. ``period``: number of epochs between two saves.
+    ``verbose``: 1 prints a line per file. ``save_function`` is accepted for compatibility and not used.
 
-    Only files that this callback wrote are ever deleted, and only after their replacement is on the disk; and, at a
-    start, those of its names that a process which died left half written.
+    Only files that this callback wrote are ever deleted, and only after their replacement is on disk; and, at a start,
+    partial files of the same names that a process left when it died.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class ModelCheckpoint(Callback):
             check_count(self, "save_top_k", save_top_k, -1)
         if not isinstance(filepath, (str, Path)) or not str(filepath):
             raise MisconfigurationException(
-                f"ModelCheckpoint: filepath must be a folder; received {describe(filepath)}. Pass 'checkpoints', say."
+                f"ModelCheckpoint: filepath must be a folder; received {describe(filepath)}."
+                " Pass 'checkpoints', for example."
             )
         if save_best_only and save_top_k not in (None, 1):
             raise MisconfigurationException(
-                f"ModelCheckpoint: save_best_only keeps one file and save_top_k={save_top_k} another number."
-                " Pass one of them."
+                f"ModelCheckpoint: save_best_only=True keeps one file, but save_top_k={save_top_k}. Pass one of them."
             )
         self.filepath, self.monitor, self.verbose = str(filepath), monitor, verbose
         self.save_best_only, self.save_weights_only = save_best_only, save_weights_only
@@ -69,6 +69,7 @@ class ModelCheckpoint(Callback):
         self._written: set[str] = set()
         self._last_epoch: int | None = None
         self._before = self.filepath
+        self._kept_before: dict[str, float | None] = {}
 
     @property
     def names(self) -> re.Pattern[str]:
@@ -97,8 +98,7 @@ class ModelCheckpoint(Callback):
         if value is not None and is_better(value, self.best, self.mode):
             self.best = value
         surplus = self._forget_surplus()
-        pick = min if self.mode == "min" else max
-        self.best_path = path if self.best == worst(self.mode) else pick(self.kept, key=self._worth)
+        self.best_path = path if self.best == worst(self.mode) else self._best_kept()
 
         def saved() -> None:
             self._written.add(path)
@@ -154,12 +154,36 @@ class ModelCheckpoint(Callback):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best, self.best_path = state["best"], state["best_path"]
-        self.kept, self._last_epoch = dict(state["kept"]), state["last_epoch"]
-        self._written = set(self.kept)
-        self._before = state.get("filepath", self.filepath)
+        """Take what an earlier fit has kept, as names of files in this callback's folder: a checkpoint that names
+        other files has none of them read or deleted. In another folder, nothing is kept yet."""
+        epoch, values = state["last_epoch"], {Path(path).name: value for path, value in state["kept"].items()}
+        self.best, self._last_epoch = float(state["best"]), None if epoch is None else int(epoch)
+        self._before = str(state.get("filepath", self.filepath))
+        self._kept_before = {
+            name: None if value is None else float(value)
+            for name, value in values.items()
+            if self.names.fullmatch(name)
+        }
+        if self._before == self.filepath:
+            self._find_kept()
 
-    def resume(self) -> None:
-        """Write where the resumed run wrote: a folder named after its version is the same one."""
-        if VERSION.sub("", self._before) == VERSION.sub("", self.filepath):
+    def resume(self, version: int | None) -> None:
+        """Write to the folder of the resumed run, if the two folders differ only in the number of a version, which
+        must be that of the resumed run if it is known."""
+        before, now = VERSION.findall(self._before), VERSION.findall(self.filepath)
+        same = VERSION.sub("", self._before) == VERSION.sub("", self.filepath)
+        if same and all(old in (new, str(version)) or version is None for old, new in zip(before, now, strict=True)):
             self.filepath = self._before
+            self._find_kept()
+
+    def _find_kept(self) -> None:
+        self.kept = {str(Path(self.filepath) / name): value for name, value in self._kept_before.items()}
+        self._written = set(self.kept)
+        if self.kept and self.best != worst(self.mode):
+            self.best_path = self._best_kept()
+        else:
+            self.best_path = next(reversed(self.kept), None)
+
+    def _best_kept(self) -> str:
+        pick = min if self.mode == "min" else max
+        return pick(self.kept, key=self._worth)

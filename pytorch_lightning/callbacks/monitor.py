@@ -1,4 +1,4 @@
-"""Which of two values of a metric is the better one."""
+"""Comparison of the values of a metric."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ from pytorch_lightning.errors import MisconfigurationException, describe
 
 
 def direction(monitor: str, mode: str) -> str:
-    """'min' or 'max': ``mode`` itself, or for 'auto' max where the name holds 'acc' or begins with 'fmeasure'.
+    """'min' or 'max': ``mode`` itself, or for 'auto' max if the name contains 'acc' or starts with 'fmeasure'.
 
     >>> direction("val_acc", "auto"), direction("val_loss", "auto")
     ('max', 'min')

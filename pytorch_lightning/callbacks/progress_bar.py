@@ -1,4 +1,4 @@
-"""The bar: one line, drawn by the clock."""
+"""The progress bar: one line, redrawn by the clock."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""Say where a process hangs, where there are several."""
+"""Report where a process hangs, if there are several."""
 
 import os
 import sys

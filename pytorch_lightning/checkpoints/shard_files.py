@@ -72,7 +72,7 @@ def _item(key: str, piece: Piece) -> WriteItem:
 
 
 class PieceFiles:
-    """One checkpoint's pieces in ``folder``, which is there and empty. Every process calls the methods in turn."""
+    """One checkpoint's shards in ``folder``, which exists and is empty. Every process calls the methods in turn."""
 
     def __init__(self, folder: Path, pieces: Mapping[str, Piece], processes: Processes) -> None:
         self._planner, self._writer = Planner(pieces), FileSystemWriter(folder)
@@ -92,7 +92,7 @@ class PieceFiles:
 
 
 class Reader(FileSystemReader):
-    """Reads pieces without running code that a file brings along."""
+    """Reads shards without running code that a file brings along."""
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         with open(Path(self.path) / METADATA, "rb") as file:
@@ -118,7 +118,7 @@ class DataUnpickler(pickle.Unpickler):
 
 
 def read_pieces(folder: Path, tensors: dict[str, Tensor]) -> None:
-    """Fill ``tensors``, which are whole, from the pieces in ``folder``. Raises ``DamagedCheckpoint``."""
+    """Fill ``tensors``, which are whole, from the shards in ``folder``. Raises ``DamagedCheckpoint``."""
     reader, planner = Reader(folder), DefaultLoadPlanner(flatten_state_dict=False)
     try:
         metadata = reader.read_metadata()

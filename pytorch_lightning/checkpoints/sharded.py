@@ -1,7 +1,7 @@
-"""A checkpoint as a folder: each process writes the pieces of tensors that it holds.
+"""A checkpoint as a folder: each process writes its own shards of tensors.
 
 A folder holds the files of ``torch.distributed.checkpoint``, ``__0_0.distcp`` and so on, and ``manifest.ckpt``: the
-rest of the checkpoint, with shapes in the place of tensors that are cut up, and size and checksum of every file. The
+rest of the checkpoint, with shapes in the place of sharded tensors, and size and checksum of every file. The
 folder appears under its name when everything in it is on the disk. Reading it runs no code.
 """
 
@@ -33,13 +33,13 @@ class Cut(NamedTuple):
     """A checkpoint of which each process holds a part."""
 
     checkpoint: dict[str, Any]
-    """The first process's, with shapes in the place of tensors that are cut up."""
+    """The first process's, with shapes in the place of sharded tensors."""
     pieces: dict[str, "Piece"]
     """What this process holds of those, by the path of their key."""
 
 
 def cut(data: dict[str, Any], processes: Processes) -> Cut:
-    """``data``, nested plain data, without the tensors that are cut up (``DTensor``s), and the pieces of those."""
+    """``data``, nested plain data, without the sharded tensors (``DTensor``s), and this process's shards of those."""
     from pytorch_lightning.checkpoints.shard_files import Piece
 
     pieces: dict[str, Piece] = {}
@@ -81,19 +81,19 @@ def _with_part(checkpoint: dict[str, Any], name: str, part: Any) -> dict[str, An
 
 
 def write_any(checkpoint: dict[str, Any] | Cut, path: Path, processes: Processes, private: bool = False) -> int:
-    """Write ``checkpoint`` to ``path``, as one file or as a folder of pieces; returns its size in bytes."""
+    """Write ``checkpoint`` to ``path``, as one file or as a folder of shards; returns its size in bytes."""
     if isinstance(checkpoint, Cut):
         return write_sharded(checkpoint, path, processes)
     return write_checkpoint(checkpoint, path, private).stat().st_size
 
 
 def checksums_of(state: Mapping[str, Any] | Cut, processes: Processes) -> dict[str, Any]:
-    """``state_checksums``; those of a tensor that is cut up are a list of (offset, shape, checksum) of its pieces."""
+    """``state_checksums``; those of a sharded tensor are a list of (offset, shape, checksum) of its shards."""
     return piece_checksums(state, processes) if isinstance(state, Cut) else state_checksums(state)
 
 
 def piece_checksums(state: Cut, processes: Processes) -> dict[str, Any]:
-    """``checksums_of`` a state that is cut up."""
+    """``checksums_of`` a sharded state."""
     found: dict[str, Any] = {k: v for k, v in state_checksums(state.checkpoint).items() if not _is_shape(state, k)}
     own = {k: (p.offset, tuple(p.values.shape), checksum(p.values)) for k, p in state.pieces.items()}
     for theirs in processes.gather(own):
@@ -195,7 +195,7 @@ def read_sharded(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
 
 
 def read_any(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """The checkpoint at ``path``: one file, or a folder of pieces."""
+    """The checkpoint at ``path``: one file, or a folder of shards."""
     return read_sharded(path, map_location) if is_sharded(path) else read_checkpoint(path, map_location)
 
 

@@ -19,7 +19,9 @@ from torch.utils.data import (
 from torch.utils.data.distributed import DistributedSampler
 
 from pytorch_lightning import seeding
-from pytorch_lightning.data.seeded_view import BatchKey, find_generators
+from pytorch_lightning.data.generators import find_generators, set_state_of, state_of
+from pytorch_lightning.data.loader import OrderWatcher
+from pytorch_lightning.data.seeded_view import BatchKey
 from pytorch_lightning.processes import EVERYTHING, Share
 
 MOST_AHEAD = 10_000  # batches: loader workers fetch ahead of the training step by far fewer
@@ -61,6 +63,12 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
         self._draws_once = type(inner) in DRAW_ONCE
         each = [sampler, getattr(sampler, "sampler", None)]
         self._stateful = next((s for s in each if hasattr(s, "state_dict") and hasattr(s, "load_state_dict")), None)
+        self.watcher: OrderWatcher | None = None
+        """Told of each order that is drawn."""
+        self.is_read_ahead = False
+        """Whether workers fetch ahead: then whoever starts them tells the watcher."""
+        self._rest: Iterator[Any] | None = None
+        """What the sampler has not given yet."""
         self._before_epoch: dict[str, Any] | None = None
         self._loaded: dict[str, Any] | None = None
 
@@ -69,9 +77,7 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
         if self._loaded is not None and epoch != self.epoch:
             self._catch_up()
         self.epoch, self.start, self.limit = epoch, start, limit
-        self._crcs = {0: 0}
-        if not start:  # of an epoch that was resumed at its very end nothing is drawn, so nothing was compared
-            self.expected = None
+        self._crcs, self._rest = {0: 0}, None
 
     def crc_at(self, nb_batches: int) -> int | None:
         """The CRC of the indices of this epoch's first ``nb_batches`` batches; None where not yet drawn."""
@@ -99,12 +105,43 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
         if self._stateful is not None:
             self._loaded = self._before_epoch
 
+    @property
+    def keeps_state(self) -> bool:
+        """Whether the sampler has a ``state_dict``."""
+        return self._stateful is not None
+
+    def begin_order(self) -> None:
+        """The sampler's iterator is about to be made."""
+        if self.watcher is not None:
+            self.watcher.begin_order(self.epoch)
+
+    def end_order(self) -> None:
+        """What was drawn before has been drawn again."""
+        if self.watcher is not None:
+            self.watcher.end_order()
+
+    def apart(self, epoch: int, start: int, limit: int) -> "IndexPlan":
+        """A plan of all batches from ``start`` to ``limit`` of ``epoch``. What is being drawn stays as it is."""
+        other = copy.copy(self)
+        other.share, other.watcher, other.is_read_ahead = EVERYTHING, None, False
+        other.begin_epoch(epoch, start, limit)
+        return other
+
+    def finish(self, is_whole: bool) -> None:
+        """The epoch ended: let the sampler come to its own end, from where nothing was drawn too."""
+        if self._stateful is not None:
+            return
+        if self._rest is None and self.start:
+            self.limit, self.is_read_ahead = None if is_whole else self.start, False
+            for _ in self.drawn():
+                pass
+        elif is_whole and not self._draws_once and self._rest is not None:
+            next(self._rest, None)
+
     def indices_at(self, epoch: int, batch_nb: int) -> Any:
         """What the sampler gives for one batch of ``epoch``. What is being drawn stays as it is."""
-        other = copy.copy(self)
-        other.share = EVERYTHING
+        other = self.apart(epoch, batch_nb, batch_nb + 1)
         other.rewind()
-        other.begin_epoch(epoch, batch_nb, batch_nb + 1)
         moved = None if self._stateful is None else copy.deepcopy(self._stateful.state_dict())
         try:
             return next((indices for _, indices, _, _ in other.drawn()), None)
@@ -130,11 +167,15 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
 
         The array is None where the sampler gave something else than whole numbers.
         """
-        states = [_state_of(generator) for generator in self._generators]
+        states = [state_of(generator) for generator in self._generators]
         start, crcs, crc, batch_nb = self.start, self._crcs, 0, -1
         has, waiting = None if self.share.nb == 1 else self.share.has, list[Any]()
+        watcher = None if self.is_read_ahead else self.watcher
+        if watcher is not None:
+            watcher.begin_order(self.epoch)
         try:
-            for batch_nb, indices in enumerate(islice(self._drawn(), self.limit)):
+            rest = self._rest = self._drawn()
+            for batch_nb, indices in enumerate(islice(rest, self.limit)):
                 if batch_nb == start:
                     self._compare(crc)
                 try:
@@ -144,6 +185,8 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
                     whole = None
                     crc = crc32(repr(indices).encode(), crc)
                 if batch_nb >= start - 1:
+                    if watcher is not None and batch_nb == start - 1:
+                        watcher.end_order()
                     crcs[batch_nb + 1] = crc
                     crcs.pop(batch_nb - MOST_AHEAD, None)
                 if has is None:
@@ -162,7 +205,7 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
                 self._compare(crc)
         finally:
             for generator, state in zip(self._generators, states, strict=True):
-                _set_state_of(generator, state)
+                set_state_of(generator, state)
 
     def _compare(self, crc: int) -> None:
         expected, self.expected = self.expected, None
@@ -212,22 +255,3 @@ def set_epoch(sampler: Any, epoch: int) -> None:
         if inner is None or inner is sampler:
             return
         sampler = inner
-
-
-def _state_of(generator: Any) -> Any:
-    if isinstance(generator, torch.Generator):
-        return generator.get_state()
-    if hasattr(generator, "getstate"):
-        return generator.getstate()
-    return generator.bit_generator.state if hasattr(generator, "bit_generator") else generator.get_state(legacy=False)
-
-
-def _set_state_of(generator: Any, state: Any) -> None:
-    if isinstance(generator, torch.Generator):
-        generator.set_state(state)
-    elif hasattr(generator, "setstate"):
-        generator.setstate(state)
-    elif hasattr(generator, "bit_generator"):
-        generator.bit_generator.state = state
-    else:
-        generator.set_state(state)

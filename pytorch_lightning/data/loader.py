@@ -2,9 +2,19 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from pytorch_lightning.processes import EVERYTHING, Share
+
+
+class OrderWatcher(Protocol):
+    """Somebody who keeps what the training data were like."""
+
+    def begin_order(self, epoch: int) -> None:
+        """An iterator of ``epoch`` is about to be made, perhaps again."""
+
+    def end_order(self) -> None:
+        """What was drawn before is drawn again, and new batches come."""
 
 
 class ReplayableLoader(ABC):
@@ -22,6 +32,9 @@ class ReplayableLoader(ABC):
     bound_to_workers: int | None = None
     """The number of workers, where the order depends on it."""
 
+    finished_epoch: tuple[int, int, int] | None = None
+    """The last epoch that ended: its number, its batches, and the CRC of their indices; None where that isn't known."""
+
     @abstractmethod
     def batches(self, epoch: int, start: int = 0, limit: int | None = None) -> Iterator[Any]:
         """The batches ``start`` to ``limit`` of ``epoch``, those of them that are this process's."""
@@ -37,6 +50,19 @@ class ReplayableLoader(ABC):
     def expect(self, crc: int, on_other_order: Callable[[], None]) -> None:
         """Call ``on_other_order`` where the batches dropped by the next ``batches`` don't have this CRC."""
         del crc, on_other_order  # without indices there is nothing to compare
+
+    def expect_finished(self, finished: tuple[int, int, int], on_other_order: Callable[[], None]) -> None:
+        """Before the next epoch draw this one again, and call ``on_other_order`` where its CRC is another."""
+        del finished, on_other_order
+
+    def finish(self, epoch: int, nb_batches: int, is_whole: bool) -> None:
+        """``epoch`` ended after ``nb_batches``; ``is_whole``: those are all that there are. What a sampler does behind
+        its last index is done."""
+        del epoch, nb_batches, is_whole
+
+    def watch(self, watcher: "OrderWatcher") -> None:
+        """Tell ``watcher`` of each order that is drawn."""
+        del watcher
 
     def sampler_state(self, begun: bool) -> dict[str, Any] | None:
         """The state of a sampler that has one: before this epoch if that has ``begun``, otherwise as it is."""

@@ -25,7 +25,7 @@ from torch.utils.data import (
 
 from pytorch_lightning.data.in_memory import InMemory, is_in_memory
 from pytorch_lightning.data.index_plan import IndexPlan, set_epoch
-from pytorch_lightning.data.loader import ReplayableLoader, keeps_state, length_of
+from pytorch_lightning.data.loader import OrderWatcher, ReplayableLoader, keeps_state, length_of
 from pytorch_lightning.data.seeded_view import KeyedDataset, SeededDataset, loader_name
 from pytorch_lightning.data.stream import StreamLoader
 from pytorch_lightning.data.workers import OF_MEMORY, is_death, options_of, started, without_signal
@@ -55,7 +55,7 @@ class IndexedLoader(ReplayableLoader):
         )
         # a TensorDataset only indexes its tensors: nothing is drawn, so nothing is seeded
         draws_nothing = type(loader.dataset) is TensorDataset and loader.collate_fn is default_collate
-        view = (KeyedDataset if draws_nothing else SeededDataset)(loader.dataset)
+        view = (KeyedDataset if draws_nothing else SeededDataset)(loader.dataset, loader.collate_fn)
         place = {"batch_sampler": self._plan} if batched else {"batch_size": None, "sampler": self._plan}
         self._stateful: Any = loader if keeps_state(loader) else None
         self._build: Callable[[int], DataLoader[Any]] = lambda workers: DataLoader(
@@ -70,15 +70,28 @@ class IndexedLoader(ReplayableLoader):
     def batches(self, epoch: int, start: int = 0, limit: int | None = None) -> Iterator[Any]:
         self._plan.begin_epoch(epoch, start, limit)
         set_epoch(getattr(self._loader.dataset, "_dataset", None), epoch)
+        self._check_finished()
         if self._in_memory is not None:
             return self._in_memory.batches(self._plan.drawn())
         return self._revived(epoch, start, limit) if self._loader.num_workers else iter(self._loader)
+
+    def _check_finished(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is None or self._plan.keeps_state or self._stateful is not None:
+            return
+        (epoch, nb, crc), on_other_order = waiting
+        again = self._plan.apart(epoch, nb, nb)
+        again.expected, again.on_other_order, again.watcher = crc, on_other_order, self._plan.watcher
+        for _ in again.drawn():
+            pass
 
     def _revived(self, epoch: int, start: int, limit: int | None) -> Iterator[Any]:
         """The batches, from new workers where one of those that make them dies."""
         share, nb_given, dropped = self._plan.share, 0, 0
         while True:
+            self._plan.begin_order()
             iterator = without_signal(started(self._loader))
+            self._plan.end_order()
             try:
                 for batch in islice(iterator, dropped, None):
                     yield batch
@@ -98,6 +111,21 @@ class IndexedLoader(ReplayableLoader):
             nb_rounds, dropped = divmod(nb_given, len(share.mine))
             self._plan.rewind()
             self._plan.begin_epoch(epoch, start + nb_rounds * share.nb, limit)
+
+    _waiting: tuple[tuple[int, int, int], Callable[[], None]] | None = None
+
+    def expect_finished(self, finished: tuple[int, int, int], on_other_order: Callable[[], None]) -> None:
+        self.finished_epoch = finished  # until another one ends
+        self._waiting = finished, on_other_order
+
+    def finish(self, epoch: int, nb_batches: int, is_whole: bool) -> None:
+        self._plan.finish(is_whole)
+        crc = self._plan.crc_at(nb_batches)
+        self.finished_epoch = None if crc is None or not nb_batches else (epoch, nb_batches, crc)
+
+    def watch(self, watcher: OrderWatcher) -> None:
+        self._plan.watcher = watcher
+        self._plan.is_read_ahead = bool(self._loader.num_workers)
 
     @property
     def nb_drawn(self) -> int:  # type: ignore[override]

@@ -4,11 +4,11 @@ import faulthandler
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from pytorch_lightning import seeding
+from pytorch_lightning.data.generators import MOST_LEVELS, find_generators
 
 LOADER_IDS = {"the training loader": 0, "validation loader": 16, "test loader": 4096, "predict loader": 8192}
 """Keeps the random streams of a run's loaders apart: the first id of each kind. Released numbers never change."""
@@ -78,39 +78,14 @@ class BatchKey(NamedTuple):
     crc: int
 
 
-def find_generators(root: object, depth: int = 6, limit: int = 5000) -> list[Any]:
-    """The generator objects reachable from ``root`` through attributes, lists, tuples and dicts.
-
-    Looks ``depth`` levels deep and at ``limit`` objects at most; containers of over 256 entries are data.
-    """
-    found: list[Any] = []
-    seen: set[int] = set()
-    stack: list[tuple[Any, int]] = [(root, 0)]
-    while stack and len(seen) < limit:
-        value, level = stack.pop()
-        if id(value) in seen or level > depth or isinstance(value, (torch.Tensor, np.ndarray, str, bytes, type)):
-            continue
-        seen.add(id(value))
-        if isinstance(value, seeding.generator_types()):
-            found.append(value)
-            continue
-        if isinstance(value, dict):
-            children = list(value.values()) if len(value) <= 256 else []
-        elif isinstance(value, (list, tuple)):
-            children = list(value) if len(value) <= 256 else []
-        else:
-            children = [child for _, child in sorted(getattr(value, "__dict__", {}).items(), key=lambda kv: kv[0])]
-        stack.extend((child, level + 1) for child in reversed(children))
-    return found
-
-
 class _View:
     """Forwards every attribute to the dataset behind it, and pickles (for spawned workers)."""
 
-    _own: tuple[str, ...] = ("_dataset", "_generators")
+    _own: tuple[str, ...] = ("_dataset", "_generators", "_also")
 
-    def __init__(self, dataset: Any) -> None:
-        self.__dict__.update(_dataset=dataset, _generators=None)
+    def __init__(self, dataset: Any, *also: Any) -> None:
+        """``also`` are what else makes the batches: a ``collate_fn``."""
+        self.__dict__.update(_dataset=dataset, _generators=None, _also=also)
 
     def __getattr__(self, name: str) -> Any:
         if name in type(self)._own:  # while it is being unpickled
@@ -127,9 +102,10 @@ class _View:
         self.__dict__.update(state)
 
     def _find_generators(self) -> list[Any]:
-        """The dataset's own generators, found once in each process that fetches: a worker has copies."""
+        """The generators that the dataset and the ``collate_fn`` use, found once in each process that fetches: a worker
+        has copies."""
         if self._generators is None:
-            self.__dict__["_generators"] = find_generators(self._dataset)
+            self.__dict__["_generators"] = find_generators([self._dataset, *self._also], 1 + MOST_LEVELS)
         return self.__dict__["_generators"]  # type: ignore[no-any-return]
 
 
@@ -203,10 +179,10 @@ class SeededDataset(KeyedDataset):
 class SeededIterable(_View, IterableDataset[Any]):
     """An iterable dataset that is seeded once per (epoch, worker), when its iteration starts."""
 
-    _own = ("_dataset", "_generators", "_key", "_together")
+    _own = ("_dataset", "_generators", "_also", "_key", "_together")
 
-    def __init__(self, dataset: Any, seed: int, loader_id: int, together: int = 1) -> None:
-        super().__init__(dataset)
+    def __init__(self, dataset: Any, seed: int, loader_id: int, together: int = 1, also: tuple[Any, ...] = ()) -> None:
+        super().__init__(dataset, *also)
         self.__dict__["_together"] = together
         signed = (seed + 2**63) % 2**64 - 2**63  # torch.initial_seed() has 64 bits, and so has the seed read from it
         # shared memory, so that persistent workers see the epoch change

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from pytorch_lightning.data.loader import ReplayableLoader
+from pytorch_lightning.data.loader import OrderWatcher, ReplayableLoader
 from pytorch_lightning.processes import Processes, Share, Subject
 
 IDLE = object()
@@ -78,6 +78,21 @@ class RoundsLoader(ReplayableLoader):
 
     def load_own(self, state: dict[str, Any]) -> None:
         self._loader.load_own(state)
+
+    @property
+    def finished_epoch(self) -> tuple[int, int, int] | None:  # type: ignore[override]
+        return self._loader.finished_epoch
+
+    def expect_finished(self, finished: tuple[int, int, int], on_other_order: Any) -> None:
+        self._loader.expect_finished(finished, on_other_order)
+
+    def finish(self, epoch: int, nb_batches: int, is_whole: bool) -> None:
+        # the last round may be a short one
+        nb = min(nb_batches * self.share.nb, self._loader.nb_drawn or nb_batches * self.share.nb)
+        self._loader.finish(epoch, nb, is_whole)
+
+    def watch(self, watcher: OrderWatcher) -> None:
+        self._loader.watch(watcher)
 
     def indices_at(self, epoch: int, number: int) -> Any:
         return self._loader.indices_at(epoch, number)

@@ -8,9 +8,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from pytorch_lightning import seeding
+from pytorch_lightning.data.generators import find_generators
 from pytorch_lightning.data.index_plan import set_epoch
-from pytorch_lightning.data.loader import ReplayableLoader, keeps_state, length_of
-from pytorch_lightning.data.seeded_view import SeededIterable, find_generators, loader_name, pass_name
+from pytorch_lightning.data.loader import OrderWatcher, ReplayableLoader, keeps_state, length_of
+from pytorch_lightning.data.seeded_view import SeededIterable, loader_name, pass_name
 from pytorch_lightning.data.workers import OF_MEMORY, is_death, options_of, started, without_signal
 from pytorch_lightning.errors import FitError, describe
 from pytorch_lightning.processes import EVERYTHING, Share
@@ -29,13 +30,14 @@ class StreamLoader(ReplayableLoader):
         self._loader = loader
         if isinstance(loader, DataLoader) and type(loader).__iter__ is DataLoader.__iter__:
             self.nb_workers = self.bound_to_workers = loader.num_workers
-            self._view = SeededIterable(loader.dataset, seed, loader_id, loader.batch_size or 1)
+            self._view = SeededIterable(loader.dataset, seed, loader_id, loader.batch_size or 1, (loader.collate_fn,))
             self._loader = DataLoader(
                 self._view, batch_size=loader.batch_size, drop_last=loader.drop_last, **options_of(loader)
             )
         self.keeps_state = not loader_id and self._view is None and keeps_state(loader)
         self.takes_back = not self.keeps_state
         self._used_up = False
+        self._watcher: OrderWatcher | None = None
         self._loaded: dict[str, Any] | None = None
         self._open: Iterator[Any] | None = None
         """The batches of the pass that was begun last, where it isn't known to be at its end."""
@@ -44,6 +46,8 @@ class StreamLoader(ReplayableLoader):
         own = [getattr(loader, name, None) for name in ("generator", "sampler", "batch_sampler")]
         self._generators = [g for g in find_generators(own) if isinstance(g, torch.Generator)]
         """That of a sampler, which no state may hold."""
+        # a loader of the user's own: what it draws from is seeded when a pass begins
+        self._of_loader = find_generators(loader) if self._view is None and not self.keeps_state else []
         self._at_start: list[torch.Tensor] = []
         self._looked_at: int | None = None
         """The epoch at whose start they were looked at: to be asked for its state may make a loader draw."""
@@ -56,6 +60,8 @@ class StreamLoader(ReplayableLoader):
                 " that can be iterated more than once."
             )
         self._end_pass()
+        if self._watcher is not None:
+            self._watcher.begin_order(epoch)
         first, loaded, self._loaded = 0, self._loaded, None
         if loaded is not None:
             first = self._resume(loaded)
@@ -66,6 +72,10 @@ class StreamLoader(ReplayableLoader):
             first = self._begin(epoch, 0)
         end = None if limit is None else max(0, limit - first)
         return self._dealt(islice(self._open, end), first, start)  # type: ignore[arg-type]
+
+    def watch(self, watcher: OrderWatcher) -> None:
+        # one with a state of its own says itself what it was like
+        self._watcher = None if self.keeps_state else watcher
 
     def _begin(self, epoch: int, first: int) -> int:
         """Begin a pass; ``first`` batches of it are done. Returns ``first``."""
@@ -81,7 +91,7 @@ class StreamLoader(ReplayableLoader):
             self._view.begin_epoch(epoch)
         for chained in (self._loader, getattr(self._loader, "dataset", None), getattr(self._loader, "sampler", None)):
             set_epoch(chained, epoch)
-        seeding.seed_order(self._seed, epoch, self._loader_id, (), ())
+        seeding.seed_order(self._seed, epoch, self._loader_id, self._of_loader, ())
         if self._looked_at != epoch:
             self._looked_at, self._at_start = epoch, [generator.get_state() for generator in self._generators]
 
@@ -90,6 +100,8 @@ class StreamLoader(ReplayableLoader):
         for nb, _ in zip(range(1, start - first + 1), batches, strict=False):
             self.on_dropped(nb, start - first)
         self.nb_drawn = start
+        if self._watcher is not None:
+            self._watcher.end_order()
         for batch in batches:
             self.nb_drawn += 1
             if self._share.has(self.nb_drawn - 1):

@@ -5,7 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
+from pytorch_lightning.data.casting import cast_dtype
 from pytorch_lightning.nested import map_tensors
 
 
@@ -26,17 +28,23 @@ def build_transfer(
     def tensor_to(tensor: Tensor) -> Tensor:
         if beside is not None and tensor.device.type == "cpu" and is_plain(tensor):
             tensor = beside.copy(tensor)
-        if dtype is not None and tensor.is_floating_point():
-            return tensor.to(device, dtype, non_blocking=not cpu)
-        return tensor.to(device, non_blocking=not cpu)
+        return tensor.to(device, cast_dtype(tensor, dtype), non_blocking=not cpu)
 
     def object_to(value: Any) -> Any:
-        return value.to(device) if callable(getattr(value, "to", None)) else value
+        if isinstance(value, PackedSequence):  # its lengths stay on the CPU
+            return value.to(device, cast_dtype(value.data, dtype))  # type: ignore[arg-type]
+        moved = value.to(device)
+        return value if moved is None else moved  # one that changes itself
 
     def transfer(value: Any) -> Any:
-        return map_tensors(value, tensor_to, object_to)
+        return map_tensors(value, tensor_to, object_to, moves_itself)
 
     return transfer
+
+
+def moves_itself(value: Any) -> bool:
+    """Whether a batch object has a ``to`` of its own, which knows best, whatever else it is (a named tuple, a dict)."""
+    return callable(getattr(value, "to", None))
 
 
 def is_plain(tensor: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""Where rows go: give one to ``Trainer(experiment=...)``."""
+"""Loggers, which write rows of metrics: pass one as ``Trainer(experiment=...)``."""
 
 from pytorch_lightning.loggers.csv_logger import CSVLogger as CSVLogger
 from pytorch_lightning.loggers.logger import Logger as Logger

@@ -1,4 +1,4 @@
-"""Rows to a folder of their own, without test-tube."""
+"""Rows logged to a folder of their own, without test-tube."""
 
 import datetime
 import os

@@ -1,4 +1,4 @@
-"""Where rows of numbers go: the interface, and a group that never stops training."""
+"""The interface of loggers, and a group of loggers whose failures never stop training."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -9,44 +9,44 @@ from pytorch_lightning.errors import Notices
 
 
 class Logger(ABC):
-    """Takes hyperparameters once and rows of numbers."""
+    """Logs the hyperparameters once, and rows of numbers."""
 
     @property
     @abstractmethod
     def folder(self) -> Path | None:
-        """The run's folder; None where nothing is written to a disk."""
+        """The folder of the run; None if nothing is written to disk."""
 
     @property
     @abstractmethod
     def version(self) -> int | str | None:
-        """The number of the run among those of its name."""
+        """The version of the run, among the runs of the same name."""
 
     @abstractmethod
     def log_hyperparams(self, hparams: dict[str, Any]) -> None:
-        """Keep the run's hyperparameters: plain data by name."""
+        """Log the hyperparameters of the run: plain data by name."""
 
     @abstractmethod
     def log_metrics(self, metrics: dict[str, float | int], step: int) -> None:
-        """Keep one row. ``step`` is the trainer's ``global_step``."""
+        """Log one row. ``step`` is the trainer's ``global_step``."""
 
     @abstractmethod
     def save(self) -> None:
-        """Bring to the disk what isn't there yet."""
+        """Flush to disk what isn't there yet."""
 
     @abstractmethod
     def close(self) -> None:
-        """Save, and let go of what is held. Rows may still be logged afterwards."""
+        """Save, and release resources. Rows may still be logged afterwards."""
 
     def resume(self, version: int, step: int) -> None:
-        """Log to the run ``version`` of the same name, which had trained ``step`` batches, in the place of a new one.
-        Does nothing where a logger can't."""
+        """Resume run ``version`` of the same name, which had trained ``step`` batches, instead of starting a new one.
+        Does nothing by default."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: how many rows there were, say."""
+        """What a checkpoint stores, for example the number of rows."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Forget the rows that were logged after the checkpoint: they will come again."""
+        """Remove the rows that were logged after the checkpoint: they will be logged again."""
 
 
 class LoggerGroup:

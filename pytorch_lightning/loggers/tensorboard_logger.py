@@ -1,4 +1,4 @@
-"""Rows to TensorBoard."""
+"""Rows logged to TensorBoard."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ class TensorBoardLogger(Logger):
 
     ``version=None`` takes the next free number. A row's numbers become scalars at its ``global_step``, written by
     the SummaryWriter's own thread. ``self.writer`` is that torch.utils.tensorboard.SummaryWriter, for images and
-    the like. Raises ``OSError`` where the folder can't be made.
+    the like. Raises ``OSError`` if the folder can't be created.
     """
 
     def __init__(self, save_dir: str | Path, name: str = "default", version: int | str | None = None) -> None:

@@ -120,6 +120,12 @@ class Config:
     gradient_clip_algorithm: str = option(
         STEPS, "'norm' clips by the global norm, 'value' clips each entry", checks.choice("norm", "value")
     )
+    gradient_clip_norm_type: float = option(
+        STEPS,
+        "the p of that norm: 2 is the Euclidean one, 1 the sum, inf the largest entry",
+        checks.number(1),
+        word=words.number,
+    )
     lr_scheduler_milestones: tuple[int, ...] = option(
         STEPS, "epochs after which every learning rate is divided by 10: a list, or '100,200'", word=words.optional(str)
     )

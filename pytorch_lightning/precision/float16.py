@@ -1,13 +1,13 @@
 """'16': autocast to float16, float32 weights, scaled gradients."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from pytorch_lightning.precision.precision import SKIPPED, Precision
+from pytorch_lightning.precision.precision import NotStepped, Precision
 
 
 class Float16(Precision):
@@ -18,8 +18,9 @@ class Float16(Precision):
     scales = True
 
     def __init__(self, device: torch.device) -> None:
-        self._device_type = device.type
+        self._device, self._device_type = device, device.type
         self._scaler = torch.amp.GradScaler(device.type)
+        self._has_stepped = self._has_scale = False
 
     def forward(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return torch.autocast(self._device_type, torch.float16)(function)  # type: ignore[no-any-return]
@@ -27,8 +28,21 @@ class Float16(Precision):
     def backward(self, loss: Tensor) -> None:
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
-    def unscale(self, optimizer: Optimizer) -> None:
-        self._scaler.unscale_(optimizer)
+    def unscale(self, optimizers: Sequence[Optimizer]) -> None:
+        self._make_scale()
+        done: set[int] = set()
+        for optimizer in optimizers:
+            own = {id(p): p for group in optimizer.param_groups for p in group["params"] if p.grad is not None}
+            for shared in done & own.keys():  # the scaler would divide it a second time; its scale is a power of two
+                own[shared].grad.mul_(self._scaler.get_scale())
+            self._scaler.unscale_(optimizer)
+            done |= own.keys()
+
+    def _make_scale(self) -> None:
+        """torch makes it at the first loss: another process may have had one, and this one none."""
+        if not self._has_scale:
+            self._has_scale = True
+            self._scaler.scale(torch.zeros((), device=self._device))
 
     def step_function(self, optimizer: Optimizer) -> Callable[[Callable[[], Any] | None], Any]:
         stepped = False
@@ -44,14 +58,17 @@ class Float16(Precision):
 
         def step(closure: Callable[[], Any] | None) -> Any:
             nonlocal stepped
-            stepped = False
+            stepped, self._has_stepped = False, True
+            self._make_scale()
             self._scaler.step(optimizer)
-            return None if stepped else SKIPPED
+            return None if stepped else NotStepped.SKIPPED
 
         return step
 
     def update(self) -> None:
-        self._scaler.update()
+        if self._has_stepped:  # in a window that contributes nothing nobody has
+            self._scaler.update()
+        self._has_stepped = False
 
     def refusal(self, optimizer: Optimizer) -> str | None:
         if isinstance(optimizer, torch.optim.LBFGS):

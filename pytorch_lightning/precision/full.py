@@ -1,6 +1,6 @@
 """One dtype for everything: '32', '64', 'bf16-true', '16-true'."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from inspect import signature
 from typing import Any
 
@@ -26,7 +26,7 @@ class Full(Precision):
     def forward(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return function
 
-    def unscale(self, optimizer: Optimizer) -> None:
+    def unscale(self, optimizers: Sequence[Optimizer]) -> None:
         pass
 
     def step_function(self, optimizer: Optimizer) -> Callable[[Callable[[], Any] | None], Any]:

@@ -1,12 +1,20 @@
 """What a precision does to a step: the interface."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from enum import Enum
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+
+class NotStepped(Enum):
+    """What an optimizer's turn gives that passed without a step."""
+
+    SKIPPED = "a gradient wasn't finite"
+    WAITING = "the user's optimizer_step let it pass: the gradients stay, and more are added"
 
 
 class Precision(ABC):
@@ -29,16 +37,18 @@ class Precision(ABC):
         """Add the gradients of ``loss`` (one element), scaled where this precision scales."""
 
     @abstractmethod
-    def unscale(self, optimizer: Optimizer) -> None:
-        """Make the gradients of ``optimizer`` true ones. At most once between two updates."""
+    def unscale(self, optimizers: Sequence[Optimizer]) -> None:
+        """Make the gradients of ``optimizers``, which may share some, true ones. At most once for each between two
+        updates."""
 
     @abstractmethod
     def step_function(self, optimizer: Optimizer) -> Callable[[Callable[[], Any] | None], Any]:
-        """``step(closure)``: steps ``optimizer``; ``SKIPPED`` where a gradient wasn't finite and it didn't."""
+        """``step(closure)``: steps ``optimizer``; ``NotStepped.SKIPPED`` where a gradient wasn't finite and it
+        didn't."""
 
     @abstractmethod
     def update(self) -> None:
-        """What follows once all optimizers of a window have stepped."""
+        """What follows once all optimizers of a window have had their turn."""
 
     @abstractmethod
     def refusal(self, optimizer: Optimizer) -> str | None:
@@ -51,7 +61,3 @@ class Precision(ABC):
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what ``state_dict`` gave."""
-
-
-SKIPPED = object()
-"""What a step gives that was skipped."""

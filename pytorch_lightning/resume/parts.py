@@ -13,9 +13,13 @@ from pytorch_lightning import seeding
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.data.loader import ReplayableLoader
 from pytorch_lightning.errors import CheckpointError, FitError, Notices
+from pytorch_lightning.resume.epoch_length import EpochLength
+from pytorch_lightning.resume.own_generators import set_states_of, states_of
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.run.hooks import is_overridden
 from pytorch_lightning.run.run import FitRun
+from pytorch_lightning.steps.gradients import Gradients
+from pytorch_lightning.steps.optimizers import parameters_of
 from pytorch_lightning.strategies import Strategy
 
 
@@ -23,14 +27,24 @@ class DataPart:
     """Where the training data is: the seed, the epoch's length, and a checksum of the indices so far."""
 
     def __init__(
-        self, loader: ReplayableLoader, run: FitRun, seed: int, check: str, nb_virtual: int, sizes: dict[str, int]
+        self,
+        loader: ReplayableLoader,
+        run: FitRun,
+        seed: int,
+        check: str,
+        nb_virtual: int,
+        sizes: dict[str, int],
+        length: EpochLength,
     ) -> None:
         self._loader, self._run, self._seed, self._check = loader, run, seed, check
-        self._nb_virtual, self._sizes = nb_virtual, sizes
+        self._nb_virtual, self._sizes, self._length = nb_virtual, sizes, length
 
     def state_dict(self) -> dict[str, Any]:
         nb_done = self._run.progress.batch_nb
+        finished = self._loader.finished_epoch
         return {
+            "length": self._length.state_dict(),
+            "finished": None if nb_done or finished is None else list(finished),
             "seed": self._seed,
             "virtual_ranks": self._nb_virtual,
             "sizes": self._sizes,
@@ -56,8 +70,12 @@ class DataPart:
             self._loader.load_sampler(state["sampler"], self._run.progress.epoch, self._run.progress.batch_nb)
         if state.get("loader") is not None:
             self._loader.load_own(state["loader"])
+        self._length.load_state_dict(state.get("length"))
         if state["indices_crc"] is not None:
             self._loader.expect(state["indices_crc"], self._other_order)
+        elif state.get("finished") is not None:
+            epoch, nb, crc = state["finished"]
+            self._loader.expect_finished((epoch, nb, crc), self._other_order)
 
     def _other_order(self) -> None:
         text = (
@@ -73,37 +91,57 @@ class DataPart:
 
 
 class RandomPart:
-    """The global random streams, for hooks that draw between batches."""
+    """The global random streams and the model's own generators, for hooks that draw between batches."""
+
+    def __init__(self, generators: list[Any]) -> None:
+        self._generators, self._saved = generators, dict[str, Any]()
 
     def state_dict(self) -> dict[str, Any]:
-        return seeding.get_generator_states()
+        own = states_of(self._generators)
+        return {**seeding.get_generator_states(), **({"own": own} if own else {})}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        seeding.set_generator_states(state)
+        self._saved = state
+        self.restore()
+
+    def restore(self) -> None:
+        """Put back what ``load_state_dict`` was given: hooks that run at each start may have drawn since."""
+        if self._saved:
+            seeding.set_generator_states(self._saved)
+            set_states_of(self._generators, self._saved.get("own", {}))
 
 
 class GradientsPart:
-    """Gradients that wait for a later step, since a user's ``optimizer_step`` let its turn pass."""
+    """Gradients that wait for a later step, since a user's ``optimizer_step`` let its turn pass; and the references of
+    ``loss_count``."""
 
-    def __init__(self, module: LightningModule, optimizers: Sequence[Optimizer], strategy: Strategy) -> None:
+    def __init__(
+        self, module: LightningModule, optimizers: Sequence[Optimizer], strategy: Strategy, gradients: Gradients
+    ) -> None:
         self._optimizers = optimizers if is_overridden(module, "optimizer_step") else ()
-        self._strategy = strategy
+        self._strategy, self._gradients = strategy, gradients
 
     def state_dict(self) -> dict[str, Any]:
-        each = (enumerate(parameters_of(optimizer)) for optimizer in self._optimizers)
-        return {"waiting": [{i: {"grad": p.grad} for i, p in some if p.grad is not None} for some in each]}
+        return {
+            "waiting": [self._waiting_of(n, optimizer) for n, optimizer in enumerate(self._optimizers)],
+            "references": [float(reference) for reference in self._gradients.references],
+        }
+
+    def _waiting_of(self, n: int, optimizer: Optimizer) -> dict[int, Any]:
+        """The gradients that optimizer ``n`` lets wait; what else is there is cleared before it counts."""
+        parameters = parameters_of([optimizer]) if n in self._gradients.waiting else ()
+        return {i: {"grad": p.grad} for i, p in enumerate(parameters) if p.grad is not None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for optimizer, waiting in zip(self._optimizers, state["waiting"], strict=True):
-            groups = [{"params": list(range(len(parameters_of(optimizer))))}]
+        self._gradients.references[:] = state.get("references", self._gradients.references)
+        for n, (optimizer, waiting) in enumerate(zip(self._optimizers, state["waiting"], strict=True)):
+            parameters = parameters_of([optimizer])
+            groups = [{"params": list(range(len(parameters)))}]
             own = self._strategy.shard_optimizer_state(optimizer, {"state": waiting, "param_groups": groups})["state"]
-            for i, parameter in enumerate(parameters_of(optimizer)):
+            if own:
+                self._gradients.waiting.add(n)
+            for i, parameter in enumerate(parameters):
                 parameter.grad = own[i]["grad"].to(parameter.device) if i in own else None
-
-
-def parameters_of(optimizer: Optimizer) -> list[Any]:
-    """Its parameters, in the order of its groups."""
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 class VersionsPart:

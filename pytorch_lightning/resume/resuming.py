@@ -15,9 +15,9 @@ from pytorch_lightning.checkpoints.snapshot import changed_tensors
 from pytorch_lightning.errors import CheckpointError, Notices
 from pytorch_lightning.launchers.slurm import is_batch_job
 from pytorch_lightning.options.config import Config
-from pytorch_lightning.processes import Processes
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.run import files
+from pytorch_lightning.strategies import Strategy
 
 
 class ResumedSave(NamedTuple):
@@ -65,13 +65,14 @@ def was_restarted(environment: Mapping[str, str]) -> bool:
 
 
 def find_save_to_resume(
-    config: Config, module: LightningModule, processes: Processes, notices: Notices
+    config: Config, module: LightningModule, strategy: Strategy, notices: Notices
 ) -> ResumedSave | None:
     """The save to resume from; None for a new run. The first process looks, and tells the others.
 
     ``resume='auto'`` takes the newest run of the same name that has saves. A job that was restarted does so by
     itself, but only with a run of its own. Raises ``CheckpointError`` for files that can't be trusted.
     """
+    processes = strategy.processes
     job = job_of(os.environ)
     # a machine that was lost and came back starts for the first time
     restarted = config.resume is None and any(processes.gather(job is not None and was_restarted(os.environ)))

@@ -39,7 +39,7 @@ class Saver:
     strategy: Strategy
 
     def checkpoint(self, weights_only: bool = False, whole: bool = True) -> dict[str, Any]:
-        """Everything as one dict of plain data; without ``whole`` tensors that are cut up stay so."""
+        """Everything as one dict of plain data; without ``whole`` sharded tensors stay sharded."""
         gather: Any = self.strategy.whole if whole else (lambda data: data)
         progress = self.run.progress
         self.run.tick()

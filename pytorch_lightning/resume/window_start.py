@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from pytorch_lightning.loggers.logger import LoggerGroup
+from pytorch_lightning.resume.attributes import AttributesPart
 from pytorch_lightning.run.hooks import Hooks, is_overridden
 from pytorch_lightning.run.run import FitRun
 from pytorch_lightning.steps.buffers import BufferUndo
@@ -28,9 +29,10 @@ class WindowStart:
         hooks: Hooks,
         current: CurrentStep,
         buffers: BufferUndo | None,
+        attributes: AttributesPart,
     ) -> None:
         self._module, self._run, self._loggers, self._current = module, run, loggers, current
-        self.buffers = buffers
+        self.buffers, self._attributes = buffers, attributes
         # where a user's own step lets its turn pass, gradients are from before the window
         waits = is_overridden(module, "optimizer_step")
         self._hooks_change = waits or not all(_is_ours(hook) for name in CHANGING for hook in hooks[name])
@@ -60,6 +62,10 @@ class WindowStart:
         is_first = self._place in (None, place)
         # while it was being fetched no hook was called for the batch
         if progress.steps_begun or (self._hooks_change and not (is_first and self._current.is_fetching)):
+            return False
+        # what user code changed of its own in the step that failed isn't known apart from what it changed before
+        is_fetching = is_first and self._current.is_fetching
+        if self._attributes.data_has_changed() if is_fetching else self._attributes.has_changed():
             return False
         # many large ones would cost more than the time that a save at an exception wins
         can = self.buffers.can_go_back(self._module) if self.buffers is not None else not [*self._module.buffers()]

@@ -1,4 +1,4 @@
-"""The hooks that a module may override; each does nothing by default."""
+"""The hooks that a module may override; by default they do nothing."""
 
 from typing import Any
 
@@ -6,28 +6,28 @@ from torch.optim import Optimizer
 
 
 class ModelHooks:
-    """Called by the trainer at fixed places, in the order in which they stand here."""
+    """Called by the trainer, in the order in which they are defined here."""
 
     def on_fit_start(self) -> None:
-        """Before anything else; the module is on its device and its optimizers exist."""
+        """First of all; the module is on its device and its optimizers exist."""
 
     def on_sanity_check_start(self) -> None:
-        """Before the few validation batches that are run ahead of training."""
+        """Before the few validation batches that run before training."""
 
     def on_epoch_start(self) -> None:
         """Before the first batch of an epoch."""
 
     def on_batch_start(self, data_batch: Any) -> int | None:
-        """Before each training step, with the batch as the loader gave it. Return -1 to end the epoch here."""
+        """Before each training step, with the batch as the loader yielded it. Return -1 to end the epoch here."""
 
     def on_after_backward(self) -> None:
-        """Once per window, when its gradients are complete and unscaled: after backward, before clipping."""
+        """Once per window, when its gradients are complete and unscaled: after the backward pass, before clipping."""
 
     def optimizer_step(self, epoch_nb: int, batch_nb: int, optimizer: Optimizer, optimizer_i: int) -> None:
-        """Step ``optimizer`` (the ``optimizer_i``-th). Override to step less often or to warm up a rate.
+        """Step ``optimizer`` (the ``optimizer_i``-th). Override to step less often or to warm up the learning rate.
 
-        ``optimizer.step()`` goes through the gradient scaler in 16 bit. Gradients are cleared afterwards if it was
-        called, and kept if it wasn't.
+        With precision='16', ``optimizer.step()`` goes through the gradient scaler. Afterwards the gradients are cleared
+        if it was called, and kept if it wasn't.
         """
         optimizer.step()
 
@@ -46,7 +46,7 @@ class ModelHooks:
         return logs
 
     def on_batch_end(self) -> None:
-        """After each batch, and after the optimizers stepped where the batch closed its window."""
+        """After each batch, and after the optimizer step if the batch was the last of its window."""
 
     def on_pre_performance_check(self) -> None:
         """Before each validation, in training mode."""
@@ -58,7 +58,7 @@ class ModelHooks:
         """After the last batch and the last validation of an epoch."""
 
     def on_fit_end(self) -> None:
-        """After everything else, also where the fit was interrupted or failed."""
+        """Last of all, also if the fit was interrupted or failed."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Before a checkpoint is written: add to it in place."""

@@ -29,10 +29,10 @@ REQUIRED = {
 
 
 class Standin:
-    """What ``self.experiment`` is where there is none: ``log`` reaches the loggers, other calls do nothing.
+    """``self.experiment`` if there is no Experiment: ``log`` reaches the loggers, other calls do nothing.
 
-    One that a module kept before its first fit (in ``__init__``, say) follows that module's experiment later.
-    ``like`` is the experiment of another process: its name, version and other plain values may be read.
+    If a module stored it before its first fit (for example in ``__init__``), it forwards to that module's experiment
+    later. ``like`` is the experiment of another process: its name, version and other plain values may be read.
     """
 
     def __init__(self, log: Any = None, module: Any = None, like: Any = None) -> None:
@@ -55,13 +55,13 @@ class Standin:
 
 
 class LightningModule(ModelHooks, nn.Module):
-    """An ``nn.Module`` that says how it is trained.
+    """An ``nn.Module`` that also defines how it is trained.
 
-    Every fit needs ``training_step``, ``configure_optimizers`` and ``tng_dataloader``. ``validation_step``,
-    ``validation_end`` and ``val_dataloader`` come together or not at all. ``test_dataloader`` is for
+    Every fit requires ``training_step``, ``configure_optimizers`` and ``tng_dataloader``. Define all of
+    ``validation_step``, ``validation_end`` and ``val_dataloader``, or none of them. ``test_dataloader`` is for
     ``Trainer.test``. ``get_save_dict`` and ``load_model_specific`` have defaults.
 
-    ``hparams`` may be anything; a Namespace, usually. It is a plain attribute.
+    ``hparams`` may be anything, usually a Namespace. It is a plain attribute.
     """
 
     def __init__(self, hparams: Any = None) -> None:
@@ -74,7 +74,7 @@ class LightningModule(ModelHooks, nn.Module):
 
     # ------------------------------------------------------------------ what a user writes
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the model computes; called by your steps as ``self.forward(x)`` or ``self(x)``."""
+        """The forward pass; your steps call it as ``self.forward(x)`` or ``self(x)``."""
         self._missing("forward")
 
     def training_step(self, data_batch: Any, batch_nb: int) -> dict[str, Any] | Tensor:
@@ -87,7 +87,7 @@ class LightningModule(ModelHooks, nn.Module):
         self._missing("training_step")
 
     def validation_step(self, data_batch: Any, batch_nb: int) -> Any:
-        """What ``validation_end`` needs of one batch. Runs in eval mode, without gradients.
+        """What ``validation_end`` needs from one batch. Runs in eval mode, without gradients.
 
         With several loaders there is a third argument, ``dataloader_i``.
         """
@@ -99,11 +99,11 @@ class LightningModule(ModelHooks, nn.Module):
         self._missing("validation_end")
 
     def test_step(self, data_batch: Any, batch_nb: int) -> Any:
-        """``validation_step`` for the test set; where it isn't overridden, ``validation_step`` itself is run."""
+        """The ``validation_step`` of the test set; by default ``validation_step`` itself is used."""
         self._missing("test_step")
 
     def test_end(self, outputs: list[Any]) -> dict[str, Any] | None:
-        """``validation_end`` for the test set; where it isn't overridden, ``validation_end`` itself is run."""
+        """The ``validation_end`` of the test set; by default ``validation_end`` itself is used."""
         self._missing("test_end")
 
     def predict_step(self, data_batch: Any, batch_nb: int) -> Any:
@@ -135,16 +135,16 @@ class LightningModule(ModelHooks, nn.Module):
         self._missing("test_dataloader")
 
     def get_save_dict(self) -> dict[str, Any]:
-        """What a checkpoint holds of this model, beside what the trainer saves itself."""
+        """What a checkpoint stores of this model, in addition to what the trainer saves."""
         return {"state_dict": self.state_dict()}
 
     def load_model_specific(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the model from the keys that ``get_save_dict`` gave."""
+        """Restore the model from the keys that ``get_save_dict`` returned."""
         self.load_state_dict(checkpoint["state_dict"])
 
     @staticmethod
     def add_model_specific_args(parent_parser: ArgumentParser, root_dir: str) -> ArgumentParser:
-        """Add the model's own command line options; returns the parser to go on with."""
+        """Add the model's own command line options; returns the parser to use."""
         return parent_parser
 
     def _missing(self, name: str) -> NoReturn:
@@ -190,7 +190,7 @@ class LightningModule(ModelHooks, nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the first floating parameter; torch's default dtype where there is none."""
+        """The dtype of the first floating-point parameter; torch's default dtype if there is none."""
         return next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.get_default_dtype())
 
     def freeze(self) -> None:
@@ -242,7 +242,7 @@ class LightningModule(ModelHooks, nn.Module):
         """A model from a checkpoint and the ``meta_tags.csv`` of its run; its ``hparams`` are the tags.
 
         ``map_location`` says where tensors go (default: the GPU if ``on_gpu``, the CPU otherwise). Raises
-        ``CheckpointError`` where a file is missing, damaged, or holds code.
+        ``CheckpointError`` if a file is missing, damaged, or contains code.
         """
         from pytorch_lightning.root_module.loading import load_from_metrics
 
@@ -252,7 +252,7 @@ class LightningModule(ModelHooks, nn.Module):
     def load_from_checkpoint(cls, path: str | Path, hparams: Any = None, map_location: Any = None) -> Self:
         """A model from a checkpoint, with the ``hparams`` that the checkpoint holds or those given.
 
-        Raises ``CheckpointError`` where the file is missing, damaged, or holds code.
+        Raises ``CheckpointError`` if the file is missing, damaged, or contains code.
         """
         from pytorch_lightning.root_module.loading import load_from_checkpoint
 

@@ -1,4 +1,4 @@
-"""What a module consists of, as a table."""
+"""The summary of a module."""
 
 from typing import Any
 

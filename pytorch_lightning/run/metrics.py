@@ -58,13 +58,17 @@ def numbers_of(values: Mapping[str, Any], where: str) -> dict[str, float | int]:
 def read_output(output: Any, name: str, place: Place) -> tuple[Tensor, Mapping[str, Any] | None, float | None]:
     """The loss, ``prog`` and ``loss_count`` of what a training step returned.
 
-    Raises ``FitError`` where there is no loss of one element.
+    Raises ``FitError`` where there is no loss of one element with a graph.
     """
     if isinstance(output, Tensor):
+        if not output.requires_grad or output.numel() != 1:
+            check_loss(output, name, place)
         return output, None, None
     try:
         loss = output["loss"]
         if isinstance(loss, Tensor):
+            if not loss.requires_grad or loss.numel() != 1:
+                check_loss(loss, name, place)
             prog, count = output.get("prog"), output.get("loss_count")
             if prog is None:
                 prog = output.get("tqdm_metrics")

@@ -15,9 +15,9 @@ from pytorch_lightning.run.run import FitRun
 
 
 class Rows:
-    """Writes a row each ``every`` batches of an epoch, beginning with its first, and one after each validation.
+    """Writes a row every ``every`` batches of an epoch, starting with the first, and one after every validation.
 
-    The loggers save each ``save_every`` batches. ``needed`` are the metrics that somebody can't do without: names
+    The loggers flush every ``save_every`` batches. ``needed`` are the metrics that somebody can't do without: names
     that don't exist are an error as soon as that is known. ``writes``: whether this is the process that logs.
     """
 

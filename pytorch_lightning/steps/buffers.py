@@ -88,6 +88,35 @@ def can_be_kept(module: nn.Module) -> bool:
     return bool(buffers) and not any(map(is_lazy, buffers)) and sum(b.nbytes for b in buffers) <= MOST_KEPT
 
 
+class Snapshot:
+    """The buffers of a module at a moment: which tensor each one is, since a step may put another one in its place
+    (``self.mean = ...``), and its values."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._places: list[tuple[str, Any, str, Any, Any]] = [
+            (f"{prefix}.{name}" if prefix else name, owner, name, tensor, _copy(tensor))
+            for prefix, submodule in module.named_modules()
+            for owner in [submodule._buffers]
+            for name, tensor in owner.items()
+        ]
+
+    def by_name(self) -> dict[str, Tensor]:
+        """The values of each."""
+        return {full_name: values for full_name, _, _, _, values in self._places if values is not None}
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """The same tensors in the same places, with the values that they had."""
+        for _, owner, name, tensor, values in self._places:
+            owner[name] = tensor
+            if values is not None:
+                tensor.copy_(values)
+
+
+def _copy(tensor: Any) -> Any:
+    return None if tensor is None else tensor.detach().clone()
+
+
 class BufferPerRank:
     """Every virtual rank starts a window from the same buffers and then has its own; those of the first one are kept.
 
@@ -96,39 +125,40 @@ class BufferPerRank:
 
     def __init__(self, module: nn.Module, strategy: Strategy, nb_here: int, keeps: bool = False) -> None:
         self._module, self._strategy = module, strategy
-        self._buffers = list(module.buffers())
-        self._names = [name for name, _ in module.named_buffers()]
+        there = any(submodule._buffers for submodule in module.modules())
         self._keeps = keeps and can_be_kept(module)
-        self._swaps = nb_here > 1 and bool(self._buffers)
-        self._shares = strategy.processes.nb > 1 and bool(self._buffers)
-        self._at_start: list[Tensor] = []
-        self._own: dict[int, list[Tensor]] = {}
+        self._swaps = nb_here > 1 and there
+        self._shares = strategy.processes.nb > 1 and there
+        self._at_start: Snapshot | None = None
+        self._own: dict[int, Snapshot] = {}
         self._first: int | None = None
 
     def open(self) -> None:
         """Begin a window."""
         if self._swaps or self._keeps:
-            self._at_start, self._own, self._first = _copies(self._buffers), {}, None
+            self._at_start, self._own, self._first = Snapshot(self._module), {}, None
 
     def at_start(self) -> dict[str, Tensor] | None:
         """What the window began with; None where that wasn't kept."""
-        return dict(zip(self._names, self._at_start, strict=True)) if self._at_start else None
+        return None if self._at_start is None else self._at_start.by_name()
 
     def begin(self, virtual_rank: int) -> None:
         """``virtual_rank`` is about to run."""
         if self._swaps:
             self._first = virtual_rank if self._first is None else self._first
-            _load(self._buffers, self._own.get(virtual_rank, self._at_start))
+            snapshot = self._own.get(virtual_rank, self._at_start)
+            assert snapshot is not None
+            snapshot.put_back()
 
     def end(self, virtual_rank: int) -> None:
         """``virtual_rank`` has run."""
         if self._swaps:
-            self._own[virtual_rank] = _copies(self._buffers)
+            self._own[virtual_rank] = Snapshot(self._module)
 
     def close(self) -> None:
         """End a window: everybody gets the buffers of virtual rank 0."""
         if self._swaps and self._first is not None:
-            _load(self._buffers, self._own[self._first])
+            self._own[self._first].put_back()
         if self._shares:
             self._strategy.share_buffers(self._module)
 
@@ -136,16 +166,11 @@ class BufferPerRank:
 @contextlib.contextmanager
 def kept_buffers(module: nn.Module) -> Iterator[None]:
     """A scope whose end puts the buffers of ``module`` back as they were."""
-    buffers = list(module.buffers())
-    before = _copies(buffers)
+    before = Snapshot(module)
     try:
         yield
     finally:
-        _load(buffers, before)
-
-
-def _copies(buffers: Sequence[Tensor]) -> list[Any]:
-    return [buffer.detach().clone() for buffer in buffers]
+        before.put_back()
 
 
 @torch.no_grad()

@@ -1,24 +1,47 @@
 """Windows of optimizers that evaluate the loss themselves (LBFGS)."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import chain, islice, repeat
-from typing import Any
+from functools import partial
+from itertools import islice
+from typing import Any, cast
 
 from torch import Tensor
 
 from pytorch_lightning.run.metrics import Metrics
 from pytorch_lightning.steps.current_step import FETCHING, PREPARING, READYING, STEPPED
-from pytorch_lightning.steps.optimizers import clear_gradients, only_requiring, scale_gradients
+from pytorch_lightning.steps.optimizers import only_requiring
 from pytorch_lightning.steps.step_inputs import (
     StepInputs,
     TrainWindow,
-    WindowWeights,
     build_finish_batch,
     build_forward_backward,
     build_seed_batch,
 )
 from pytorch_lightning.steps.update import build_update
+from pytorch_lightning.steps.weights import WindowWeights
+
+
+class NothingToLearn(Exception):
+    """Leaves an optimizer's step: no batch of the window contributes anything."""
+
+
+class FirstThenAgain:
+    """A closure that is one function when it is called first, and another one from then on."""
+
+    def __init__(self, first: Callable[[], Tensor], again: Callable[[], Tensor]) -> None:
+        self._next, self._again = first, again
+
+    def __call__(self) -> Tensor:
+        evaluate, self._next = self._next, self._again
+        return evaluate()
+
+
+def tried(inputs: StepInputs) -> StepInputs:
+    """What the further evaluations of a step work with: nothing of them is kept, and a line search may well try a
+    point whose loss isn't finite."""
+    return replace(inputs, metrics=Metrics(), nonfinite=lambda loss: None)
 
 
 def build_closure_window(inputs: StepInputs) -> TrainWindow:
@@ -28,9 +51,8 @@ def build_closure_window(inputs: StepInputs) -> TrainWindow:
     """
     progress, optimizers, to_device = inputs.progress, inputs.optimizers, inputs.to_device
     seed_batch, before_batch, finish_batch = build_seed_batch(inputs), inputs.before_batch, build_finish_batch(inputs)
-    once = build_evaluate(inputs, seed_batch)
-    # of the further evaluations nothing is kept, and a line search may well try a point whose loss isn't finite
-    again = build_evaluate(replace(inputs, metrics=Metrics(), nonfinite=lambda loss: None), seed_batch)
+    evaluate_first = build_evaluate(inputs, seed_batch)
+    evaluate_again = build_evaluate(tried(inputs), seed_batch)
     current, stepped = inputs.current, [False] * len(optimizers)
     update = build_update(inputs, [WindowWeights()] * len(optimizers), stepped)
 
@@ -55,9 +77,10 @@ def build_closure_window(inputs: StepInputs) -> TrainWindow:
         if taken:
             _, progress.batch_nb, progress.global_step = taken[-1]
             for i in range(len(optimizers)):
-                evaluations = chain([once], repeat(again))
-                with only_requiring(optimizers, i):
-                    update((i,), lambda i=i, evaluations=evaluations: next(evaluations)(taken, i))
+                closure = FirstThenAgain(partial(evaluate_first, taken, i), partial(evaluate_again, taken, i))
+                stepped[i] = False
+                with only_requiring(optimizers, i), contextlib.suppress(NothingToLearn):
+                    update((i,), closure)
             progress.nb_optimizer_steps += any(stepped)
             for _, progress.batch_nb, progress.global_step in taken:
                 finish_batch()
@@ -74,22 +97,28 @@ def build_evaluate(
 ) -> Callable[[list[tuple[Any, int, int]], int], Tensor]:
     """``evaluate(taken, i)``: the loss of a whole window and its gradients, ready for optimizer i. ``taken`` holds
     (batch, batch_nb, global_step) for each batch."""
-    window, optimizers, forward_backward = WindowWeights(), inputs.optimizers, build_forward_backward(inputs)
-    progress, current = inputs.progress, inputs.current
+    optimizers, forward_backward = inputs.optimizers, build_forward_backward(inputs)
+    progress, current, gradients = inputs.progress, inputs.current, inputs.gradients
+    windows = [WindowWeights(joins=i > 0, scale=partial(gradients.scale, (i,))) for i in range(len(optimizers))]
 
     def evaluate(taken: list[tuple[Any, int, int]], i: int) -> Tensor:
-        clear_gradients(optimizers[i])
+        gradients.clear()
+        window, total = windows[i], cast("Any", 0.0)
         window.open(len(taken), len(taken))
-        total: Any = 0.0
         for batch, batch_nb, global_step in taken:
             progress.batch_nb, progress.global_step = batch_nb, global_step
             seed_batch(global_step)
             extra = (i,) if inputs.takes_optimizer else ()
-            total = total + forward_backward(window, batch, batch_nb, *extra).detach()
+            reference, weighed = window.reference, forward_backward(window, batch, batch_nb, *extra)
+            if weighed is not None:
+                raised = reference / window.reference if reference else 1.0  # as the gradients of the batches before
+                total = total * raised + weighed.detach()
+        if window.nb_empty and window.has_none():
+            raise NothingToLearn
         current.phase = READYING
-        correction = window.correction() if window.size > 1 else 1.0
+        correction = window.correction()
         if correction != 1.0:
-            scale_gradients(optimizers[i : i + 1], correction)
+            gradients.scale((i,), correction)
         for prepare in inputs.before_update:
             prepare(optimizers[i : i + 1])
         current.phase = STEPPED

@@ -1,6 +1,7 @@
 """Sums of gradients whose bits don't depend on how many processes there are."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -8,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from pytorch_lightning.processes import Processes, Share
+from pytorch_lightning.steps.optimizers import parameters_of
 
 BUCKET = 2**22
 """Numbers that are exchanged at once."""
@@ -16,7 +18,7 @@ BUCKET = 2**22
 def adds_in_order(exact_elastic: bool, share: Share, nb_processes: int, accumulate: int | dict[int, int]) -> bool:
     """Whether each virtual rank's gradients are kept apart.
 
-    Two virtual ranks always give the same bits: each of two processes adds up its own window before the two are added,
+    Two virtual ranks are always bit-identical: each of two processes sums its own window before the two are summed,
     so one process must too.
     """
     largest = max(accumulate.values(), default=1) if isinstance(accumulate, dict) else accumulate
@@ -32,8 +34,13 @@ class ExactSum:
 
     def __init__(self, optimizers: Sequence[Optimizer], share: Share, processes: Processes) -> None:
         self._share, self._processes = share, processes
-        self._parameters = list({id(p): p for o in optimizers for g in o.param_groups for p in g["params"]}.values())
+        self._optimizers = optimizers
+        self._parameters: list[Tensor] = []
         self._kept: dict[int, dict[int, Tensor]] = {v: {} for v in share.mine}
+
+    def open(self) -> None:
+        """Begin a window: a hook may have given an optimizer more parameters."""
+        self._parameters = list(dict.fromkeys(parameters_of(self._optimizers)))
 
     def begin(self, virtual_rank: int) -> None:
         """``virtual_rank`` is about to run: what it adds goes onto its own gradients."""
@@ -48,9 +55,18 @@ class ExactSum:
             if parameter.grad is not None:
                 kept[place], parameter.grad = parameter.grad, None
 
+    def scale(self, optimizers: Sequence[Optimizer], factor: Any) -> None:
+        """Multiply what is put aside of the gradients of ``optimizers``."""
+        chosen = {id(p) for p in parameters_of(optimizers)}
+        for kept in self._kept.values():
+            for place, gradient in kept.items():
+                parameter = self._parameters[place]
+                if id(parameter) in chosen and parameter.grad is not gradient:  # that one goes on with it now
+                    gradient.mul_(factor)
+
     def put_sums(self, optimizers: Sequence[Optimizer]) -> None:
         """Give the parameters of ``optimizers`` the sums of everybody's gradients."""
-        chosen = {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
+        chosen = {id(p) for p in parameters_of(optimizers)}
         places = [i for i, p in enumerate(self._parameters) if id(p) in chosen]
         for bucket in self._buckets(self._with_gradient(places)):
             parts = [self._parameters[i] for i in bucket]

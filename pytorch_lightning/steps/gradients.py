@@ -1,12 +1,15 @@
-"""What happens to gradients between the backward pass and the step."""
+"""Gradients: when they are cleared, which ones wait, and what happens between the backward pass and the step."""
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from pytorch_lightning.errors import FitError
 from pytorch_lightning.options.config import Config
 from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.printing import tell
@@ -16,13 +19,175 @@ from pytorch_lightning.run.hooks import Hooks
 from pytorch_lightning.run.metrics import at
 from pytorch_lightning.run.progress import Progress
 from pytorch_lightning.run.run import FitRun
-from pytorch_lightning.steps.optimizers import gradients_of
+from pytorch_lightning.steps.optimizers import gradients_of, parameters_of
+
+
+class Gradients:
+    """The gradients of a fit's optimizers, and of the parameters that are in none: when they are cleared, which wait.
+
+    They are cleared just before the first ``training_step`` of a window: whatever left some, a window starts without.
+    So those of the last window are there until then, in ``on_batch_end`` say. Memory that is given back right after
+    the step is fetched anew by each backward pass, which costs a larger network more than all else that a Trainer
+    does. Before a validation and at the end of a fit they are cleared too: there, memory is worth more than time.
+    """
+
+    def __init__(self, module: nn.Module, optimizers: Sequence[Optimizer], sized: bool) -> None:
+        """``sized``: whether the size of each window is known before its end."""
+        self._module, self._optimizers, self._sized = module, optimizers, sized
+        self.waiting: set[int] = set()
+        """The optimizers whose last turn the user's ``optimizer_step`` let pass: their gradients stay."""
+        self.aside = HeldGradients()
+        """Gradients that wait, while those of a window are collected that are multiplied at its end."""
+        self.turns: dict[int, dict[Any, Any]] = {}
+        """Each optimizer's own gradients of parameters that others have too, while batches are accumulated."""
+        self.references = [0.0 for _ in optimizers]
+        """See ``round_table.RoundWeights``."""
+        own = [getattr(type(optimizer), "zero_grad", Optimizer.zero_grad) for optimizer in optimizers]
+        self.clears_itself = [zero_grad is not Optimizer.zero_grad for zero_grad in own]
+        """For each optimizer whether it has a ``zero_grad`` of its own: that is called once for each step."""
+        self._begun: set[int] = set()
+        self._due: set[int] = set()
+        self._others: list[Any] = []
+        self._shared: list[Any] = []
+        self.look_around()
+
+    def begin_anew(self) -> None:
+        """Other optimizers are in the list now."""
+        self.waiting.clear()
+        self.turns.clear()
+        self._begun.clear()
+        self._due.clear()
+        self.references[:] = [0.0 for _ in self._optimizers]
+        own = [getattr(type(optimizer), "zero_grad", Optimizer.zero_grad) for optimizer in self._optimizers]
+        self.clears_itself[:] = [zero_grad is not Optimizer.zero_grad for zero_grad in own]
+        self.look_around()
+
+    def look_around(self) -> None:
+        """Find the parameters of the module that are in no optimizer, and those that are in several: at the start of
+        an epoch, since hooks may change them. The former get gradients too, which count in norms, and may be given to
+        an optimizer later."""
+        held = Counter(parameters_of(self._optimizers))
+        self._others = [parameter for parameter in self._module.parameters() if parameter not in held]
+        self._shared = [parameter for parameter, nb in held.items() if nb > 1]
+
+    def clear(self) -> None:
+        """Clear all gradients but those that wait."""
+        if self.waiting:
+            self._clear_others()
+            return
+        for i, clears_itself in enumerate(self.clears_itself):
+            if clears_itself:
+                self._let_clear(i)
+                continue
+            for group in self._optimizers[i].param_groups:  # what zero_grad does, without what torch spends around it
+                for parameter in group["params"]:
+                    parameter.grad = None
+        for parameter in self._others:
+            parameter.grad = None
+
+    def free(self) -> None:
+        """Clear what the next window would clear anyway: where memory is worth more than time."""
+        kept = {i for i, clears_itself in enumerate(self.clears_itself) if clears_itself} | self.waiting
+        for parameter in parameters_of([o for i, o in enumerate(self._optimizers) if i not in kept]) + self._others:
+            parameter.grad = None
+
+    def _let_clear(self, i: int) -> None:
+        """Call optimizer i's own ``zero_grad`` after a step of it. It may do something else than to clear."""
+        if i not in self._begun:
+            self._begun.add(i)
+            for parameter in parameters_of([self._optimizers[i]]):
+                parameter.grad = None
+        if i in self._due:
+            self._due.remove(i)
+            self._optimizers[i].zero_grad()
+
+    def noting_steps(self, i: int, step: Callable[..., Any]) -> Callable[..., Any]:
+        """``step`` of an optimizer that clears itself."""
+
+        def step_and_note(*arguments: Any) -> Any:
+            self._due.add(i)
+            return step(*arguments)
+
+        return step_and_note
+
+    def _clear_others(self) -> None:
+        own = {i for i, clears_itself in enumerate(self.clears_itself) if clears_itself}
+        waiting = set(parameters_of([self._optimizers[i] for i in self.waiting]))
+        free = parameters_of([o for i, o in enumerate(self._optimizers) if i not in self.waiting | own])
+        if not waiting.isdisjoint(free):
+            raise FitError(
+                "optimizer_step let one optimizer's turn pass and stepped another one, and they have a parameter in"
+                " common, whose gradient can't both wait and be cleared. Step both, or neither."
+            )
+        for i in self._due.difference(self.waiting):
+            self._let_clear(i)
+        for parameter in [*free, *self._others]:
+            parameter.grad = None
+        if not self._sized:
+            self.set_aside()
+
+    def scale(self, which: Sequence[int], factor: float) -> None:
+        """Multiply the gradients of those optimizers by ``factor``; of one loss also those that are in none."""
+        alone = len(which) < len(self._optimizers)
+        others = [] if alone else [parameter for parameter in self._others if parameter.grad is not None]
+        for parameter in [*gradients_of([self._optimizers[i] for i in which]), *others]:
+            parameter.grad.mul_(factor)
+
+    def set_aside(self, which: Sequence[int] | None = None) -> None:
+        """Gradients that wait are true ones: keep them, all or of the optimizers in ``which``, apart from those that
+        are multiplied at a window's end."""
+        chosen = self.waiting if which is None else self.waiting.intersection(which)
+        self.aside.take([self._optimizers[i] for i in sorted(chosen)])
+
+    @contextmanager
+    def turn(self, i: int) -> Iterator[None]:
+        """A scope for a pass that is for optimizer ``i`` alone, where it steps only at the end of the window."""
+        own = self.turns.setdefault(i, {}) if self._shared else {}
+        for parameter in self._shared:
+            parameter.grad = own.get(parameter)
+        yield
+        for parameter in self._shared:
+            own[parameter], parameter.grad = parameter.grad, None
+
+    def take_turn(self, i: int) -> None:
+        """Optimizer ``i`` is about to step: give the parameters that it has in common with others its own gradients."""
+        if self.waiting:
+            raise FitError(
+                "optimizer_step let a turn pass, and the optimizers have parameters in common: with one turn per"
+                " optimizer and accumulated batches such a gradient can't wait. Step in every window."
+            )
+        for parameter, gradient in self.turns.pop(i).items():
+            parameter.grad = gradient
+
+
+class HeldGradients:
+    """Gradients that are put aside while others are collected, or exchanged."""
+
+    def __init__(self, zeros: bool = False) -> None:
+        self.held: dict[Any, Tensor] = {}
+        """Each parameter's, while it is put aside."""
+        self._zeros = zeros
+
+    def take(self, optimizers: Sequence[Optimizer]) -> None:
+        """Put aside what is there."""
+        for parameter in gradients_of(optimizers):
+            if parameter not in self.held:
+                self.held[parameter] = parameter.grad
+                parameter.grad = torch.zeros_like(parameter.grad) if self._zeros else None
+
+    def put_back(self, optimizers: Sequence[Optimizer]) -> None:
+        """Add what was put aside."""
+        for parameter in parameters_of(optimizers) if self.held else ():
+            held = self.held.pop(parameter, None)
+            if held is not None:
+                parameter.grad = held if parameter.grad is None else held.add_(parameter.grad)
 
 
 def before_update(
-    config: Config, module: LightningModule, run: FitRun, hooks: Hooks, precision: Precision
+    config: Config, module: LightningModule, run: FitRun, hooks: Hooks, precision: Precision, several: bool
 ) -> tuple[Callable[[Sequence[Optimizer]], None], ...]:
-    """What runs between the backward pass and the step, in this order. Often nothing."""
+    """What runs between the backward pass and the step, in this order. Often nothing. ``several``: whether there are
+    several optimizers."""
     functions: list[Callable[[Sequence[Optimizer]], None]] = []
     for hook in hooks["on_after_backward"]:
         functions.append(lambda _, hook=hook: hook())  # type: ignore[misc]
@@ -31,16 +196,30 @@ def before_update(
     if config.track_grad_norm > 0:
         functions.append(lambda _: run.metrics.grad_norms.update(module.grad_norm(config.track_grad_norm)))
     if config.gradient_clip > 0:
-        clip: Any = nn.utils.clip_grad_norm_ if config.gradient_clip_algorithm == "norm" else nn.utils.clip_grad_value_
-        functions.append(lambda optimizers: clip(gradients_of(optimizers), config.gradient_clip))
-    if functions and precision.scales:
-
-        def unscale(optimizers: Sequence[Optimizer]) -> None:
-            for optimizer in optimizers:
-                precision.unscale(optimizer)
-
-        functions.insert(0, unscale)
+        functions.append(build_clip(config))
+    if precision.scales and (functions or several):  # what optimizers share would be unscaled once for each of them
+        functions.insert(0, precision.unscale)
     return tuple(functions)
+
+
+def build_clip(config: Config) -> Callable[[Sequence[Optimizer]], None]:
+    """``clip(optimizers)``: their gradients together, by torch's own functions."""
+    limit, norm_type = config.gradient_clip, config.gradient_clip_norm_type
+    by_norm = config.gradient_clip_algorithm == "norm"
+
+    def clip(optimizers: Sequence[Optimizer]) -> None:
+        found: dict[Any, None] = {}  # each once; without a call, which would be one more a step
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        found[parameter] = None
+        if by_norm:
+            nn.utils.clip_grad_norm_(found, limit, norm_type)
+        else:
+            nn.utils.clip_grad_value_(found, limit)
+
+    return clip
 
 
 def _print_nan_gradients(module: LightningModule, progress: Progress) -> None:

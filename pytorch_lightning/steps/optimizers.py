@@ -94,31 +94,20 @@ def needs_closure(optimizer: Optimizer) -> bool:
     return closure is not None and closure.default is Parameter.empty
 
 
-def clear_gradients(optimizer: Optimizer) -> None:
-    """``optimizer.zero_grad()``, without what torch spends around it (14 us)."""
-    if type(optimizer).zero_grad is not Optimizer.zero_grad:
-        optimizer.zero_grad()
-        return
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = None
+def parameters_of(optimizers: Sequence[Optimizer]) -> list[Any]:
+    """Every parameter of each of ``optimizers``, in the order of their groups."""
+    return [parameter for optimizer in optimizers for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def gradients_of(optimizers: Sequence[Optimizer]) -> list[Any]:
     """The parameters of ``optimizers`` that have a gradient, in the optimizers' order, each once."""
-    found = {}
+    found = {}  # loops: a comprehension is one more call a step
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     found[id(parameter)] = parameter
     return list(found.values())
-
-
-def scale_gradients(optimizers: Sequence[Optimizer], factor: float) -> None:
-    """Multiply every gradient of ``optimizers`` by ``factor``."""
-    for parameter in gradients_of(optimizers):
-        parameter.grad.mul_(factor)
 
 
 def use_fused(optimizer: Optimizer) -> None:
@@ -171,9 +160,8 @@ def only_requiring(optimizers: Sequence[Optimizer], optimizer_i: int) -> Abstrac
 
 @contextmanager
 def _only_requiring(optimizers: Sequence[Optimizer], optimizer_i: int) -> Iterator[None]:
-    own = {id(p) for group in optimizers[optimizer_i].param_groups for p in group["params"]}
-    others = [p for o in optimizers for group in o.param_groups for p in group["params"]]
-    frozen = [p for p in others if id(p) not in own and p.requires_grad]
+    own = {id(p) for p in parameters_of([optimizers[optimizer_i]])}
+    frozen = [p for p in parameters_of(optimizers) if id(p) not in own and p.requires_grad]
     for parameter in frozen:
         parameter.requires_grad = False
     try:

@@ -7,28 +7,34 @@ numbers don't depend on how many processes there are.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
-from itertools import chain, repeat
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from pytorch_lightning.data.sharing import IDLE, Spare
 from pytorch_lightning.errors import FitError
 from pytorch_lightning.processes import Share
-from pytorch_lightning.run.metrics import Metrics, check_loss, read_output
-from pytorch_lightning.seeding import MODEL, seed_device, seed_streams
+from pytorch_lightning.run.metrics import at, read_output
+from pytorch_lightning.seeding import MODEL, reseed_generators, seed_device, seed_streams
 from pytorch_lightning.steps.buffers import BufferPerRank, kept_buffers
+from pytorch_lightning.steps.closure import FirstThenAgain, NothingToLearn, tried
 from pytorch_lightning.steps.current_step import FETCHING, FETCHING_NEXT, PREPARING, RUNNING, STEPPED
 from pytorch_lightning.steps.exact_sum import ExactSum
-from pytorch_lightning.steps.optimizers import clear_gradients, gradients_of, needs_closure, only_requiring
-from pytorch_lightning.steps.round_table import RoundTable, RoundWeights
-from pytorch_lightning.steps.step_inputs import StepInputs, TrainWindow, WindowWeights
+from pytorch_lightning.steps.gradients import HeldGradients
+from pytorch_lightning.steps.optimizers import gradients_of, needs_closure, only_requiring
+from pytorch_lightning.steps.round_table import RoundTable
+from pytorch_lightning.steps.step_inputs import StepInputs, TrainWindow
 from pytorch_lightning.steps.update import build_update
+from pytorch_lightning.steps.weights import RoundWeights, WindowWeights
 from pytorch_lightning.strategies.strategy import Strategy
+
+
+def do_nothing() -> None:
+    """Between two passes after which nobody has to agree on anything."""
 
 
 @dataclass
@@ -47,12 +53,22 @@ class Rounds:
     """One window's rounds: their batches, the gradients, the sum over processes, and the step."""
 
     def __init__(
-        self, inputs: StepInputs, strategy: Strategy, share: Share, module: nn.Module, in_order: bool, keeps: bool
+        self,
+        inputs: StepInputs,
+        strategy: Strategy,
+        share: Share,
+        module: nn.Module,
+        in_order: bool,
+        keeps: bool,
+        shares_with: "Rounds | None" = None,
     ) -> None:
         self.inputs, self.strategy, self.share = inputs, strategy, share
         each = range(len(inputs.optimizers))
         self.groups = [(i,) for i in each] if inputs.takes_optimizer else [tuple(each)]
-        self.weights = [RoundWeights() for _ in self.groups]
+        self.weights = [
+            RoundWeights(inputs.gradients.references, i, partial(self._scale, group))
+            for i, group in enumerate(self.groups)
+        ]
         self.stepped = [False for _ in each]
         self.update = build_update(inputs, [WindowWeights() for _ in each], self.stepped)
         self.buffers = BufferPerRank(module, strategy, len(share.mine), keeps)
@@ -60,11 +76,11 @@ class Rounds:
         self.spare = Spare(strategy.processes, module) if strategy.runs_together else None
         self._module = module
         self._exact = ExactSum(inputs.optimizers, share, strategy.processes) if in_order else None
-        # what a user's optimizer_step lets wait was exchanged already
-        self._held = HeldGradients() if inputs.optimizer_step is not None else None
         self._step = inputs.timed("forward", inputs.step)
         self._backward = inputs.timed("backward", inputs.precision.backward)
         self._looked_for_unused = False
+        if shares_with is not None:
+            self.buffers, self.weights, self.spare = shares_with.buffers, shares_with.weights, shares_with.spare
 
     def next_round(self, batches: Iterator[Any], finish: Callable[[], None] | None = None) -> Round:
         """The next round, on the device; without slots at the end of the epoch. Where there is one, ``finish`` ends
@@ -93,8 +109,10 @@ class Rounds:
 
     def run(self, taken: Round, group: int, last: bool) -> tuple[Any, Any]:
         """Forward and backward of a round for one group of optimizers; ``last``: of the window. Returns the weighted
-        sum of its losses and the sum of the weights."""
-        prog: Any = None
+        sum of its losses and the sum of the weights.
+
+        Between the passes of its last virtual rank everybody learns the round's losses and weights."""
+        prog, exchange = cast("Any", None), partial(self.table.exchange, self.weights[group])
         current, extra = self.inputs.current, (group,) if self.inputs.takes_optimizer else ()
         current.phase, current.slots = RUNNING, taken.slots
         self.table.open(taken.ended)
@@ -102,48 +120,78 @@ class Rounds:
             for virtual_rank, batch in taken.slots:
                 current.virtual_rank = virtual_rank
                 current.arguments = (batch, self.inputs.progress.batch_nb, *extra)
-                exchanges = last and virtual_rank == taken.slots[-1][0]
+                is_last = virtual_rank == taken.slots[-1][0]
+                between = exchange if is_last else do_nothing
+                exchanges = last and is_last and self._exact is None
                 self.buffers.begin(virtual_rank)
                 if self._exact is not None:
                     self._exact.begin(virtual_rank)
-                with self.strategy.exchanging(exchanges and self._exact is None):
+                with self.strategy.exchanging(exchanges):
                     if batch is not IDLE:
-                        shown = self._run_batch(current.arguments, virtual_rank, group)
+                        shown = self._run_batch(current.arguments, virtual_rank, group, between, exchanges)
                         prog = shown if prog is None else prog
                     elif self.spare is not None:
-                        self._run_filler(virtual_rank, group)
-                    elif exchanges and self._exact is None:
-                        self.strategy.run_idle()
+                        self._run_filler(virtual_rank, group, between)
+                    elif exchanges:
+                        self.strategy.run_idle(between)
+                    else:
+                        between()
                 if self._exact is not None:
                     self._exact.end(virtual_rank)
                 self.buffers.end(virtual_rank)
-        return self.table.close(self.weights[group], prog)
+        self.table.record(prog)
+        return self.table.weighted
 
-    def _run_batch(self, arguments: tuple[Any, ...], virtual_rank: int, group: int) -> Any:
-        inputs, progress = self.inputs, self.inputs.progress
+    def _run_batch(
+        self, arguments: tuple[Any, ...], virtual_rank: int, group: int, between: Callable[[], None], exchanges: bool
+    ) -> Any:
+        weights = self.weights[group]
         self._seed(virtual_rank, group)
-        loss, prog, count = read_output(self._step(*arguments), inputs.name, progress)
-        if not loss.requires_grad or loss.numel() != 1:
-            check_loss(loss, inputs.name, progress)
+        loss, prog, count = read_output(self._step(*arguments), self.inputs.name, self.inputs.progress)
         self.table.note(virtual_rank, loss, count)
-        self._backward(loss if count is None else loss * (count / self.weights[group].reference))
+        if count == 0:
+            self._run_empty(loss, between, exchanges)
+            return None
+        weights.note(count)
+        between()
+        self._backward(weights.weigh(loss, count))
         return prog or {}
 
-    def _run_filler(self, virtual_rank: int, group: int) -> None:
+    def _run_empty(self, loss: Tensor, between: Callable[[], None], exchanges: bool) -> None:
+        """Take part in the backward pass of the others for a batch that contributes nothing. Its own gradients may be
+        NaN: those of a mean over no items are."""
+        if exchanges and self.spare is None:
+            self.strategy.run_idle(between)
+            return
+        between()
+        if self.spare is not None:
+            if not bool(torch.isfinite(loss)):
+                raise FitError(
+                    f"{self.inputs.name} returned 'loss_count': 0 with a loss that isn't finite ({loss.item()}). Where"
+                    " the weights are sharded its backward pass is needed all the same: return loss.sum() /"
+                    f" max(count, 1). {at(self.inputs.progress)}"
+                )
+            self.inputs.precision.backward(loss * 0.0)
+
+    def _run_filler(self, virtual_rank: int, group: int, between: Callable[[], None] = do_nothing) -> None:
         """Take part in a pass of the other processes, with a batch that weighs nothing."""
         assert self.spare is not None
         inputs, batch = self.inputs, self.spare.batch
         if batch is None:  # nobody has one
+            between()
             return
         self._seed(virtual_rank, group)
         batch = batch if inputs.to_device is None else inputs.to_device(batch)
         extra = (group,) if inputs.takes_optimizer else ()
         with kept_buffers(self._module):
             loss, _, _ = read_output(inputs.step(batch, inputs.progress.batch_nb, *extra), inputs.name, inputs.progress)
+            between()
             inputs.precision.backward(loss * 0.0)
 
     def _seed(self, virtual_rank: int, group: int) -> None:
         word = seed_streams(self.inputs.seed, MODEL, self.inputs.progress.global_step, virtual_rank, group)
+        if self.inputs.generators:
+            reseed_generators(self.inputs.generators, word)
         if self.inputs.on_device:
             seed_device(word)
 
@@ -187,29 +235,40 @@ class Rounds:
             self._looked_for_unused = True
             check_unused(self.strategy, self.inputs.name)
         ready = self.weights[group].close(gradients_of(chosen), averaged_over)
-        if self._held is not None:
-            self._held.put_back(chosen)
-        elif not ready:
-            for optimizer in chosen:
-                clear_gradients(optimizer)
+        self.inputs.gradients.aside.put_back(chosen)
         return ready
+
+    def _scale(self, which: Sequence[int], factor: Any) -> None:
+        """Multiply what this window's batches of this process gave so far."""
+        self.inputs.gradients.scale(which, factor)
+        if self._exact is not None:
+            self._exact.scale([self.inputs.optimizers[i] for i in which], factor)
 
     def step(self, group: int) -> None:
         """All gradients of a group are there: step its optimizers."""
         if self.make_ready(group):
             self.update(self.groups[group])
 
-    def open_window(self) -> None:
-        """Before the first batch of a window."""
+    def open_window(self, size: int) -> None:
+        """Before the first batch of a window of ``size`` rounds."""
         self.inputs.current.buffers_before = self.buffers.at_start
         self.stepped[:] = [False for _ in self.stepped]
         self.buffers.open()
-        if self._held is not None:
-            self._held.take(self.inputs.optimizers)
+        for weights in self.weights:
+            weights.open(size * self.share.nb)
+        if self._exact is not None:
+            self._exact.open()
+
+    def clear(self) -> None:
+        """Before the first ``training_step`` of a window, or of an optimizer's turn where each is a window."""
+        self.inputs.gradients.clear()
+        # what waits was exchanged already
+        self.inputs.gradients.set_aside()
 
     def close_window(self) -> None:
         """After the last step of a window."""
         self.buffers.close()
+        self.inputs.gradients.aside.put_back(self.inputs.optimizers)
         if self.inputs.precision.scales:
             self.inputs.precision.update()
         self.inputs.progress.nb_optimizer_steps += any(self.stepped)
@@ -231,10 +290,7 @@ def build_round_window(
     buffers of each step's start."""
     rounds = Rounds(inputs, strategy, share, module, in_order, keeps)
     if any(map(needs_closure, inputs.optimizers)):
-        # of the further evaluations nothing is kept, and a line search may well try a point whose loss isn't finite
-        tried = replace(inputs, metrics=Metrics(), nonfinite=lambda loss: None)
-        again = Rounds(tried, strategy, share, module, in_order, keeps)
-        again.buffers, again.weights, again.spare = rounds.buffers, rounds.weights, rounds.spare
+        again = Rounds(tried(inputs), strategy, share, module, in_order, keeps, shares_with=rounds)
         return build_closure_rounds(rounds, again)
     progress, groups = inputs.progress, range(len(rounds.groups))
 
@@ -243,12 +299,14 @@ def build_round_window(
         nb_run, nb_counted = 0, 0
         while nb_run < size and not progress.epoch_over:
             if not nb_run:
-                rounds.open_window()
+                rounds.open_window(size)
             taken = rounds.next_round(batches, rounds.finish_round if nb_counted else None)
             if not taken.slots:
                 break
             nb_run += 1
             for group in groups:
+                if each_steps_alone or (nb_run == 1 and group == 0):
+                    rounds.clear()
                 rounds.run(taken, group, last=nb_run == size)
                 if each_steps_alone:
                     rounds.step(group)
@@ -278,19 +336,20 @@ def build_closure_rounds(rounds: Rounds, again: Rounds) -> TrainWindow:
     inputs, progress = rounds.inputs, rounds.inputs.progress
 
     def evaluate(own: Rounds, taken: Sequence[Round], group: int) -> Tensor:
-        optimizer = inputs.optimizers[group]
-        clear_gradients(optimizer)
+        own.clear()
+        own.weights[group].open(len(taken) * own.share.nb)
         sums = []
         for round_ in taken:
             progress.batch_nb, progress.global_step = round_.place
             sums.append(own.run(round_, group, last=round_ is taken[-1]))
-        own.make_ready(group)
+        if not own.make_ready(group):
+            raise NothingToLearn
         for prepare in inputs.before_update:
-            prepare([optimizer])
+            prepare([inputs.optimizers[group]])
         return torch.as_tensor(sum(loss for loss, _ in sums) / (sum(weight for _, weight in sums) or 1.0))
 
     def train_window(batches: Iterator[Any], size: int, accumulate: int) -> None:
-        rounds.open_window()
+        rounds.open_window(size)
         taken: list[Round] = []
         while len(taken) < size and (following := rounds.next_round(batches)).slots:
             following.place = progress.batch_nb, progress.global_step
@@ -303,8 +362,9 @@ def build_closure_rounds(rounds: Rounds, again: Rounds) -> TrainWindow:
             return
         progress.batch_nb, progress.global_step = taken[-1].place
         for group in range(len(rounds.groups)):
-            evaluations = chain([rounds], repeat(again))
-            rounds.update((group,), lambda group=group, own=evaluations: evaluate(next(own), taken, group))
+            closure = FirstThenAgain(partial(evaluate, rounds, taken, group), partial(evaluate, again, taken, group))
+            with suppress(NothingToLearn):
+                rounds.update((group,), closure)
         rounds.close_window()
         progress.batch_nb, progress.global_step = taken[0].place
         for _ in taken:
@@ -314,27 +374,6 @@ def build_closure_rounds(rounds: Rounds, again: Rounds) -> TrainWindow:
         inputs.current.leave()
 
     return train_window
-
-
-class HeldGradients:
-    """Gradients that are put aside while others are exchanged."""
-
-    def __init__(self, zeros: bool = False) -> None:
-        self._held: dict[Any, Tensor] = {}
-        self._zeros = zeros
-
-    def take(self, optimizers: Sequence[Optimizer]) -> None:
-        """Put aside what is there."""
-        for parameter in gradients_of(optimizers):
-            self._held[parameter] = parameter.grad
-            parameter.grad = torch.zeros_like(parameter.grad) if self._zeros else None
-
-    def put_back(self, optimizers: Sequence[Optimizer]) -> None:
-        """Add what was put aside."""
-        for parameter in [p for o in optimizers for group in o.param_groups for p in group["params"]]:
-            held = self._held.pop(parameter, None)
-            if held is not None:
-                parameter.grad = held if parameter.grad is None else held.add_(parameter.grad)
 
 
 def check_unused(strategy: Strategy, name: str) -> None:

@@ -46,9 +46,14 @@ class EpochSchedules:
     watches a validation metric steps only in epochs that were validated."""
 
     def __init__(self, schedules: Sequence[Schedule]) -> None:
-        self._schedules = [s for s in schedules if s.interval == "epoch"]
         self._stepped: set[int] = set()
         self._validated = False
+        self.use(schedules)
+
+    def use(self, schedules: Sequence[Schedule]) -> None:
+        """Let these be the schedules; what was noted of the optimizers before them is forgotten."""
+        self._schedules = [s for s in schedules if s.interval == "epoch"]
+        self._stepped.clear()
 
     @property
     def waits_for_steps(self) -> bool:

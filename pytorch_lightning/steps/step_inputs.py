@@ -1,4 +1,4 @@
-"""A window's inputs, what each of its batches weighs, and the functions that every kind of window is made of."""
+"""A window's inputs, and the functions that every kind of window is made of."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -8,13 +8,14 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from pytorch_lightning.errors import FitError
 from pytorch_lightning.faults import fault
 from pytorch_lightning.precision.precision import Precision
-from pytorch_lightning.run.metrics import Metrics, check_loss, read_output
+from pytorch_lightning.run.metrics import Metrics, read_output
 from pytorch_lightning.run.progress import Progress
-from pytorch_lightning.seeding import MODEL, build_seeder, seed_device
+from pytorch_lightning.seeding import MODEL, build_seeder, reseed_generators, seed_device
 from pytorch_lightning.steps.current_step import RUNNING, STEPPED, CurrentStep
+from pytorch_lightning.steps.gradients import Gradients
+from pytorch_lightning.steps.weights import WindowWeights
 from pytorch_lightning.timings import Timings
 
 TrainWindow = Callable[[Iterator[Any], int, int], None]
@@ -36,6 +37,7 @@ class StepInputs:
     """None where a batch is used as it comes."""
     progress: Progress
     current: CurrentStep
+    gradients: Gradients
     metrics: Metrics
     seed: int
     on_device: bool
@@ -48,44 +50,12 @@ class StepInputs:
     """What steps the schedules that count optimizer steps; told which optimizers stepped."""
     optimizer_step: Callable[..., None] | None = None
     """The user's own, where there is one."""
+    generators: Sequence[Any] = ()
+    """Generator objects of the model's own, seeded with each batch."""
     nonfinite: Callable[[float], None]
     """Told a loss that isn't finite: raises, or counts it."""
     timed: Callable[[str, Callable[..., Any]], Callable[..., Any]] = lambda phase, function: function
     """What is wrapped around the phases of a step."""
-
-
-@dataclass(slots=True)
-class WindowWeights:
-    """How much each batch of a window weighs: what the gradients of its losses were divided by, and should be."""
-
-    size: int = 1
-    accumulate: int = 1
-    """The size of a full window in this epoch."""
-    counted: bool | None = None
-    reference: float = 1.0
-    total: float = 0.0
-
-    def open(self, size: int, accumulate: int) -> None:
-        """Begin a window of ``size`` batches."""
-        self.size, self.accumulate, self.counted, self.total = size, accumulate, None, 0.0
-
-    def weigh(self, loss: Tensor, count: float | None) -> Tensor:
-        """``loss``, divided so that the window's losses add up to their mean, weighted by ``loss_count``."""
-        if self.counted is None:
-            self.counted, self.reference = count is not None, count or 1.0
-        if self.counted != (count is not None):
-            raise FitError(
-                "training_step returned 'loss_count' for some batches of an accumulation window and not for others."
-                " Return it always or never."
-            )
-        self.total += 1.0 if count is None else count
-        return loss / self.size if count is None else loss * (count / (self.reference * self.size))
-
-    def correction(self) -> float:
-        """What the gradients must still be multiplied by, now that all batches are known."""
-        if self.counted is None or not self.total:
-            return 1.0
-        return (self.reference * self.size if self.counted else self.size) / self.total
 
 
 def with_timers(inputs: StepInputs, timings: Timings) -> StepInputs:
@@ -96,7 +66,22 @@ def with_timers(inputs: StepInputs, timings: Timings) -> StepInputs:
 def build_seed_batch(inputs: StepInputs) -> Callable[[int], Any]:
     """``seed_batch(global_step)``: seed every stream for that batch."""
     seed_at = build_seeder(inputs.seed, MODEL, None)
+    if inputs.generators:
+        return build_seed_all(inputs, seed_at)
     return (lambda n: seed_device(seed_at(n))) if inputs.on_device else seed_at
+
+
+def build_seed_all(inputs: StepInputs, seed_at: Callable[[int], int]) -> Callable[[int], None]:
+    """The same where the model has generators of its own."""
+    generators, on_device = inputs.generators, inputs.on_device
+
+    def seed_all(global_step: int) -> None:
+        word = seed_at(global_step)
+        reseed_generators(generators, word)
+        if on_device:
+            seed_device(word)
+
+    return seed_all
 
 
 def build_finish_batch(inputs: StepInputs) -> Callable[[], None]:
@@ -114,25 +99,26 @@ def build_finish_batch(inputs: StepInputs) -> Callable[[], None]:
     return finish_batch
 
 
-def build_forward_backward(inputs: StepInputs) -> Callable[..., Any]:
-    """``forward_backward(window, batch, batch_nb, [optimizer_i])``: one loss and its gradients."""
+def build_forward_backward(inputs: StepInputs) -> Callable[..., Tensor | None]:
+    """``forward_backward(window, batch, batch_nb, [optimizer_i])``: one loss and its gradients. Returns
+    the loss as it was weighed; None where the batch contributes nothing."""
     step, backward = inputs.timed("forward", inputs.step), inputs.timed("backward", inputs.precision.backward)
     record = inputs.metrics.record
     name, progress, on_device, nonfinite = inputs.name, inputs.progress, inputs.on_device, inputs.nonfinite
     current, isfinite = inputs.current, math.isfinite
 
-    def forward_backward(window: WindowWeights, *arguments: Any) -> Tensor:
+    def forward_backward(window: WindowWeights, *arguments: Any) -> Tensor | None:
         current.phase, current.arguments, current.weights = RUNNING, arguments, window
         loss, prog, count = read_output(step(*arguments), name, progress)
-        if not loss.requires_grad or loss.numel() != 1:
-            check_loss(loss, name, progress)
-        joins = arguments[2:] > (0,)  # not the first of several optimizers
+        if count == 0:  # the mean over no items may be NaN, and so may its gradients
+            window.skip()
+            return None
         value: Tensor | float = loss.detach() if on_device else loss.item()
         if not on_device and not isfinite(value):
             nonfinite(value)  # type: ignore[arg-type]
         weighed = loss if window.size == 1 else window.weigh(loss, count)
         backward(weighed)
-        record(value, prog, joins)  # last: a window that fails before it has changed nothing
+        record(value, prog, window.joins)  # last: a window that fails before it has changed nothing
         return weighed
 
     return forward_backward

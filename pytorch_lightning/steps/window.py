@@ -1,6 +1,7 @@
 """The hot path: the functions that run one window of batches, made once per fit."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -10,25 +11,24 @@ from pytorch_lightning.steps.optimizers import needs_closure, only_requiring
 from pytorch_lightning.steps.step_inputs import (
     StepInputs,
     TrainWindow,
-    WindowWeights,
     build_finish_batch,
     build_forward_backward,
     build_seed_batch,
 )
 from pytorch_lightning.steps.update import Update, build_update
+from pytorch_lightning.steps.weights import WindowWeights
 
 
 def build_train_window(inputs: StepInputs) -> TrainWindow:
     """The window function for the kind of step and of optimizers that there are."""
     if any(map(needs_closure, inputs.optimizers)):
         return build_closure_window(inputs)
-    takes_optimizer, windows, groups = inputs.takes_optimizer, *_losses_of(inputs)
-    first, stepped = windows[0], [False] * len(inputs.optimizers)
+    takes_optimizer, (windows, groups, stepped) = inputs.takes_optimizer, _losses_of(inputs)
     update = build_update(inputs, windows, stepped)
     run_batch = build_run_per_optimizer(inputs, windows, update) if takes_optimizer else build_forward_backward(inputs)
     seed_batch, before_batch, finish_batch = build_seed_batch(inputs), inputs.before_batch, build_finish_batch(inputs)
     progress, to_device, precision, schedules = inputs.progress, inputs.to_device, inputs.precision, inputs.schedules
-    current = inputs.current
+    first, current, clear = windows[0], inputs.current, inputs.gradients.clear
 
     def train_window(batches: Iterator[Any], size: int, accumulate: int) -> None:
         taken, has_run, unfinished = 0, False, False
@@ -42,14 +42,15 @@ def build_train_window(inputs: StepInputs) -> TrainWindow:
                 finish_batch()
                 unfinished = False
             if batch is None:  # skipped: it has a place in the epoch, and no step
-                progress.batch_nb += 1
-                current.phase = FETCHING
+                progress.batch_nb, current.phase = progress.batch_nb + 1, FETCHING
                 continue
             current.phase, current.arguments = PREPARING, (batch,)
             seed_batch(progress.global_step)
             if before_batch and -1 in [hook(batch) for hook in before_batch]:
                 taken = -1
                 break
+            if not has_run:
+                clear()
             run_batch(first, batch if to_device is None else to_device(batch), progress.batch_nb)
             has_run = unfinished = True
             current.phase = FETCHING_NEXT
@@ -72,27 +73,39 @@ def build_train_window(inputs: StepInputs) -> TrainWindow:
     return train_window
 
 
-def _losses_of(inputs: StepInputs) -> tuple[list[WindowWeights], list[Sequence[int]]]:
-    """The weights that each optimizer's gradients have, and the optimizers that step together: those of one loss are
-    made ready together (one norm to clip), others each by itself."""
+def _losses_of(inputs: StepInputs) -> tuple[list[WindowWeights], list[Sequence[int]], list[bool]]:
+    """The weights that each optimizer's gradients have, the optimizers that step together (those of one loss are made
+    ready together, with one norm to clip, others each by itself), and which ones stepped last."""
     everyone = range(len(inputs.optimizers))
-    if inputs.takes_optimizer:
-        return [WindowWeights() for _ in everyone], [(i,) for i in everyone]
-    shared = WindowWeights()
-    return [shared for _ in everyone], [everyone]
+    groups: list[Sequence[int]] = [(i,) for i in everyone] if inputs.takes_optimizer else [everyone]
+    windows = [
+        WindowWeights(
+            joins=n > 0,
+            begin_counted=partial(inputs.gradients.set_aside, group),
+            scale=partial(inputs.gradients.scale, group),
+        )
+        for n, group in enumerate(groups)
+    ]
+    return windows if inputs.takes_optimizer else windows * len(everyone), groups, [False for _ in everyone]
 
 
 def build_run_per_optimizer(inputs: StepInputs, windows: Sequence[WindowWeights], update: Update) -> Callable[..., Any]:
     """A step of three arguments: once per optimizer. Each steps before the next one's turn, unless batches are
     accumulated."""
     optimizers, current, forward_backward = inputs.optimizers, inputs.current, build_forward_backward(inputs)
+    gradients = inputs.gradients
 
     def run_batch(first: WindowWeights, batch: Any, batch_nb: int) -> None:
         for i, window in enumerate(windows):
+            if first.accumulate > 1:
+                with only_requiring(optimizers, i), gradients.turn(i):
+                    forward_backward(window, batch, batch_nb, i)
+                continue
+            if i:  # each turn is a window of its own
+                gradients.clear()
             with only_requiring(optimizers, i):
                 forward_backward(window, batch, batch_nb, i)
-            if first.accumulate == 1:
-                current.phase = READYING
-                update((i,))
+            current.phase = READYING
+            update((i,))
 
     return run_batch

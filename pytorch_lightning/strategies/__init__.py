@@ -1,4 +1,4 @@
-"""Where a module runs. ``distributed_backend`` takes a name, or one of these with options of its own."""
+"""Strategies: where a module runs. ``distributed_backend`` takes a name, or one of these classes with options."""
 
 from typing import Any
 

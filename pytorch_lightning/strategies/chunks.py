@@ -1,4 +1,4 @@
-"""A batch cut into chunks, and what a step made of each chunk put together again."""
+"""A batch split into chunks, and the outputs of a step for the chunks combined again."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -135,7 +135,7 @@ def _join_tensors(outputs: Sequence[Tensor], sizes: Sequence[int], device: torch
         return torch.cat([output.to(device) for output in outputs])
     if len({output.shape for output in outputs}) > 1:
         raise FitError(
-            "a step under 'dp' returned tensors that can't be put together:"
+            "a step under 'dp' returned tensors that can't be combined:"
             f" {', '.join(describe(output) for output in outputs)} for chunks of {list(sizes)} samples."
             " Return one row per sample, a mean, or use distributed_backend='ddp'."
         )

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import parallel_apply, replicate
 
+from pytorch_lightning.data.casting import place
 from pytorch_lightning.data.transfer import build_transfer
 from pytorch_lightning.processes import Processes
 from pytorch_lightning.strategies.chunks import cut, join, join_training
@@ -16,13 +17,13 @@ from pytorch_lightning.strategies.strategy import Strategy
 
 
 class DataParallel(Strategy):
-    """Each batch is cut into one chunk per device, and a replica of the module runs the step on each chunk.
+    """Every batch is split into one chunk per device, and a replica of the module runs the step on each chunk.
 
-    What the step returns is put together as if it had seen the whole batch (see ``chunks.join``); what it sets on
-    ``self`` is lost. BatchNorm normalises each chunk by itself, and the first chunk's running statistics are kept.
+    The outputs are combined as if the step had seen the whole batch (see ``chunks.join``); what it sets on ``self`` is
+    lost. BatchNorm normalizes each chunk separately, and the running statistics of the first chunk are kept.
 
-    ``places`` cuts into that many chunks on one device, one after the other: a way to try on a CPU what a model does
-    under 'dp'.
+    ``places`` splits into that many chunks on one device, one after the other: a way to try on a CPU how a model
+    behaves under 'dp'.
     """
 
     name = "dp"
@@ -38,7 +39,7 @@ class DataParallel(Strategy):
         self._devices = [device] * self._places if self._places else list(devices) or [device]
 
     def place(self, module: nn.Module, dtype: torch.dtype | None) -> None:
-        module.to(self.device, dtype)
+        place(module, self.device, dtype)
         self._dtype = dtype
 
     def transfer(self, dtype: torch.dtype | None) -> Callable[[Any], Any] | None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pytorch_lightning.data.casting import place
 from pytorch_lightning.processes import Processes, before_leaving
 from pytorch_lightning.strategies.step_as_forward import IDLE_PASS, StepAsForward
 from pytorch_lightning.strategies.strategy import Strategy
@@ -49,7 +50,7 @@ class Distributed(Strategy):
         self._wrapped = None
 
     def place(self, module: nn.Module, dtype: torch.dtype | None) -> None:
-        module.to(self.device, dtype)
+        place(module, self.device, dtype)
 
     def step_function(self, module: nn.Module, name: str, *, takes_optimizer: bool = False) -> Callable[..., Any]:
         if name != "training_step" or self.processes.nb == 1:
@@ -68,9 +69,11 @@ class Distributed(Strategy):
     def exchanging(self, last: bool) -> AbstractContextManager[Any]:
         return nullcontext() if last or self._wrapped is None else self._wrapped.no_sync()
 
-    def run_idle(self) -> None:
-        if self._wrapped is not None:
-            self._wrapped(IDLE_PASS).backward()
+    def run_idle(self, before_backward: Callable[[], None] = lambda: None) -> None:
+        loss = None if self._wrapped is None else self._wrapped(IDLE_PASS)
+        before_backward()
+        if loss is not None:
+            loss.backward()
 
     def unused_parameters(self) -> list[str]:
         if self._wrapped is None or self._find_unused:

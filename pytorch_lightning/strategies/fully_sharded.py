@@ -1,4 +1,4 @@
-"""One process per device, weights, gradients and optimizer state cut up among them: torch's FSDP2."""
+"""One process per device, with weights, gradients and optimizer state sharded: torch's FSDP2."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from pytorch_lightning.data.casting import place
 from pytorch_lightning.errors import MisconfigurationException
 from pytorch_lightning.nested import map_tensors
 from pytorch_lightning.processes import Processes
@@ -60,7 +61,7 @@ class FullySharded(Strategy):
 
     def place(self, module: nn.Module, dtype: torch.dtype | None) -> None:
         # moved to the device only if it stays whole; otherwise ``shard`` moves a shard there
-        module.to(self.device if self.processes.nb == 1 else None, dtype)
+        place(module, self.device if self.processes.nb == 1 else None, dtype)
 
     def shard(self, module: nn.Module) -> None:
         if self.processes.nb == 1:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pytorch_lightning.data.casting import place
 from pytorch_lightning.strategies.strategy import Strategy
 
 
@@ -15,7 +16,7 @@ class SingleDevice(Strategy):
     name = "single"
 
     def place(self, module: nn.Module, dtype: torch.dtype | None) -> None:
-        module.to(self.device, dtype)
+        place(module, self.device, dtype)
 
     def step_function(self, module: nn.Module, name: str, *, takes_optimizer: bool = False) -> Callable[..., Any]:
         return getattr(module, name)  # type: ignore[no-any-return]

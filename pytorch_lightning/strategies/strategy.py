@@ -77,8 +77,10 @@ class Strategy(ABC):
         a window only."""
         return nullcontext()
 
-    def run_idle(self) -> None:
-        """Take part in an exchange of gradients, inside ``exchanging``, without a batch."""
+    def run_idle(self, before_backward: Callable[[], None] = lambda: None) -> None:
+        """Take part in an exchange of gradients, inside ``exchanging``, without a batch. ``before_backward`` is called
+        between the passes."""
+        before_backward()
 
     def add_up(self, table: Tensor) -> Tensor:
         """The sum of everybody's ``table``, which may be changed."""

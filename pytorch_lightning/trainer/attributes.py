@@ -1,9 +1,11 @@
-"""What users read on a trainer."""
+"""Attributes of a trainer that users read."""
 
 from typing import TYPE_CHECKING, Any
 
+from pytorch_lightning.errors import MisconfigurationException, describe
 from pytorch_lightning.processes import ALONE
 from pytorch_lightning.strategies.devices import choose_devices
+from pytorch_lightning.trainer.live_lists import LiveList
 
 if TYPE_CHECKING:
     from pytorch_lightning.options.config import Config
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.strategies import Strategy
     from pytorch_lightning.trainer.afterwards import Afterwards
     from pytorch_lightning.trainer.fit_plan import FitPlan
+    from pytorch_lightning.trainer.optimization import Optimization
 
 
 class ReadAttributes:
@@ -42,17 +45,17 @@ class ReadAttributes:
 
     @property
     def proc_rank(self) -> int:
-        """The number of this process among all; 0 shows, logs and writes."""
+        """The global rank of this process; rank 0 shows, logs and writes."""
         return self._processes.rank
 
     @property
     def node_rank(self) -> int:
-        """The number of this machine."""
+        """The index of this machine."""
         return self._processes.node_rank
 
     @property
     def world_size(self) -> int:
-        """How many processes there are."""
+        """The number of processes."""
         return self._processes.nb
 
     @property
@@ -83,7 +86,7 @@ class ReadAttributes:
 
     @property
     def batch_nb(self) -> int:
-        """The batch in its epoch, counted from 0."""
+        """The index of the batch in its epoch, counted from 0."""
         return 0 if self._run is None else self._run.progress.batch_nb
 
     @property
@@ -93,18 +96,35 @@ class ReadAttributes:
 
     @property
     def seed(self) -> int | None:
-        """The seed of the last fit; before it the option."""
+        """The seed of the last fit; before a fit the option."""
         return self.config.seed if self._plan is None else self._plan.seed
+
+    def _optimization(self, what: str) -> "Optimization":
+        found = getattr(self._plan, "optimization", None)
+        if found is None or self._run is None or not self._run.running:
+            raise MisconfigurationException(f"{what} needs a fit that is going on. Call it in a hook.")
+        return found  # type: ignore[no-any-return]
 
     @property
     def optimizers(self) -> list[Any]:
-        """What ``configure_optimizers`` gave."""
-        return [] if self._plan is None else list(self._plan.optimizers)
+        """What ``configure_optimizers`` gave. In a hook the list may be changed, or another one assigned: that trains
+        from the next window on. Raises ``MisconfigurationException`` where it can't."""
+        optimizers = [] if self._plan is None else self._plan.optimizers
+        return LiveList(optimizers, lambda changed: self._optimization("a change of optimizers").replace(changed))
+
+    @optimizers.setter
+    def optimizers(self, optimizers: list[Any]) -> None:
+        self._optimization("a change of optimizers").replace(optimizers)
 
     @property
     def lr_schedulers(self) -> list[Any]:
         """The schedulers of the last fit."""
-        return [] if self._plan is None else [schedule.scheduler for schedule in self._plan.schedules]
+        schedules = [] if self._plan is None else self._plan.schedules
+        return LiveList([schedule.scheduler for schedule in schedules], _refuse_schedules)
+
+    @lr_schedulers.setter
+    def lr_schedulers(self, schedulers: list[Any]) -> None:
+        _refuse_schedules(schedulers)
 
     @property
     def avg_loss(self) -> float:
@@ -113,22 +133,22 @@ class ReadAttributes:
 
     @property
     def tqdm_metrics(self) -> dict[str, Any]:
-        """What the bar shows: training's numbers, then those of the last validation."""
+        """What the progress bar shows: the training metrics, then those of the last validation."""
         return {} if self._run is None else self._run.metrics.shown()
 
     @property
     def tng_tqdm_dic(self) -> dict[str, Any]:
-        """``tqdm_metrics`` by its older name."""
+        """An alias of ``tqdm_metrics``."""
         return self.tqdm_metrics
 
     @property
     def nb_tng_batches(self) -> int | None:
-        """Training batches in an epoch; None where the loader has no length."""
+        """Training batches per epoch; None if the loader has no length."""
         return 0 if self._run is None else self._run.nb_tng_batches
 
     @property
     def nb_val_batches(self) -> int | None:
-        """Validation batches; 0 without validation, None where a loader has no length."""
+        """Validation batches; 0 without validation, None if a loader has no length."""
         return 0 if self._run is None else self._run.nb_val_batches
 
     @property
@@ -170,3 +190,10 @@ class ReadAttributes:
     def use_amp(self) -> bool:
         """Whether precision is '16'."""
         return self.config.precision == "16"
+
+
+def _refuse_schedules(changed: list[Any]) -> None:
+    raise MisconfigurationException(
+        f"lr_schedulers can't be changed; received {describe(changed)}. Let configure_optimizers return the schedules"
+        " that are to be used, and call self.trainer.reconfigure_optimizers()."
+    )

@@ -1,4 +1,4 @@
-"""What can be seen before the first batch."""
+"""Checks before the first batch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
@@ -17,8 +17,8 @@ from pytorch_lightning.options.config import Config
 from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.processes import Share
 from pytorch_lightning.root_module.root_module import LightningModule
-from pytorch_lightning.run.hooks import is_overridden, missing, wrongly_signed, wrongly_signed_callbacks
-from pytorch_lightning.steps.optimizers import needs_closure
+from pytorch_lightning.run.hooks import is_overridden, missing, takes_one_more, wrongly_signed, wrongly_signed_callbacks
+from pytorch_lightning.steps.optimizers import needs_closure, parameters_of
 from pytorch_lightning.strategies import Strategy
 
 T = TypeVar("T")
@@ -91,6 +91,28 @@ def optimizer_problems(
             Problem(f"configure_optimizers doesn't give any parameter of {name} to an optimizer", received, advice)
         )
     return problems
+
+
+def sharing_problems(
+    module: LightningModule, optimizers: Sequence[Optimizer], config: Config, share: Share
+) -> list[Problem]:
+    """Optimizers with parameters in common, where each one's gradients can't be kept apart."""
+    parameters = parameters_of(optimizers)
+    if (
+        share.nb == 1
+        or config.accumulate_grad_batches == 1
+        or len({*map(id, parameters)}) == len(parameters)
+        or not takes_one_more(module, "training_step")
+    ):
+        return []
+    return [
+        Problem(
+            "the optimizers of a training_step of three arguments have parameters in common, whose gradients can't be"
+            " kept apart where several virtual ranks accumulate batches",
+            f"accumulate_grad_batches={config.accumulate_grad_batches} and {share.nb} virtual ranks",
+            "Pass accumulate_grad_batches=1, or give each parameter to one optimizer",
+        )
+    ]
 
 
 def loader_problems(loader: Any, name: str) -> list[Problem]:
@@ -179,7 +201,7 @@ def saving_problems(module: LightningModule) -> list[Problem]:
 def say_probable_mistakes(
     module: LightningModule, loader: Any, optimizers: Sequence[Optimizer], config: Config, notices: Notices
 ) -> None:
-    """One line each for what is probably a mistake but may be meant."""
+    """A notice for everything that is probably a mistake but may be intended."""
     if not shuffles(loader) and not config.overfit_pct and length_of(loader) != 1:
         notices.say(
             "not-shuffled", "the training data isn't shuffled; pass shuffle=True to the DataLoader if it should be"
@@ -242,11 +264,6 @@ def no_parameters(module: LightningModule) -> Problem:
         f"layers in {', '.join(unregistered(module))}",
         "Use nn.ModuleList or nn.ModuleDict",
     )
-
-
-def parameters_of(optimizers: Sequence[Optimizer]) -> list[Any]:
-    """Every parameter of each optimizer."""
-    return [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
 
 
 def unregistered(module: nn.Module) -> list[str]:

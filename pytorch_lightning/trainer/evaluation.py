@@ -208,7 +208,7 @@ def _in_order(numbers: list[list[list[int]]], outputs: list[list[list[Any]]]) ->
 def _outputs_of(module: LightningModule, step: str) -> Subject:
     """What processes send each other: any plain data, of types that the code of ``module`` names."""
     other = "pass write_to='a folder'" if step == "predict_step" else "pass gather_validation=False"
-    return Subject(f"outputs of {step}", f"Return these from {step}, or {other}.", module=module)
+    return Subject(f"outputs of {step}", f"Return plain data from {step}, or {other}.", module=module)
 
 
 def _build_summary(module: LightningModule, name: str | None, nested: bool) -> Callable[[list[list[Any]]], Any]:

@@ -9,6 +9,9 @@ from torch.optim import Optimizer
 from pytorch_lightning.data.loader import ReplayableLoader
 from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.options.config import Config
+from pytorch_lightning.resume.attributes import AttributesPart
+from pytorch_lightning.resume.epoch_length import EpochLength
+from pytorch_lightning.resume.modes import ModesPart
 from pytorch_lightning.resume.resuming import ResumedSave
 from pytorch_lightning.resume.rolling import RollingSaves
 from pytorch_lightning.resume.save_points import SavePoints
@@ -20,11 +23,12 @@ from pytorch_lightning.run.progress import Progress, validation_batches
 from pytorch_lightning.run.rows import Rows
 from pytorch_lightning.run.run import FitRun
 from pytorch_lightning.steps.current_step import CurrentStep
+from pytorch_lightning.steps.gradients import Gradients
 from pytorch_lightning.steps.optimizers import Schedule
 from pytorch_lightning.steps.schedules import EpochSchedules
-from pytorch_lightning.steps.step_inputs import TrainWindow
 from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.trainer.evaluation import EvaluationPlan
+from pytorch_lightning.trainer.optimization import Optimization, Windows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +40,12 @@ class FitPlan:
     run: FitRun
     hooks: Hooks
     loader: ReplayableLoader
-    nb_batches: int | None
-    train_window: TrainWindow
-    sampled_window: TrainWindow
-    """The same, its phases timed."""
+    length: EpochLength
+    optimization: Optimization
+    windows: Windows
+    attributes: AttributesPart
+    modes: ModesPart
+    random: Any
     validation: EvaluationPlan | None
     sanity: EvaluationPlan | None
     epoch_schedules: EpochSchedules
@@ -51,6 +57,7 @@ class FitPlan:
     seed: int
     optimizers: Sequence[Optimizer]
     schedules: Sequence[Schedule]
+    gradients: Gradients
     strategy: Strategy
     current: CurrentStep
     window_start: WindowStart
@@ -77,7 +84,14 @@ class FitPlan:
         """The values of ``batch_nb`` after which to validate in ``epoch``."""
         if not self.validates(epoch):
             return ()
-        return validation_batches(self.nb_batches, self.config.val_check_interval)
+        return validation_batches(self.run.nb_tng_batches, self.config.val_check_interval)
+
+    def begin_training(self) -> None:
+        """The hooks before training have run: what a checkpoint holds of the user's own state comes last."""
+        self.attributes.restore()
+        self.modes.restore()
+        self.attributes.begin()
+        self.random.restore()
 
     def ended_unchecked(self) -> bool:
         """Whether an epoch that ended early, or whose length wasn't known, still has its validation to come."""

@@ -18,8 +18,8 @@ from pytorch_lightning.trainer.fit_plan import FitPlan
 
 def run_fit(plan: FitPlan) -> None:
     """Train until something says stop. Starts from ``plan.progress``, wherever that is."""
-    plan.module.train()
     plan.call("on_fit_start")
+    plan.begin_training()
     if plan.sanity is not None:
         plan.call("on_sanity_check_start")
         with plan.run.timings.measuring("validation"):
@@ -31,22 +31,25 @@ def run_fit(plan: FitPlan) -> None:
         run_epoch(plan)
     while not plan.is_complete():
         run_epoch(plan)
+    plan.gradients.free()
 
 
 def run_epoch(plan: FitPlan) -> None:
     """Train on the rest of an epoch, window by window, validating where that is due."""
     progress, wishes, save_points, timings = plan.progress, plan.run.wishes, plan.save_points, plan.run.timings
-    train_window, sampled_window = plan.train_window, plan.sampled_window
-    last = NEVER if plan.nb_batches is None else plan.nb_batches
     accumulate = accumulation_at(progress.epoch, plan.config.accumulate_grad_batches)
-    checks = plan.validation_batches(progress.epoch)
-    next_check = next_due(checks, progress.validated_batch)
     note_start = plan.window_start.note_for(accumulate)
 
     if not progress.epoch_started:
+        plan.run.nb_tng_batches = plan.length.at(progress.epoch)  # for the hooks
         progress.epoch_started = True
         plan.call("on_epoch_start")
-    batches = timings.waiting(plan.loader.batches, progress.epoch, progress.batch_nb, plan.nb_batches)
+    plan.gradients.look_around()
+    nb_batches = plan.run.nb_tng_batches = plan.length.at(progress.epoch)
+    last = NEVER if nb_batches is None else nb_batches
+    checks = plan.validation_batches(progress.epoch)
+    next_check = next_due(checks, progress.validated_batch)
+    batches = timings.waiting(plan.loader.batches, progress.epoch, progress.batch_nb, nb_batches)
 
     while True:
         if progress.stop_reason and progress.interrupted:
@@ -60,7 +63,7 @@ def run_epoch(plan: FitPlan) -> None:
         if progress.stop_reason:
             return
         is_sample = progress.nb_optimizer_steps % SAMPLE_EVERY == FIRST_SAMPLE
-        run_window = sampled_window if is_sample else train_window
+        run_window = plan.windows.sampled if is_sample else plan.windows.train
         if note_start is not None:
             note_start()
         try:
@@ -69,13 +72,11 @@ def run_epoch(plan: FitPlan) -> None:
             save_points.save_before(error)
             raise
         progress.steps_begun = False
-        if (
-            wishes.pending
-            or progress.global_step >= wishes.next_save_point
-            or progress.nb_optimizer_steps >= save_points.most_steps
-        ):
+        is_due = progress.global_step >= wishes.next_save_point
+        if is_due or wishes.pending or progress.nb_optimizer_steps >= save_points.most_steps:
             save_points.reach()
 
+    plan.loader.finish(progress.epoch, progress.batch_nb, plan.length.is_whole and progress.batch_nb >= last)
     fault("epoch.trained")
     plan.epoch_schedules.step(plan.run.metrics)
     plan.call("on_epoch_end")
@@ -90,6 +91,7 @@ def run_validation(plan: FitPlan) -> None:
     progress, run = plan.progress, plan.run
     fault("validation.begin")
     plan.save_points.before_validation()
+    plan.gradients.free()
     plan.call("on_pre_performance_check")
     try:
         with run.timings.measuring("validation"):

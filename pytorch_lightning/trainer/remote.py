@@ -1,6 +1,7 @@
 """A run in processes of its own: what is sent there, and what comes back."""
 
 from argparse import Namespace
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from pytorch_lightning.trainer.fit_plan import FitPlan
 
 
 def run_remotely(
+    make_trainer: Callable[[dict[str, Any]], Any],
     options: dict[str, Any],
     stage: str,
     module: LightningModule,
@@ -23,10 +25,11 @@ def run_remotely(
 ) -> dict[str, Any]:
     """Run ``stage`` ('fit', 'validate', 'test' or 'predict') in ``nb`` new processes; returns what the first gave:
     ``returned``, ``exit`` (the code, where it ended the program), and after a fit the state of everything that a user
-    may look at."""
+    may look at. ``make_trainer(options)`` is called in each of them."""
     from pytorch_lightning.launchers.spawned import run_in_processes
 
     job = {
+        "make_trainer": make_trainer,
         "options": {**options, "experiment": packed(options["experiment"]), "cluster": None},
         "stage": stage,
         "module": module,
@@ -46,8 +49,6 @@ def run_job(path: str) -> dict[str, Any]:
     """What a new process does."""
     import os
 
-    from pytorch_lightning.trainer.trainer import Trainer
-
     try:
         # written by the process that started this one; what was on a device there is brought to this one's own later
         job = Namespace(**torch.load(path, weights_only=False, map_location="cpu"))
@@ -59,7 +60,7 @@ def run_job(path: str) -> dict[str, Any]:
     torch.manual_seed(job.random)
     options = job.options
     options["experiment"] = unpacked(options["experiment"], is_first=os.environ["RANK"] == "0")
-    trainer = Trainer(**options)
+    trainer = job.make_trainer(options)
     returned, code = 0, None
     try:
         returned = getattr(trainer, job.stage)(job.module, *job.arguments)
@@ -85,6 +86,10 @@ def state_of(plan: FitPlan) -> dict[str, Any]:
 
 def take_state(state: dict[str, Any], module: LightningModule, run: FitRun, callbacks: Any) -> None:
     """Bring the caller's objects to the state that ``state_of`` gave."""
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        # loading converts to what is here: the fit may have been in another precision
+        if name in state["module"] and state["module"][name].dtype != tensor.dtype:
+            tensor.data = tensor.data.to(state["module"][name].dtype)
     module.load_state_dict(state["module"])
     run.progress.load_state_dict(state["progress"])
     run.metrics.load_state_dict(state["metrics"])

@@ -48,7 +48,7 @@ def options_of_replay(options: Mapping[str, Any], path: str, step: int, scratch:
     """The options of a fit that resumes from the save at ``path`` to batch ``step``, and writes to ``scratch`` only."""
 
     def own(value: Any) -> Any:
-        # one that writes leaves its place empty: the states in a save go by place
+        # one that writes leaves its place empty: the states in a save are positional
         return Callback() if isinstance(value, ModelCheckpoint) else deepcopy(value)
 
     return {

@@ -2,10 +2,11 @@
 
 import contextlib
 import datetime
+import functools
 import inspect
 import os
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,12 +29,14 @@ from pytorch_lightning.strategies.devices import in_use
 from pytorch_lightning.trainer import checks, stages
 from pytorch_lightning.trainer.afterwards import Afterwards
 from pytorch_lightning.trainer.attributes import ReadAttributes
+from pytorch_lightning.trainer.basis import FitRequest
 from pytorch_lightning.trainer.crash import keep_failing_batch
 from pytorch_lightning.trainer.deterministic import deterministic
 from pytorch_lightning.trainer.fit_plan import FitPlan
 from pytorch_lightning.trainer.loop import run_fit
+from pytorch_lightning.trainer.nesting import given_back, in_one_thread, is_running
 from pytorch_lightning.trainer.placement import choose_strategy, nb_to_start
-from pytorch_lightning.trainer.plan import FitRequest, all_callbacks, plan_fit
+from pytorch_lightning.trainer.plan import all_callbacks, plan_fit
 from pytorch_lightning.trainer.remote import run_remotely, state_of, take_state
 from pytorch_lightning.trainer.replaying import replay_step
 
@@ -55,6 +58,7 @@ class Trainer(ReadAttributes):
         callbacks: Sequence[Callback] = (),
         gradient_clip: float = 0,
         gradient_clip_algorithm: str = "norm",
+        gradient_clip_norm_type: float = 2.0,
         cluster: Any = None,
         process_position: int = 0,
         current_gpu_name: Any = 0,
@@ -106,6 +110,7 @@ class Trainer(ReadAttributes):
         **aliases: Any,
     ) -> None:
         options = {name: value for name, value in locals().items() if name in option_defaults()}
+        before = set(vars(self))
         options = resolve_aliases(aliases, options, option_defaults())
         self.config = build_config(options, option_defaults()["default_save_path"])
         self.options = options
@@ -123,6 +128,7 @@ class Trainer(ReadAttributes):
         self._strategy: Strategy | None = None
         self._run: FitRun | None = None
         self._watchdog: Watchdog | None = None
+        self._set_here = {"_set_here", *vars(self)} - before
 
     @classmethod
     def from_args(cls, hparams: Namespace | Mapping[str, Any], **overrides: Any) -> Self:
@@ -145,6 +151,15 @@ class Trainer(ReadAttributes):
         May be called again: a fresh run, unless ``resume`` is set. Raises ``MisconfigurationException`` for what
         can be seen before the first batch, ``FitError`` for what a batch showed.
         """
+        if is_running(self):
+            raise MisconfigurationException(
+                f"this Trainer is in the middle of a fit of {type(self.module).__name__}, and fit was called again."
+                " Make another Trainer for the inner one."
+            )
+        with given_back(self, model):
+            return self._fit(model)
+
+    def _fit(self, model: LightningModule) -> int:
         run = FitRun(module=model, notices=self._notices)
         self._begin(model, run)
         nb = nb_to_start(self.config)
@@ -154,6 +169,7 @@ class Trainer(ReadAttributes):
         strategy, callbacks = self._take_place(run, problems)
         # gradients: a fit may be started from another one's validation
         with (
+            in_one_thread(),
             self._watched(strategy),
             in_use(strategy.device),
             seeding.preserved(),
@@ -191,7 +207,7 @@ class Trainer(ReadAttributes):
 
     def _fit_remotely(self, model: LightningModule, run: FitRun, nb: int) -> int:
         self._nb_started = nb
-        state = run_remotely(self.options, "fit", model, (), nb)
+        state = run_remotely(self._maker(), self.options, "fit", model, (), nb)
         take_state(state, model, run, self._callbacks)
         self._plan = Afterwards(self.config, model, run, self._notices, state)
         self.interrupted = run.interrupted
@@ -238,6 +254,12 @@ class Trainer(ReadAttributes):
         name = "validate" if stage == "validation" else stage
         if module is None:
             raise MisconfigurationException(f"there is no model yet. Pass one: trainer.{name}(model).")
+        with given_back(self, module):
+            return self._evaluate_there(stage, name, module, ckpt, loader, write_to)
+
+    def _evaluate_there(
+        self, stage: str, name: str, module: LightningModule, ckpt: Any, loader: Any, write_to: Any
+    ) -> Any:
         run = self._run
         if run is None or run.module is not module:
             run = FitRun(module=module, notices=self._notices)
@@ -247,7 +269,7 @@ class Trainer(ReadAttributes):
             self._nb_started = nb
             ckpt = None if ckpt is None else stages.path_of(ckpt, self._callbacks)
             arguments = (loader, ckpt, write_to) if stage == "predict" else (ckpt,)
-            returned = run_remotely(self.options, name, module, arguments, nb)["returned"]
+            returned = run_remotely(self._maker(), self.options, name, module, arguments, nb)["returned"]
             if stage != "predict":
                 stages.log_result(self._plan, module, returned)
             return returned
@@ -255,7 +277,13 @@ class Trainer(ReadAttributes):
         strategy, callbacks = self._take_place(run, problems)
         raise_together(problems)
         wanted, device = self.config.deterministic, strategy.device
-        with self._watched(strategy), in_use(device), seeding.preserved(), deterministic(wanted, device):
+        with (
+            in_one_thread(),
+            self._watched(strategy),
+            in_use(device),
+            seeding.preserved(),
+            deterministic(wanted, device),
+        ):
             callbacks = self._with_watchdog(callbacks)
             return stages.run_stage(stage, self.config, run, callbacks, strategy, self._plan, ckpt, loader, write_to)
 
@@ -282,10 +310,21 @@ class Trainer(ReadAttributes):
     def _with_watchdog(self, callbacks: tuple[Callback, ...]) -> tuple[Callback, ...]:
         return callbacks if self._watchdog is None else (*callbacks, self._watchdog)
 
+    def _maker(self) -> Callable[[dict[str, Any]], "Trainer"]:
+        """What makes this Trainer again in another process: of its class, with what a subclass keeps of its own."""
+        own = {name: value for name, value in vars(self).items() if name not in self._set_here}
+        return functools.partial(_made_again, type(self), own)
+
     def _remote_state(self) -> dict[str, Any]:
         """After a fit, what the process that started this one is told."""
         assert isinstance(self._plan, FitPlan)
         return state_of(self._plan)
+
+    def reconfigure_optimizers(self) -> None:
+        """Call ``configure_optimizers`` again, in a hook: what it returns now trains from the next window on, with new
+        schedules. A resumed fit calls it again too, with the module's attributes as they were. Raises
+        ``MisconfigurationException`` outside of a fit and in the middle of a step."""
+        self._optimization("reconfigure_optimizers()").reconfigure()
 
     def save_checkpoint(self, path: str | Path) -> None:
         """Write a checkpoint to ``path``: at the next save point during a fit, at once after one."""
@@ -323,6 +362,13 @@ class Trainer(ReadAttributes):
 
 
 Trainer.__doc__ = f"{inspect.cleandoc(Trainer.__doc__ or '')}\n\n{described()}\n"
+
+
+def _made_again(cls: type[Trainer], own: dict[str, Any], options: dict[str, Any]) -> Trainer:
+    trainer = cls.__new__(cls)
+    Trainer.__init__(trainer, **options)  # a subclass's own __init__ may take other arguments
+    vars(trainer).update(own)
+    return trainer
 
 
 def option_defaults() -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pytorch_lightning.callbacks import Callback, ProgressBar
-from pytorch_lightning.data.loader import ReplayableLoader
+from pytorch_lightning.data.loader import OrderWatcher, ReplayableLoader
 from pytorch_lightning.data.replayable import is_distributed, replayable
 from pytorch_lightning.data.sharing import RoundsLoader
 from pytorch_lightning.data.stream import StreamLoader
@@ -14,7 +14,13 @@ from pytorch_lightning.processes import Share
 
 
 def plan_loader(
-    loader: Any, seed: int, config: Config, share: Share, callbacks: Sequence[Callback], notices: Notices
+    loader: Any,
+    seed: int,
+    config: Config,
+    share: Share,
+    callbacks: Sequence[Callback],
+    notices: Notices,
+    watcher: OrderWatcher,
 ) -> ReplayableLoader:
     """``loader`` as the loop reads it. What is done otherwise than the user may think is said."""
     if share.nb > 1 and is_distributed(loader):
@@ -26,6 +32,7 @@ def plan_loader(
             f"{type(loader).__name__} has its own state_dict: a resumed fit gets the order of its batches from"
             " that; random numbers that are drawn inside of it may be others",
         )
+    replay.watch(watcher)
     for bar in callbacks:
         if isinstance(bar, ProgressBar):
             replay.on_dropped = bar.on_dropped

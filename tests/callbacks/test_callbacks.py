@@ -116,7 +116,7 @@ def test_a_metric_of_validation_is_missed_at_once_where_there_is_no_validation(t
     assert model.nb("training_step") == 1
 
 
-def test_a_plateau_whose_metric_is_gone_says_what_there_is(tmp_path: Path) -> None:
+def test_a_plateau_whose_metric_is_missing_lists_the_metrics(tmp_path: Path) -> None:
     class Once(Recorder):
         def validation_end(self, outputs: Any) -> Any:
             metrics = super().validation_end(outputs)
@@ -320,7 +320,7 @@ def test_a_named_folder_that_cannot_be_written_is_found_before_the_first_batch(t
     assert model.calls == []
 
 
-def test_counters_go_on_after_a_resume(tmp_path: Path) -> None:
+def test_counters_continue_after_a_resume(tmp_path: Path) -> None:
     def callbacks(folder: str) -> dict[str, Any]:
         return {
             "early_stop_callback": EarlyStopping(patience=3),
@@ -341,7 +341,7 @@ def test_counters_go_on_after_a_resume(tmp_path: Path) -> None:
     assert rest.checkpoint_callback.best_path == str(tmp_path / "parts/_ckpt_epoch_3.ckpt")
 
 
-def test_a_period_goes_on_after_a_resume(tmp_path: Path) -> None:
+def test_a_period_continues_after_a_resume(tmp_path: Path) -> None:
     first = quiet_trainer(tmp_path, checkpoint_callback=ModelCheckpoint(tmp_path / "w", period=3), max_nb_epochs=2)
     first.fit(Recorder())
     first.save_checkpoint(tmp_path / "x.ckpt")
@@ -529,7 +529,7 @@ def test_the_bar_shows_the_rate_and_the_time_left(tmp_path: Path, monkeypatch: p
     assert re.search(r"2/4 \[\d\d:\d\d<\d\d:\d\d, +[0-9.]+batch/s", terminal.getvalue())
 
 
-def test_a_wrongly_signed_hook_of_a_callback_is_found_before_the_first_batch(tmp_path: Path) -> None:
+def test_a_hook_of_a_callback_with_the_wrong_signature_is_found_before_the_first_batch(tmp_path: Path) -> None:
     class Wrong(Callback):
         def on_epoch_end(self) -> None:  # type: ignore[override]
             pass

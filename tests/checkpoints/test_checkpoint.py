@@ -278,7 +278,7 @@ def test_a_resume_takes_the_seed_from_the_checkpoint(tmp_path: Path) -> None:
     assert trainer.seed == 11
 
 
-def test_a_validation_that_was_due_at_the_cut_runs_after_it_once(tmp_path: Path) -> None:
+def test_a_validation_that_was_due_at_the_interruption_runs_after_it_once(tmp_path: Path) -> None:
     class Cut(Callback):
         def on_batch_end(self, run: Any) -> None:
             if run.progress.batch_nb == 3:
@@ -361,7 +361,7 @@ def test_a_file_asked_for_in_the_last_hook_is_written(tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path / "end.ckpt")["global_step"] == 4
 
 
-def test_weights_that_are_not_finite_are_left_out_where_training_goes_on(
+def test_weights_that_are_not_finite_are_left_out_if_training_continues(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Bad(Recorder):

@@ -114,7 +114,7 @@ def test_a_run_that_starts_anew_sets_the_saves_of_another_aside(
     assert "2 saves that this run doesn't resume from" in capsys.readouterr().err
 
 
-def test_saves_past_the_step_that_a_run_goes_on_from_are_set_aside(tmp_path: Path) -> None:
+def test_saves_past_the_step_that_a_run_resumes_from_are_set_aside(tmp_path: Path) -> None:
     saved(tmp_path, 50, 60)
     with RunStore(tmp_path) as store:
         store.begin(50)

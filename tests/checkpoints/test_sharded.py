@@ -43,7 +43,7 @@ def write_sharded(data: dict[str, Any], path: Path) -> Path:
     return path
 
 
-def test_what_is_written_in_pieces_is_read_whole(tmp_path: Path) -> None:
+def test_what_is_written_sharded_is_read_whole(tmp_path: Path) -> None:
     written = checkpoint()
     read = read_sharded(write_sharded(written, tmp_path / "step-000000000007.ckpt"))
     assert list(read) == list(written)
@@ -73,14 +73,14 @@ def test_a_flipped_bit_is_found(tmp_path: Path, name: str) -> None:
         read_sharded(folder)
 
 
-def test_a_piece_of_another_save_is_found(tmp_path: Path) -> None:
+def test_a_shard_of_another_save_is_found(tmp_path: Path) -> None:
     one, other = (write_sharded(checkpoint(), tmp_path / name) for name in ("step-1", "step-2"))
     (one / "__0_0.distcp").write_bytes((other / "__0_0.distcp").read_bytes())
     with pytest.raises(CheckpointError, match=r"__0_0.distcp is missing or damaged"):
         read_sharded(one)
 
 
-def test_a_piece_that_is_gone_is_found(tmp_path: Path) -> None:
+def test_a_shard_that_is_gone_is_found(tmp_path: Path) -> None:
     folder = write_sharded(checkpoint(), tmp_path / "step-1")
     (folder / "__0_0.distcp").unlink()
     with pytest.raises(CheckpointError, match=r"__0_0.distcp is missing or damaged"):
@@ -107,7 +107,7 @@ def test_code_that_a_folder_brings_along_is_not_run(tmp_path: Path, monkeypatch:
     assert not Path("code-was-run").exists()
 
 
-def test_checksums_of_pieces_are_those_of_the_whole(tmp_path: Path) -> None:
+def test_checksums_of_shards_are_those_of_the_whole(tmp_path: Path) -> None:
     state = {"weight": torch.randn(4, 3), "count": torch.tensor(3)}
     saved = piece_checksums(in_pieces(state), ALONE)
     assert changed_tensors(saved, state) == []
@@ -118,7 +118,7 @@ def test_checksums_of_pieces_are_those_of_the_whole(tmp_path: Path) -> None:
     assert changed_tensors(saved, {"count": state["count"], "more": other}) == ["weight", "more"]
 
 
-def test_a_store_keeps_two_saves_in_pieces(tmp_path: Path) -> None:
+def test_a_store_keeps_two_sharded_saves(tmp_path: Path) -> None:
     with RunStore(tmp_path) as store:
         for step in (1, 2, 2, 3):
             store.write(in_pieces(checkpoint(step)), step)
@@ -146,7 +146,7 @@ def test_folders_that_are_renamed_or_removed_are_never_half_a_save(
         assert not list(tmp_path.glob(".step-*")), "the next run tidies up"
 
 
-def test_a_disk_that_is_too_small_for_all_pieces_is_found_before(
+def test_a_disk_that_is_too_small_for_all_shards_is_found_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Two(Processes):
@@ -173,7 +173,7 @@ def visible(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def test_a_save_that_was_cut_off_is_not_one(tmp_path: Path) -> None:
+def test_a_truncated_save_is_not_one(tmp_path: Path) -> None:
     whole = write_sharded(checkpoint(), tmp_path / "step-000000000001.ckpt")
     cut_off = tmp_path / ".step-000000000002.ckpt.tmp"
     whole.rename(cut_off)  # a kill before the last rename leaves this
@@ -231,6 +231,6 @@ def test_the_command_says_what_it_can_not_do(tmp_path: Path, capsys: pytest.Capt
     assert f"{tmp_path} contains no sharded checkpoint" in capsys.readouterr().err
 
 
-def test_exact_elastic_is_refused_with_pieces() -> None:
+def test_exact_elastic_is_refused_with_shards() -> None:
     with pytest.raises(MisconfigurationException, match=r"exact_elastic=True doesn't work with .*'fsdp'"):
         Trainer(distributed_backend="fsdp", exact_elastic=True)

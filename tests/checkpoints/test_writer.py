@@ -112,7 +112,7 @@ def test_a_save_that_waits_comes_after_the_one_in_flight(storage: type[HeldStora
         assert writer.nb_skipped == 0
 
 
-def test_the_caller_is_told_that_there_is_news(storage: type[HeldStorage]) -> None:
+def test_the_caller_is_notified(storage: type[HeldStorage]) -> None:
     told = threading.Event()
     with RunStore(URL) as store:
         writer = Writer(store, on_done=told.set)
@@ -125,7 +125,7 @@ def test_the_caller_is_told_that_there_is_news(storage: type[HeldStorage]) -> No
         writer.close()
 
 
-def test_a_failed_save_is_said_and_the_third_in_a_row_raised(
+def test_a_failed_save_is_reported_and_the_third_in_a_row_raised(
     storage: type[HeldStorage], capsys: pytest.CaptureFixture[str]
 ) -> None:
     storage.free.set()

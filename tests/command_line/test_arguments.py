@@ -37,6 +37,7 @@ def test_every_option_is_offered_with_the_trainers_default(make: Any) -> None:
 GIVEN: dict[str, tuple[tuple[str, ...], Any]] = {
     "gradient_clip": (("0.5",), 0.5),
     "gradient_clip_algorithm": (("value",), "value"),
+    "gradient_clip_norm_type": (("inf",), float("inf")),
     "process_position": (("2",), 2),
     "current_gpu_name": (("a",), "a"),
     "gpus": (("0,1",), "0,1"),
@@ -224,7 +225,7 @@ def test_disable_early_stop() -> None:
     assert parsed(argparse.ArgumentParser, "--disable_early_stop").enable_early_stop is False
 
 
-def test_an_option_that_the_parser_has_already_stays_as_it_is() -> None:
+def test_an_option_that_the_parser_has_already_is_left_unchanged() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--max_nb_epochs", default=77, type=int)
     add_default_args(parser, "/root")

@@ -38,6 +38,7 @@ RUN = {
 OPTIONS = {
     "gradient_clip": 0.5,
     "gradient_clip_algorithm": "value",
+    "gradient_clip_norm_type": 1.0,
     "process_position": 1,
     "current_gpu_name": "cpu",
     "progress_bar": False,

@@ -56,7 +56,7 @@ def test_two_processes_train_to_the_weights_of_one(results: Results, name: str, 
 
 
 @pytest.mark.parametrize("name", sorted(name for name, _ in ROUNDED))
-def test_sums_of_pieces_are_the_same_to_rounding(results: Results, name: str) -> None:
+def test_sums_of_shards_are_the_same_to_rounding(results: Results, name: str) -> None:
     sharded, alone = results(name, "fsdp", 2), results(name, "None", 1)
     assert_close(sharded["weights"], alone["weights"], rtol=0.0, atol=2e-2)
     assert sharded["steps"] == alone["steps"]
@@ -275,7 +275,7 @@ def test_a_checkpoint_is_one_plain_file_as_of_one_process(results: Results, stra
 
 
 @pytest.mark.parametrize("strategy", SHARED)
-def test_a_fit_goes_on_from_any_file_to_the_same_bits(results: Results, strategy: str) -> None:
+def test_a_fit_resumes_bit_for_bit_from_any_file(results: Results, strategy: str) -> None:
     whole = results("two optimizers", "None", 1)
     for found in results.everybodys("resumed", strategy, 2):
         assert {"itself", "None-1-2-epoch-1.ckpt"} <= found.keys()
@@ -283,14 +283,14 @@ def test_a_fit_goes_on_from_any_file_to_the_same_bits(results: Results, strategy
             assert_same_fit(again, whole)
 
 
-def test_one_process_goes_on_from_the_file_of_several(results: Results) -> None:
+def test_one_process_resumes_from_the_file_of_several(results: Results) -> None:
     whole, found = results("two optimizers", "None", 1), results("resumed", "None", 1, after=True)
     assert {f"{strategy}-2-2-epoch-1.ckpt" for strategy in SHARED} <= found.keys()
     for again in found.values():
         assert_same_fit(again, whole)
 
 
-def test_pieces_become_the_file_that_would_have_been_written(results: Results) -> None:
+def test_shards_become_the_file_that_would_have_been_written(results: Results) -> None:
     assert results("pieces", "ddp", 2)["files"] == []
     found = results("pieces", "fsdp", 2)
     assert found["files"] == [".metadata", "__0_0.distcp", "__1_0.distcp", "manifest.ckpt"]
@@ -298,7 +298,7 @@ def test_pieces_become_the_file_that_would_have_been_written(results: Results) -
 
 
 @pytest.mark.parametrize("strategy", SHARED)
-def test_pieces_are_gone_on_from_by_other_numbers_of_processes(results: Results, strategy: str) -> None:
+def test_shards_are_resumed_by_other_numbers_of_processes(results: Results, strategy: str) -> None:
     whole = results("a step per optimizer", "None", 1)
     four = results("sgd", "None", 1, 4)
     places = [results("pieces", strategy, 2), results("pieces", "None", 1, after=True)]
@@ -312,7 +312,7 @@ def test_pieces_are_gone_on_from_by_other_numbers_of_processes(results: Results,
                 assert_close(again["weights"], four["weights"], rtol=0.0, atol=1e-6)
 
 
-def test_gradients_that_wait_are_in_files_and_pieces(results: Results) -> None:
+def test_gradients_that_wait_are_in_files_and_shards(results: Results) -> None:
     whole = results("waits", "None", 1)
     places = [*results.everybodys("waiting", "fsdp", 2), results("waiting", "None", 1, after=True)]
     written = {"None-1-2-waiting", "ddp-2-2-waiting", "fsdp-2-2-waiting"}
@@ -325,13 +325,13 @@ def test_gradients_that_wait_are_in_files_and_pieces(results: Results) -> None:
 
 
 @pytest.mark.parametrize("strategy", SHARED)
-def test_where_one_process_cannot_write_its_piece_all_are_told(results: Results, strategy: str) -> None:
+def test_where_one_process_cannot_write_its_shard_all_raise(results: Results, strategy: str) -> None:
     for told, there in results.everybodys("half_written", strategy, 2):
         assert "can't be written" in told
         assert not there
 
 
 @pytest.mark.parametrize("strategy", SHARED)
-def test_where_the_first_process_cannot_write_all_are_told(results: Results, strategy: str) -> None:
+def test_where_the_first_process_cannot_write_all_raise(results: Results, strategy: str) -> None:
     for told in results.everybodys("unwritable", strategy, 2):
         assert "x.ckpt can't be written" in told

@@ -274,19 +274,29 @@ def test_every_notice_is_listed_with_its_code() -> None:
     assert listed == said
 
 
-def test_each_row_of_what_survives_names_a_test_that_is_there() -> None:
-    text = (DOCS / "Trainer/What survives what.md").read_text()
-    rows = re.findall(r"^\|.*\| ([^|]*) \|$", without_blocks(text), re.MULTILINE)
-    tables = [cell for cell in rows if cell not in ("---", "test")]
+def tests_named_in(page: str) -> list[str]:
+    """The last cell of each row of the tables of a page, which names tests that are there."""
+    rows = re.findall(r"^\|.*\| ([^|]*) \|$", without_blocks((DOCS / page).read_text()), re.MULTILINE)
+    cells = [cell for cell in rows if cell not in ("---", "test")]
     tests: set[str] = set()
-    for cell in tables:
+    for cell in cells:
         file = re.match(r"`([\w/]+\.py)`: ", cell)  # or that of the row before
         if file:
             tests = set(re.findall(r"^def (test_\w+)", (ROOT / "tests" / file[1]).read_text(), re.MULTILINE))
         named = re.findall(r"`(test_\w+)`", cell)
         assert named or cell.startswith("the same"), cell
         assert set(named) <= tests, cell
-    assert len(tables) > 40
+    return cells
+
+
+def test_each_row_of_fault_tolerance_names_an_existing_test() -> None:
+    assert len(tests_named_in("Trainer/Fault tolerance.md")) > 40
+
+
+def test_each_sentence_on_security_names_an_existing_test() -> None:
+    cells = tests_named_in("security.md")
+    assert len(cells) >= 30
+    assert all(re.match(r"`[\w/]+\.py`: `test_", cell) for cell in cells)
 
 
 def test_every_public_method_is_described() -> None:
@@ -315,7 +325,7 @@ def test_every_method_of_the_trainer_is_described() -> None:
     assert public <= set(re.findall(r"`(?:trainer|Trainer)\.(\w+)\(", text))
 
 
-def test_options_for_programs_are_read_by_the_template_or_said_not_to_be() -> None:
+def test_options_for_programs_are_read_by_the_template_or_documented_as_not_read() -> None:
     text = (DOCS / "command_line.md").read_text()
     template = (ROOT / "examples/new_project_templates/single_cpu_template.py").read_text()
     read = {name for name, *_ in RUN_OPTIONS if f"hparams.{name}" in template}

@@ -35,8 +35,8 @@ CUTS = (8, 10)
 the fourth batch of each."""
 
 PARTS = (
-    "callbacks", "data", "epoch_schedules", "gradients", "loggers", "metrics", "precision", "progress", "random",
-    "versions",
+    "attributes", "callbacks", "data", "epoch_schedules", "gradients", "groups", "loggers", "metrics", "modes",
+    "precision", "progress", "random", "versions",
 )  # fmt: skip
 """All but what rolling saves add."""
 
@@ -45,7 +45,7 @@ READ_ELSEWHERE = {
     "parts/run/id": "checkpoints/test_run_store.py: test_a_run_keeps_its_id_over_restarts_and_its_job",
     "parts/run/job": "checkpoints/test_run_store.py: test_a_run_keeps_its_id_over_restarts_and_its_job",
     "parts/callbacks/ModelCheckpoint val_loss 0/filepath": "checkpoints/test_resume_auto.py: "
-    "test_weights_in_the_folder_of_a_version_go_on_in_that_version",
+    "test_weights_in_the_folder_of_a_version_resume_in_that_version",
     "parts/run/finished": "checkpoints/test_resume_auto.py: test_a_run_without_a_log_keeps_its_saves_by_default",
 }
 """Entries that no number of a run depends on, and the test that needs them."""

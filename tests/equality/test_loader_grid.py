@@ -221,7 +221,7 @@ CUTS = {"epoch 0": 1, "epoch 1": 6, "end of epoch 0": 4, "end of epoch 1": 9}
 
 @pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
 @pytest.mark.parametrize("name", LOADERS)
-def test_a_cut_run_goes_on_with_the_same_batches(tmp_path: Path, name: str, cut: int) -> None:
+def test_an_interrupted_run_resumes_with_the_same_batches(tmp_path: Path, name: str, cut: int) -> None:
     assert_goes_on(tmp_path, name, 0, cut, 0)
 
 
@@ -244,7 +244,7 @@ def test_there_may_be_more_workers_than_an_epoch_has_work_for(
     ("name", "workers", "cut"),
     [("stream", 2, 1), ("stream", 2, 4), ("stream", 2, 6), ("stream", 4, 6), ("persistent stream", 4, 6)],
 )
-def test_a_stream_goes_on_with_as_many_workers(tmp_path: Path, name: str, workers: int, cut: int) -> None:
+def test_a_stream_resumes_with_as_many_workers(tmp_path: Path, name: str, workers: int, cut: int) -> None:
     assert_goes_on(tmp_path, name, workers, cut, workers)
 
 
@@ -281,7 +281,7 @@ def epoch_of(loader: Any, share: Share, epoch: int, start: int) -> list[list[lis
     then=st.integers(0, 20),
     epoch=st.integers(0, 3),
 )
-def test_each_sample_comes_exactly_once_whatever_is_cut(
+def test_each_sample_comes_exactly_once_wherever_it_is_interrupted(
     nb: int, size: int, shape: tuple[int, int], drop_last: bool, cut: int, then: int, epoch: int
 ) -> None:
     """V virtual ranks on W processes, cut after some rounds, gone on with on one process and on W."""

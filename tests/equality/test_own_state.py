@@ -188,7 +188,7 @@ def trained(folder: Path, loader: Any, **options: Any) -> Any:
 
 @pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_loader_that_keeps_its_place_goes_on_from_there(tmp_path: Path, kind: Any, cut: int) -> None:
+def test_a_loader_with_its_own_state_resumes_from_there(tmp_path: Path, kind: Any, cut: int) -> None:
     torch.manual_seed(3)
     whole = trained(tmp_path / "whole", kind())
     torch.manual_seed(3)
@@ -211,7 +211,7 @@ def test_nothing_is_fetched_again(tmp_path: Path, kind: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_may_be_cut_several_times_in_one_epoch(tmp_path: Path, kind: Any) -> None:
+def test_it_may_be_interrupted_several_times_in_one_epoch(tmp_path: Path, kind: Any) -> None:
     torch.manual_seed(3)
     whole = trained(tmp_path / "whole", kind())
     torch.manual_seed(3)
@@ -229,7 +229,7 @@ def test_it_may_be_cut_several_times_in_one_epoch(tmp_path: Path, kind: Any) -> 
 @pytest.mark.parametrize(
     "options", [{"accumulate_grad_batches": 2}, {"virtual_ranks": 2}, {"train_percent_check": 0.6}]
 )
-def test_it_goes_on_with_every_option_that_counts_batches(tmp_path: Path, kind: Any, options: Any) -> None:
+def test_it_resumes_with_every_option_that_counts_batches(tmp_path: Path, kind: Any, options: Any) -> None:
     torch.manual_seed(3)
     nb = 3 if options.get("train_percent_check") or options.get("virtual_ranks") else 5
     for cut in (0, nb - 1, nb):
@@ -295,7 +295,7 @@ def test_what_hooks_draw_is_the_same_with_a_save_as_without(tmp_path: Path, kind
     assert drawn_with(callbacks=[between]) == drawn_with()
 
 
-def test_it_is_said_once_that_its_order_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_notice_says_once_that_its_order_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trained(tmp_path, Remembering(), silence=("not-shuffled", "no-validation"))
     said = capsys.readouterr().err
     assert said.count("Remembering has its own state_dict") == 1

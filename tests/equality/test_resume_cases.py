@@ -56,7 +56,7 @@ class Scheduled(Validated):
     ],
     ids=str,
 )
-def test_any_schedule_of_validations_and_windows_goes_on(tmp_path: Path, options: Any, cut: int) -> None:
+def test_any_schedule_of_validations_and_windows_resumes(tmp_path: Path, options: Any, cut: int) -> None:
     saving = [SaveAt(tmp_path / "cut.ckpt", cut - 1)]
     whole = ended(tmp_path / "whole", Scheduled(), callbacks=saving, **options)
     torch.manual_seed(999)
@@ -172,7 +172,7 @@ class OwnLoop:
 
 @pytest.mark.parametrize("data", ["stream", "two workers", "own loop"])
 @pytest.mark.parametrize("cut", [5, 7])
-def test_a_loader_without_an_end_goes_on(tmp_path: Path, data: str, cut: int) -> None:
+def test_an_endless_loader_continues(tmp_path: Path, data: str, cut: int) -> None:
     class Streamed(Validated):
         @property
         def tng_dataloader(self) -> Any:
@@ -284,7 +284,7 @@ def test_hooks_of_all_starts_together_are_those_of_one_run(
     while interrupted and nb_starts < 9:
         some, others, interrupted = fit("cut", *steps)
         together += some
-        seen_together += others
+        seen_together = others  # what an attribute of a callback holds goes from start to start
         nb_starts += 1
     assert nb_starts > 1
     assert together == calls
@@ -505,7 +505,7 @@ def test_callbacks_find_their_state_in_any_order(tmp_path: Path) -> None:
     assert again[0].best != 1.0
 
 
-def test_the_state_of_a_callback_that_is_not_there_is_kept_and_said(
+def test_the_state_of_a_callback_that_is_not_there_is_kept_and_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cut_with(tmp_path, "cut.ckpt", [Counter(), Other()], max_nb_steps=6)

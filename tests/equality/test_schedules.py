@@ -169,7 +169,7 @@ def test_a_plateau_that_is_looked_at_after_each_step(tmp_path: Path, size: int) 
 
 
 @pytest.mark.parametrize("milestones", [[1, 3], "1,3"])
-def test_lr_scheduler_milestones_cut_the_rate_by_ten(tmp_path: Path, milestones: Any) -> None:
+def test_lr_scheduler_milestones_divide_the_rate_by_ten(tmp_path: Path, milestones: Any) -> None:
     by_hand = Classifier()
     optimizer = momentum(by_hand.parameters())
     scheduler = MultiStepLR(optimizer, [1, 3], gamma=0.1)

@@ -127,7 +127,7 @@ def test_the_template_begins_with_the_weights_that_it_is_given(tmp_path: Path, r
             assert torch.equal(second["state_dict"][key], first["state_dict"][key]), key
 
 
-def test_the_gpu_template_runs_on_the_cpu_if_told_so(run: Run) -> None:
+def test_the_gpu_template_runs_on_the_cpu_if_requested(run: Run) -> None:
     out = run("single_gpu_template.py", *QUICK, "--max_nb_epochs", "1", "--gpus", "none")
     assert Path(shown(out, "metrics")).exists()
     assert "training on cpu" in out

@@ -80,6 +80,13 @@ def train(folder: str, configuration: dict[str, Any], model: Any = None) -> None
     )
 
 
+def train_changing(folder: str, made: dict[str, Any], cut: tuple[str, int] | None) -> None:
+    """A program made by lot; see ``changing``."""
+    from tests.faults.changing import train as train_made
+
+    train_made(folder, made, cut)
+
+
 def keep_weights(folder: str) -> None:
     """A fit of one epoch that writes to nothing but ``folder``, once."""
     from pytorch_lightning import Trainer

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.checkpoints.store import read_checkpoint
-from pytorch_lightning.data import replay, seeded_view
+from pytorch_lightning.data import replayable, seeded_view
 from pytorch_lightning.errors import CheckpointError, FitError, MisconfigurationException
 from pytorch_lightning.resume import rolling
 from tests.faults import warm
@@ -268,7 +268,7 @@ class Loading(Network):
 def test_a_worker_that_is_killed_is_replaced_and_no_batch_is_lost(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, most: int, left: int
 ) -> None:
-    monkeypatch.setattr(replay, "MOST_DEATHS", most)
+    monkeypatch.setattr(replayable, "MOST_DEATHS", most)
     (tmp_path / "marks").mkdir()
     train(str(tmp_path / "run"), configured(), Loading(Mortal(tmp_path / "marks", 1)))
     said = capsys.readouterr().err
@@ -396,7 +396,7 @@ def test_a_full_disk_in_the_final_save_is_raised_and_the_next_start_ends_it(
     assert run_to_the_end(tmp_path, "plain") == references("plain").result
 
 
-def test_a_writer_that_fails_is_raised_and_the_next_start_goes_on(tmp_path: Path, references: References) -> None:
+def test_a_writer_that_fails_is_raised_and_the_next_start_resumes(tmp_path: Path, references: References) -> None:
     ended = under(tmp_path, "writer.thread:3:raise")
     assert ended.code == 1
     assert "InjectedFault" in ended.said
@@ -461,7 +461,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_before_the_first_step(tmp_p
     assert model.nb == 0
 
 
-def test_two_runs_cannot_go_on_with_the_same_folder(tmp_path: Path) -> None:
+def test_two_runs_cannot_use_the_same_folder(tmp_path: Path) -> None:
     class Twice(Network):
         refused = ""
 
@@ -515,7 +515,7 @@ def test_a_log_that_was_being_written_anew_leaves_no_temporary_file(tmp_path: Pa
 
 
 # ---------------------------------------------------------------------------------------------- what changed
-def test_other_versions_and_threads_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_versions_and_threads_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert kill_at_point(tmp_path, "plain", "batch.run:17")
     torch.set_num_threads(2)
     try:
@@ -565,7 +565,7 @@ def test_what_changed_since_the_save_is_refused(tmp_path: Path, change: type[Net
         train(str(tmp_path), PLAIN, changed)
 
 
-def test_a_finished_run_is_not_run_again_and_goes_on_where_there_is_more_to_do(tmp_path: Path) -> None:
+def test_a_finished_run_is_not_run_again_and_resumes_if_there_is_more_to_do(tmp_path: Path) -> None:
     class Counting(Quiet):
         nb = 0
 
@@ -585,7 +585,7 @@ def test_a_finished_run_is_not_run_again_and_goes_on_where_there_is_more_to_do(t
     assert len(list(tmp_path.glob("run/Counting/*"))) == 1
 
 
-def test_a_run_whose_hyperparameters_are_not_plain_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_whose_hyperparameters_are_not_plain_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class Strange(Stumbling):
         def __init__(self, at: int) -> None:
             super().__init__(at)
@@ -597,7 +597,7 @@ def test_a_run_whose_hyperparameters_are_not_plain_goes_on(tmp_path: Path, capsy
     same_as_undisturbed(tmp_path, configured(), lambda: Strange(0))
 
 
-def test_nothing_goes_on_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_resumes_automatically(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert kill_at_point(tmp_path, "plain", "batch.run:17")
     trainer = Trainer(default_save_path=tmp_path, max_nb_epochs=1, progress_bar=False, print_weights_summary=False)
     trainer.fit(Network())

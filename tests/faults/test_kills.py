@@ -43,14 +43,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.mark.parametrize(("name", "fault"), POINTS_OF_ALL_RUNS)
-def test_a_run_that_is_killed_at_a_point_ends_the_same(
+def test_a_run_that_is_killed_at_a_point_has_the_same_result(
     tmp_path: Path, references: Callable[[str], Reference], name: str, fault: str
 ) -> None:
     assert kill_at_point(tmp_path, name, fault), f"{fault} was never reached"
     assert run_to_the_end(tmp_path, name) == references(name).result, f"killed at {fault}"
 
 
-def test_a_run_that_is_killed_at_random_ends_the_same(
+def test_a_run_that_is_killed_at_random_has_the_same_result(
     tmp_path: Path, references: Callable[[str], Reference], kill_seed: int
 ) -> None:
     name = SMALL[kill_seed % len(SMALL)]

@@ -32,14 +32,14 @@ def test_two_processes_end_as_one_does(tmp_path: Path, undisturbed: Result, stra
 
 
 @pytest.mark.parametrize(("strategy", "rank", "fault", "nb"), KILLS)
-def test_a_run_of_which_one_process_was_killed_ends_the_same(
+def test_a_run_of_which_one_process_was_killed_has_the_same_result(
     tmp_path: Path, undisturbed: Result, strategy: str, rank: int, fault: str, nb: int
 ) -> None:
     kill_one(tmp_path, strategy, rank, fault)
     assert run_to_the_end(tmp_path, strategy if nb > 1 else None, nb) == undisturbed
 
 
-def test_two_then_one_then_two_processes_end_the_same(tmp_path: Path, undisturbed: Result) -> None:
+def test_two_then_one_then_two_processes_have_the_same_result(tmp_path: Path, undisturbed: Result) -> None:
     kill_one(tmp_path, "fsdp", 1, "update.begin:5")
     kill_one(tmp_path, "ddp", 0, "update.begin:5")
     assert run_to_the_end(tmp_path, "fsdp", 2) == undisturbed
@@ -55,7 +55,7 @@ def test_where_processes_see_other_folders_the_first_writes_one_file(tmp_path: P
     assert "not all processes see runs/Plain/version_0/checkpoints, so saves are gathered into one file" in said
 
 
-def test_saves_in_pieces_are_written_by_both(tmp_path: Path) -> None:
+def test_sharded_saves_are_written_by_both(tmp_path: Path) -> None:
     run_to_the_end(tmp_path, "fsdp", 2)
     (save,) = tmp_path.glob("*/version_0/checkpoints/step-*")
     assert sorted(path.name for path in save.iterdir()) == [
@@ -73,7 +73,7 @@ def test_a_save_is_skipped_by_all_while_one_process_still_writes(tmp_path: Path,
     assert result_of(tmp_path) == undisturbed
 
 
-def test_one_file_instead_of_pieces_where_asked(tmp_path: Path, undisturbed: Result) -> None:
+def test_one_file_instead_of_shards_where_asked(tmp_path: Path, undisturbed: Result) -> None:
     running = processes(tmp_path, "fsdp", 2, {}, save_shards=False)
     assert ended(running, tmp_path) == [0, 0], (tmp_path / "said-0").read_text()
     (save,) = tmp_path.glob("*/version_0/checkpoints/step-*")

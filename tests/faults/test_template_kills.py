@@ -77,7 +77,7 @@ def unfinished(folder: Path) -> set[tuple[str, int]]:
     return {(path.name, path.stat().st_mtime_ns) for path in paths}
 
 
-def test_the_template_that_is_killed_at_random_times_ends_the_same(
+def test_the_template_that_is_killed_at_random_times_has_the_same_result(
     tmp_path: Path, references: Callable[[str], Reference], request: pytest.FixtureRequest, record_property: Record
 ) -> None:
     reference = references("template")
@@ -96,7 +96,7 @@ def test_the_template_that_is_killed_at_random_times_ends_the_same(
     assert not figures.mismatches
 
 
-def test_the_template_that_is_killed_at_points_ends_the_same(
+def test_the_template_that_is_killed_at_points_has_the_same_result(
     tmp_path: Path, references: Callable[[str], Reference], request: pytest.FixtureRequest, record_property: Record
 ) -> None:
     points = deque(sorted(POINTS))

@@ -144,7 +144,7 @@ def end_of(folder: Path) -> Any:
 
 
 @pytest.mark.parametrize("backend", ["ddp", "fsdp"])
-def test_a_run_goes_on_to_the_same_end_after_one_of_its_hosts_is_lost(
+def test_a_run_resumes_to_the_same_result_after_one_of_its_hosts_is_lost(
     hosts: Hosts, tmp_path: Path, backend: str
 ) -> None:
     """torchrun's agent on it too. The same command is run again on both."""

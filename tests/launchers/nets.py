@@ -90,3 +90,16 @@ def trainer(folder: str | Path, **options: Any) -> Trainer:
         "default_save_path": str(folder),
     }
     return Trainer(**{**fixed, **options})
+
+
+class NotingTrainer(Trainer):
+    """A subclass with arguments of its own, and a method of the Trainer's that does more."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        self.folder = folder
+        super().__init__(**options)
+        self.words = ["kept"]
+
+    def fit(self, model: LightningModule) -> int:
+        (self.folder / f"{os.environ.get('RANK', 'parent')} {' '.join(self.words)}").touch()
+        return super().fit(model)

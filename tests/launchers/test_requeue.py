@@ -36,7 +36,7 @@ def test_what_became_of_a_job(
     assert not (tmp_path / "called").exists()
 
 
-def test_without_scontrol_it_is_said_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_scontrol_a_line_says_how_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     said = requeue(JOB)
     assert said.startswith("job 7 couldn't be requeued (")

@@ -63,7 +63,7 @@ NAMED = (*NAMELESS, "--rdzv-id=run")
         pytest.param("write.written:3", (), id="killed in a save"),
     ],
 )
-def test_a_run_that_one_process_ends_goes_on_by_itself_to_the_same_end(
+def test_a_run_that_one_process_ends_resumes_automatically_to_the_same_result(
     tmp_path: Path, undisturbed: Any, mishap: str, rendezvous: tuple[str, ...]
 ) -> None:
     ended = end_of(tmp_path, "--max-restarts=1", *rendezvous, MISHAP=mishap)

@@ -27,7 +27,7 @@ def end_of(folder: Path) -> Any:
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_both_fits_end_and_the_same_command_goes_on_to_the_same_end(tmp_path: Path, calm: Any, name: str) -> None:
+def test_both_fits_end_and_the_same_command_resumes_to_the_same_result(tmp_path: Path, calm: Any, name: str) -> None:
     how, end = calm
     code, said = run(tmp_path, how, send=name)
     assert code == (75 if name == "SIGTERM" else 3), said

@@ -19,7 +19,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.errors import MisconfigurationException
 from tests.launchers import program
-from tests.launchers.nets import Net, trainer
+from tests.launchers.nets import Net, NotingTrainer, trainer
 from tests.launchers.signalled import run, run_script, saves_of, session_of
 
 ROOT = Path(pytorch_lightning.__file__).parent.parent
@@ -98,7 +98,7 @@ def test_after_a_fit_in_two_processes_everything_is_as_after_one_here(tmp_path: 
     assert resumed.progress.state_dict() == {**there.progress.state_dict(), "seconds": resumed.progress.seconds}
 
 
-def test_predictions_come_in_the_loaders_order_and_rows_of_a_plain_run_go_on(tmp_path: Path) -> None:
+def test_predictions_come_in_the_loaders_order_and_rows_of_a_plain_run_continue(tmp_path: Path) -> None:
     model = Net()
     several = trainer(tmp_path, nb_processes=2)
     predicted = several.predict(model)
@@ -117,7 +117,7 @@ def test_predictions_come_in_the_loaders_order_and_rows_of_a_plain_run_go_on(tmp
 MISHAPS = """
 import json, multiprocessing, time, traceback
 import torch._dynamo  # once here, and not in each copy
-from tests.launchers.nets import Net, trainer
+from tests.launchers.nets import Net, NotingTrainer, trainer
 class Own(Net):  # known to this process alone
     pass
 told = {}
@@ -198,7 +198,7 @@ def test_virtual_ranks_that_processes_cannot_share_evenly_are_refused(tmp_path: 
 # ------------------------------------------------------------------ how a program is started
 PROGRAM = """
 import sys
-from tests.launchers.nets import Net, trainer
+from tests.launchers.nets import Net, NotingTrainer, trainer
 print("the file is run", flush=True)
 class Own(Net):
     pass
@@ -209,7 +209,7 @@ UNGUARDED = PROGRAM + "main()\n"
 GUARDED = PROGRAM + 'if __name__ == "__main__":\n    main()\n'
 
 
-def test_a_file_without_a_guard_is_told_how_to_add_it_before_anything_starts(tmp_path: Path) -> None:
+def test_a_file_without_a_guard_gets_an_error_that_says_how_to_add_it_before_anything_starts(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(UNGUARDED)
     (tmp_path / "importing.py").write_text('if __name__ == "__main__":\n    import program\n')
     line = len(UNGUARDED.splitlines())
@@ -251,7 +251,7 @@ def test_a_class_that_other_processes_do_not_find_is_named(tmp_path: Path) -> No
 
 # ------------------------------------------------------------------ Ctrl-C
 LONG = """
-from tests.launchers.nets import Net, trainer
+from tests.launchers.nets import Net, NotingTrainer, trainer
 import torch
 class Long(Net):
     def on_epoch_end(self):
@@ -328,3 +328,10 @@ def test_a_kill_of_the_one_that_started_them_leaves_no_process_and_no_loss(tmp_p
     code, said = run(killed, resume="auto")
     assert code == 0, said
     assert program.outcome(killed) == program.outcome(calm)
+
+
+def test_a_subclass_of_the_trainer_is_itself_in_new_processes(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"progress_bar": False, "print_weights_summary": False, "silence": ("not-shuffled",)}
+    there = NotingTrainer(tmp_path, nb_processes=2, max_nb_epochs=1, default_save_path=tmp_path / "logs", **options)
+    assert there.fit(Net()) == 1
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["0 kept", "1 kept", "parent kept"]

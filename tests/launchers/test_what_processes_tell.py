@@ -108,12 +108,12 @@ def test_an_output_that_is_not_plain_data_is_named_with_what_to_do(tmp_path: Pat
     there = trainer(tmp_path / "here", nb_processes=2, experiment=False)
     named = (
         r"process 0 can't send outputs of validation_step to the others: outputs\[0\]\[0\]\['deep'\]\[0\] is a"
-        r" tests\.launchers\.test_what_processes_tell\.Secretive\. .* Return these from validation_step, or pass"
+        r" tests\.launchers\.test_what_processes_tell\.Secretive\. .* Return plain data from validation_step, or pass"
         r" gather_validation=False\."
     )
     with pytest.raises(FitError, match=named):
         there.validate(Detector(4, "secretive"))
-    with pytest.raises(FitError, match=r"Return these from predict_step, or pass write_to='a folder'\."):
+    with pytest.raises(FitError, match=r"Return plain data from predict_step, or pass write_to='a folder'\."):
         there.predict(Detector(4, "secretive"))
     each = outputs_of(tmp_path / "apart", 4, 2, "secretive", gather_validation=False)
     assert [len(own) for own in each] == [2, 2]

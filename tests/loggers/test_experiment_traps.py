@@ -107,7 +107,7 @@ def test_a_numpy_number_is_a_number_in_the_file(tmp_path: Path) -> None:
     assert rows_in(tmp_path / "run/version_0/metrics.csv")[0]["rate"] == "0.1"
 
 
-def test_an_experiment_that_shares_its_version_with_another_process_is_said(
+def test_an_experiment_that_shares_its_version_with_another_process_is_reported(
     tmp_path: Path,
     make: MakeExperiment,  # noqa: F811
     capsys: pytest.CaptureFixture[str],
@@ -186,7 +186,7 @@ def test_rows_that_a_full_disk_cut_off_are_written_once_when_there_is_room(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's thread
-def test_tensorboard_goes_on_after_a_full_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tensorboard_resumes_after_a_full_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

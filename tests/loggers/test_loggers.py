@@ -216,7 +216,9 @@ class Failing(Logger):
         pass
 
 
-def test_a_logger_that_fails_is_said_once_and_loses_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_logger_that_fails_is_reported_once_and_loses_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     logger = Failing()
     fit(tmp_path, logger)
     assert logger.rows == [0, 1, 2, 3, 3]
@@ -227,7 +229,7 @@ def test_two_csv_loggers_never_share_a_folder(tmp_path: Path) -> None:
     assert [CSVLogger(tmp_path, "run").version for _ in range(3)] == [0, 1, 2]
 
 
-def test_a_metrics_file_goes_on_where_it_ended(tmp_path: Path) -> None:
+def test_a_metrics_file_resumes_where_it_ended(tmp_path: Path) -> None:
     MetricsFile(tmp_path / "m.csv").append([{"a": 0.1, "b": None}, {"a": float("nan"), "b": "x,y"}])
     MetricsFile(tmp_path / "m.csv").append([{"a": 1, "c": 2}])
     assert (tmp_path / "m.csv").read_text() == 'a,b,c\n0.1,,\n,"x,y",\n1,,2\n'
@@ -260,7 +262,7 @@ def test_what_is_no_experiment_is_refused(tmp_path: Path) -> None:
         fit(tmp_path, "my experiment")
 
 
-def test_an_experiment_that_turns_itself_off_is_said_loudly(
+def test_an_experiment_that_turns_itself_off_is_reported(
     make: MakeExperiment, capsys: pytest.CaptureFixture[str]
 ) -> None:
     experiment = make()

@@ -170,7 +170,7 @@ NO_FIT = "doesn't fit"
         (
             written,
             lambda: planted(configure_optimizers=lambda self: torch.optim.Adam(self.parameters())),
-            (f"Adam {NO_FIT}", "a different optimizer, without betas", "Resume with the optimizer"),
+            (NO_FIT, "a different optimizer, SGD, not Adam", "Resume with the optimizer"),
         ),
     ],
     ids=[

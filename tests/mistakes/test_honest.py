@@ -264,7 +264,7 @@ def test_no_validation_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
     assert capsys.readouterr() == ("", said)
 
 
-def test_a_notice_is_said_once_by_a_trainer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_notice_is_printed_once_by_a_trainer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trainer: Trainer = trainer_in(tmp_path)
     trainer.fit(Trained())
     trainer.fit(Trained())

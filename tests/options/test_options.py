@@ -663,6 +663,8 @@ def test_an_option_that_is_not_there_yet_is_refused_by_name(name: str, value: An
         {"use_amp": True, "precision": "32"},
         {"amp_level": "O9"},
         {"gradient_clip_algorithm": "l2"},
+        {"gradient_clip_norm_type": 0},
+        {"gradient_clip_norm_type": "2"},
         {"seed": "x"},
         {"callbacks": [object()]},
         {"early_stop_callback": "val_loss"},

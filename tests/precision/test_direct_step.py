@@ -62,7 +62,7 @@ def counting(called: list[str]) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam, torch.optim.RMSprop])
 @pytest.mark.parametrize("scheduled", [False, True])
-def test_a_step_opens_no_range_and_gives_the_same_bits(tmp_path: Path, kind: Any, scheduled: bool) -> None:
+def test_a_step_opens_no_range_and_is_bit_identical(tmp_path: Path, kind: Any, scheduled: bool) -> None:
     schedule: Any = (lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 0.9)) if scheduled else None
     with counted_ranges() as opened:
         weight = train(tmp_path, kind=kind, prepare=schedule)

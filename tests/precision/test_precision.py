@@ -147,7 +147,7 @@ def test_a_skipped_step_steps_no_plateau_of_steps(tmp_path: Path) -> None:
     assert trainer.progress.nb_optimizer_steps == trainer.lr_schedulers[0].last_epoch == 3
 
 
-def test_the_scale_goes_on_after_a_resume(tmp_path: Path) -> None:
+def test_the_scale_continues_after_a_resume(tmp_path: Path) -> None:
     first = quiet_trainer(tmp_path, precision="16", max_nb_steps=3)
     first.fit(Overflowing())
     first.save_checkpoint(tmp_path / "x.ckpt")

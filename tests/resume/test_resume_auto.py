@@ -50,7 +50,7 @@ def plain_rows(folder: Path) -> list[dict[str, str]]:
     return [{key: value for key, value in row.items() if key != "created_at"} for row in rows]
 
 
-def test_a_run_that_was_cut_goes_on_in_its_own_folder_with_its_own_rows(tmp_path: Path) -> None:
+def test_an_interrupted_run_resumes_in_its_own_folder_with_its_own_rows(tmp_path: Path) -> None:
     _, whole = fit(tmp_path / "whole" / "logs")
     for cut_at in (5, 9):
         fit(tmp_path / "cut" / "logs", cut_at)
@@ -63,7 +63,7 @@ def test_a_run_that_was_cut_goes_on_in_its_own_folder_with_its_own_rows(tmp_path
     assert saves(tmp_path / "cut") == ["step-000000000012.ckpt"]  # the finished one replaces the others
 
 
-def test_a_finished_run_is_loaded_and_goes_on_where_a_limit_was_raised(tmp_path: Path) -> None:
+def test_a_finished_run_is_loaded_and_resumes_if_a_limit_was_raised(tmp_path: Path) -> None:
     _, first = fit(tmp_path / "logs")
     trainer, again = fit(tmp_path / "logs")
     assert torch.equal(first.weight, again.weight)
@@ -113,7 +113,7 @@ def test_a_run_without_a_log_keeps_its_saves_by_default(tmp_path: Path) -> None:
     assert saves(tmp_path) == ["step-000000000012.ckpt"]
 
 
-def test_a_users_experiment_goes_on_in_its_version_and_its_new_folder_goes(tmp_path: Path) -> None:
+def test_a_users_experiment_resumes_in_its_version_and_its_new_folder_goes(tmp_path: Path) -> None:
     from test_tube import Experiment
 
     def run(folder: str, cut_at: int | None) -> Cuttable:
@@ -140,7 +140,7 @@ def test_a_users_experiment_goes_on_in_its_version_and_its_new_folder_goes(tmp_p
     assert "a,1" in tags
 
 
-def test_weights_in_the_folder_of_a_version_go_on_in_that_version(tmp_path: Path) -> None:
+def test_weights_in_the_folder_of_a_version_resume_in_that_version(tmp_path: Path) -> None:
     from test_tube import Experiment
 
     def run(cut_at: int | None) -> ModelCheckpoint:

@@ -9,7 +9,7 @@ BUILTINS = {"eval", "exec", "compile", "__import__", "__builtins__", "breakpoint
 
 REFERENCES = re.compile(
     r"""
-      (_pickle|builtins|cPickle|cloudpickle|code|codeop|copyreg|ctypes|dill|jsonpickle|marshal|pickle|pickletools|pty|runpy
+      (_pickle|builtins|cPickle|cloudpickle|code|codeop|ctypes|dill|jsonpickle|marshal|pickle|pty|runpy
         |shelve|socketserver|telnetlib|xmlrpc|yaml)(\.[\w*]+)*
     | os\.(system|popen|startfile|fork\w*|exec\w+|spawn\w+|posix_spawn\w*)
     | (subprocess|multiprocessing|torch\.multiprocessing|asyncio\.create_subprocess_\w+)(\.\w+)*
@@ -21,7 +21,7 @@ REFERENCES = re.compile(
     | torch\.distributed\.checkpoint\.(\w+\.)*(FileSystemReader|StorageReader|load\w*|format_utils)
     | (numpy|np)\.(load|fromfile|lib\.format\.read_array)
     | pandas\.read_pickle | joblib\.load
-    | socket\.(?!gethostname$)\w+ | http\.(client|server)\.\w+ | urllib\.request\.\w+ | ssl\.\w+
+    | socket\.\w+ | http\.(client|server)\.\w+ | urllib\.request\.\w+ | ssl\.\w+
     | shutil\.unpack_archive | tempfile\.mktemp
     """,
     re.VERBOSE,
@@ -29,8 +29,11 @@ REFERENCES = re.compile(
 """What is found wherever its full name is used."""
 
 HARMLESS = re.compile(
-    r"pickle\.\w*Error | subprocess\.(PIPE|DEVNULL|STDOUT|\w*Error|TimeoutExpired) | http\.client\.HTTPException"
-    r" | multiprocessing\.(current_process|parent_process|get_all_start_methods|connection|connection\.wait)",
+    r"""
+      pickle\.\w*Error | socket\.(AF_\w+|if_nameindex|gethostname) | http\.client\.HTTPException
+    | subprocess\.(PIPE|DEVNULL|STDOUT|\w*Error|TimeoutExpired)
+    | multiprocessing\.(current_process|parent_process|get_all_start_methods|connection|connection\.wait)
+    """,
     re.VERBOSE,
 )
 """Names among those that start, open and read nothing."""
@@ -93,6 +96,7 @@ class _Scanner:
         self.names = _names_of(tree)
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
         self.safe_loads = {id(call.func) for call in calls if _is(_given(call).get("weights_only"), True)}
+        self.fixed_imports = {id(call.func) for call in calls if [*map(type, call.args)] == [ast.Constant]}
 
     def findings(self, node: ast.AST, where: str = "<module>") -> Iterator[Finding]:
         """What ``node`` and all below it have; ``where`` is the function or class around."""
@@ -111,7 +115,10 @@ class _Scanner:
                 yield from self._of_name(f"{node.module}.{alias.name}")
         elif isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Load):
             full = _full_name(node, self.names)
-            yield from self._of_name(full or (node.id if isinstance(node, ast.Name) else f"?.{node.attr}"))
+            if full is None and isinstance(node, ast.Name):
+                yield from {node.id} & BUILTINS
+            elif full != "importlib.import_module" or id(node) not in self.fixed_imports:
+                yield from self._of_name(full or f"?.{getattr(node, 'attr', '')}")
             if full == "torch.load" and id(node) not in self.safe_loads:
                 yield "torch.load without weights_only=True"
         elif isinstance(node, ast.Call):
@@ -121,7 +128,7 @@ class _Scanner:
         if HARMLESS.fullmatch(full):
             return
         last = full.rpartition(".")[2]
-        if full in BUILTINS or REFERENCES.fullmatch(full):
+        if REFERENCES.fullmatch(full):
             yield full
         elif "." in full and ATTRIBUTES.fullmatch(last):
             yield last

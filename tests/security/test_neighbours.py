@@ -125,7 +125,7 @@ print(json.dumps([weights(model), dict(data.metrics), dict(data.params), vars(Tr
     assert "autologging for pytorch_lightning" in warnings[0]
 
 
-def test_autolog_of_mlflow_can_be_told_to_pass_by(tmp_path: Path, alone: list[float]) -> None:
+def test_autolog_of_mlflow_can_be_skipped(tmp_path: Path, alone: list[float]) -> None:
     needs("mlflow", "sqlalchemy")
     told, shown = run(
         """

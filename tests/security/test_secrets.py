@@ -98,3 +98,4 @@ def test_no_file_holds_what_is_in_the_environment(tmp_path: Path) -> None:
     holders = [name for name, data in found.items() if token.encode() in data or b"API_TOKEN" in data]
     assert holders == ["train.py"]
     assert token not in done.stdout + done.stderr
+    assert not list(temporary.iterdir())  # where the processes of a machine met, and the job lay that they do

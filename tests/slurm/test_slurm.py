@@ -118,7 +118,7 @@ def assert_continued(job: str, folder: Path, undisturbed: Any, nb_restarts: int 
     assert program.outcome(folder) == undisturbed
 
 
-def test_a_job_that_gets_its_warning_is_saved_queued_again_and_goes_on(
+def test_a_job_that_gets_its_warning_is_saved_requeued_and_resumes(
     submit: Submit, tmp_path: Path, undisturbed: Any
 ) -> None:
     job = submit(f"srun {line_of(tmp_path, send=['step', 5, 'job', ['SIGUSR1']])}")
@@ -133,7 +133,7 @@ def test_the_warning_before_the_time_limit_does_the_same(submit: Submit, tmp_pat
     assert_continued(job, tmp_path, undisturbed)
 
 
-def test_a_plain_script_goes_on_too(submit: Submit, tmp_path: Path, undisturbed: Any) -> None:
+def test_a_plain_script_resumes_too(submit: Submit, tmp_path: Path, undisturbed: Any) -> None:
     job = submit(f"exec {line_of(tmp_path, send=['step', 5, 'batch', ['SIGUSR2']])}")
     assert_continued(job, tmp_path, undisturbed)
 
@@ -143,7 +143,7 @@ def test_a_signal_before_fit_loses_nothing(submit: Submit, tmp_path: Path, undis
     assert_continued(job, tmp_path, undisturbed)
 
 
-def test_a_job_that_is_pushed_out_goes_on_later(submit: Submit, tmp_path: Path, undisturbed: Any) -> None:
+def test_a_job_that_is_pushed_out_resumes_later(submit: Submit, tmp_path: Path, undisturbed: Any) -> None:
     job = submit(f"srun {line_of(tmp_path, waits_at=5)}", "--partition=low", "--exclusive", "--nodes=2", "--ntasks=1")
     command("bash", "-c", f"until [ -e {tmp_path}/waits ]; do sleep 0.05; done")
     other = submit("true", "--partition=high", "--exclusive", "--nodes=2")
@@ -152,7 +152,7 @@ def test_a_job_that_is_pushed_out_goes_on_later(submit: Submit, tmp_path: Path, 
     assert of_job("JobState", ended(other, tmp_path)) == "COMPLETED"
 
 
-def test_a_job_that_is_cancelled_is_saved_and_not_queued_again(submit: Submit, tmp_path: Path) -> None:
+def test_a_job_that_is_cancelled_is_saved_and_not_requeued(submit: Submit, tmp_path: Path) -> None:
     job = submit(f"srun {line_of(tmp_path, waits_at=5)}")
     command("bash", "-c", f"until [ -e {tmp_path}/waits ]; do sleep 0.05; done")
     command("scancel", job)
@@ -161,7 +161,7 @@ def test_a_job_that_is_cancelled_is_saved_and_not_queued_again(submit: Submit, t
     assert len(list(tmp_path.glob("lightning_logs/*/*/checkpoints/step-*.ckpt"))) == 1, said(tmp_path)
 
 
-def test_of_an_array_only_the_task_that_was_warned_is_queued_again(
+def test_of_an_array_only_the_task_that_was_warned_is_requeued(
     submit: Submit, tmp_path: Path, undisturbed: Any
 ) -> None:
     for task in "12":
@@ -186,7 +186,7 @@ def test_two_nodes_agree_and_one_of_them_queues_the_job_again(submit: Submit, tm
     assert said(tmp_path).count("is queued again") == 1
 
 
-def test_a_search_by_slurm_cluster_goes_on_trial_by_trial(slurm: None, tmp_path: Path, undisturbed: Any) -> None:
+def test_a_search_by_slurm_cluster_resumes_trial_by_trial(slurm: None, tmp_path: Path, undisturbed: Any) -> None:
     # `python search.py` submits the jobs, each of which runs the same script
     launch = command(sys.executable, Path(__file__).parent / "search.py", "--folder", tmp_path)
     assert launch.count("launched exp") == 2, launch

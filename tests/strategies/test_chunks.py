@@ -21,7 +21,7 @@ class Sample:
     words: list[str]
 
 
-def test_a_batch_is_cut_into_whole_samples_whatever_it_is_made_of() -> None:
+def test_a_batch_is_split_into_whole_samples_whatever_it_is_made_of() -> None:
     x, y = torch.arange(10).reshape(5, 2), torch.arange(5)
     assert [size for _, size in cut([x, y], 2)] == [3, 2]
     assert [size for _, size in cut(x, 4)] == [2, 2, 1]

@@ -334,7 +334,7 @@ class Movable:
     ],
     ids=lambda batch: type(batch).__name__,
 )
-def test_batches_of_any_kind_arrive_as_they_are(tmp_path: Path, batch: Any, precision: str) -> None:
+def test_batches_of_any_kind_arrive_unchanged(tmp_path: Path, batch: Any, precision: str) -> None:
     class Kind(Recorder):
         @property
         def tng_dataloader(self) -> Any:
@@ -415,7 +415,7 @@ def test_an_exception_in_validation_is_raised_and_modes_are_put_back(tmp_path: P
     assert torch.is_grad_enabled()
 
 
-def test_a_users_exception_arrives_as_it_is_with_its_place(tmp_path: Path) -> None:
+def test_a_users_exception_is_raised_unchanged_with_its_place(tmp_path: Path) -> None:
     class Bad(Recorder):
         def training_step(self, data_batch: Any, batch_nb: int) -> Any:
             if self.global_step == 6:

@@ -94,7 +94,7 @@ def test_compiled_steps_train_as_plain_ones_do(tmp_path: Path, options: dict[str
 
 
 @pytest.mark.filterwarnings("ignore")  # inductor's own
-def test_compile_true_uses_torch_s_compiler_and_resumes_to_the_same_bits(tmp_path: Path) -> None:
+def test_compile_true_uses_torch_s_compiler_and_resumes_bit_for_bit(tmp_path: Path) -> None:
     path = tmp_path / "middle.ckpt"
     few = {"compile": True, "check_val_every_n_epoch": 9}  # compiling validation takes as long again
     whole, model = trained(tmp_path, callbacks=[SaveAt(path, 8)], **few)
@@ -138,7 +138,7 @@ assert all(torch.equal(a, b) for a, b in zip(weights, plain))
 """
 
 
-def test_where_nothing_can_be_compiled_one_line_says_so_and_steps_run_as_they_are(tmp_path: Path) -> None:
+def test_where_nothing_can_be_compiled_one_line_says_so_and_steps_run_uncompiled(tmp_path: Path) -> None:
     root = str(Path(__file__).parents[2])
     environment = {"PATH": str(tmp_path), "CXX": "no-such-compiler", "PYTHONPATH": root, "HOME": str(tmp_path)}
     environment["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path / "cache")
@@ -173,7 +173,7 @@ def test_what_the_user_chose_stays(tmp_path: Path, options: dict[str, Any]) -> N
     assert model.optimizer.param_groups[0]["fused"] is not True
 
 
-def test_an_optimizer_without_a_fused_step_stays_as_it_is(tmp_path: Path) -> None:
+def test_an_optimizer_without_a_fused_step_is_left_unchanged(tmp_path: Path) -> None:
     assert_same(
         trained(tmp_path, Dropping(torch.optim.RMSprop), fused_optimizers=True)[0],
         trained(tmp_path, Dropping(torch.optim.RMSprop))[0],
@@ -181,7 +181,7 @@ def test_an_optimizer_without_a_fused_step_stays_as_it_is(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("before", [False, True])
-def test_a_fused_fit_goes_on_from_a_checkpoint_written_with_or_without(tmp_path: Path, before: bool) -> None:
+def test_a_fused_fit_resumes_from_a_checkpoint_written_with_or_without(tmp_path: Path, before: bool) -> None:
     path = tmp_path / "middle.ckpt"
     whole, _ = trained(tmp_path, fused_optimizers=before, callbacks=[SaveAt(path, 7)])
     resumed, model = trained(tmp_path, fused_optimizers=True, resume=path)

@@ -1,4 +1,4 @@
-"""Handwritten digits: all of MNIST where it can be had, and otherwise a subset that is shipped with the library."""
+"""Handwritten digits: all of MNIST if available, and otherwise a subset that is included in the library."""
 
 import contextlib
 import gzip

@@ -1,0 +1,55 @@
+"""How long an epoch is. A sampler may give each another length, so it is asked anew."""
+
+from typing import Any
+
+from pytorch_lightning.data.index_plan import set_epoch
+from pytorch_lightning.data.loader import length_of
+from pytorch_lightning.options.config import Config
+from pytorch_lightning.processes import Share
+from pytorch_lightning.run.progress import nb_checked
+from pytorch_lightning.run.run import FitRun
+
+
+class EpochLength:
+    """The rounds of an epoch, from the length that the user's loader has when the epoch begins."""
+
+    def __init__(self, loader: Any, config: Config, share: Share, run: FitRun) -> None:
+        self._loader, self._config, self._share, self._run = loader, config, share, run
+        self._tells = [
+            part
+            for part in (getattr(loader, name, None) for name in ("dataset", "batch_sampler", "sampler"))
+            if part is not None and type(loader) not in (list, tuple)
+        ]
+        self._at_first = self._nb_batches = length_of(loader)
+        self._resumed: int | None = None
+
+    def at(self, epoch: int) -> int | None:
+        """How many rounds ``epoch`` has; None where the loader can't say. An epoch that is resumed has the length that
+        it began with."""
+        for part in self._tells:
+            set_epoch(part, 0 if self._config.overfit_pct else epoch)
+        self._nb_batches, self._resumed = self._resumed or length_of(self._loader), None
+        nb_rounds = None if self._nb_batches is None else self._share.nb_rounds(self._nb_batches)
+        return 1 if self._config.fast_dev_run else nb_checked(nb_rounds, self._config.train_percent_check)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the loader has a length at all."""
+        return self._at_first is not None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether an epoch is as long as the loader."""
+        return (
+            self._nb_batches is not None and self._config.train_percent_check >= 1.0 and not self._config.fast_dev_run
+        )
+
+    def state_dict(self) -> int | None:
+        """The length of the epoch that is trained, where it isn't that of the first."""
+        begun = self._run.progress.epoch_started
+        return self._nb_batches if begun and self._nb_batches != self._at_first else None
+
+    def load_state_dict(self, state: int | None) -> None:
+        """The next epoch that is asked for is one that was begun before."""
+        if self._run.progress.epoch_started:
+            self._resumed = state or self._at_first
