@@ -58,6 +58,11 @@ def is_installed() -> bool:
     return DEVICE.type == NAME
 
 
+def is_here(tensor: Tensor) -> bool:
+    """Whether ``tensor`` is on the stand-in."""
+    return tensor.device.type == NAME
+
+
 # ------------------------------------------------------------------ tensors
 def raw_of(tensor: Tensor) -> Tensor:
     """The tensor of the CPU that holds the numbers of ``tensor``, in the same memory."""
@@ -88,6 +93,8 @@ def _layout(raw: Tensor) -> tuple[Any, ...]:
     return (storage._cdata, storage.data_ptr(), storage.nbytes(), raw.storage_offset(), raw.shape, raw.stride())
 
 
+LISTS_ALONE = ("aten::_foreach", "aten::_fused")
+"""Operations on lists of tensors, which are all of one device: numbers of the CPU aren't taken there."""
 INDEXING = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_")
 
 
@@ -103,6 +110,8 @@ class _Call:
         if isinstance(value, Tensor):
             return self._take_tensor(value)
         if type(value) in (list, tuple):
+            if self._name.startswith(LISTS_ALONE) and any(isinstance(v, Tensor) and not is_here(v) for v in value):
+                raise RuntimeError(f"{self._name} takes no list with tensors of the CPU on {DEVICE}")
             return type(value)(map(self.take, value))
         if isinstance(value, torch.device):
             return torch.device("cpu")
@@ -112,7 +121,7 @@ class _Call:
         return value
 
     def _take_tensor(self, tensor: Tensor) -> Tensor:
-        if tensor.device.type == NAME:
+        if is_here(tensor):
             raw = raw_of(tensor)
             self._there[id(raw)] = raw, tensor, _layout(raw)
             self._storages[raw.untyped_storage()._cdata] = tensor.untyped_storage()
@@ -161,9 +170,26 @@ def _run(operation: Any, *arguments: Any, **options: Any) -> Any:
     masks = short in ("index", "index_put_") and any(getattr(i, "dtype", None) is torch.bool for i in taken[1])
     if short in SHAPED_BY_VALUES or masks:
         _wait(name)
-    returned = operation(*taken, **named)
+    with _drawing() if short in DRAWING else contextlib.nullcontext():
+        returned = operation(*taken, **named)
     call.settle()
     return call.give(returned)
+
+
+DRAWING = ("native_dropout",)
+"""Operations that draw and take no generator."""
+
+
+@contextlib.contextmanager
+def _drawing() -> Iterator[None]:
+    """A scope in which the CPU's stream is the device's."""
+    outer = torch.default_generator.get_state()
+    torch.default_generator.set_state(generator.get_state())
+    try:
+        yield
+    finally:
+        generator.set_state(torch.default_generator.get_state())
+        torch.default_generator.set_state(outer)
 
 
 def _check_room(size: Any, dtype: torch.dtype | None) -> None:
@@ -252,11 +278,14 @@ generator = torch.Generator()
 class Event:
     """A moment on the device, which computes at once."""
 
+    nb_recorded = 0
+
     def __init__(self) -> None:
         self._moment: float | None = None
 
     def record(self, stream: Any = None) -> None:
         self._moment = time.perf_counter()
+        Event.nb_recorded += 1
 
     def synchronize(self) -> None:
         assert self._moment is not None
