@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import json
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -32,7 +33,7 @@ from pytorch_lightning.checkpoints.store import (
     verify,
     write_checkpoint,
 )
-from pytorch_lightning.errors import CheckpointError, Problem
+from pytorch_lightning.errors import CheckpointError, Problem, one_line
 from pytorch_lightning.faults import fault
 from pytorch_lightning.processes import ALONE, Processes
 
@@ -186,6 +187,12 @@ class LocalFolder:
             _locked.discard(os.path.realpath(self._path))
 
 
+DATA = re.compile(r"([^/\\\x00-\x1f]+)\.[0-9a-f]{8}\.data")
+"""The name of a save's data, without a folder; the name of the save is its first part."""
+MOST_OF_A_MANIFEST = 2**20
+"""Bytes. A manifest has a few hundred."""
+
+
 class RemoteFolder:
     """A folder behind an address that fsspec knows (``s3://``, ``gs://``, ``memory://``, ...).
 
@@ -217,14 +224,33 @@ class RemoteFolder:
 
     def _manifest(self, name: str) -> dict[str, Any]:
         try:
-            manifest: dict[str, Any] = json.loads(self._system.cat_file(self._at(f"{name}.json")))
+            manifest = self._read_manifest(name)
             size = self._system.info(self._at(manifest["data"]))["size"]
-        except (ValueError, KeyError, FileNotFoundError) as error:
-            raise DamagedCheckpoint(f"{self._url}/{name} is damaged ({error!r}). Use an older checkpoint.") from error
+        except (ValueError, FileNotFoundError) as error:
+            why = one_line(f"{type(error).__name__}: {error}", 100)
+            raise DamagedCheckpoint(f"{self._url}/{name} is damaged ({why}). Use an older checkpoint.") from error
         if size != manifest["size"]:
             raise DamagedCheckpoint(
                 f"{self._url}/{name} is damaged ({size} bytes of {manifest['size']}). Use an older checkpoint."
             )
+        return manifest
+
+    def _read_manifest(self, name: str) -> dict[str, Any]:
+        """What a save's manifest says, as far as it may be believed: it can't name a file of anybody else. Raises
+        ``ValueError`` or ``FileNotFoundError``."""
+        path = self._at(f"{name}.json")
+        if self._system.info(path)["size"] > MOST_OF_A_MANIFEST:
+            raise ValueError("its manifest is too large")
+        try:
+            manifest = json.loads(self._system.cat_file(path))
+        except RecursionError as error:
+            raise ValueError("its manifest is nested too deeply") from error
+        kinds = {"data": str, "size": int, "checkpoint": dict}
+        if not isinstance(manifest, dict) or any(type(manifest.get(key)) is not kind for key, kind in kinds.items()):
+            raise ValueError("its manifest isn't one of this library")
+        made = DATA.fullmatch(manifest["data"])
+        if made is None or not f"{name}.".startswith(f"{made[1]}."):  # a damaged one keeps its data under the old name
+            raise ValueError(f"its manifest names {manifest['data']!r}, which isn't its data")
         return manifest
 
     def is_folder(self, name: str) -> bool:
@@ -239,7 +265,7 @@ class RemoteFolder:
         small["parts"] = {key: checkpoint["parts"][key] for key in ("run", "progress") if key in checkpoint["parts"]}
         try:
             self._system.makedirs(self._path, exist_ok=True)
-            old = self._data_of(f"{name}.json")
+            old = self._data_of(name)
             with tempfile.TemporaryDirectory(prefix="checkpoint_") as scratch:
                 local = write_checkpoint(checkpoint, Path(scratch) / name)
                 size = local.stat().st_size
@@ -273,17 +299,18 @@ class RemoteFolder:
         self._system.mv(self._at(f"{name}.json"), self._at(f"{new}.json"))
 
     def remove(self, name: str) -> None:
-        data = self._data_of(f"{name}.json")
+        data = self._data_of(name)
         for gone in (f"{name}.json", data):
             with contextlib.suppress(FileNotFoundError):
                 if gone is not None:
                     self._system.rm_file(self._at(gone))
 
-    def _data_of(self, manifest: str) -> str | None:
-        try:
-            return str(json.loads(self._system.cat_file(self._at(manifest)))["data"])
-        except (ValueError, KeyError, FileNotFoundError):
-            return None
+    def _data_of(self, name: str) -> str | None:
+        """The name of the data of a save, in this folder; None where there is none, or a manifest that can't be
+        believed."""
+        with contextlib.suppress(ValueError, FileNotFoundError):
+            return str(self._read_manifest(name)["data"])
+        return None
 
     def problem(self) -> Problem | None:
         try:
@@ -296,9 +323,15 @@ class RemoteFolder:
 
     def lock(self, patience: float) -> None:
         there = self._list()
-        named = {self._data_of(name) for name in there if name.endswith(".json")}
+        saves = {name.removesuffix(".json"): name for name in there if name.endswith(".json")}
+        named = {self._data_of(save) for save in saves}
         for name in there:  # data of processes that died before the manifest
-            if name.endswith(".data") and name not in named:
+            made = DATA.fullmatch(name)
+            if made is None or name in named:
+                continue
+            if (
+                made[1] not in saves or self._data_of(made[1]) is not None
+            ):  # not what a damaged manifest no longer names
                 self._system.rm_file(self._at(name))
 
     def unlock(self) -> None:

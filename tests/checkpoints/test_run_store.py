@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from pytorch_lightning.checkpoints.checkpoint import FORMAT
+from pytorch_lightning.checkpoints.folders import open_folder
 from pytorch_lightning.checkpoints.run_store import RunStore, find_runs, folder_problem, newest_run
 from pytorch_lightning.checkpoints.store import read_checkpoint, write_checkpoint
 from pytorch_lightning.errors import CheckpointError, MisconfigurationException
@@ -548,3 +549,48 @@ def test_a_save_that_will_not_fit_is_not_begun(tmp_path: Path, monkeypatch: pyte
         with pytest.raises(CheckpointError, match=r"needs 0.2 MB and 0.1 MB are free"):
             store.write(checkpoint_at(1), 1)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+HOSTILE = {
+    "another folder": {"data": "../../x", "size": 1, "checkpoint": {}},
+    "an absolute path": {"data": "/bucket/x.00000000.data", "size": 1, "checkpoint": {}},
+    "another save": {"data": "step-000000000009.ckpt.00000000.data", "size": 1, "checkpoint": {}},
+    "no text": {"data": ["x"], "size": 1, "checkpoint": {}},
+    "no size": {"data": "step-000000000001.ckpt.00000000.data", "size": "1", "checkpoint": {}},
+    "no checkpoint": {"data": "step-000000000001.ckpt.00000000.data", "size": 1, "checkpoint": [1]},
+    "a list": [1, 2],
+}
+
+
+@pytest.mark.parametrize("manifest", [*HOSTILE.values(), "deep", "large"], ids=[*HOSTILE, "deep", "large"])
+def test_a_remote_manifest_names_nothing_but_its_own_data(url: str, manifest: Any) -> None:
+    """It is neither read nor removed, whatever the manifest names."""
+
+    remote_saved(url, 1)
+    system, path = fsspec.core.url_to_fs(url)
+    name = "step-000000000001.ckpt"
+    others = [f"{path}/step-000000000009.ckpt.00000000.data", "/bucket/x", "/bucket/Net/x", "/bucket/x.00000000.data"]
+    for other in others:
+        system.pipe_file(other, b"x")
+    text = {"deep": "[" * 100_000, "large": " " * 3_000_000}.get(manifest) if isinstance(manifest, str) else None
+    system.pipe_file(f"{path}/{name}.json", (text or json.dumps(manifest)).encode())
+    folder = open_folder(url)
+    for look in (folder.read, folder.peek, folder.verify):
+        with pytest.raises(CheckpointError, match=f"{name} is damaged") as caught:
+            look(name)
+        assert "\n" not in str(caught.value)
+    folder.remove(name)
+    assert all(map(system.exists, others))
+    assert not system.exists(f"{path}/{name}.json")
+
+
+def test_data_of_a_damaged_manifest_is_kept_and_data_without_one_goes(url: str) -> None:
+
+    remote_saved(url, 1)
+    system, path = fsspec.core.url_to_fs(url)
+    (data,) = [name for name in remote_files(url) if name.endswith(".data")]
+    system.pipe_file(f"{path}/step-000000000001.ckpt.json", b"{")
+    system.pipe_file(f"{path}/step-000000000007.ckpt.0123abcd.data", b"x")
+    open_folder(url).lock(0.0)
+    assert data in remote_files(url)
+    assert "step-000000000007.ckpt.0123abcd.data" not in remote_files(url)

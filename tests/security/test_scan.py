@@ -16,12 +16,6 @@ MEETING = "where the processes of a run meet; what they tell each other there ar
 
 ALLOWED = {
     "__init__.py: __getattr__: importlib.import_module": "of a fixed table: the homes of the public names",
-    "checkpoints/shard_files.py: <module>: torch.distributed.checkpoint.filesystem.FileSystemReader": "see Reader",
-    "checkpoints/shard_files.py: Reader: torch.distributed.checkpoint.filesystem.FileSystemReader": (
-        "its read_metadata, which unpickles, is replaced; torch reads tensors with weights_only=True, and byte entries"
-        " are refused"
-    ),
-    "checkpoints/shard_files.py: DataUnpickler: pickle.Unpickler": "makes the few classes of torch's metadata only",
     "data/digits/__init__.py: _Fetch._load: urllib.request.Request": "a file of MNIST, where it isn't there: checked",
     "data/digits/__init__.py: _Fetch._load: urllib.request.urlopen": "by its MD5, and of a limited size",
     "launchers/environment.py: join: torch.distributed.PrefixStore": MEETING,
