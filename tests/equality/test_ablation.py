@@ -44,12 +44,14 @@ READ_ELSEWHERE = {
     "parts/progress/seconds": "checkpoints/test_checkpoint.py: test_max_time_counts_over_restarts",
     "parts/run/id": "checkpoints/test_run_store.py: test_a_run_keeps_its_id_over_restarts_and_its_job",
     "parts/run/job": "checkpoints/test_run_store.py: test_a_run_keeps_its_id_over_restarts_and_its_job",
-    "parts/callbacks/ModelCheckpoint val_loss 0/filepath": "checkpoints/test_resume_auto.py: "
+    "parts/callbacks/ModelCheckpoint val_loss 0/filepath": "resume/test_resume_auto.py: "
     "test_weights_in_the_folder_of_a_version_resume_in_that_version",
-    "parts/run/finished": "checkpoints/test_resume_auto.py: test_a_run_without_a_log_keeps_its_saves_by_default",
+    "parts/run/finished": "resume/test_resume_auto.py: test_a_run_without_a_log_keeps_its_saves_by_default",
 }
 """Entries that no number of a run depends on, and the test that needs them."""
-FOR_READERS = {"epoch", "global_step", "hparams", "library", "format"}
+FOR_READERS = {"epoch", "global_step", "hparams", "library", "format"} | {
+    "parts/callbacks/ModelCheckpoint val_loss 0/best_path"  # a resume takes the best of what is kept
+}
 """What a resume takes from the parts, or doesn't need."""
 
 

@@ -377,7 +377,7 @@ def test_an_order_that_is_another_is_an_error_also_at_the_end_of_an_epoch(tmp_pa
     trainer.fit(Sampled())
     trainer.save_checkpoint(tmp_path / "cut.ckpt")
     HIDDEN["epoch"] = 0  # another process
-    with pytest.raises(FitError, match="doesn't give the order"):
+    with pytest.raises(FitError, match="the order of the training data differs"):
         quiet_trainer(tmp_path, max_nb_epochs=4, resume=tmp_path / "cut.ckpt").fit(Sampled())
 
 
