@@ -131,6 +131,8 @@ def is_of_the_program(module: str) -> bool:
     (True, False, False)
     """
     root = module.partition(".")[0]
+    if root in ("__main__", "__mp_main__"):  # also of a notebook, whatever started it
+        return True
     if root in sys.stdlib_module_names or root in ("pytorch_lightning", "torch", "numpy", "builtins"):
         return False
     file = str(getattr(sys.modules.get(module), "__file__", None) or "")
