@@ -274,7 +274,7 @@ def test_every_notice_is_listed_with_its_code() -> None:
     assert listed == said
 
 
-def tests_named_in(page: str) -> list[str]:
+def named_in(page: str) -> list[str]:
     """The last cell of each row of the tables of a page, which names tests that are there."""
     rows = re.findall(r"^\|.*\| ([^|]*) \|$", without_blocks((DOCS / page).read_text()), re.MULTILINE)
     cells = [cell for cell in rows if cell not in ("---", "test")]
@@ -290,11 +290,11 @@ def tests_named_in(page: str) -> list[str]:
 
 
 def test_each_row_of_fault_tolerance_names_an_existing_test() -> None:
-    assert len(tests_named_in("Trainer/Fault tolerance.md")) > 40
+    assert len(named_in("Trainer/Fault tolerance.md")) > 40
 
 
 def test_each_sentence_on_security_names_an_existing_test() -> None:
-    cells = tests_named_in("security.md")
+    cells = named_in("security.md")
     assert len(cells) >= 30
     assert all(re.match(r"`[\w/]+\.py`: `test_", cell) for cell in cells)
 
