@@ -14,8 +14,12 @@ import torch
 from pytorch_lightning.errors import CheckpointError, Notices, describe
 from pytorch_lightning.version import __version__
 
-FORMAT = 1
-"""The number of this layout. A change of layout raises it and adds a function that upgrades the one before."""
+FORMAT = 2
+"""The number of this layout. A change of layout raises it; what was written in the ones before is still read."""
+
+ADDED_IN = {"attributes": 2, "groups": 2, "modes": 2}
+"""The first layout of a part that wasn't in layout 1: what such a part holds is left as the program makes it where a
+file is older."""
 
 TRAINER_KEYS = ("epoch", "global_step", "optimizer_states", "lr_schedulers", "hparams", "format", "library", "parts")
 """The top level keys that are the trainer's own; ``get_save_dict`` and hooks may use any other."""
@@ -163,6 +167,12 @@ def upgrade(checkpoint: dict[str, Any], path: Any) -> dict[str, Any]:
             f" {', '.join(absent) or 'a dict as parts'}.{weights} For its weights alone use load_from_checkpoint."
         )
     return checkpoint
+
+
+def may_be_absent(checkpoint: dict[str, Any]) -> set[str]:
+    """The parts that there weren't yet when ``checkpoint`` was written."""
+    written = checkpoint["format"]
+    return {name for name, first in ADDED_IN.items() if type(written) is int and written < first}
 
 
 def check_format(checkpoint: dict[str, Any], path: Any) -> None:

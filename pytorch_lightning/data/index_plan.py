@@ -203,6 +203,7 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
             yield from waiting
             if batch_nb < start:  # all of them dropped, or there are fewer now
                 self._compare(crc)
+                crcs[batch_nb + 1] = crc
         finally:
             for generator, state in zip(self._generators, states, strict=True):
                 set_state_of(generator, state)

@@ -120,6 +120,7 @@ class IndexedLoader(ReplayableLoader):
 
     def finish(self, epoch: int, nb_batches: int, is_whole: bool) -> None:
         self._plan.finish(is_whole)
+        nb_batches = min(nb_batches, self._plan.nb_drawn or nb_batches)  # the last round may be a short one
         crc = self._plan.crc_at(nb_batches)
         self.finished_epoch = None if crc is None or not nb_batches else (epoch, nb_batches, crc)
 

@@ -47,8 +47,12 @@ class RoundsLoader(ReplayableLoader):
 
     def batches(self, epoch: int, start: int = 0, limit: int | None = None) -> Iterator[Any]:
         nb = self.share.nb
+        # asked for now, not when the first slot is: a resume at the end of an epoch asks for none
+        return self._slots(self._loader.batches(epoch, start * nb, None if limit is None else limit * nb), start)
+
+    def _slots(self, batches: Iterator[Any], start: int) -> Iterator[Any]:
         nb_given = 0
-        for batch in self._loader.batches(epoch, start * nb, None if limit is None else limit * nb):
+        for batch in batches:
             yield batch
             nb_given += 1
         nb_rounds = self.share.nb_rounds(self._loader.nb_drawn) - start
@@ -87,9 +91,7 @@ class RoundsLoader(ReplayableLoader):
         self._loader.expect_finished(finished, on_other_order)
 
     def finish(self, epoch: int, nb_batches: int, is_whole: bool) -> None:
-        # the last round may be a short one
-        nb = min(nb_batches * self.share.nb, self._loader.nb_drawn or nb_batches * self.share.nb)
-        self._loader.finish(epoch, nb, is_whole)
+        self._loader.finish(epoch, nb_batches * self.share.nb, is_whole)
 
     def watch(self, watcher: OrderWatcher) -> None:
         self._loader.watch(watcher)

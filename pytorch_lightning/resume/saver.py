@@ -12,6 +12,7 @@ from pytorch_lightning.checkpoints.checkpoint import (
     FORMAT,
     TRAINER_KEYS,
     Part,
+    may_be_absent,
     module_part,
     plain_hparams,
     to_plain,
@@ -99,7 +100,8 @@ class Saver:
 
     def restore(self, checkpoint: dict[str, Any], path: str) -> None:
         """Put back everything but the module, and the loggers, which are made later."""
-        absent = sorted({*self.parts, "loggers"} - set(checkpoint["parts"]))
+        saved = checkpoint["parts"]
+        absent = sorted({*self.parts, "loggers"} - set(saved) - may_be_absent(checkpoint))
         if absent:
             raise CheckpointError(f"{path} can't be resumed from: it lacks the parts {', '.join(absent)}.")
         for kind, states, targets in (
@@ -114,8 +116,8 @@ class Saver:
             for target, state in zip(targets, states, strict=True):
                 state = self.strategy.shard_optimizer_state(target, state) if kind == "optimizers" else state
                 load_part(target, state, f"{path}: {type(target).__name__}")
-        for name, part in self.parts.items():
-            load_part(part, checkpoint["parts"][name], f"{path}: {name}")
+        for name in (name for name in self.parts if name in saved):
+            load_part(self.parts[name], saved[name], f"{path}: {name}")
         for optimizer in self.optimizers if self.run.progress.nb_optimizer_steps else ():
             optimizer._opt_called = True  # type: ignore[attr-defined]  # or a schedule that steps first is warned of
 

@@ -81,6 +81,7 @@ class Rounds:
         self._looked_for_unused = False
         if shares_with is not None:
             self.buffers, self.weights, self.spare = shares_with.buffers, shares_with.weights, shares_with.spare
+            self._exact = shares_with._exact
 
     def next_round(self, batches: Iterator[Any], finish: Callable[[], None] | None = None) -> Round:
         """The next round, on the device; without slots at the end of the epoch. Where there is one, ``finish`` ends

@@ -18,7 +18,7 @@ def checkpoint_at(step: int, nb_values: int = NB_VALUES) -> dict[str, Any]:
         "optimizer_states": [{"state": {0: {"exp_avg": torch.full((10,), float(step))}}}],
         "epoch": step // 4,
         "global_step": step,
-        "format": 1,
+        "format": 2,
         "library": "pytorch-lightning-classic",
         "lr_schedulers": [],
         "parts": {"progress": {"batch_nb": step % 4}, "data": {"seed": 1}},

@@ -102,6 +102,21 @@ class TwoOptimizers(Net):
         ]
 
 
+class SeesNothing(TwoOptimizers):
+    """Notes what is the same in every process, and not which batches were its own."""
+
+    def __init__(self, hparams: Any = None) -> None:
+        super().__init__()
+        self.ends: list[int] = []
+
+    def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+        return {"loss": self.loss(data_batch)}
+
+    def validation_end(self, outputs: Any) -> Any:
+        self.ends.append(len(outputs))
+        return super().validation_end(outputs)
+
+
 class Gan(Net):
     """A step per optimizer; each has parameters that the other's loss reaches too."""
 
