@@ -110,10 +110,10 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
         """Whether the sampler has a ``state_dict``."""
         return self._stateful is not None
 
-    def begin_order(self) -> None:
+    def begin_order(self, starts_workers: bool) -> None:
         """The sampler's iterator is about to be made."""
         if self.watcher is not None:
-            self.watcher.begin_order(self.epoch)
+            self.watcher.begin_order(self.epoch, starts_workers)
 
     def end_order(self) -> None:
         """What was drawn before has been drawn again."""
@@ -132,9 +132,11 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
         if self._stateful is not None:
             return
         if self._rest is None and self.start:
-            self.limit, self.is_read_ahead = None if is_whole else self.start, False
+            self.limit = None if is_whole else self.start
+            is_read_ahead, self.is_read_ahead = self.is_read_ahead, False
             for _ in self.drawn():
                 pass
+            self.is_read_ahead = is_read_ahead
         elif is_whole and not self._draws_once and self._rest is not None:
             next(self._rest, None)
 

@@ -10,8 +10,8 @@ from pytorch_lightning.processes import EVERYTHING, Share
 class OrderWatcher(Protocol):
     """Somebody who keeps what the training data were like."""
 
-    def begin_order(self, epoch: int) -> None:
-        """An iterator of ``epoch`` is about to be made, perhaps again."""
+    def begin_order(self, epoch: int, starts_workers: bool = False) -> None:
+        """An iterator of ``epoch`` is about to be made, perhaps again; ``starts_workers`` with new workers."""
 
     def end_order(self) -> None:
         """What was drawn before is drawn again, and new batches come."""

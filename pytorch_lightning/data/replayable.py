@@ -28,7 +28,7 @@ from pytorch_lightning.data.index_plan import IndexPlan, set_epoch
 from pytorch_lightning.data.loader import OrderWatcher, ReplayableLoader, keeps_state, length_of
 from pytorch_lightning.data.seeded_view import KeyedDataset, SeededDataset, loader_name
 from pytorch_lightning.data.stream import StreamLoader
-from pytorch_lightning.data.workers import OF_MEMORY, is_death, options_of, started, without_signal
+from pytorch_lightning.data.workers import OF_MEMORY, is_death, options_of, started, starts_workers, without_signal
 from pytorch_lightning.errors import MisconfigurationException, Notices, describe
 from pytorch_lightning.processes import EVERYTHING, Share
 
@@ -89,7 +89,7 @@ class IndexedLoader(ReplayableLoader):
         """The batches, from new workers where one of those that make them dies."""
         share, nb_given, dropped = self._plan.share, 0, 0
         while True:
-            self._plan.begin_order()
+            self._plan.begin_order(starts_workers(self._loader))
             iterator = without_signal(started(self._loader))
             self._plan.end_order()
             try:

@@ -12,7 +12,7 @@ from pytorch_lightning.data.generators import find_generators
 from pytorch_lightning.data.index_plan import set_epoch
 from pytorch_lightning.data.loader import OrderWatcher, ReplayableLoader, keeps_state, length_of
 from pytorch_lightning.data.seeded_view import SeededIterable, loader_name, pass_name
-from pytorch_lightning.data.workers import OF_MEMORY, is_death, options_of, started, without_signal
+from pytorch_lightning.data.workers import OF_MEMORY, is_death, options_of, started, starts_workers, without_signal
 from pytorch_lightning.errors import FitError, describe
 from pytorch_lightning.processes import EVERYTHING, Share
 
@@ -61,12 +61,14 @@ class StreamLoader(ReplayableLoader):
             )
         self._end_pass()
         if self._watcher is not None:
-            self._watcher.begin_order(epoch)
+            self._watcher.begin_order(epoch, starts_workers(self._loader))
         first, loaded, self._loaded = 0, self._loaded, None
         if loaded is not None:
             first = self._resume(loaded)
             if start and not loaded["open"]:  # the end of an epoch: only the next one begins another pass
                 self.nb_drawn = start
+                if self._watcher is not None:
+                    self._watcher.end_order()
                 return iter(())
         if loaded is None or not loaded["open"] or loaded["epoch"] != epoch:
             first = self._begin(epoch, 0)

@@ -100,6 +100,11 @@ def options_of(loader: DataLoader[Any], nb_workers: int | None = None) -> dict[s
     return options
 
 
+def starts_workers(loader: Any) -> bool:
+    """Whether ``iter(loader)`` starts workers: it doesn't where those of an earlier epoch live on."""
+    return bool(getattr(loader, "num_workers", 0)) and getattr(loader, "_iterator", None) is None
+
+
 def started(loader: Any) -> Iterator[Any]:
     """``iter(loader)``, signals to its workers held back until they can take them."""
     if not (isinstance(loader, DataLoader) and loader.num_workers and isinstance(loader.worker_init_fn, Shielded)):

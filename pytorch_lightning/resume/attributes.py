@@ -153,7 +153,7 @@ class AttributesPart:
         at_iter = self._different(self._at_iter)
         if at_iter:
             state |= {"epoch": self._epoch, "workers": self._nb_workers, "at_iter": at_iter}
-        if self._for_workers is not None and self._different(self._for_workers):
+        if self._for_workers is not None:
             state["for_workers"] = self._different(self._for_workers)
         return state
 
@@ -198,7 +198,7 @@ class AttributesPart:
         return any(
             self._mark(value) != self._at_iter.get(path, {})[name].mark
             for path, held in owners_of(self._data)
-            if not path.startswith(("sampler", "batch sampler"))
+            if not _is_of_sampler(path)
             for name, value in attributes_of(held).items()
             if name in self._at_iter.get(path, {})
         )
@@ -253,6 +253,10 @@ class AttributesPart:
             found = self._first.get(id(owners.get(path)), {})
             if name in found and name not in state["values"].get(path, {}) and found[name] != mark:
                 left.append(f"{path}.{name}")
+        if self._for_workers is not None:  # what isn't in the checkpoint is as it was then
+            saved, self._for_workers = self._for_workers, self._copied()
+            for path, copies in saved.items():
+                self._for_workers.setdefault(path, {}).update(copies)
         if left:
             self._notices.say(
                 "other-attributes",
@@ -276,19 +280,23 @@ class AttributesPart:
         return True
 
     # ------------------------------------------------------------------------------------------ the training data
-    def begin_order(self, epoch: int) -> None:
+    def begin_order(self, epoch: int, starts_workers: bool = False) -> None:
         """The iterator of ``epoch`` is about to be made, or made again: then the data are as they were at first."""
         is_again = self._epoch == epoch
+        # they must see what those saw that they stand for, in whichever epoch they start
+        like_others = starts_workers and self._is_persistent and self._for_workers is not None
         if is_again:
             self._now = self._copied()
             self._apply(self._at_iter)
+        elif like_others:  # samplers begin this epoch for the first time, and move on
+            self._now = _without_samplers(self._copied())
         self._epoch, self._at_iter = epoch, self._copied()
         if not (self._is_persistent and self._nb_workers):
             return
         if self._for_workers is None:
             self._for_workers = self._at_iter
-        elif is_again:  # new workers, which must see what those before them saw
-            self._apply(self._for_workers)
+        elif like_others:
+            self._apply(_without_samplers(self._for_workers))
             self._for_workers = self._copied()
 
     def end_order(self) -> None:
@@ -297,7 +305,7 @@ class AttributesPart:
         if now is None:
             return
         saved, self._saved = self._saved, None
-        if saved is not None and saved.get("workers") != self._nb_workers:
+        if saved is not None and saved.get("workers", self._nb_workers) != self._nb_workers:
             self._say_other_workers(now, saved.get("workers"))
         self._apply(now)
 
@@ -352,6 +360,15 @@ class AttributesPart:
                 if copy.mark != first.get(name) or name not in now or self._mark(now[name]) != copy.mark:
                     found.setdefault(path, {})[name] = list(copy)
         return found
+
+
+def _is_of_sampler(path: str) -> bool:
+    return path.startswith(("sampler", "batch sampler"))
+
+
+def _without_samplers(copies: Mapping[str, dict[str, Copy]]) -> dict[str, dict[str, Copy]]:
+    """What workers have: samplers stay here, and give the order of the epoch that is trained."""
+    return {path: of_path for path, of_path in copies.items() if not _is_of_sampler(path)}
 
 
 def _of_callbacks(callbacks: Sequence[Callback]) -> list[Owner]:

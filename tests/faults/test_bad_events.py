@@ -57,16 +57,18 @@ def same_as_undisturbed(tmp_path: Path, configuration: dict[str, Any], model: Ca
 
 # ---------------------------------------------------------------------------------------------- exceptions
 class Failing(Augmented):
-    """Can't read one sample once ``after`` samples were fetched, until it was mended."""
+    """Can't read one sample once ``after`` samples were fetched, until it was mended. Counts them in the class: what a
+    dataset changes of its own while a batch is made can't be taken back."""
 
     mended = False
+    nb = 0
 
     def __init__(self, after: int) -> None:
         super().__init__()
-        self.after, self.nb = after, 0
+        self.after, Failing.nb = after, 0
 
     def __getitem__(self, index: int) -> Any:
-        self.nb += 1
+        Failing.nb += 1
         if self.nb > self.after and not Failing.mended:
             raise OSError("sample is gone")
         return super().__getitem__(index)
@@ -101,14 +103,17 @@ def test_a_dataset_that_raises_costs_nothing(tmp_path: Path, monkeypatch: pytest
 
 
 class Stumbling(Quiet):
-    """Raises in the forward pass of the given call, once a process."""
+    """Raises in the forward pass of the given call. Counts calls in the class: what a step changes of its module's own
+    attributes can't be taken back."""
+
+    nb = 0
 
     def __init__(self, at: int) -> None:
         super().__init__()
-        self.at, self.nb = at, 0
+        self.at, Stumbling.nb = at, 0
 
     def training_step(self, data_batch: Any, batch_nb: int) -> Any:
-        self.nb += 1
+        Stumbling.nb += 1
         output = super().training_step(data_batch, batch_nb)
         if self.nb == self.at:
             raise ValueError("stumbled")
@@ -554,7 +559,7 @@ class OtherOptimizer(Network):
         (Longer, "the number of samples was 52 and is 60"),
         (LargerBatches, "the batch size was 8 and is 16"),
         (Wider, r"size mismatch for layers\.4\.weight"),
-        (OtherOptimizer, "without dampening, momentum"),
+        (OtherOptimizer, "a different optimizer, Adam, not SGD"),
     ],
     ids=["data", "batch size", "model", "optimizer"],
 )

@@ -34,6 +34,11 @@ class EveryHook(Recorder):
     def on_batch_start(self, data_batch: Any) -> None:
         self.note("on_batch_start", self.trainer.batch_nb)
 
+    def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+        # in the test windows of two batches begin with even ones
+        assert (self.weight.grad is None) == (batch_nb % 2 == 0), "a window starts without gradients"
+        return super().training_step(data_batch, batch_nb)
+
     def on_after_backward(self) -> None:
         assert self.weight.grad is not None
         self.note("on_after_backward")
@@ -47,10 +52,11 @@ class EveryHook(Recorder):
         self.note("on_before_zero_grad")
 
     def on_batch_end(self) -> None:
-        assert self.weight.grad is None or self.trainer.progress.nb_optimizer_steps == 0
+        assert self.weight.grad is not None, "those of a window are there until the next one's first step"
         self.note("on_batch_end", self.trainer.batch_nb, self.global_step)
 
     def on_pre_performance_check(self) -> None:
+        assert self.weight.grad is None, "memory is worth more than time"
         self.note("on_pre_performance_check")
 
     def on_post_performance_check(self) -> None:
@@ -226,7 +232,7 @@ def test_a_passed_turn_is_refused_in_16_bit(tmp_path: Path) -> None:
         def optimizer_step(self, *arguments: Any) -> None:
             pass
 
-    with pytest.raises(FitError, match=r"16 bit.*accumulate_grad_batches"):
+    with pytest.raises(FitError, match=r"precision='16'.*accumulate_grad_batches"):
         quiet_trainer(tmp_path, precision="16").fit(Never())
 
 
