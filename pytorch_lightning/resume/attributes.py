@@ -20,6 +20,7 @@ from pytorch_lightning.resume.owners import (
     has_state,
     is_of_the_program,
     owners_of,
+    owners_of_callbacks,
     set_attribute,
 )
 from pytorch_lightning.resume.plain_values import (
@@ -62,7 +63,7 @@ class AttributesPart:
         self, module: nn.Module, callbacks: Sequence[Callback], notices: Notices, device: torch.device
     ) -> None:
         self._module, self._notices, self._device = module, notices, device
-        self._roots = [Owner("module", module), *_of_callbacks(callbacks)]
+        self._roots = [Owner("module", module), *owners_of_callbacks(callbacks)]
         self._data: list[Owner] = []
         self._nb_workers = 0
         self._is_persistent = False
@@ -369,18 +370,6 @@ def _is_of_sampler(path: str) -> bool:
 def _without_samplers(copies: Mapping[str, dict[str, Copy]]) -> dict[str, dict[str, Copy]]:
     """What workers have: samplers stay here, and give the order of the epoch that is trained."""
     return {path: of_path for path, of_path in copies.items() if not _is_of_sampler(path)}
-
-
-def _of_callbacks(callbacks: Sequence[Callback]) -> list[Owner]:
-    found = []
-    for callback in callbacks:
-        own = getattr(callback, "other", callback)
-        is_ours = type(own).__module__.startswith("pytorch_lightning.")
-        keeps = type(own).state_dict is not Callback.state_dict if isinstance(own, Callback) else has_state(own)
-        if not keeps and not is_ours:
-            found.append(Owner(f"callback {callback.state_name}", own))
-    names = [owner.path for owner in found]
-    return [o if names.count(o.path) == 1 else Owner(f"{o.path} {i}", o.held) for i, o in enumerate(found)]
 
 
 def _copies(saved: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Copy]]:

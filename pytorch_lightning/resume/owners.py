@@ -4,7 +4,7 @@ import copyreg
 import inspect
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple, cast
 
@@ -13,6 +13,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
+
+from pytorch_lightning.callbacks import Callback
 
 MOST_ITEMS = 256
 """Containers of more entries are data, and nothing is looked for in them."""
@@ -130,3 +132,16 @@ def is_of_the_program(module: str) -> bool:
 
 
 _SITE, _STDLIB = sysconfig.get_path("purelib"), sysconfig.get_path("stdlib")
+
+
+def owners_of_callbacks(callbacks: Sequence[Callback]) -> list[Owner]:
+    """The callbacks whose attributes are state: those of users that have no ``state_dict`` of their own."""
+    found = []
+    for callback in callbacks:
+        own = getattr(callback, "other", callback)
+        is_ours = type(own).__module__.startswith("pytorch_lightning.")
+        keeps = type(own).state_dict is not Callback.state_dict if isinstance(own, Callback) else has_state(own)
+        if not keeps and not is_ours:
+            found.append(Owner(f"callback {callback.state_name}", own))
+    names = [owner.path for owner in found]
+    return [o if names.count(o.path) == 1 else Owner(f"{o.path} {i}", o.held) for i, o in enumerate(found)]
