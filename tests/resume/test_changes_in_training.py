@@ -346,6 +346,31 @@ def test_a_sampler_that_counts_its_epochs(tmp_path: Path, workers: int, first: b
     assert torch.stack(again.order).equal(torch.stack(by_hand))
 
 
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("hook", ["on_epoch_start", "on_epoch_end"])
+def test_workers_that_live_on_see_the_data_of_the_first_epoch_also_after_a_resume(
+    tmp_path: Path, hook: str, cut: int
+) -> None:
+    class Curriculum(Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.data = Staged()
+            self.data.noise.strength = 0.0
+
+        @property
+        def tng_dataloader(self) -> Any:
+            return DataLoader(self.data, 2, sampler=Counts(first=True), num_workers=1, persistent_workers=True)
+
+    def change(self: Any) -> None:
+        self.data.stage += 1
+        self.data.noise.strength = 0.1 * self.current_epoch
+
+    setattr(Curriculum, hook, change)
+    whole, _, again = cut_and_resumed(tmp_path, Curriculum, cut)
+    assert_same(whole, again)
+    assert again.data.stage == whole.data.stage
+
+
 def _order(epoch: int) -> list[Tensor]:
     order = torch.randperm(10, generator=torch.Generator().manual_seed(epoch)).tolist()
     return [points()[order[i : i + 2]] for i in range(0, 10, 2)]
