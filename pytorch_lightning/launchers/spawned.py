@@ -142,12 +142,13 @@ def _supervise(processes: Sequence[Any], folder: Path) -> None:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.ALL)
             deadline = None
             while running := [p.sentinel for p in processes if p.exitcode is None]:
+                # after ``running``: who isn't in it any more is waited for no longer, so what it did must be known
+                if deadline is None and has_failed():
+                    deadline = time.monotonic() + GRACE
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
                 if left == 0.0:
                     kill_all()
                 connection.wait(running, 1.0 if left == 0.0 else left)
-                if deadline is None and has_failed():
-                    deadline = time.monotonic() + GRACE
         if received.count(signal.SIGINT) > 1:
             raise KeyboardInterrupt
         if has_failed():

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +81,9 @@ class Validated(Plain):
     val_dataloader = test_dataloader = property(Plain.loader)  # type: ignore[assignment]
 
 
+LOSSES: WeakKeyDictionary[Any, list[Tensor]] = WeakKeyDictionary()
+
+
 class Images(LightningModule):
     """A convolution, BatchNorm and dropout: what has buffers, and draws on the device. ``at`` is called with each
     ``global_step`` before it is trained."""
@@ -96,7 +100,11 @@ class Images(LightningModule):
             nn.Linear(4 * 36, 10),
         )
         self.nb_batches, self.at = nb_batches, at
-        self.losses: list[Tensor] = []
+
+    @property
+    def losses(self) -> list[Tensor]:
+        """Of the steps that this object made: kept outside of it, since a resume brings its attributes back."""
+        return LOSSES.setdefault(self, [])
 
     def training_step(self, data_batch: Any, batch_nb: int) -> Any:
         self.at(self.global_step)
