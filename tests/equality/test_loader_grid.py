@@ -31,6 +31,8 @@ from tests.equality.models import Classifier, samples
 from tests.equality.test_resume import SaveAt, comparable, differences
 from tests.recorder import quiet_trainer
 
+pytestmark = pytest.mark.slow
+
 NB, SIZE = 18, 4
 """Five batches an epoch, the last of two."""
 

@@ -12,6 +12,8 @@ import pytest
 
 from tests.faults.killing import POINTS, Reference, Result, kill_at_point, kill_at_time, run_to_the_end
 
+pytestmark = pytest.mark.slow
+
 MOST_KILLS_OF_A_RUN = 4
 LONG = 3
 """So many times as often as of a small model, a run of the template visits what recurs."""
