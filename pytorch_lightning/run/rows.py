@@ -96,8 +96,11 @@ class Rows:
             self._check_needed({**metrics, **self._run.metrics.of_training()}, validated=True)
 
     def log_by_hand(self, metrics: dict[str, Any], step: int | None) -> None:
-        """Log a row that a user's own code made; what is no number is left out, as an Experiment's rows do."""
-        row: dict[str, float | int] = {}
+        """Log a row that a user's own code made, with its place; what is no number is left out, as an Experiment's rows
+        do."""
+        progress = self._run.progress
+        step = progress.global_step if step is None else step
+        row: dict[str, float | int] = {"epoch": progress.epoch, "batch_nb": progress.batch_nb, "global_step": step}
         for key, value in metrics.items():
             for name, entry in value.items() if isinstance(value, dict) else [(key, value)]:
                 number = to_number(entry)
@@ -106,7 +109,7 @@ class Rows:
                     self._run.notices.say(f"not-logged-{name}", text)
                 else:
                     row[str(name)] = number
-        self._loggers.log_metrics(row, self._run.progress.global_step if step is None else step)
+        self._loggers.log_metrics(row, step)
 
     def _rates(self) -> dict[str, float]:
         rates = {}
