@@ -7,8 +7,37 @@ handler, adds one of its own, or sets a level.
 import contextlib
 import logging
 import sys
+from typing import Any
 
 LOGGER = logging.getLogger("pytorch_lightning")
+
+
+class Unfailing:
+    """The stream ``sys.stderr`` or ``sys.stdout``, whichever it is now. One that is closed or full mustn't end a fit."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError, AttributeError, RuntimeError):
+            getattr(sys, self._name).write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError, AttributeError, RuntimeError):
+            getattr(sys, self._name).flush()
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            return bool(getattr(sys, self._name).isatty())
+        return False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(getattr(sys, self._name), name)
+
+
+STDOUT, STDERR = Unfailing("stdout"), Unfailing("stderr")
 
 
 class PrintingHandler(logging.Handler):
@@ -17,9 +46,7 @@ class PrintingHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         is_notice = record.levelno >= logging.WARNING
         text = f"{LOGGER.name}: {record.getMessage()}" if is_notice else record.getMessage()
-        # looked up each time, since they may be redirected; one that is closed or full mustn't end a fit
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            print(text, file=sys.stderr if is_notice else sys.stdout, flush=True)
+        print(text, file=STDERR if is_notice else STDOUT, flush=True)
 
 
 def tell(text: object) -> None:

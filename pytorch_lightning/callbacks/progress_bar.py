@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from pytorch_lightning.callbacks.callback import Callback, Run
+from pytorch_lightning.printing import STDERR
 
 DRAW_SECONDS = 0.1
 REPLAY_SECONDS = 1.0
@@ -52,7 +53,7 @@ class ProgressBar(Callback):
                 unit="batch",
                 dynamic_ncols=True,
                 leave=True,
-                file=sys.stderr,
+                file=STDERR,
             )
 
     def on_batch_end(self, run: Run) -> None:
@@ -83,7 +84,7 @@ class ProgressBar(Callback):
                     unit="batch",
                     dynamic_ncols=True,
                     leave=False,
-                    file=sys.stderr,
+                    file=STDERR,
                 )
         if self._nested is not None:
             self._nested.update()
@@ -92,7 +93,7 @@ class ProgressBar(Callback):
                 self._nested = None
         elif time.monotonic() - self._drawn >= LINE_SECONDS:
             self._drawn = time.monotonic()
-            print(f"replaying data: {nb}/{total} batches", file=sys.stderr, flush=True)
+            print(f"replaying data: {nb}/{total} batches", file=STDERR, flush=True)
 
     def on_evaluation_start(self, run: Run, stage: str, nb_batches: int | None) -> None:
         self._plain, self._nb_evaluated = not _can_draw(), nb_batches
@@ -107,7 +108,7 @@ class ProgressBar(Callback):
                 unit="batch",
                 dynamic_ncols=True,
                 leave=False,
-                file=sys.stderr,
+                file=STDERR,
             )
 
     def on_evaluation_batch_end(self, run: Run, stage: str, batch_nb: int) -> None:
@@ -121,7 +122,7 @@ class ProgressBar(Callback):
             self._nested.refresh()
         elif self._plain:
             total = "" if self._nb_evaluated is None else f"/{self._nb_evaluated}"
-            print(f"{stage}: {batch_nb + 1}{total} batches", file=sys.stderr, flush=True)
+            print(f"{stage}: {batch_nb + 1}{total} batches", file=STDERR, flush=True)
 
     def on_evaluation_end(self, run: Run, stage: str) -> None:
         if self._nested is not None:
@@ -143,7 +144,7 @@ class ProgressBar(Callback):
             numbers = " ".join(f"{k}={_short(v)}" for k, v in values.items())
             print(
                 f"epoch {run.progress.epoch + 1}: {nb_done}{total} batches, {rate:.1f} batch/s{left}  {numbers}",
-                file=sys.stderr,
+                file=STDERR,
                 flush=True,
             )
 
@@ -167,7 +168,7 @@ def _tqdm() -> Any:
 def _can_draw() -> bool:
     """Whether stderr is a terminal, or this is a notebook (where tqdm draws a widget)."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return sys.stderr.isatty() or hasattr(shell, "kernel")
+    return STDERR.isatty() or hasattr(shell, "kernel")
 
 
 def _short(value: Any) -> str:

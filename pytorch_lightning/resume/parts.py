@@ -194,6 +194,19 @@ class CallbacksPart:
                 callback.load_state_dict(state[name])
 
 
+class Kept:
+    """A part as another process left it, or as it was at an earlier moment."""
+
+    def __init__(self, state: dict[str, Any]) -> None:
+        self._state = state
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._state = state
+
+
 def load_part(target: Any, state: dict[str, Any], where: str) -> None:
     """Put ``state`` back into ``target``. Raises ``CheckpointError`` where it doesn't fit."""
     own = set(target.defaults) if isinstance(target, Optimizer) else set()  # before torch adds one when it loads

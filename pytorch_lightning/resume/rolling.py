@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.checkpoints.folders import is_remote
-from pytorch_lightning.checkpoints.run_store import RunStore
+from pytorch_lightning.checkpoints.run_store import RunStore, step_of
 from pytorch_lightning.checkpoints.sharded import Cut, cut
 from pytorch_lightning.checkpoints.writer import Writer
 from pytorch_lightning.errors import CheckpointError, Notices
@@ -139,6 +139,17 @@ class RollingSaves:
             self._writer.wait()
         return self._store.newest_path
 
+    @property
+    def begun_here(self) -> bool:
+        """Whether a save of the state after this batch is written, or being written."""
+        return self.has_begun and self._saved_step == self._run.progress.global_step
+
+    def save_before_leaving(self) -> None:
+        """Save the state as it is now, unless the newest save is it."""
+        path = self.wait_for_newest()
+        if path is None or step_of(path.rsplit("/", 1)[-1]) != self._run.progress.global_step:
+            self.save(wait=True)
+
     def poll(self) -> None:
         """Hear what became of the last save."""
         if self._writer is not None:
@@ -154,11 +165,13 @@ class RollingSaves:
             return
         began = time.monotonic()
         if self._is_first or self.saver.strategy.saves_together:
-            self._write(self._open(None), step, wait, finished)
+            if not self._write(self._open(None), step, wait, finished):
+                return
         self._saved_at, self._saved_step = time.monotonic(), step
         self._cost = self._saved_at - began
 
-    def _write(self, writer: Writer, step: int, wait: bool, finished: bool) -> None:
+    def _write(self, writer: Writer, step: int, wait: bool, finished: bool) -> bool:
+        """False where it was skipped, since another one is being written."""
         checkpoint: dict[str, Any] | Cut
         state: Mapping[str, Any] | Cut
         module, processes = self.saver.module, self._processes
@@ -166,14 +179,15 @@ class RollingSaves:
         if in_pieces:
             if not wait and any(processes.gather(writer.is_busy())):
                 writer.nb_skipped += 1
-                return
+                return False
             checkpoint = cut(self.saver.checkpoint(whole=False), processes)
             state = cut(dict(module.state_dict()), processes)
         else:
             checkpoint, state = self.saver.checkpoint(), dict(self.saver.strategy.whole(module.state_dict()))
-        if in_pieces or self._is_first:
-            fault("rolling.save")
-            writer.save(checkpoint, step, wait=wait, finished=finished, module_state=state)
+        if not in_pieces and not self._is_first:
+            return True
+        fault("rolling.save")
+        return writer.save(checkpoint, step, wait=wait, finished=finished, module_state=state)
 
     def end(self, *, interrupted: bool) -> None:
         """Save for the last time: as finished, or, if the fit was interrupted, to resume from."""

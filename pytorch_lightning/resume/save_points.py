@@ -1,6 +1,8 @@
 """Save points: the places where state is whole. What was asked for is done here, and nowhere else."""
 
 import contextlib
+import copy
+from typing import Any
 
 import torch
 
@@ -8,6 +10,7 @@ from pytorch_lightning.data.loader import ReplayableLoader
 from pytorch_lightning.errors import CheckpointError, FitError, describe
 from pytorch_lightning.options.config import Config
 from pytorch_lightning.resume.agreement import Agreement
+from pytorch_lightning.resume.parts import Kept
 from pytorch_lightning.resume.resuming import ResumedSave
 from pytorch_lightning.resume.rolling import RollingSaves
 from pytorch_lightning.resume.window_start import WindowStart
@@ -15,7 +18,11 @@ from pytorch_lightning.run.metrics import at
 from pytorch_lightning.run.progress import FORGOTTEN, NEVER
 from pytorch_lightning.run.rows import Rows
 from pytorch_lightning.run.run import FitRun
+from pytorch_lightning.steps.buffers import Snapshot, can_be_kept
 from pytorch_lightning.strategies.devices import note_full_memory
+
+CHANGED_BY_VALIDATION = ("attributes", "callbacks", "random")
+"""Parts that a validation may change, though none of its state is to be kept where it is left before its end."""
 
 
 class SavePoints:
@@ -40,6 +47,8 @@ class SavePoints:
         self._stop_on_nan, self._max_nb_epochs = config.stop_on_nan, config.max_nb_epochs
         self.most_steps = config.max_nb_steps or NEVER
         """Optimizer steps after which training ends."""
+        self._before: dict[str, Any] = {}
+        self._buffers: Snapshot | None = None
 
     def begin(self) -> None:
         """Before the first batch: what is saved from now on follows the save that was resumed, if one was."""
@@ -52,7 +61,13 @@ class SavePoints:
                 self._run.notices.say("already-stopped", text)
             run = self._resumed.checkpoint["parts"].get("run", {})
             self._rolling.begin(self._run.progress.global_step, finished=bool(run.get("finished")))
+        self._say_later("completes this step", False)
         self.reach()
+
+    def _say_later(self, first: str, leaves_validation: bool) -> None:
+        """What a signal makes of the fit from now on."""
+        saves = "saves the state" if self._rolling.folder is not None else "saves nothing, since it has no folder"
+        self._run.leaves_validation, self._run.when_stopped = leaves_validation, f"{first} and {saves}"
 
     def reach(self) -> None:
         """State is whole here: write what was asked for, and see whether a limit is reached."""
@@ -89,10 +104,36 @@ class SavePoints:
 
     def before_validation(self) -> None:
         """Save first, where a crash in validation would cost more than the validation."""
-        if self._rolling.saver.strategy.processes.from_first(self._rolling.is_due_before_validation()):
-            with self._run.timings.measuring("saving"):
-                self._rolling.save()
-        self._run.leaves_validation = self._rolling.has_begun
+        rolling, run = self._rolling, self._run
+        if rolling.saver.strategy.processes.from_first(rolling.is_due_before_validation()):
+            with run.timings.measuring("saving"):
+                rolling.save()
+        can_leave = run.wishes.alone and (rolling.begun_here or self._window_start.is_whole_in_validation)
+        self._say_later("leaves the validation" if can_leave else "completes the validation", can_leave)
+        self._before, self._buffers = {}, None
+        if can_leave and rolling.folder is not None and not rolling.begun_here:
+            parts, module = rolling.saver.parts, rolling.saver.module
+            self._before = copy.deepcopy({name: parts[name].state_dict() for name in CHANGED_BY_VALIDATION})
+            self._buffers = Snapshot(module) if can_be_kept(module) else None
+
+    def leave_validation(self) -> None:
+        """A signal ended the validation: save the state from before it."""
+        if not self._run.leaves_validation or self._rolling.folder is None:
+            return
+        parts = self._rolling.saver.parts
+        now = {name: parts[name] for name in self._before}
+        if self._buffers is not None:
+            self._buffers.put_back()
+        parts.update({name: Kept(state) for name, state in self._before.items()})
+        try:
+            self._rolling.save_before_leaving()
+        finally:
+            parts.update(now)
+
+    def after_validation(self) -> None:
+        """A validation has ended, and its numbers are there."""
+        self._say_later("completes this step", False)
+        self.reach()
 
     def save_before(self, error: Exception) -> None:
         """A window raised ``error``: save the state after the last one that was finished, where that is still here.

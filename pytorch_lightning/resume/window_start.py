@@ -16,6 +16,9 @@ from pytorch_lightning.steps.current_step import CurrentStep
 CHANGING = ("on_batch_start", "on_batch_end")
 """Hooks inside a window that may change what can't be taken back."""
 
+AROUND = ("on_pre_performance_check", "on_evaluation_start")
+"""Hooks before the first batch of a validation."""
+
 
 class WindowStart:
     """The state at a window's start, as far as a window changes it before its optimizers step: the position, the
@@ -36,6 +39,8 @@ class WindowStart:
         # where a user's own step lets its turn pass, gradients are from before the window
         waits = is_overridden(module, "optimizer_step")
         self._hooks_change = waits or not all(_is_ours(hook) for name in CHANGING for hook in hooks[name])
+        self.is_whole_in_validation = all(_is_ours(hook) for name in AROUND for hook in hooks[name])
+        """Whether weights are the same in a validation as before it: a hook may put averaged ones in their place."""
         self._place: tuple[int, int] | None = None
         self._nb_rows = 0
         self._losses: deque[Any] = deque()

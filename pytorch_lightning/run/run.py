@@ -10,6 +10,7 @@ from typing import Any
 
 from pytorch_lightning.errors import Notices
 from pytorch_lightning.launchers.signals import Stopped
+from pytorch_lightning.printing import tell
 from pytorch_lightning.run.metrics import Metrics
 from pytorch_lightning.run.progress import INTERRUPTED, Progress
 from pytorch_lightning.run.wishes import SaveRequest, Wishes
@@ -36,7 +37,11 @@ class FitRun:
     on_failed_plan: Callable[[], object] = bool
     """Lets go of what a plan that fails has opened."""
     leaves_validation: bool = True
-    """Whether a signal may end a validation: in that before training, and where the state before it is saved."""
+    """Whether a signal may end a validation: in that before training, and where the state before it can be saved."""
+    when_stopped: str = "ends before training begins"
+    """What the fit does where a signal comes now."""
+    nb_in_last_epoch: int | None = None
+    """Batches of the epoch that ended last."""
     running: bool = False
     """Whether a fit is running."""
     timings: Timings = field(default_factory=Timings)
@@ -66,6 +71,9 @@ class FitRun:
 
     def note_signal(self, number: int) -> None:
         """Ask that training ends at the next save point, and is saved there."""
+        if number == signal.SIGINT and not self.wishes.stop.startswith(INTERRUPTED) and not self.notices.quiet:
+            again = " (again: ends at once)" if self.wishes.alone else ""
+            tell(f"Ctrl-C: the fit {self.when_stopped}{again}")
         self.stop(f"{INTERRUPTED}{signal.Signals(number).name}")
 
     def leave_validation_if_stopped(self, *_: Any) -> None:

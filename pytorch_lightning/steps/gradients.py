@@ -201,7 +201,8 @@ def before_update(
         functions.append(build_note_norms(config.track_grad_norm, module, run, optimizers))
     if config.gradient_clip > 0:
         functions.append(build_clip(config))
-    if precision.scales and (functions or len(optimizers) > 1):  # what optimizers share would be unscaled once for each of them
+    # what optimizers share would be unscaled once for each of them
+    if precision.scales and (functions or len(optimizers) > 1):
         functions.insert(0, precision.unscale)
     return tuple(functions)
 

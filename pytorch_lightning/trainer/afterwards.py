@@ -12,7 +12,7 @@ from pytorch_lightning.errors import Notices
 from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.options.config import Config
 from pytorch_lightning.processes import ALONE
-from pytorch_lightning.resume.parts import load_part
+from pytorch_lightning.resume.parts import Kept, load_part
 from pytorch_lightning.resume.saver import Saver
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.run import files
@@ -21,19 +21,6 @@ from pytorch_lightning.run.rows import Rows
 from pytorch_lightning.run.run import FitRun
 from pytorch_lightning.steps.optimizers import Schedule, read_optimizers
 from pytorch_lightning.strategies import SingleDevice
-
-
-class Kept:
-    """A part as another process left it."""
-
-    def __init__(self, state: dict[str, Any]) -> None:
-        self._state = state
-
-    def state_dict(self) -> dict[str, Any]:
-        return self._state
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._state = state
 
 
 class Afterwards:

@@ -8,6 +8,7 @@ import torch
 
 from pytorch_lightning.data.sharing import Filler, in_step, numbered
 from pytorch_lightning.faults import fault
+from pytorch_lightning.launchers.signals import Stopped
 from pytorch_lightning.run.progress import NEVER, accumulation_at, next_due
 from pytorch_lightning.seeding import EVALUATION, build_seeder, seed_device
 from pytorch_lightning.steps.buffers import kept_buffers
@@ -81,6 +82,7 @@ def run_epoch(plan: FitPlan) -> None:
     plan.epoch_schedules.step(plan.run.metrics)
     plan.call("on_epoch_end")
     fault("epoch.end")
+    plan.run.nb_in_last_epoch = progress.batch_nb
     progress.next_epoch()
     save_points.reach()
 
@@ -96,6 +98,9 @@ def run_validation(plan: FitPlan) -> None:
     try:
         with run.timings.measuring("validation"):
             metrics = run_evaluation(plan.validation, progress.nb_validations)
+    except Stopped:
+        plan.save_points.leave_validation()
+        raise
     except Exception as error:
         plan.save_points.save_for(error)
         raise
@@ -108,7 +113,7 @@ def run_validation(plan: FitPlan) -> None:
     plan.epoch_schedules.note_validation()
     plan.call("on_validation_end", metrics)
     fault("validation.end")
-    plan.save_points.reach()
+    plan.save_points.after_validation()
 
 
 def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
