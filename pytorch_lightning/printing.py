@@ -13,7 +13,7 @@ LOGGER = logging.getLogger("pytorch_lightning")
 
 
 class Unfailing:
-    """The stream ``sys.stderr`` or ``sys.stdout``, whichever it is now. One that is closed or full mustn't end a fit."""
+    """``sys.stderr`` or ``sys.stdout``, whichever that is now: one that is closed or full mustn't end a fit."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -34,6 +34,8 @@ class Unfailing:
         return False
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
         return getattr(getattr(sys, self._name), name)
 
 

@@ -5,11 +5,13 @@ Both have the same methods, and know a save by its file name. It appears whole o
 
 import contextlib
 import datetime
+import errno
 import json
 import os
 import re
 import shutil
 import socket
+import struct
 import tempfile
 import time
 import uuid
@@ -37,8 +39,42 @@ from pytorch_lightning.errors import CheckpointError, Problem, one_line
 from pytorch_lightning.faults import fault
 from pytorch_lightning.processes import ALONE, Processes
 
-_locked: set[str] = set()
-"""Folders that this process holds: to a second lock of the same process, a POSIX record lock says yes."""
+LOCK = ".lock"
+_locked: dict[str, int] = {}
+"""Folders that this process holds, and the open files by which it does."""
+
+
+def _let_go() -> None:
+    """In a forked process: a loader's worker would hold the folder after a kill of the process that trains."""
+    for handle in _locked.values():
+        os.close(handle)
+    _locked.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
+
+def _lock(handle: int) -> None:
+    """Lock an open file, not the process, which would lose the lock as soon as anything in it closes that file.
+
+    Raises ``BlockingIOError`` or ``PermissionError`` where another has it, another ``OSError`` if there are no locks.
+    """
+    import fcntl
+
+    command = getattr(fcntl, "F_OFD_SETLK", None)
+    try:
+        if command is not None:
+            fcntl.fcntl(handle, command, struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+            return
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # macOS, some file systems
+
+
+def _is_the_file(handle: int, path: Path) -> bool:
+    return path.exists() and os.path.samestat(os.fstat(handle), path.stat())
 
 
 def open_folder(folder: str | os.PathLike[str]) -> "Folder":
@@ -69,14 +105,17 @@ class LocalFolder:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path)
-        self._handle: int | None = None
+        self._key: str | None = None
 
     def __str__(self) -> str:
         return str(self._path)
 
     def names(self) -> list[str]:
         """What is there."""
-        return os.listdir(self._path) if self._path.is_dir() else []
+        try:
+            return os.listdir(self._path)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
     def is_folder(self, name: str) -> bool:
         """Whether a save is a folder, in which several processes wrote."""
@@ -91,13 +130,27 @@ class LocalFolder:
         file that only the user may read.
         """
         needed = sum(processes.gather(nb_bytes(own_part(checkpoint, processes))))
-        free = processes.from_first(shutil.disk_usage(self._path).free if processes.is_first else 0)
+        free, problem = processes.from_first(self._room() if processes.is_first else (0, ""))
+        if problem:
+            raise CheckpointError(problem)
         if needed > free:
             raise CheckpointError(
                 f"{self._path / name} can't be written: it needs {megabytes(needed)} and {megabytes(free)} are free."
                 " The disk is full. Older saves are untouched. Free some space."
             )
         return write_any(checkpoint, self._path / name, processes, private)
+
+    def _room(self) -> tuple[int, str]:
+        """The bytes that are free, and why nothing can be written. A folder that was removed is made again."""
+        try:
+            if self._key is not None and not _is_the_file(_locked[self._key], self._path / LOCK):
+                self.unlock()
+                self.lock(0)
+            return shutil.disk_usage(self._path).free, ""
+        except CheckpointError as error:
+            return 0, str(error)
+        except OSError as error:
+            return 0, f"{self._path} can't be written: {error.strerror}. Make it writable, or free some space."
 
     def read(self, name: str) -> dict[str, Any]:
         """A save, verified. Raises ``DamagedCheckpoint`` where its bytes changed."""
@@ -137,7 +190,8 @@ class LocalFolder:
             trial.write_bytes(b"x")
             trial.unlink()
             if new:
-                self._path.rmdir()
+                with contextlib.suppress(OSError):  # others may begin there too
+                    self._path.rmdir()
         except OSError as error:
             return Problem(
                 f"checkpoints can't be written to {self._path}", str(error.strerror), "Choose another default_save_path"
@@ -146,19 +200,15 @@ class LocalFolder:
 
     def lock(self, patience: float) -> None:
         """Keep other runs out. Raises ``CheckpointError``, naming the holder, after ``patience`` seconds."""
-        import fcntl
-
         self._path.mkdir(parents=True, exist_ok=True)
         key = os.path.realpath(self._path)
         if key in _locked:
             raise CheckpointError(f"{self._path} is in use by another fit of this process. Give each its own folder.")
-        handle = os.open(self._path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        handle = os.open(self._path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         until = time.monotonic() + patience  # a process that was just killed may hold it for a moment
         while True:
             try:
-                # not flock, which forked loader workers would inherit and keep; this one goes when the process
-                # closes any handle of the file
-                fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(handle)
                 break
             except (BlockingIOError, PermissionError):
                 if time.monotonic() >= until:
@@ -174,17 +224,16 @@ class LocalFolder:
         since = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
         os.truncate(handle, 0)
         os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()} since {since}".encode(), 0)
-        self._handle = handle
-        _locked.add(key)
+        self._key, _locked[key] = key, handle
         for name in self.names():  # of processes that died while they wrote
             if name.startswith(".step-") and name.endswith(".tmp"):
                 self.remove(name)
 
     def unlock(self) -> None:
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
-            _locked.discard(os.path.realpath(self._path))
+        handle = None if self._key is None else _locked.pop(self._key, None)
+        if handle is not None:
+            os.close(handle)
+        self._key = None
 
 
 DATA = re.compile(r"([^/\\\x00-\x1f]+)\.[0-9a-f]{8}\.data")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pytorch_lightning.checkpoints.checkpoint import upgrade
-from pytorch_lightning.checkpoints.folders import open_folder
+from pytorch_lightning.checkpoints.folders import Folder, open_folder
 from pytorch_lightning.checkpoints.sharded import Cut, is_cut, with_part
 from pytorch_lightning.checkpoints.store import DamagedCheckpoint
 from pytorch_lightning.errors import CheckpointError, MisconfigurationException, Notices, Problem
@@ -146,6 +146,10 @@ class RunStore:
                 with contextlib.suppress(OSError):
                     self._files.rename(name, name + DAMAGED)
                 continue
+            except CheckpointError:
+                if name in self._files.names():
+                    raise
+                continue  # another run removed it meanwhile, where there are no locks
             found = Saved(name, position_of(checkpoint), checkpoint)
             self.newest_path = f"{self.folder}/{name}"
             self.run_id = found.position.run_id or self.run_id
@@ -233,15 +237,20 @@ def find_runs(save_path: str | os.PathLike[str], name: str) -> Iterator[FoundRun
     for version in versions:
         folder = f"{parent}/version_{version}"
         saves = open_folder(f"{folder}/checkpoints")
-        names = saves.names()
-        position = None
-        for save in saves_in(names):
-            try:
-                position = position_of(saves.peek(save))
+        names, position = saves.names(), None
+        for _ in range(3):  # a run that is training may remove a save between the list and the look
+            position = next((at for save in saves_in(names) if (at := _peek(saves, save)) is not None), None)
+            before, names = names, saves.names()
+            if position is not None or saves_in(before) == saves_in(names):
                 break
-            except (CheckpointError, KeyError):
-                continue
         yield FoundRun(folder, version, bool(saves_in(names) or saves_in(names, DAMAGED)), position)
+
+
+def _peek(saves: Folder, save: str) -> Position | None:
+    try:
+        return position_of(saves.peek(save))
+    except (CheckpointError, KeyError, OSError):
+        return None
 
 
 def newest_run(save_path: str | os.PathLike[str], name: str) -> FoundRun | None:

@@ -30,6 +30,7 @@ def write_checkpoint(checkpoint: dict[str, Any], path: str | Path, private: bool
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        sync_names(target.parent)
         fault("write.begin")
         with _held(temporary, 0o600 if private else 0o666):
             _save(checkpoint, temporary)
@@ -116,6 +117,20 @@ def sync(path: str | Path) -> None:
         os.close(handle)
 
 
+_synced: set[tuple[int, int]] = set()
+"""Folders, by device and number, whose own names are on the disk."""
+
+
+def sync_names(folder: Path) -> None:
+    """Flush the names of ``folder`` and of the folders that lead to it to the disk, once for each folder."""
+    found = folder.stat()
+    if (found.st_dev, found.st_ino) not in _synced:
+        for parent in folder.absolute().parents:
+            with contextlib.suppress(OSError):  # one that may be passed through and not be read
+                sync(parent)
+        _synced.add((found.st_dev, found.st_ino))
+
+
 def read_checkpoint(path: str | Path, map_location: Any = "cpu", ours: bool = False) -> dict[str, Any]:
     """The dict in the file at ``path``, with tensors on ``map_location``.
 
@@ -198,7 +213,7 @@ def _refused(path: str | Path, why: str, code: str | None = None) -> CheckpointE
             f"{path} holds more than plain data ({one_line(code, 100)}); it isn't loaded, since loading it could run"
             " code that it brings along. Save it anew as plain tensors, numbers and text: model.state_dict(), say."
         )
+    size = f"{os.path.getsize(path):,} bytes; " if os.path.exists(path) else ""
     return CheckpointError(
-        f"{path} is damaged, or isn't a checkpoint ({os.path.getsize(path):,} bytes; {one_line(why, 200)})."
-        " Use an older checkpoint."
+        f"{path} is damaged, or isn't a checkpoint ({size}{one_line(why, 200)}). Use an older checkpoint."
     )

@@ -20,8 +20,8 @@ class Writer:
     """Saves to a ``RunStore``: a save that isn't waited for is copied at once and written by a thread.
 
     One such save is in flight at most; a save that falls due meanwhile is skipped, and counted in ``nb_skipped``.
-    ``on_done`` is called, by that thread, when ``poll`` has something to say. Where each of several processes has a
-    part of the checkpoint all have a writer, and ``processes`` talk over a group that only these use.
+    ``before`` is called, by that thread, before it writes, and ``on_done`` when ``poll`` has something to say. Where
+    each of several processes has a part of the checkpoint all have a writer, and ``processes`` talk over a group that only these use.
     """
 
     def __init__(
@@ -30,8 +30,10 @@ class Writer:
         notices: Notices | None = None,
         on_done: Callable[[], object] | None = None,
         processes: Processes = ALONE,
+        before: Callable[[], object] = bool,
     ) -> None:
         self.nb_skipped = 0
+        self._before = before
         self._processes = processes
         self._store, self._on_done = store, on_done
         self._notices = Notices() if notices is None else notices
@@ -138,6 +140,10 @@ class Writer:
         step: int,
         finished: bool,
     ) -> Written:
+        self._before()
         if module_state is not None:
             checkpoint = with_part(checkpoint, "checksums", checksums_of(module_state, self._processes))
-        return self._store.write(checkpoint, step, finished, self._processes)
+        try:
+            return self._store.write(checkpoint, step, finished, self._processes)
+        except OSError as error:
+            raise CheckpointError(f"{self._store.folder} can't be written: {error.strerror}.") from error

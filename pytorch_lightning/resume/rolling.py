@@ -3,13 +3,14 @@
 import contextlib
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.checkpoints.folders import is_remote
 from pytorch_lightning.checkpoints.run_store import RunStore, step_of
 from pytorch_lightning.checkpoints.sharded import Cut, cut
+from pytorch_lightning.checkpoints.store import sync
 from pytorch_lightning.checkpoints.writer import Writer
 from pytorch_lightning.errors import CheckpointError, Notices
 from pytorch_lightning.faults import fault
@@ -82,7 +83,10 @@ class RollingSaves:
                     self._store.open()
             if self._is_first:
                 self._store.begin(step)
-            self._writer = Writer(self._store, self._notices, self._note_done, self._who_writes())
+            logs: Any = self.saver.parts["loggers"]
+            self._writer = Writer(
+                self._store, self._notices, self._note_done, self._who_writes(), lambda: sync_logs(logs.folders)
+            )
         return self._writer
 
     def _who_writes(self) -> Processes:
@@ -164,9 +168,9 @@ class RollingSaves:
         if not self.saver.is_finite("the rolling save"):
             return
         began = time.monotonic()
-        if self._is_first or self.saver.strategy.saves_together:
-            if not self._write(self._open(None), step, wait, finished):
-                return
+        takes_part = self._is_first or self.saver.strategy.saves_together
+        if takes_part and not self._write(self._open(None), step, wait, finished):
+            return
         self._saved_at, self._saved_step = time.monotonic(), step
         self._cost = self._saved_at - began
 
@@ -204,6 +208,15 @@ class RollingSaves:
                 self._writer.close()
         if self._store is not None:
             self._store.close()
+
+
+def sync_logs(folders: Iterable[Path]) -> None:
+    """Flush the logs in ``folders`` to the disk: a save counts on their rows."""
+    for folder in folders:
+        for path in (*folder.glob("*"), *folder.glob("tf/**/*"), folder):
+            if path == folder or path.is_file() or path.suffix == "":
+                with contextlib.suppress(OSError):  # rows that are missing at a resume are reported there
+                    sync(path)
 
 
 def all_see(folder: str, processes: Processes) -> bool:

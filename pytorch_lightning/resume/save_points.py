@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from pytorch_lightning.checkpoints.writer import MOST_FAILURES
 from pytorch_lightning.data.loader import ReplayableLoader
 from pytorch_lightning.errors import CheckpointError, FitError, describe
 from pytorch_lightning.options.config import Config
@@ -18,6 +19,7 @@ from pytorch_lightning.run.metrics import at
 from pytorch_lightning.run.progress import FORGOTTEN, NEVER
 from pytorch_lightning.run.rows import Rows
 from pytorch_lightning.run.run import FitRun
+from pytorch_lightning.run.wishes import SaveRequest
 from pytorch_lightning.steps.buffers import Snapshot, can_be_kept
 from pytorch_lightning.strategies.devices import note_full_memory
 
@@ -48,6 +50,7 @@ class SavePoints:
         self.most_steps = config.max_nb_steps or NEVER
         """Optimizer steps after which training ends."""
         self._before: dict[str, Any] = {}
+        self._nb_failures = 0
         self._buffers: Snapshot | None = None
 
     def begin(self) -> None:
@@ -97,10 +100,24 @@ class SavePoints:
             if request.path is None:
                 self._rolling.save()
                 continue
-            is_saved = self._rolling.saver.save(request.path, request.weights_only)
+            is_saved = self._save_to(request)
             tell = request.on_saved if is_saved else request.on_refused
             if tell is not None:
                 tell()
+
+    def _save_to(self, request: SaveRequest) -> bool:
+        """Write a file; False where it wasn't written. One that will be asked for again may fail twice in a row."""
+        assert request.path is not None
+        try:
+            is_saved = self._rolling.saver.save(request.path, request.weights_only)
+        except CheckpointError as error:
+            self._nb_failures += 1
+            if request.on_refused is None or self._nb_failures >= MOST_FAILURES:
+                raise
+            self._run.notices.report(f"{error} Training continues; the next save tries again.")
+            return False
+        self._nb_failures = 0
+        return is_saved
 
     def before_validation(self) -> None:
         """Save first, where a crash in validation would cost more than the validation."""
