@@ -30,7 +30,6 @@ def write_checkpoint(checkpoint: dict[str, Any], path: str | Path, private: bool
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        sync_names(target.parent)
         fault("write.begin")
         with _held(temporary, 0o600 if private else 0o666):
             _save(checkpoint, temporary)

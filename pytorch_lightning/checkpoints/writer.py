@@ -21,7 +21,8 @@ class Writer:
 
     One such save is in flight at most; a save that falls due meanwhile is skipped, and counted in ``nb_skipped``.
     ``before`` is called, by that thread, before it writes, and ``on_done`` when ``poll`` has something to say. Where
-    each of several processes has a part of the checkpoint all have a writer, and ``processes`` talk over a group that only these use.
+    each of several processes has a part of the checkpoint all have a writer, and ``processes`` talk over a group that
+    only these use.
     """
 
     def __init__(

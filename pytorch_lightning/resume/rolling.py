@@ -3,14 +3,14 @@
 import contextlib
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.checkpoints.folders import is_remote
 from pytorch_lightning.checkpoints.run_store import RunStore, step_of
 from pytorch_lightning.checkpoints.sharded import Cut, cut
-from pytorch_lightning.checkpoints.store import sync
+from pytorch_lightning.checkpoints.store import sync, sync_names
 from pytorch_lightning.checkpoints.writer import Writer
 from pytorch_lightning.errors import CheckpointError, Notices
 from pytorch_lightning.faults import fault
@@ -83,10 +83,7 @@ class RollingSaves:
                     self._store.open()
             if self._is_first:
                 self._store.begin(step)
-            logs: Any = self.saver.parts["loggers"]
-            self._writer = Writer(
-                self._store, self._notices, self._note_done, self._who_writes(), lambda: sync_logs(logs.folders)
-            )
+            self._writer = Writer(self._store, self._notices, self._note_done, self._who_writes(), self._sync_others)
         return self._writer
 
     def _who_writes(self) -> Processes:
@@ -103,6 +100,19 @@ class RollingSaves:
                         " choose a default_save_path on a file system that all machines share.",
                     )
         return self._writers
+
+    def _sync_others(self) -> None:
+        """Flush to the disk what a save counts on: rows of the logs, and the names of the folders that it lies in."""
+        if not self._is_first:
+            return
+        logs: Any = self.saver.parts["loggers"]
+        for folder in logs.folders:
+            for path in (*folder.glob("*.*"), *folder.glob("tf"), *folder.glob("tf/**/*"), folder):
+                with contextlib.suppress(OSError):  # rows that are missing at a resume are reported there
+                    sync(path)
+        if self.folder is not None and not is_remote(self.folder):
+            with contextlib.suppress(OSError):
+                sync_names(Path(self.folder))
 
     def _note_done(self) -> None:
         self._run.wishes.note()
@@ -208,15 +218,6 @@ class RollingSaves:
                 self._writer.close()
         if self._store is not None:
             self._store.close()
-
-
-def sync_logs(folders: Iterable[Path]) -> None:
-    """Flush the logs in ``folders`` to the disk: a save counts on their rows."""
-    for folder in folders:
-        for path in (*folder.glob("*"), *folder.glob("tf/**/*"), folder):
-            if path == folder or path.is_file() or path.suffix == "":
-                with contextlib.suppress(OSError):  # rows that are missing at a resume are reported there
-                    sync(path)
 
 
 def all_see(folder: str, processes: Processes) -> bool:

@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.checkpoints.checkpoint import plain_hparams
 from pytorch_lightning.checkpoints.folders import is_remote, open_folder
 from pytorch_lightning.checkpoints.run_store import folder_problem, newest_run
-from pytorch_lightning.checkpoints.store import remove_leftovers
+from pytorch_lightning.checkpoints.store import remove_leftovers, sync_names
 from pytorch_lightning.errors import MisconfigurationException, Notices, Problem, raise_together
 from pytorch_lightning.loggers import CSVLogger, Logger, TestTubeLogger
 from pytorch_lightning.loggers.csv_logger import make_folder
@@ -211,6 +211,7 @@ def make_folders(config: Config) -> None:
     for keeper in () if config.fast_dev_run else keepers_of(config):
         try:
             Path(keeper.filepath).mkdir(parents=True, exist_ok=True)
+            sync_names(Path(keeper.filepath))
         except OSError as error:
             raise_together(
                 [Problem(f"{keeper.filepath!r} can't be made", f"{error.strerror}", "Choose another folder")]

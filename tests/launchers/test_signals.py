@@ -3,9 +3,10 @@
 import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+import torch
 
 from tests.launchers import program
 from tests.launchers.signalled import result_of, run, run_script, saves_of
@@ -80,11 +81,81 @@ def test_a_validation_is_left_where_the_state_before_it_is_saved(tmp_path: Path,
     assert program.outcome(tmp_path) == undisturbed
 
 
-def test_a_validation_is_finished_where_nothing_is_saved_yet(tmp_path: Path, undisturbed: Any) -> None:
-    code, said = run(tmp_path, send=("validation", 2, "self", ["SIGTERM"]))
-    assert (code, saves_of(tmp_path)) == (75, ["step-000000000009.ckpt"]), said
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_validation_is_left_at_once_also_without_resume(tmp_path: Path, undisturbed: Any, name: str) -> None:
+    """The program counts the batches of validations in an attribute: what it counted in this one isn't saved."""
+    code, said = run(tmp_path, send=("validation", 2, "self", [name]))
+    assert (code, saves_of(tmp_path)) == (0 if name == "SIGINT" else 75, ["step-000000000009.ckpt"]), said
+    assert "val_loss" not in next(tmp_path.glob("lightning_logs/*/*/metrics.csv")).read_text(), "it wasn't finished"
+    assert ("Ctrl-C: the fit leaves the validation and saves the state" in said) == (name == "SIGINT")
     assert run(tmp_path, resume="auto").code == 0
     assert program.outcome(tmp_path) == undisturbed
+
+
+def test_a_validation_is_left_where_nothing_can_be_saved(tmp_path: Path) -> None:
+    code, said = run(tmp_path, send=("validation", 2, "self", ["SIGINT"]), experiment=False)
+    assert (code, result_of(tmp_path)["interrupted"]) == (0, True), said
+    assert "Ctrl-C: the fit leaves the validation and saves nothing, since it has no folder" in said
+    assert list(tmp_path.glob("lightning_logs/*/*")) == []
+
+
+class Averaging(Recorder):
+    """Validates other weights than those that it trains, counts in attributes and a buffer, and draws."""
+
+    stop_at: ClassVar[int | None] = None
+    swaps: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen_by_validation", torch.zeros(1))
+        self.drawn: list[float] = []
+        self.nb = 0
+
+    def on_pre_performance_check(self) -> None:
+        self.drawn.append(float(torch.rand(())))
+        self.kept = self.weight.detach().clone()
+        if Averaging.swaps:
+            self.weight.data.mul_(0.5)
+
+    def on_post_performance_check(self) -> None:
+        self.weight.data.copy_(self.kept)
+
+    def validation_step(self, data_batch: Any, batch_nb: int) -> Any:
+        self.nb += 1
+        self.seen_by_validation += 1
+        if self.nb == Averaging.stop_at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().validation_step(data_batch, batch_nb)
+
+
+class Counting(Averaging):
+    on_pre_performance_check = Recorder.on_pre_performance_check
+    on_post_performance_check = Recorder.on_post_performance_check
+
+    def on_epoch_end(self) -> None:
+        self.drawn.append(float(torch.rand(())))
+
+
+@pytest.mark.parametrize("kind", [Averaging, Counting])
+@pytest.mark.parametrize("resume", [None, "auto"])
+def test_what_a_validation_that_was_left_had_changed_is_not_saved(
+    tmp_path: Path, kind: type[Averaging], resume: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weights that a hook puts aside for the validation can't be told from trained ones: there it is completed."""
+    ends = {}
+    for stop_at in (5, None):
+        Averaging.stop_at, Averaging.swaps = stop_at, kind is Averaging
+        model, options = kind(), {"max_nb_epochs": 3, "save_every_minutes": 0}
+        if stop_at is not None:
+            assert quiet_trainer(tmp_path / "cut", resume=resume, **options).fit(model) == 0
+            word = "completes" if kind is Averaging else "leaves"
+            assert f"Ctrl-C: the fit {word} the validation and saves the state" in capsys.readouterr().out
+            Averaging.stop_at, model = None, kind()
+        trainer = quiet_trainer(tmp_path / ("whole" if stop_at is None else "cut"), resume="auto", **options)
+        assert trainer.fit(model) == 1
+        ends[stop_at] = (model.weight.item(), model.nb, float(model.seen_by_validation), model.drawn)
+    assert ends[5] == ends[None]
+    assert ends[5][1:3] == (9, 9.0), "three validations of three batches, none twice"
 
 
 def test_a_signal_before_training_ends_the_program_with_nothing_lost(tmp_path: Path, undisturbed: Any) -> None:
@@ -98,7 +169,11 @@ def test_a_signal_before_training_ends_the_program_with_nothing_lost(tmp_path: P
 
 
 def test_ctrl_c_returns_to_the_caller_once_the_state_is_saved(tmp_path: Path, undisturbed: Any) -> None:
-    assert run(tmp_path, send=("step", 5, "self", ["SIGINT"])) == (0, "interrupted: training isn't complete\n")
+    said = (
+        "Ctrl-C: the fit completes this step and saves the state (again: ends at once)\n"
+        "interrupted: training isn't complete\n"
+    )
+    assert run(tmp_path, send=("step", 5, "self", ["SIGINT"])) == (0, said)
     result = result_of(tmp_path)
     assert (result["returned"], result["interrupted"], result["step"], result["restored"]) == (0, True, 6, True)
     assert saves_of(tmp_path) == ["step-000000000006.ckpt"]
