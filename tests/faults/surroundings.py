@@ -1,0 +1,141 @@
+"""What warm processes run in odd surroundings. Nothing of the package is imported before it is needed."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def train_silenced(folder: str, how: str) -> None:
+    """Train with a bar and notices, while nobody takes what is printed."""
+    from tests.faults.killing import CONFIGURATIONS, train
+
+    if how == "full disk":
+        full = os.open("/dev/full", os.O_WRONLY)
+        os.dup2(full, 1)
+        os.dup2(full, 2)
+    elif how == "reader gone":
+        reading, writing = os.pipe()
+        os.close(reading)
+        os.dup2(writing, 1)
+        os.dup2(writing, 2)
+    elif how == "closed":
+        sys.stdout.close()
+        sys.stderr.close()
+    else:
+        sys.stdout = sys.stderr = None  # type: ignore[assignment]
+    options = {**CONFIGURATIONS["plain"]["options"], "progress_bar": True, "print_weights_summary": True}
+    train(folder, {"options": options})
+
+
+def hold(folder: str, open_file_locks: bool, forks: bool) -> None:
+    """Hold the folder of a run, while anything else opens and closes the file of the lock, and perhaps a fork lives."""
+    import fcntl
+    import shutil
+
+    from pytorch_lightning.checkpoints.run_store import RunStore
+
+    if not open_file_locks:  # as on macOS
+        vars(fcntl).pop("F_OFD_SETLK", None)
+    store = RunStore(folder).open()
+    shutil.copytree(folder, f"{folder}.backup")
+    if forks and os.fork() == 0:
+        store.close()  # what a child does with it is nothing to its parent
+        time.sleep(600)
+    Path(folder, "held").touch()
+    time.sleep(600)
+
+
+def take(folder: str, open_file_locks: bool) -> None:
+    """Use the same folder, at once or not at all."""
+    import fcntl
+
+    from pytorch_lightning.checkpoints.run_store import RunStore
+
+    if not open_file_locks:
+        vars(fcntl).pop("F_OFD_SETLK", None)
+    RunStore(folder).open(patience=0).close()
+
+
+def train_within(folder: str, name: str, how: str) -> None:
+    """Train until the memory is at its end: what one batch takes is refused (``limit``), or kills (``kill``)."""
+    import resource
+
+    import torch
+
+    from tests.faults.killing import CONFIGURATIONS, train
+    from tests.faults.models import Network
+
+    class Growing(Network):
+        def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+            if self.global_step == 10 and how == "limit":
+                used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+                resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, -1))
+                torch.zeros(2**30)
+            elif self.global_step == 10:
+                confined(2**27)
+                kept = [torch.ones(2**22) for _ in range(64)]  # 1 GB, eight times what it may have
+                raise AssertionError(f"{len(kept)} tensors were made, and nobody minded")
+            return super().training_step(data_batch, batch_nb)
+
+    train(folder, CONFIGURATIONS[name], Growing())
+
+
+def confined(most: int) -> None:
+    """From here on the kernel kills this process where it takes ``most`` bytes more. Where nobody may ask for that, as
+    in most containers, it is killed here as the kernel would do it: without a word."""
+    import signal
+
+    root, own = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup").read_text().split("\n")
+    memory = next((line.split(":")[2] for line in own if ":memory:" in line), None)
+    unified = next((line.split(":")[2] for line in own if line.startswith("0::")), "/")
+    parent = root / "memory" / memory.lstrip("/") if memory is not None else root / unified.lstrip("/")
+    group = parent / f"confined_{os.getpid()}"
+    try:
+        group.mkdir()
+        limit = group / ("memory.max" if memory is None else "memory.limit_in_bytes")
+        limit.write_text(str(most))
+        (group / "cgroup.procs").write_text(str(os.getpid()))
+    except OSError:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train_elsewhere(folder: str, name: str, temporary: str) -> None:
+    """Train with another folder for temporary files, and one trial run of a batch."""
+    import tempfile
+
+    from pytorch_lightning import Trainer
+    from tests.faults.killing import CONFIGURATIONS, train
+    from tests.faults.models import Network
+
+    os.environ["TMPDIR"], tempfile.tempdir = temporary, None
+    trial = Trainer(fast_dev_run=True, progress_bar=False, print_weights_summary=False, silence=("not-shuffled",))
+    assert trial.fit(Network()) == 1
+    train(folder, CONFIGURATIONS[name])
+
+
+def train_with_a_jump(folder: str, name: str, seconds: float) -> None:
+    """Train while the clock of the system jumps back and forth by so many seconds. Saves are due by time."""
+    import datetime
+
+    from tests.faults.killing import train
+    from tests.faults.models import Network
+
+    real, at = time.time, [0.0]
+    time.time = lambda: real() + at[0]  # type: ignore[assignment]
+    time.time_ns = lambda: int(time.time() * 1e9)  # type: ignore[assignment]
+
+    class Jumped(datetime.datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return super().now(tz) + datetime.timedelta(seconds=at[0])
+
+    datetime.datetime = Jumped  # type: ignore[misc]
+
+    class Jumping(Network):
+        def on_batch_end(self) -> None:
+            super().on_batch_end()
+            at[0] = seconds if self.global_step % 4 in (1, 2) else 0.0
+
+    train(folder, {"options": {"save_every_nb_batches": None, "save_every_minutes": 0.001}}, Jumping())
