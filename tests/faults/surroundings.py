@@ -2,9 +2,17 @@
 
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
+
+
+def wait_for_saves() -> None:
+    """Return once no save is being written."""
+    for thread in threading.enumerate():
+        if thread.name == "checkpoint-writer":
+            thread.join()
 
 
 def train_silenced(folder: str, how: str) -> None:
@@ -135,6 +143,7 @@ def train_with_a_jump(folder: str, name: str, seconds: float) -> None:
 
     class Jumping(Network):
         def on_batch_end(self) -> None:
+            wait_for_saves()
             super().on_batch_end()
             at[0] = seconds if self.global_step % 4 in (1, 2) else 0.0
 
