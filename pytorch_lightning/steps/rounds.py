@@ -70,7 +70,8 @@ class Rounds:
             for i, group in enumerate(self.groups)
         ]
         self.stepped = [False for _ in each]
-        self.update = build_update(inputs, [WindowWeights() for _ in each], self.stepped)
+        self._windows = [WindowWeights() for _ in each]
+        self.update = build_update(inputs, self._windows, self.stepped)
         self.buffers = BufferPerRank(module, strategy, len(share.mine), keeps)
         self.table = RoundTable(inputs, strategy, share)
         self.spare = Spare(strategy.processes, module) if strategy.runs_together else None
@@ -235,9 +236,7 @@ class Rounds:
         elif not self._looked_for_unused:
             self._looked_for_unused = True
             check_unused(self.strategy, self.inputs.name)
-        ready = self.weights[group].close(gradients_of(chosen), averaged_over)
-        self.inputs.gradients.aside.put_back(chosen)
-        return ready
+        return self.weights[group].close(gradients_of(chosen), averaged_over)
 
     def _scale(self, which: Sequence[int], factor: Any) -> None:
         """Multiply what this window's batches of this process gave so far."""
@@ -248,6 +247,8 @@ class Rounds:
     def step(self, group: int) -> None:
         """All gradients of a group are there: step its optimizers."""
         if self.make_ready(group):
+            if self.inputs.optimizer_step is not None:
+                self._windows[self.groups[group][0]].total = float(self.weights[group].total)
             self.update(self.groups[group])
 
     def open_window(self, size: int) -> None:
@@ -259,12 +260,6 @@ class Rounds:
             weights.open(size * self.share.nb)
         if self._exact is not None:
             self._exact.open()
-
-    def clear(self) -> None:
-        """Before the first ``training_step`` of a window, or of an optimizer's turn where each is a window."""
-        self.inputs.gradients.clear()
-        # what waits was exchanged already
-        self.inputs.gradients.set_aside()
 
     def close_window(self) -> None:
         """After the last step of a window."""
@@ -307,7 +302,7 @@ def build_round_window(
             nb_run += 1
             for group in groups:
                 if each_steps_alone or (nb_run == 1 and group == 0):
-                    rounds.clear()
+                    inputs.gradients.clear()  # what waits was exchanged already, and is put aside
                 rounds.run(taken, group, last=nb_run == size)
                 if each_steps_alone:
                     rounds.step(group)
@@ -337,7 +332,7 @@ def build_closure_rounds(rounds: Rounds, again: Rounds) -> TrainWindow:
     inputs, progress = rounds.inputs, rounds.inputs.progress
 
     def evaluate(own: Rounds, taken: Sequence[Round], group: int) -> Tensor:
-        own.clear()
+        inputs.gradients.clear()
         own.weights[group].open(len(taken) * own.share.nb)
         sums = []
         for round_ in taken:

@@ -44,6 +44,8 @@ class StepInputs:
     """Whether reading a number would wait for an accelerator."""
     before_batch: Sequence[Callable[[Any], Any]] = ()
     before_update: Sequence[Callable[[Sequence[Optimizer]], None]] = ()
+    nb_after_backward: int = 0
+    """How many of these, the first ones, are ``on_after_backward``."""
     before_clear: Sequence[Callable[[Optimizer], None]] = ()
     after_batch: Sequence[Callable[[], None]] = ()
     schedules: Sequence[Callable[[Sequence[bool]], None]] = ()
@@ -105,7 +107,7 @@ def build_forward_backward(inputs: StepInputs) -> Callable[..., Tensor | None]:
     step, backward = inputs.timed("forward", inputs.step), inputs.timed("backward", inputs.precision.backward)
     record = inputs.metrics.record
     name, progress, on_device, nonfinite = inputs.name, inputs.progress, inputs.on_device, inputs.nonfinite
-    current, isfinite = inputs.current, math.isfinite
+    current, isfinite, lets_wait = inputs.current, math.isfinite, inputs.optimizer_step is not None
 
     def forward_backward(window: WindowWeights, *arguments: Any) -> Tensor | None:
         current.phase, current.arguments, current.weights = RUNNING, arguments, window
@@ -116,7 +118,7 @@ def build_forward_backward(inputs: StepInputs) -> Callable[..., Tensor | None]:
         value: Tensor | float = loss.detach() if on_device else loss.item()
         if not on_device and not isfinite(value):
             nonfinite(value)  # type: ignore[arg-type]
-        weighed = loss if window.size == 1 else window.weigh(loss, count)
+        weighed = loss if window.size == 1 and not lets_wait else window.weigh(loss, count)
         backward(weighed)
         record(value, prog, window.joins)  # last: a window that fails before it has changed nothing
         return weighed

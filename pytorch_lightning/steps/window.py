@@ -29,6 +29,7 @@ def build_train_window(inputs: StepInputs) -> TrainWindow:
     seed_batch, before_batch, finish_batch = build_seed_batch(inputs), inputs.before_batch, build_finish_batch(inputs)
     progress, to_device, precision, schedules = inputs.progress, inputs.to_device, inputs.precision, inputs.schedules
     first, current, clear = windows[0], inputs.current, inputs.gradients.clear
+    aside, held = inputs.gradients.aside, inputs.gradients.aside.held
 
     def train_window(batches: Iterator[Any], size: int, accumulate: int) -> None:
         taken, has_run, unfinished = 0, False, False
@@ -61,6 +62,8 @@ def build_train_window(inputs: StepInputs) -> TrainWindow:
                 current.phase = READYING
                 for which in groups:
                     update(which)
+            if held:
+                aside.put_back(inputs.optimizers)
             if precision.scales:
                 precision.update()
             progress.nb_optimizer_steps += any(stepped)
@@ -79,12 +82,7 @@ def _losses_of(inputs: StepInputs) -> tuple[list[WindowWeights], list[Sequence[i
     everyone = range(len(inputs.optimizers))
     groups: list[Sequence[int]] = [(i,) for i in everyone] if inputs.takes_optimizer else [everyone]
     windows = [
-        WindowWeights(
-            joins=n > 0,
-            begin_counted=partial(inputs.gradients.set_aside, group),
-            scale=partial(inputs.gradients.scale, group),
-        )
-        for n, group in enumerate(groups)
+        WindowWeights(joins=n > 0, scale=partial(inputs.gradients.scale, group)) for n, group in enumerate(groups)
     ]
     return windows if inputs.takes_optimizer else windows * len(everyone), groups, [False for _ in everyone]
 

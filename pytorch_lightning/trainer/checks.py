@@ -40,6 +40,14 @@ def hook_problems(module: LightningModule, callbacks: Sequence[Callback]) -> lis
     # a test may use the steps of validation, so the loader decides where a test is all that is meant
     if there and ("val_dataloader" in there or not is_overridden(module, "test_dataloader")):
         problems += missing(module, validates)
+    if not getattr(module, "automatic_optimization", True):
+        problems.append(
+            Problem(
+                f"{type(module).__name__}.automatic_optimization is off, and steps by hand aren't supported",
+                do="Return the loss of each optimizer from training_step(self, data_batch, batch_nb, optimizer_i), and"
+                " override optimizer_step to step less often",
+            )
+        )
     return problems + wrongly_signed(module) + wrongly_signed_callbacks(callbacks)
 
 

@@ -201,7 +201,7 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
         sizes=sizes_of(tng_loader),
         optimizers=optimizers,
         schedules=schedules,
-        gradients=Gradients(module, optimizers, sized=length.is_known),
+        gradients=Gradients(module, optimizers),
         hooks=hooks,
         loader=plan_loader(tng_loader, seed, config, share, callbacks, notices, attributes),
         validation=validation,

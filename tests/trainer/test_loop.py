@@ -223,7 +223,9 @@ def test_a_users_optimizer_step_may_let_its_turn_pass(tmp_path: Path) -> None:
     model = EverySecond(lr=0.0)
     trainer = quiet_trainer(tmp_path)
     trainer.fit(model)
-    assert [call[1] for call in model.calls if call[0] == "grad"] == [-12.0, -12.0], "gradients are added up"
+    assert [call[1] for call in model.calls if call[0] == "grad"] == [-12.0, -12.0], (
+        "gradients are added up until the step"
+    )
     assert trainer.progress.nb_optimizer_steps == 2
 
 
