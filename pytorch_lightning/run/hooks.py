@@ -101,15 +101,11 @@ def hook_table(module: LightningModule, callbacks: Iterable[Callback], run: Any)
     return {name: tuple(methods) for name, methods in table.items()}
 
 
-def nb_arguments(method: Callable[..., Any]) -> int:
-    """How many positional arguments ``method`` takes at most; those behind ``*`` don't count."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(p.kind in kinds for p in inspect.signature(method).parameters.values())
-
-
-def takes_one_more(module: LightningModule, name: str) -> bool:
-    """Whether the step ``name`` has the third argument that it may have."""
-    return nb_arguments(getattr(module, name)) >= 3
+def takes_one_more(module: LightningModule, name: str, several: bool) -> bool:
+    """Whether the step ``name`` gets a third argument. One that has a default, or is behind ``*``, is filled only where
+    there are ``several`` optimizers or loaders."""
+    signature = inspect.signature(getattr(module, name))
+    return not _fits(signature, 2) or (several and _fits(signature, 3))
 
 
 def missing(module: LightningModule, names: Iterable[str]) -> list[Problem]:

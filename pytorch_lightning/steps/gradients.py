@@ -136,6 +136,10 @@ class Gradients:
         """Keep gradients that wait apart from those of the next window, which have a weight of their own."""
         self.aside.take([self._optimizers[i] for i in sorted(self.waiting)])
 
+    def of_turn(self, i: int) -> list[Any]:
+        """What a pass that is for optimizer ``i`` alone gives gradients to."""
+        return [p for p in (*parameters_of([self._optimizers[i]]), *self._others) if p.requires_grad]
+
     @contextmanager
     def turn(self, i: int) -> Iterator[None]:
         """A scope for a pass that is for optimizer ``i`` alone, where it steps only at the end of the window."""

@@ -25,9 +25,9 @@ from pytorch_lightning.steps.closure import FirstThenAgain, NothingToLearn, trie
 from pytorch_lightning.steps.current_step import FETCHING, FETCHING_NEXT, PREPARING, RUNNING, STEPPED
 from pytorch_lightning.steps.exact_sum import ExactSum
 from pytorch_lightning.steps.gradients import HeldGradients
-from pytorch_lightning.steps.optimizers import gradients_of, needs_closure, only_requiring
+from pytorch_lightning.steps.optimizers import gradients_of, needs_closure, parameters_of
 from pytorch_lightning.steps.round_table import RoundTable
-from pytorch_lightning.steps.step_inputs import StepInputs, TrainWindow
+from pytorch_lightning.steps.step_inputs import StepInputs, TrainWindow, build_backward
 from pytorch_lightning.steps.update import build_update
 from pytorch_lightning.steps.weights import RoundWeights, WindowWeights
 from pytorch_lightning.strategies.strategy import Strategy
@@ -78,7 +78,11 @@ class Rounds:
         self._module = module
         self._exact = ExactSum(inputs.optimizers, share, strategy.processes) if in_order else None
         self._step = inputs.timed("forward", inputs.step)
-        self._backward = inputs.timed("backward", inputs.precision.backward)
+        self._backward_all = inputs.timed("backward", inputs.precision.backward)
+        self._backward = build_backward(inputs)
+        self._keeps_left = inputs.takes_optimizer and len(share.mine) > 1
+        self._left: dict[int, dict[str, Any]] = {}
+        """What each virtual rank's batch has left on the module, for the turn of the next optimizer."""
         self._looked_for_unused = False
         if shares_with is not None:
             self.buffers, self.weights, self.spare = shares_with.buffers, shares_with.weights, shares_with.spare
@@ -128,6 +132,8 @@ class Rounds:
                 self.buffers.begin(virtual_rank)
                 if self._exact is not None:
                     self._exact.begin(virtual_rank)
+                if group and self._keeps_left:
+                    vars(self._module).update(self._left.get(virtual_rank, {}))
                 with self.strategy.exchanging(exchanges):
                     if batch is not IDLE:
                         shown = self._run_batch(current.arguments, virtual_rank, group, between, exchanges)
@@ -141,6 +147,9 @@ class Rounds:
                 if self._exact is not None:
                     self._exact.end(virtual_rank)
                 self.buffers.end(virtual_rank)
+                if self._keeps_left:
+                    values = vars(self._module).items()
+                    self._left[virtual_rank] = {n: v for n, v in values if isinstance(v, (Tensor, list, tuple))}
         self.table.record(prog)
         return self.table.weighted
 
@@ -156,7 +165,8 @@ class Rounds:
             return None
         weights.note(count)
         between()
-        self._backward(weights.weigh(loss, count))
+        together = self.strategy.processes.nb > 1 and (exchanges or self.spare is not None)
+        (self._backward_all if together else self._backward)(weights.weigh(loss, count))
         return prog or {}
 
     def _run_empty(self, loss: Tensor, between: Callable[[], None], exchanges: bool) -> None:
@@ -198,10 +208,8 @@ class Rounds:
             seed_device(word)
 
     def _requiring(self, group: int) -> AbstractContextManager[None]:
-        if not self.inputs.takes_optimizer:
-            return nullcontext()
         alone = self.strategy.processes.nb == 1
-        return only_requiring(self.inputs.optimizers, group) if alone else self._only(group)
+        return self._only(group) if self.inputs.takes_optimizer and not alone else nullcontext()
 
     @contextmanager
     def _only(self, group: int) -> Iterator[None]:
@@ -211,8 +219,10 @@ class Rounds:
         rest = [optimizer for i, optimizer in enumerate(optimizers) if i not in self.groups[group]]
         # otherwise an exchange would take along, too early, what the others have so far
         others.take(rest)
-        with only_requiring(optimizers, group):
-            yield
+        yield
+        own = {id(parameter) for i in self.groups[group] for parameter in parameters_of([optimizers[i]])}
+        for parameter in parameters_of(rest):  # what it gave them isn't theirs
+            parameter.grad = parameter.grad if id(parameter) in own else None
         others.put_back(rest)
 
     def exchange_late(self, group: int) -> None:
@@ -264,6 +274,7 @@ class Rounds:
     def close_window(self) -> None:
         """After the last step of a window."""
         self.buffers.close()
+        self._left.clear()
         self.inputs.gradients.aside.put_back(self.inputs.optimizers)
         if self.inputs.precision.scales:
             self.inputs.precision.update()

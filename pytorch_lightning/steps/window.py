@@ -7,7 +7,7 @@ from typing import Any
 
 from pytorch_lightning.steps.closure import build_closure_window
 from pytorch_lightning.steps.current_step import FETCHING, FETCHING_NEXT, OUTSIDE, PREPARING, READYING
-from pytorch_lightning.steps.optimizers import needs_closure, only_requiring
+from pytorch_lightning.steps.optimizers import needs_closure
 from pytorch_lightning.steps.step_inputs import (
     StepInputs,
     TrainWindow,
@@ -90,19 +90,17 @@ def _losses_of(inputs: StepInputs) -> tuple[list[WindowWeights], list[Sequence[i
 def build_run_per_optimizer(inputs: StepInputs, windows: Sequence[WindowWeights], update: Update) -> Callable[..., Any]:
     """A step of three arguments: once per optimizer. Each steps before the next one's turn, unless batches are
     accumulated."""
-    optimizers, current, forward_backward = inputs.optimizers, inputs.current, build_forward_backward(inputs)
-    gradients = inputs.gradients
+    gradients, current, forward_backward = inputs.gradients, inputs.current, build_forward_backward(inputs)
 
     def run_batch(first: WindowWeights, batch: Any, batch_nb: int) -> None:
         for i, window in enumerate(windows):
             if first.accumulate > 1:
-                with only_requiring(optimizers, i), gradients.turn(i):
+                with gradients.turn(i):
                     forward_backward(window, batch, batch_nb, i)
                 continue
             if i:  # each turn is a window of its own
                 gradients.clear()
-            with only_requiring(optimizers, i):
-                forward_backward(window, batch, batch_nb, i)
+            forward_backward(window, batch, batch_nb, i)
             current.phase = READYING
             update((i,))
 

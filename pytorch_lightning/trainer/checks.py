@@ -110,7 +110,7 @@ def sharing_problems(
         share.nb == 1
         or config.accumulate_grad_batches == 1
         or len({*map(id, parameters)}) == len(parameters)
-        or not takes_one_more(module, "training_step")
+        or not takes_one_more(module, "training_step", len(optimizers) > 1)
     ):
         return []
     return [

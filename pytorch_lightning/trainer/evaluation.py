@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -18,7 +19,7 @@ from pytorch_lightning.nested import map_tensors
 from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.processes import Processes, Share, Subject
 from pytorch_lightning.root_module.root_module import LightningModule
-from pytorch_lightning.run.hooks import Hooks, is_overridden, nb_arguments
+from pytorch_lightning.run.hooks import Hooks, is_overridden, takes_one_more
 from pytorch_lightning.run.metrics import numbers_of
 from pytorch_lightning.run.progress import nb_checked
 from pytorch_lightning.strategies.compiled import Compile, as_it_is
@@ -91,11 +92,12 @@ def plan_evaluation(
     don't fit.
     """
     step_name, end_name = names_of(module, stage)
-    method = getattr(module, step_name)
-    takes_loader = nb_arguments(method) >= 3
     hook = {"test": "test_dataloader", "predict": "predict"}.get(stage, "val_dataloader")
-    several = is_several(loaders, takes_loader)
+    takes_loader = takes_one_more(module, step_name, several=False)
+    named = any("loader" in name for name in signature(getattr(module, step_name)).parameters)
+    several = is_several(loaders, takes_loader or named)
     each = list(loaders) if several else [loaders]
+    takes_loader = takes_one_more(module, step_name, len(each) > 1)
     if len(each) > 1 and not takes_loader:
         raise MisconfigurationException(
             f"{stage} has {len(each)} loaders, so {type(module).__name__}.{step_name} gets a third argument."
