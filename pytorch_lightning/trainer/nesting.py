@@ -41,7 +41,7 @@ def in_one_thread() -> Iterator[None]:
 @contextlib.contextmanager
 def given_back(trainer: Any, model: Any) -> Iterator[None]:
     """A scope that may be inside a hook: afterwards ``model.trainer`` and what ``trainer`` knows of its own fit are
-    those of the fit around it, where there is one."""
+    those of the surrounding fit, if any."""
     outer = model.trainer if is_running(getattr(model, "trainer", None)) else None
     kept = {name: getattr(trainer, name) for name in KEPT} if is_running(trainer) else {}
     try:

@@ -1,4 +1,4 @@
-"""Runs around the loop: what is said before and after a fit, and validate, test and predict."""
+"""Runs around the loop: the notices before and after a fit, and validate, test and predict."""
 
 import os
 import signal

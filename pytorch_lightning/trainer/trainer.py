@@ -297,7 +297,7 @@ class Trainer(ReadAttributes):
 
     @contextlib.contextmanager
     def _watched(self, strategy: Strategy) -> Iterator[None]:
-        """A scope in which somebody looks whether this process hangs, where others wait for it."""
+        """A scope in which this process is watched for hanging, if other processes wait for it."""
         self._watchdog = None
         if strategy.processes.nb == 1:
             yield
@@ -316,7 +316,7 @@ class Trainer(ReadAttributes):
         return functools.partial(_made_again, type(self), own)
 
     def _remote_state(self) -> dict[str, Any]:
-        """After a fit, what the process that started this one is told."""
+        """After a fit, what is sent to the process that started this one."""
         assert isinstance(self._plan, FitPlan)
         return state_of(self._plan)
 
