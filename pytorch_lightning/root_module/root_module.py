@@ -79,14 +79,15 @@ class assignable(property):
 
         get.__name__ = name
         super().__init__(get, put, doc=function.__doc__)
+        self.__doc__ = function.__doc__
 
 
 class LightningModule(ModelHooks, nn.Module):
     """An ``nn.Module`` that also defines how it is trained.
 
-    Every fit requires ``training_step``, ``configure_optimizers`` and ``tng_dataloader``. Define all of
-    ``validation_step``, ``validation_end`` and ``val_dataloader``, or none of them. ``test_dataloader`` is for
-    ``Trainer.test``. ``get_save_dict`` and ``load_model_specific`` have defaults.
+    Every fit requires ``training_step``, ``configure_optimizers`` and ``tng_dataloader``. A validation requires
+    ``validation_step`` and ``val_dataloader``, and runs ``validation_end`` where there is one. ``test_dataloader`` is
+    for ``Trainer.test``. ``get_save_dict`` and ``load_model_specific`` have defaults.
 
     ``hparams`` may be anything, usually a Namespace. It is a plain attribute.
     """
@@ -122,7 +123,10 @@ class LightningModule(ModelHooks, nn.Module):
 
     def validation_end(self, outputs: list[Any]) -> dict[str, Any] | None:
         """Numbers of the whole validation set, from one entry of ``outputs`` per batch (a list of lists with
-        several loaders). What it returns goes to the bar, the log and the callbacks."""
+        several loaders). What it returns goes to the bar, the log and the callbacks.
+
+        Without one, each number under a key of the dicts that the steps returned is averaged over their batches.
+        """
         self._missing("validation_end")
 
     def test_step(self, data_batch: Any, batch_nb: int) -> Any:

@@ -35,8 +35,8 @@ def reading(module: LightningModule, name: str, function: Callable[[], T]) -> T:
 def hook_problems(module: LightningModule, callbacks: Sequence[Callback]) -> list[Problem]:
     """Hooks that a fit needs and that are missing, or can't be called."""
     problems = missing(module, ["training_step", "configure_optimizers", "tng_dataloader"])
-    validates = ["val_dataloader", "validation_step", "validation_end"]
-    there = [name for name in validates if is_overridden(module, name)]
+    validates = ["val_dataloader", "validation_step"]
+    there = [name for name in (*validates, "validation_end") if is_overridden(module, name)]
     # a test may use the steps of validation, so the loader decides where a test is all that is meant
     if there and ("val_dataloader" in there or not is_overridden(module, "test_dataloader")):
         problems += missing(module, validates)

@@ -20,7 +20,7 @@ from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.processes import Processes, Share, Subject
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.run.hooks import Hooks, is_overridden, takes_one_more
-from pytorch_lightning.run.metrics import numbers_of
+from pytorch_lightning.run.metrics import numbers_of, to_number
 from pytorch_lightning.run.progress import nb_checked
 from pytorch_lightning.strategies.compiled import Compile, as_it_is
 from pytorch_lightning.strategies.devices import note_full_memory
@@ -216,11 +216,11 @@ def _outputs_of(module: LightningModule, step: str) -> Subject:
 def _build_summary(module: LightningModule, name: str | None, nested: bool) -> Callable[[list[list[Any]]], Any]:
     if name is None:
         return lambda outputs: outputs if nested else outputs[0]
-    end = getattr(module, name)
+    end = getattr(module, name) if is_overridden(module, name) else mean_by_batch
     where = f"{name} of {type(module).__name__}"
 
     def summarize(outputs: list[list[Any]]) -> dict[str, float | int]:
-        result = end(outputs if nested else outputs[0])
+        result = end(outputs if nested or end is mean_by_batch else outputs[0])
         if result is None:
             return {}
         if not isinstance(result, Mapping):
@@ -231,6 +231,16 @@ def _build_summary(module: LightningModule, name: str | None, nested: bool) -> C
         return numbers_of(result, where)
 
     return summarize
+
+
+def mean_by_batch(outputs: list[list[Any]]) -> dict[str, float]:
+    """What an end gives that nobody wrote: the mean of each number by name, over the batches that returned it."""
+    numbers: dict[str, list[float]] = {}
+    for output in chain(*outputs):
+        for key, value in output.items() if isinstance(output, Mapping) else ():
+            if (number := to_number(value)) is not None:
+                numbers.setdefault(str(key), []).append(number)
+    return {key: sum(values) / len(values) for key, values in numbers.items()}
 
 
 def keep_detached(output: Any, number: int) -> Any:

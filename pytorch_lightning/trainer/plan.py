@@ -277,7 +277,7 @@ def _plan_validation(
     config: Config, module: LightningModule, evaluate: Callable[..., EvaluationPlan], compiled: Compile
 ) -> tuple[EvaluationPlan | None, EvaluationPlan | None]:
     """The validation, and the few batches of it that are run before training."""
-    if not can_be_called(module, "val_dataloader", "validation_step", "validation_end"):
+    if not can_be_called(module, "val_dataloader", "validation_step"):
         return None, None
     loaders = checks.reading(module, "val_dataloader", lambda: module.val_dataloader)
     raise_together(checks.iterator_problems(loaders))

@@ -595,7 +595,7 @@ def test_a_test_names_the_hooks_that_it_lacks(tmp_path: Path) -> None:
 
     with pytest.raises(MisconfigurationException) as caught:
         quiet_trainer(tmp_path).test(Bare())
-    for name in ("3 problems", "test_dataloader", "validation_step", "validation_end"):
+    for name in ("2 problems", "test_dataloader", "validation_step"):
         assert name in str(caught.value)
     with pytest.raises(MisconfigurationException, match="doesn't define test_dataloader"):
         quiet_trainer(tmp_path).predict(Bare())
