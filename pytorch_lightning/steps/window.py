@@ -27,9 +27,8 @@ def build_train_window(inputs: StepInputs) -> TrainWindow:
     update = build_update(inputs, windows, stepped)
     run_batch = build_run_per_optimizer(inputs, windows, update) if takes_optimizer else build_forward_backward(inputs)
     seed_batch, before_batch, finish_batch = build_seed_batch(inputs), inputs.before_batch, build_finish_batch(inputs)
-    progress, to_device, precision, schedules = inputs.progress, inputs.to_device, inputs.precision, inputs.schedules
+    progress, to_device, schedules, endings = inputs.progress, inputs.to_device, inputs.schedules, _endings_of(inputs)
     first, current, clear = windows[0], inputs.current, inputs.gradients.clear
-    aside, held = inputs.gradients.aside, inputs.gradients.aside.held
 
     def train_window(batches: Iterator[Any], size: int, accumulate: int) -> None:
         taken, has_run, unfinished = 0, False, False
@@ -62,10 +61,8 @@ def build_train_window(inputs: StepInputs) -> TrainWindow:
                 current.phase = READYING
                 for which in groups:
                     update(which)
-            if held:
-                aside.put_back(inputs.optimizers)
-            if precision.scales:
-                precision.update()
+            for end in endings:
+                end()
             progress.nb_optimizer_steps += any(stepped)
             if unfinished:
                 finish_batch()
@@ -74,6 +71,12 @@ def build_train_window(inputs: StepInputs) -> TrainWindow:
         current.phase, current.arguments = OUTSIDE, ()
 
     return train_window
+
+
+def _endings_of(inputs: StepInputs) -> list[Callable[[], None]]:
+    """What else happens once all optimizers had their turn: gradients that wait are no longer put aside."""
+    put_back = partial(inputs.gradients.aside.put_back, inputs.optimizers)
+    return [inputs.precision.update] * inputs.precision.scales + [put_back] * (inputs.optimizer_step is not None)
 
 
 def _losses_of(inputs: StepInputs) -> tuple[list[WindowWeights], list[Sequence[int]], list[bool]]:
