@@ -129,6 +129,8 @@ class Metrics:
     def __init__(self) -> None:
         self.validation: dict[str, float | int] = {}
         """What ``validation_end`` returned last."""
+        self.validation_names: tuple[str, ...] = ()
+        """Their names, known from the sanity validation on."""
         self.grad_norms: dict[str, float] = {}
         """Gradient norms of the last window, if ``track_grad_norm`` is on."""
         self.nb_nonfinite = 0
