@@ -132,7 +132,9 @@ class YieldingOption(argparse.Action):
         self._container = group
         group.conflict_handler = "resolve"
         for flag in self.option_strings if isinstance(group, _ActionsContainer) else ():
-            if flag.startswith("--"):  # a second match for whatever abbreviates it: --lr isn't --lr_scheduler_milestones
+            if flag.startswith(
+                "--"
+            ):  # a second match for whatever abbreviates it: --lr isn't --lr_scheduler_milestones
                 group._option_string_actions[f"{flag} (written in full)"] = self
 
 
