@@ -11,7 +11,7 @@ from pytorch_lightning.faults import fault
 from pytorch_lightning.precision.precision import NotStepped
 from pytorch_lightning.run.metrics import at
 from pytorch_lightning.steps.current_step import STEPPED
-from pytorch_lightning.steps.optimizers import SteppedOptimizer
+from pytorch_lightning.steps.optimizers import SteppedOptimizer, leaving_sparse
 from pytorch_lightning.steps.step_inputs import StepInputs
 from pytorch_lightning.steps.weights import WindowWeights
 
@@ -25,7 +25,10 @@ def build_update(inputs: StepInputs, windows: Sequence[WindowWeights], stepped: 
     optimizers, before_clear, timed = inputs.optimizers, inputs.before_clear, partial(inputs.timed, "optimizer")
     progress, current = inputs.progress, inputs.current
     before_update = [timed(function) for function in inputs.before_update]
-    steps = [timed(inputs.precision.step_function(optimizer)) for optimizer in optimizers]
+    steps = [inputs.precision.step_function(optimizer) for optimizer in optimizers]
+    steps = [
+        timed(leaving_sparse(o, step) if inputs.fuses else step) for o, step in zip(optimizers, steps, strict=True)
+    ]
     gradients, WAITING = inputs.gradients, NotStepped.WAITING
     aside, held, turns = gradients.aside, gradients.aside.held, gradients.turns
     steps = [gradients.noting_steps(i, s) if gradients.clears_itself[i] else s for i, s in enumerate(steps)]
