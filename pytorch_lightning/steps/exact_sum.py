@@ -121,7 +121,7 @@ class ExactSum:
 def _flat(gradient: Tensor | None, parameter: Tensor) -> Tensor:
     if gradient is None:
         return torch.zeros_like(parameter).reshape(-1)
-    return (gradient.to_dense() if gradient.is_sparse else gradient).reshape(-1)
+    return (gradient.coalesce().to_dense() if gradient.is_sparse else gradient).reshape(-1)
 
 
 def _rows(gradient: Tensor) -> list[int] | None:

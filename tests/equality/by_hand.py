@@ -82,15 +82,19 @@ def clear(model: nn.Module) -> None:
 
 def step_all(optimizers: Sequence[Any], scaler: Any, recipe: Recipe) -> list[bool]:
     """Clip the gradients of all ``optimizers`` together, and step each. Returns which ones stepped."""
+    clip(optimizers, scaler, recipe)
+    return [steps(optimizer, scaler) for optimizer in optimizers]
+
+
+def clip(optimizers: Sequence[Any], scaler: Any, recipe: Recipe) -> None:
     if recipe.clip:
-        parameters = {p: None for o in optimizers for group in o.param_groups for p in group["params"]}  # each once
         for optimizer in optimizers:
             scaler.unscale_(optimizer)
+        parameters = {p: None for o in optimizers for group in o.param_groups for p in group["params"]}  # each once
         if recipe.norm_type is None:
             nn.utils.clip_grad_value_(parameters, recipe.clip)
         else:
             nn.utils.clip_grad_norm_(parameters, recipe.clip, recipe.norm_type)
-    return [steps(optimizer, scaler) for optimizer in optimizers]
 
 
 def steps(optimizer: Any, scaler: Any) -> bool:
@@ -141,6 +145,7 @@ def step_lbfgs(model: Any, optimizer: Any, window: Any, recipe: Recipe, losses: 
         total = add_gradients(model, scaler, window, recipe, kept, buffers=buffers)
         if total is None:
             raise NothingToLearn
+        clip([optimizer], scaler, recipe)
         return total
 
     with contextlib.suppress(NothingToLearn):

@@ -155,19 +155,25 @@ BUFFERED = {"conv1d", "batch norm", "frozen norm", "spectral norm"}
 class Drawn(LightningModule):
     """A body and a head. ``optimize`` is ``configure_optimizers``, given the model."""
 
-    def __init__(self, body: str, optimize: Callable[[Any], Any], counts: Sequence[float | None] = (None,)) -> None:
+    def __init__(
+        self,
+        body: str,
+        optimize: Callable[[Any], Any],
+        counts: Sequence[float | None] = (None,),
+        factor: float = 1.0,
+    ) -> None:
         super().__init__()
         with torch.random.fork_rng():
             torch.manual_seed(0)
             self.body, self.head = BODIES[body](), nn.Linear(8, 3)
-        self.optimize, self.counts = optimize, counts
+        self.optimize, self.counts, self.factor = optimize, counts, factor
 
     def count(self, batch: Any) -> float | None:
         """How many items the loss of ``batch`` is a mean over."""
         return batch["count"]  # type: ignore[no-any-return]
 
     def training_step(self, data_batch: Any, batch_nb: int) -> Any:
-        loss = F.cross_entropy(self.head(self.body(data_batch, batch_nb)), data_batch["y"])
+        loss = F.cross_entropy(self.head(self.body(data_batch, batch_nb)), data_batch["y"]) * self.factor
         count = self.count(data_batch)
         # the mean over no items
         return {"loss": loss * float("nan") if count == 0 else loss, "loss_count": count}
