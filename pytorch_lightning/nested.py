@@ -12,9 +12,9 @@ from typing import Any
 from torch import Tensor
 
 LEAVES = (str, bytes, int, float, type(None), range, bytearray, memoryview, array)
-"""What holds no tensors, what is there most often first."""
+"""Types that hold no tensors, the most frequent ones first."""
 BUILTIN = (list, tuple, set, frozenset)
-"""What is made of its items."""
+"""Containers that are made from their items."""
 
 
 def map_tensors(
@@ -88,10 +88,10 @@ def _like(value: Any, old: list[Any], new: list[Any], items: Any, read: Callable
         return value  # a range, say
     memo = {id(item): made for item, made in zip(old, new, strict=True)}
     expected = sorted(id(memo[id(item)]) for item in old)
-    ways = (lambda: copy.deepcopy(value, dict(memo)), type(value))
-    for n, make in enumerate(ways):
+    ways: Sequence[Callable[[], Any]] = (lambda: copy.deepcopy(value, dict(memo)), lambda: type(value)(items))
+    for make in ways:
         with contextlib.suppress(Exception):
-            made = make(items) if n else make()
+            made = make()
             if sorted(map(id, read(made))) == expected:
                 return made
     return items

@@ -16,7 +16,8 @@ def build_transfer(
 ) -> Callable[[Any], Any] | None:
     """A function that gives a batch on ``device``, its floating tensors in ``dtype`` (None: as they are).
 
-    Goes into containers of all kinds and dataclasses; takes anything with ``.to(device)``; passes everything else through; None where nothing would ever change. The batch that it is given isn't changed.
+    Goes into containers of all kinds and dataclasses; takes anything with ``.to(device)``; passes
+    everything else through; None where nothing would ever change. The batch that it is given isn't changed.
     ``from_device``: batches may be elsewhere than on the CPU.
     """
     cpu = device.type == "cpu"
@@ -55,8 +56,8 @@ def is_plain(tensor: Tensor) -> bool:
 class CopyStream:
     """Copies to a CUDA device on a stream of its own, from pinned memory.
 
-    Training doesn't wait for the device, so the copy of a batch is asked for while earlier steps still run there, and
-    takes place beside them. What is asked for later waits for the copy.
+    Training doesn't wait for the device, so the copy of a batch is queued while earlier steps still run there, and
+    runs beside them. What is queued later waits for the copy.
     """
 
     def __init__(self, device: torch.device) -> None:

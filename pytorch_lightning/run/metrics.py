@@ -59,7 +59,7 @@ def numbers_of(values: Mapping[str, Any], where: str) -> dict[str, float | int]:
 def read_output(output: Any, name: str, place: Place) -> tuple[Tensor, Mapping[str, Any] | None, float | None]:
     """The loss, ``prog`` as it is at this moment, and ``loss_count`` of what a training step returned.
 
-    Raises ``FitError`` where there is no loss of one element with a graph.
+    Raises ``FitError`` unless there is a loss of one element with a graph.
     """
     if isinstance(output, Tensor):
         if not output.requires_grad or output.numel() != 1:
@@ -73,16 +73,12 @@ def read_output(output: Any, name: str, place: Place) -> tuple[Tensor, Mapping[s
             prog, count = output.get("prog"), output.get("loss_count")
             if prog is None:
                 prog = output.get("tqdm_metrics")
-            if type(prog) is not dict and prog is not None:
-                prog = _checked_prog(prog, name, place)
-            if prog:
-                prog = {**prog}
+            if prog is not None:
+                prog = {**(prog if type(prog) is dict else _checked_prog(prog, name, place))}
                 for key, value in prog.items():  # as it is now: a parameter or a buffer changes later
                     if isinstance(value, Tensor):
-                        if value.is_cpu and value.numel() == 1 and not value.is_complex():
-                            prog[key] = value.item()
-                        else:
-                            prog[key] = value.detach().clone()
+                        one = value.is_cpu and value.numel() == 1 and not value.is_complex()
+                        prog[key] = value.item() if one else value.detach().clone()
                     elif type(value) not in PLAIN:
                         number = to_number(value)
                         prog[key] = value if number is None else number
@@ -136,7 +132,7 @@ def at(place: Place) -> str:
 
 
 class Metrics:
-    """The numbers of a run: those of training, read only when somebody asks, and those of the last validation."""
+    """The numbers of a run: those of training, read only on request, and those of the last validation."""
 
     def __init__(self) -> None:
         self.validation: dict[str, float | int] = {}
@@ -155,7 +151,7 @@ class Metrics:
         self._losses.append(loss)
         self._unread += 1
         if prog:
-            self._prog = {**self._prog, **prog} if joins else prog
+            self._prog = {**self._prog, **prog} if joins else {**prog}
 
     def read_losses(self) -> list[float]:
         """The losses of the last 100 batches; waits for the device where they aren't numbers yet."""
@@ -174,7 +170,7 @@ class Metrics:
 
     @property
     def must_be_read(self) -> bool:
-        """Whether a further loss would push out one that nobody looked at."""
+        """Whether one more loss would push out one that hasn't been checked."""
         return self._unread >= RUNNING
 
     @property
