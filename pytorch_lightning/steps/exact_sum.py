@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pytorch_lightning.processes import Processes, Share
@@ -16,14 +16,17 @@ BUCKET = 2**22
 """Numbers that are exchanged at once."""
 
 
-def adds_in_order(exact_elastic: bool, share: Share, nb_processes: int, accumulate: int | dict[int, int]) -> bool:
+def adds_in_order(
+    exact_elastic: bool, share: Share, nb_processes: int, accumulate: int | dict[int, int], module: nn.Module
+) -> bool:
     """Whether each virtual rank's gradients are kept apart.
 
     Two virtual ranks are always bit-identical: each of two processes sums its own window before the two are summed,
     so one process must too.
     """
     largest = max(accumulate.values(), default=1) if isinstance(accumulate, dict) else accumulate
-    return exact_elastic or (share.nb == 2 and nb_processes == 1 and largest > 1)
+    sparse = any(getattr(layer, "sparse", False) for layer in module.modules())  # a word may be in one batch twice
+    return exact_elastic or (share.nb == 2 and nb_processes == 1 and (largest > 1 or sparse))
 
 
 class ExactSum:

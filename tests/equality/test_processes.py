@@ -47,9 +47,10 @@ class Small(LightningModule):
         ("64", False, {"nb_processes": 2}),
         ("bf16-true", False, {"nb_processes": 2}),
         ("16", False, {"nb_processes": 2}),
+        ("32", True, {"nb_processes": 2}),
         ("32", True, {"nb_processes": 2, "exact_elastic": True}),
         ("64", True, {"virtual_ranks": 2, "accumulate_grad_batches": 2}),
-        ("64", True, {"virtual_ranks": 2, "exact_elastic": True}),
+        ("64", True, {"virtual_ranks": 2}),
     ],
     ids=str,
 )
