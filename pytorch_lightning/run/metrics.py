@@ -137,6 +137,8 @@ class Metrics:
     def __init__(self) -> None:
         self.validation: dict[str, float | int] = {}
         """What ``validation_end`` returned last."""
+        self.validation_names: tuple[str, ...] = ()
+        """Their names, known from the sanity validation on."""
         self.evaluated: dict[str, float | int] = {}
         """What ``Trainer.validate`` and ``Trainer.test`` gave since."""
         self.grad_norms: dict[str, float] = {}

@@ -85,7 +85,7 @@ class Rows:
 
     def learn_names(self, metrics: dict[str, float | int]) -> None:
         """Take note of what a sanity validation gave; its numbers aren't kept."""
-        self.validation_names = tuple(metrics)
+        self.validation_names = self._run.metrics.validation_names = tuple(metrics)
 
     def write_validation(self, metrics: dict[str, float | int]) -> None:
         """Write the row of a validation that has just ended."""
