@@ -80,8 +80,12 @@ def set_attribute(held: Any, name: str, value: Any) -> None:
 
 def delete_attribute(held: Any, name: str) -> None:
     """Take an attribute away, where it is there."""
-    if name in getattr(held, "__dict__", {}):
+    if isinstance(held, nn.Module) and name in held._buffers:
+        del held._buffers[name]
+    elif name in getattr(held, "__dict__", {}):
         del vars(held)[name]
+    elif _is_slot(held, name) and hasattr(held, name):
+        object.__delattr__(held, name)
 
 
 def _is_slot(held: Any, name: str) -> bool:

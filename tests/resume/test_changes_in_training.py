@@ -371,6 +371,44 @@ def test_workers_that_live_on_see_the_data_of_the_first_epoch_also_after_a_resum
     assert again.data.stage == whole.data.stage
 
 
+class Appears(Dataset[Any]):
+    """What it gives depends on which attributes it has."""
+
+    def __init__(self) -> None:
+        self.base = 0.5
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, i: int) -> Tensor:
+        return torch.full((4,), float(i)).sin() + getattr(self, "base", 0.0) + getattr(self, "late", 0.0)
+
+
+@pytest.mark.parametrize("cut", (1, *CUTS))
+@pytest.mark.parametrize("hook", ["on_epoch_start", "on_batch_end", "on_epoch_end"])
+@pytest.mark.parametrize("workers", ["none", "two", "that live on"])
+def test_attributes_of_the_data_that_appear_and_vanish(tmp_path: Path, workers: str, hook: str, cut: int) -> None:
+    class Changing(Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.data = Appears()
+
+        @property
+        def tng_dataloader(self) -> Any:
+            nb = 0 if workers == "none" else 2
+            return DataLoader(self.data, 2, num_workers=nb, persistent_workers=workers == "that live on")
+
+    def change(self: Any) -> None:
+        if self.current_epoch:
+            self.data.late = 0.1 * self.global_step
+            vars(self.data).pop("base", None)
+
+    setattr(Changing, hook, change)
+    whole, _, again = cut_and_resumed(tmp_path, Changing, cut)
+    assert_same(whole, again)
+    assert vars(again.data) == vars(whole.data)
+
+
 def _order(epoch: int) -> list[Tensor]:
     order = torch.randperm(10, generator=torch.Generator().manual_seed(epoch)).tolist()
     return [points()[order[i : i + 2]] for i in range(0, 10, 2)]
