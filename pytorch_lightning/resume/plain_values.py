@@ -293,7 +293,8 @@ class Decoder:
         keys = [self.value(key) for key, _ in pairs]
         items = [self.value(item, old.get(key)) for key, (_, item) in zip(keys, pairs, strict=True)]
         made.clear()
-        dict.update(made, zip(keys, items, strict=True))  # a Counter's own would count
+        for key, item in zip(keys, items, strict=True):
+            made[key] = item  # update of a Counter would count, and dict.update leave an OrderedDict without order
         return made
 
     def _namespace(self, n: int, node: Any, like: Any) -> Any:

@@ -1,6 +1,7 @@
 """What user code changes while training runs is trained right, and is there after a resume."""
 
 import collections
+import dataclasses
 import enum
 import threading
 from argparse import Namespace
@@ -28,6 +29,11 @@ CUTS = (7, 10, 12)
 class Point(NamedTuple):
     x: float
     y: float
+
+
+@dataclasses.dataclass
+class Level:
+    height: float = 0.0
 
 
 class Phase(enum.Enum):
@@ -99,6 +105,10 @@ class Everything(Model):
         self.same = self.outputs
         self.recent: Any = collections.deque(maxlen=3)
         self.by_name: Any = collections.defaultdict(list)
+        self.ordered: Any = collections.OrderedDict(a=0, b=0)
+        self.tally: Any = collections.Counter()
+        self.frozen = frozenset[Any]()
+        self.level = Level()
         self.met = {1}
         self.array, self.tensor, self.half = np.zeros((2, 2)), torch.zeros(2), np.float16(0.5)
         self.space, self.args = SimpleNamespace(level=0), Namespace(level=0)
@@ -117,6 +127,11 @@ class Everything(Model):
         self.recent.append(step)
         self.by_name[step % 2].append(step)
         self.met.add(step % 4)
+        self.ordered[f"{step}"] = step
+        self.ordered.move_to_end("a")
+        self.tally.update([step % 2])
+        self.frozen = self.frozen | {(step, "x")}
+        self.level.height += 1.0
         self.array[0, step % 2] += 1
         self.tensor += 1
         self.half = np.float16(step)
@@ -137,7 +152,8 @@ class Everything(Model):
             self.counter, self.word, self.phase, self.outputs, self.recent, self.recent.maxlen, dict(self.by_name),
             self.by_name.default_factory, self.met, self.array.tolist(), self.array.dtype, self.tensor, self.half,
             type(self.half), self.space, self.args, self.points, type(self.points[-1]), self.nested, self.inner.level,
-            self.shift, hasattr(self, "gone"), self.new.tolist(), self.outputs is self.same,
+            [*self.ordered.items()], self.tally, type(self.frozen), self.frozen == {(i, "x") for i in range(20)},
+            self.level, self.shift, hasattr(self, "gone"), self.new.tolist(), self.outputs is self.same,
         ]  # fmt: skip
 
 
