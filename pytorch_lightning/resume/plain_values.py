@@ -115,18 +115,14 @@ class Encoder:
 
     def _tensor(self, value: Any, kind: type) -> Any:
         plain = kind in (Tensor, torch.nn.Parameter) and value.layout == torch.strided and not value.is_quantized
-        if not plain or value.device.type == "meta":
+        device = value.device.type
+        if not plain or device == "meta":
             raise NotPlainError
         self._count(value.nbytes)
-        data = value.detach().resolve_conj().resolve_neg()
-        is_parameter = kind is torch.nn.Parameter
-        return (
-            "tensor",
-            data.clone() if self._copies else data,
-            value.device.type,
-            is_parameter,
-            bool(value.requires_grad and value.is_leaf),
-        )
+        data, requires = value, value.requires_grad
+        if requires or value.is_conj() or value.is_neg():
+            data, requires = value.detach().resolve_conj().resolve_neg(), requires and value.is_leaf
+        return "tensor", data.clone() if self._copies else data, device, kind is torch.nn.Parameter, requires
 
     def _array(self, value: Any, kind: type) -> Any:
         if kind is not np.ndarray and not isinstance(value, np.generic):
@@ -196,10 +192,17 @@ def fingerprint(nodes: Sequence[Any], value: Any) -> str:
         return written(nodes[value[1]])
 
     def written(part: Any) -> str:
+        kind = type(part)
+        if kind is str:
+            return f"str {part!r}"
+        if kind is tuple and part:
+            if part[0] == "node":
+                return numbered(part)
+            if part[0] == "tensor":
+                _, data, device, is_parameter, requires = part
+                return f"[str 'tensor',tensor {checksum(data)},str {device!r},bool {is_parameter},bool {requires}]"
         if isinstance(part, Tensor):
             return f"tensor {checksum(part)}"
-        if isinstance(part, tuple) and part and part[0] == "node":
-            return numbered(part)
         if isinstance(part, (list, tuple)):
             return f"[{','.join(map(written, part))}]"
         return f"{type(part).__name__} {part!r}"

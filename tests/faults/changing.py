@@ -50,7 +50,7 @@ def draw(seed: int) -> dict[str, Any]:
     if sampler in ("list", "stream"):
         changes = [c for c in changes if c not in OF_DATA]
     workers = 0 if sampler == "list" or by_hand else lot.choice((0, 0, 2))
-    return {
+    made = {
         "seed": seed,
         "optimizers": optimizers,
         "changes": changes,
@@ -67,6 +67,9 @@ def draw(seed: int) -> dict[str, Any]:
         "save_every": lot.choice((1, 2, 3, 5)),
         "cuts": [(lot.choice(EXITS), lot.randrange(1, 6 * NB_EPOCHS - 1)) for _ in range(lot.choice((1, 1, 2)))],
     }
+    if "add_group" in changes and made["schedule"] == "lambda":
+        made["schedule"] = "step"  # torch's has a function for each of the groups that were there first
+    return made
 
 
 def draws_nothing(made: dict[str, Any]) -> bool:
