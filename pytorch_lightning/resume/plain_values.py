@@ -87,6 +87,8 @@ class Encoder:
             raise TooLargeError
 
     def _node(self, value: Any, kind: type) -> Any:
+        if isinstance(value, Tensor):
+            return self._tensor(value, kind)
         name = kind.__name__
         if kind in LISTS.values():
             return name, getattr(value, "maxlen", None), [self._add(item) for item in value]
@@ -99,8 +101,6 @@ class Encoder:
             return name, factory, [[self._add(key), self._add(item)] for key, item in value.items()]
         if kind in SETS.values():
             return name, [self._add(item) for item in in_order(value)]
-        if isinstance(value, Tensor):
-            return self._tensor(value, kind)
         if isinstance(value, (np.ndarray, np.generic)):
             return self._array(value, kind)
         if kind is bytearray:

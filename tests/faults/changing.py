@@ -67,8 +67,10 @@ def draw(seed: int) -> dict[str, Any]:
         "save_every": lot.choice((1, 2, 3, 5)),
         "cuts": [(lot.choice(EXITS), lot.randrange(1, 6 * NB_EPOCHS - 1)) for _ in range(lot.choice((1, 1, 2)))],
     }
-    if "add_group" in changes and made["schedule"] == "lambda":
-        made["schedule"] = "step"  # torch's has a function for each of the groups that were there first
+    if "add_group" in changes and made["schedule"] in ("lambda", "cosine"):
+        made["schedule"] = "step"  # torch's have a number for each of the groups that were there first
+    if optimizers == 2 and {"freeze", "unfreeze"} & {*changes}:
+        made["norm"] = True  # or an optimizer would have frozen parameters alone
     return made
 
 

@@ -259,6 +259,34 @@ def test_an_exception_in_a_step_that_changed_an_attribute_costs_the_batches_sinc
     assert_same(whole, again)
 
 
+WRITES: dict[str, Any] = {
+    "torch": lambda tensor: tensor.add_(1.0),
+    "data": lambda tensor: tensor.data.add_(1.0),
+    "numpy": lambda tensor: np.add(tensor.numpy(), 1.0, out=tensor.numpy()),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("hook", ["on_batch_end", "on_fit_start"])
+def test_one_of_many_tensors_that_is_written_to_is_kept(tmp_path: Path, hook: str, write: str) -> None:
+    class Many(Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.batches = [[torch.zeros(2), torch.zeros(())] for _ in range(100)]
+
+        def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+            return super().training_step(data_batch, batch_nb) * (1 + 0.01 * self.batches[70][0].sum())
+
+        def on_epoch_end(self) -> None:
+            WRITES[write](self.batches[70][0])
+
+    setattr(Many, hook, lambda self: WRITES[write](self.batches[70][1]))
+    whole, _, again = cut_and_resumed(tmp_path, Many, 7)
+    assert_same(whole, again)
+    assert again.batches[70][0].tolist() == [NB_EPOCHS, NB_EPOCHS]
+    assert float(again.batches[70][1]) == (1 if hook == "on_fit_start" else NB_EPOCHS * NB_BATCHES)
+
+
 # ---------------------------------------------------------------------------------------------- data
 class Staged(Dataset[Any]):
     """What it gives depends on attributes that hooks change."""
@@ -400,7 +428,7 @@ class Appears(Dataset[Any]):
         return torch.full((4,), float(i)).sin() + getattr(self, "base", 0.0) + getattr(self, "late", 0.0)
 
 
-@pytest.mark.parametrize("cut", (1, *CUTS))
+@pytest.mark.parametrize("cut", [1, *CUTS])
 @pytest.mark.parametrize("hook", ["on_epoch_start", "on_batch_end", "on_epoch_end"])
 @pytest.mark.parametrize("workers", ["none", "two", "that live on"])
 def test_attributes_of_the_data_that_appear_and_vanish(tmp_path: Path, workers: str, hook: str, cut: int) -> None:
@@ -650,6 +678,32 @@ def test_an_optimizer_that_is_assigned_trains_and_is_refused_where_it_cannot_be_
     assert_same(whole, by_hand)
     with pytest.raises(CheckpointError, match="reconfigure_optimizers"):
         quiet_trainer(tmp_path, max_nb_epochs=3, resume=tmp_path / "end.ckpt").fit(Assigning())
+
+
+class Replacing(Model):
+    """Takes other optimizers after the last batch of an epoch; a rate is halved with each epoch that trained with it"""
+
+    by_assigning = False
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), 0.08)
+        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)]
+
+    def on_batch_end(self) -> None:
+        if self.global_step != NB_BATCHES - 1:
+            return
+        if self.by_assigning:
+            self.trainer.optimizers.append(torch.optim.SGD(self.norm.parameters(), 0.001))
+        else:
+            self.trainer.reconfigure_optimizers()
+
+
+@pytest.mark.parametrize(("by_assigning", "rate"), [(False, 0.04), (True, 0.02)])
+def test_a_schedule_steps_where_its_own_optimizer_did(tmp_path: Path, by_assigning: bool, rate: float) -> None:
+    model = type("Model", (Replacing,), {"by_assigning": by_assigning})()
+    trainer = quiet_trainer(tmp_path, max_nb_epochs=2)
+    trainer.fit(model)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(rate)
 
 
 @pytest.mark.parametrize(
