@@ -79,7 +79,7 @@ def set_attribute(held: Any, name: str, value: Any) -> None:
 
 
 def delete_attribute(held: Any, name: str) -> None:
-    """Take an attribute away, where it is there."""
+    """Remove an attribute, if it exists."""
     if isinstance(held, nn.Module) and name in held._buffers:
         del held._buffers[name]
     elif name in getattr(held, "__dict__", {}):
