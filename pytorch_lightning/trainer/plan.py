@@ -20,9 +20,10 @@ from pytorch_lightning.processes import EVERYTHING, Share
 from pytorch_lightning.resume.agreement import Agreement
 from pytorch_lightning.resume.attributes import AttributesPart
 from pytorch_lightning.resume.epoch_length import EpochLength
+from pytorch_lightning.resume.escaped import EscapedGenerators
 from pytorch_lightning.resume.groups import GroupsPart
 from pytorch_lightning.resume.modes import ModesPart
-from pytorch_lightning.resume.own_generators import generators_of_model
+from pytorch_lightning.resume.own_generators import generators_of_data, generators_of_model
 from pytorch_lightning.resume.parts import CallbacksPart, DataPart, GradientsPart, RandomPart, VersionsPart, load_part
 from pytorch_lightning.resume.resuming import ResumedSave, find_save_to_resume, job_of, restore_checked
 from pytorch_lightning.resume.rolling import RollingSaves
@@ -186,6 +187,8 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
     say_near_misses([module, *callbacks], notices)
     checks.say_probable_mistakes(module, tng_loader, optimizers, config, notices)
     length = EpochLength(tng_loader, config, share, run)
+    generators = generators_of_model(module, tng_loader)
+    seeded = generators_of_data(tng_loader, *([] if validation is None else [e[0] for e in validation.loaders]))
     run.nb_tng_batches, run.nb_val_batches = length.at(0), 0 if validation is None else validation.nb_batches
     return Basis(
         strategy=strategy,
@@ -197,7 +200,8 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
         length=length,
         attributes=attributes,
         modes=modes,
-        generators=generators_of_model(module, tng_loader),
+        generators=generators,
+        escaped=EscapedGenerators([*generators, *seeded], notices),
         sizes=sizes_of(tng_loader),
         optimizers=optimizers,
         schedules=schedules,
@@ -259,7 +263,7 @@ def _plan_saver(request: FitRequest, basis: Basis, epoch_schedules: EpochSchedul
         "groups": groups,
         "epoch_schedules": epoch_schedules,
         "gradients": GradientsPart(module, basis.optimizers, basis.strategy, basis.gradients),
-        "random": RandomPart(basis.generators),
+        "random": RandomPart(basis.generators, basis.escaped),
         "versions": VersionsPart(run.notices),
     }
     return Saver(

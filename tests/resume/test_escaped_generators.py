@@ -1,0 +1,140 @@
+"""A generator that isn't found and draws all the same is reported; one that is found, or seeded, isn't."""
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from pytorch_lightning.callbacks import Callback
+from tests.recorder import quiet_trainer
+from tests.resume.test_changes_in_training import Model
+
+
+class Noisy(Dataset[Any]):
+    def __init__(self, noise: Callable[[], float]) -> None:
+        self.noise = noise
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, i: int) -> Any:
+        return torch.full((4,), float(i)).sin() + self.noise()
+
+
+def in_c() -> Callable[[], float]:
+    return map(random.Random(1).gauss, iter(lambda: 0.0, 1), iter(lambda: 1.0, 0)).__next__
+
+
+def in_a_frame() -> Callable[[], float]:
+    def draws() -> Iterator[float]:
+        generator = np.random.default_rng(1)
+        while True:
+            yield float(generator.normal())
+
+    made = draws()
+    next(made)
+    return made.__next__
+
+
+class Held:
+    """Found by its attribute."""
+
+    def __init__(self) -> None:
+        self.generator = random.Random(1)
+
+    def __call__(self) -> float:
+        return self.generator.random()
+
+
+def said_by(tmp_path: Path, model: Any, capsys: pytest.CaptureFixture[str], **options: Any) -> str:
+    trainer = quiet_trainer(tmp_path, max_nb_epochs=2, resume="auto", save_every_nb_batches=3, **options)
+    trainer.fit(model)
+    return capsys.readouterr().err
+
+
+def model_on(make: Callable[[], Any]) -> Any:
+    class Trained(Model):
+        @property
+        def tng_dataloader(self) -> Any:
+            return DataLoader(make(), batch_size=2)
+
+    return Trained()
+
+
+@pytest.mark.parametrize("hide", [in_c, in_a_frame])
+def test_a_generator_that_escapes_is_reported_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], hide: Any
+) -> None:
+    said = said_by(tmp_path, model_on(lambda: Noisy(hide())), capsys)
+    assert said.count("[escaped-generator]") == 1
+
+
+def test_that_of_a_callback_is_reported_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Drawing(Callback):
+        def __init__(self) -> None:
+            self.generator = np.random.default_rng(1)
+
+        def on_batch_end(self, run: Any) -> None:
+            self.generator.normal()
+
+    said = said_by(tmp_path, Model(), capsys, callbacks=[Drawing()])
+    assert "Drawing" in said
+    assert "[escaped-generator]" in said
+
+
+def test_a_shuffle_of_an_installed_package_that_nobody_seeds_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = """
+def shuffled(items):
+    rng = random.Random(time.time_ns())
+    items = list(items)
+    while items:
+        yield items.pop(rng.randrange(len(items)))
+"""
+    package: dict[str, Any] = {"__name__": "webshuffle.filters", "random": random, "time": __import__("time")}
+    exec(compile(source, "/somewhere/site-packages/webshuffle/filters.py", "exec"), package)
+
+    class Stream(IterableDataset[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            return package["shuffled"](torch.arange(40.0).reshape(10, 4).sin())  # type: ignore[no-any-return]
+
+    said = said_by(tmp_path, model_on(Stream), capsys)
+    assert "webshuffle.filters.shuffled" in said
+
+
+def test_generators_that_are_found_or_seeded_are_not_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Ordered(Noisy):
+        def __getitem__(self, i: int) -> Any:
+            return super().__getitem__(i) + random.Random(i).random()
+
+    class Trained(Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.own = np.random.default_rng(3)
+
+        def on_batch_end(self) -> None:
+            self.own.normal()
+
+        @property
+        def tng_dataloader(self) -> Any:
+            return DataLoader(Ordered(Held()), batch_size=2)
+
+        def validation_step(self, data_batch: Any, batch_nb: int) -> Any:
+            return data_batch.sum()
+
+        def validation_end(self, outputs: Any) -> Any:
+            return {"val_loss": torch.stack(outputs).sum()}
+
+        @property
+        def val_dataloader(self) -> Any:
+            return DataLoader(Noisy(Held()), batch_size=2)
+
+    assert "escaped" not in said_by(tmp_path, Trained(), capsys)
