@@ -187,8 +187,7 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
     say_near_misses([module, *callbacks], notices)
     checks.say_probable_mistakes(module, tng_loader, optimizers, config, notices)
     length = EpochLength(tng_loader, config, share, run)
-    generators = generators_of_model(module, tng_loader)
-    seeded = generators_of_data(tng_loader, *([] if validation is None else [e[0] for e in validation.loaders]))
+    generators, escaped = _plan_generators(request, tng_loader, validation)
     run.nb_tng_batches, run.nb_val_batches = length.at(0), 0 if validation is None else validation.nb_batches
     return Basis(
         strategy=strategy,
@@ -201,7 +200,7 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
         attributes=attributes,
         modes=modes,
         generators=generators,
-        escaped=EscapedGenerators([*generators, *seeded], notices),
+        escaped=escaped,
         sizes=sizes_of(tng_loader),
         optimizers=optimizers,
         schedules=schedules,
@@ -211,6 +210,15 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
         validation=validation,
         sanity=sanity,
     )
+
+
+def _plan_generators(
+    request: FitRequest, tng_loader: Any, validation: EvaluationPlan | None
+) -> tuple[list[Any], EscapedGenerators]:
+    generators = generators_of_model(request.module, tng_loader)
+    evaluated = [] if validation is None else [loader for loader, *_ in validation.loaders]
+    seeded = generators_of_data(tng_loader, *evaluated)
+    return generators, EscapedGenerators([*generators, *seeded], request.notices)
 
 
 def _read_training_loader(
