@@ -187,7 +187,6 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
     say_near_misses([module, *callbacks], notices)
     checks.say_probable_mistakes(module, tng_loader, optimizers, config, notices)
     length = EpochLength(tng_loader, config, share, run)
-    generators, escaped = _plan_generators(request, tng_loader, validation)
     run.nb_tng_batches, run.nb_val_batches = length.at(0), 0 if validation is None else validation.nb_batches
     return Basis(
         strategy=strategy,
@@ -199,8 +198,7 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
         length=length,
         attributes=attributes,
         modes=modes,
-        generators=generators,
-        escaped=escaped,
+        **_plan_generators(request, tng_loader, validation),
         sizes=sizes_of(tng_loader),
         optimizers=optimizers,
         schedules=schedules,
@@ -212,13 +210,12 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
     )
 
 
-def _plan_generators(
-    request: FitRequest, tng_loader: Any, validation: EvaluationPlan | None
-) -> tuple[list[Any], EscapedGenerators]:
+def _plan_generators(request: FitRequest, tng_loader: Any, validation: EvaluationPlan | None) -> dict[str, Any]:
+    """Those that the model draws from, and the watch over those that nobody seeds."""
     generators = generators_of_model(request.module, tng_loader)
     evaluated = [] if validation is None else [loader for loader, *_ in validation.loaders]
     seeded = generators_of_data(tng_loader, *evaluated)
-    return generators, EscapedGenerators([*generators, *seeded], request.notices)
+    return {"generators": generators, "escaped": EscapedGenerators([*generators, *seeded], request.notices)}
 
 
 def _read_training_loader(
