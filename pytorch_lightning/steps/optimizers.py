@@ -1,7 +1,6 @@
 """What ``configure_optimizers`` returned, made uniform: optimizers and schedules."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import Parameter, signature
 from typing import Any
@@ -125,6 +124,26 @@ def use_fused(optimizer: Optimizer) -> None:
                     optimizer.state[parameter]["step"] = step.to(parameter.device, torch.float32)
 
 
+def leaving_sparse(optimizer: Optimizer, step: Callable[..., Any]) -> Callable[..., Any]:
+    """``step`` of an optimizer that may be fused, which no implementation is for sparse gradients. Where there are some
+    shows at the first step in which every parameter has one: until then it looks."""
+    looks = any(group.get("fused") for group in optimizer.param_groups)
+
+    def look_and_step(*arguments: Any) -> Any:
+        nonlocal looks
+        if looks:
+            looks = False
+            for group in optimizer.param_groups:
+                gradients = [parameter.grad for parameter in group["params"] if parameter.requires_grad]
+                if any(gradient is not None and gradient.is_sparse for gradient in gradients):
+                    group["fused"] = None
+                waits = any(gradient is None for gradient in gradients)
+                looks = looks or (waits and bool(group.get("fused")))
+        return step(*arguments)
+
+    return look_and_step
+
+
 def _has_fused(kind: type[Optimizer], parameters: Sequence[Any]) -> bool:
     """Whether a fused step of this kind of optimizer works on such parameters."""
     try:
@@ -151,21 +170,3 @@ class SteppedOptimizer:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._optimizer, name)
-
-
-def only_requiring(optimizers: Sequence[Optimizer], optimizer_i: int) -> AbstractContextManager[None]:
-    """A scope in which, of all parameters in ``optimizers``, only those of one require gradients."""
-    return nullcontext() if len(optimizers) == 1 else _only_requiring(optimizers, optimizer_i)
-
-
-@contextmanager
-def _only_requiring(optimizers: Sequence[Optimizer], optimizer_i: int) -> Iterator[None]:
-    own = {id(p) for p in parameters_of([optimizers[optimizer_i]])}
-    frozen = [p for p in parameters_of(optimizers) if id(p) not in own and p.requires_grad]
-    for parameter in frozen:
-        parameter.requires_grad = False
-    try:
-        yield
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad = True

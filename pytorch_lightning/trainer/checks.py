@@ -10,10 +10,12 @@ from torch.utils.data import DataLoader
 
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.checkpoints.checkpoint import module_part
+from pytorch_lightning.data.casting import COMPLEX, tensors_of
 from pytorch_lightning.data.loader import length_of
 from pytorch_lightning.data.replayable import shuffles
 from pytorch_lightning.errors import Notices, Problem, attempt, describe, noting
 from pytorch_lightning.options.config import Config
+from pytorch_lightning.precision.full import DTYPES
 from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.processes import Share
 from pytorch_lightning.root_module.root_module import LightningModule
@@ -35,11 +37,19 @@ def reading(module: LightningModule, name: str, function: Callable[[], T]) -> T:
 def hook_problems(module: LightningModule, callbacks: Sequence[Callback]) -> list[Problem]:
     """Hooks that a fit needs and that are missing, or can't be called."""
     problems = missing(module, ["training_step", "configure_optimizers", "tng_dataloader"])
-    validates = ["val_dataloader", "validation_step", "validation_end"]
-    there = [name for name in validates if is_overridden(module, name)]
+    validates = ["val_dataloader", "validation_step"]
+    there = [name for name in (*validates, "validation_end") if is_overridden(module, name)]
     # a test may use the steps of validation, so the loader decides where a test is all that is meant
     if there and ("val_dataloader" in there or not is_overridden(module, "test_dataloader")):
         problems += missing(module, validates)
+    if not getattr(module, "automatic_optimization", True):
+        problems.append(
+            Problem(
+                f"{type(module).__name__}.automatic_optimization is off, and steps by hand aren't supported",
+                do="Return the loss of each optimizer from training_step(self, data_batch, batch_nb, optimizer_i), and"
+                " override optimizer_step to step less often",
+            )
+        )
     return problems + wrongly_signed(module) + wrongly_signed_callbacks(callbacks)
 
 
@@ -102,7 +112,7 @@ def sharing_problems(
         share.nb == 1
         or config.accumulate_grad_batches == 1
         or len({*map(id, parameters)}) == len(parameters)
-        or not takes_one_more(module, "training_step")
+        or not takes_one_more(module, "training_step", len(optimizers) > 1)
     ):
         return []
     return [
@@ -154,7 +164,7 @@ def training_loader_problems(loader: Any, config: Config, validates: bool, share
                 do="Give it a __len__" + (", or pass a number of batches" if name == "val_check_interval" else ""),
             )
             for name, share in shares.items()
-            if share < 1.0 and (validates or name == "train_percent_check")
+            if (share < 1.0 and validates) or (share != 1.0 and name == "train_percent_check")
         ]
     length = None if length is None else share.nb_rounds(length)
     if validates and length is not None and config.val_check_interval > max(1, length):
@@ -232,6 +242,13 @@ def say_probable_mistakes(
             notices.say(
                 f"share-{name}", f"{name}={share:g} is more than the whole data set; 1.0 is all of it, 0.1 a tenth"
             )
+    dtype = DTYPES.get(config.precision)
+    if dtype is not None and dtype not in COMPLEX and any(tensor.is_complex() for tensor in tensors_of(module)):
+        notices.say(
+            "complex-tensors",
+            f"{type(module).__name__} has complex parameters or buffers, which precision={config.precision!r} leaves as"
+            f" they are: torch computes little with complex numbers of {dtype.itemsize * 8} bits",
+        )
     say_odd_parameters(module, optimizers, notices)
 
 
