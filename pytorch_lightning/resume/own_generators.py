@@ -4,23 +4,17 @@ from typing import Any
 
 from torch import nn
 
-from pytorch_lightning.data.generators import MOST_LEVELS, find_generators, set_state_of, state_of
+from pytorch_lightning.data.generators import find_generators, set_state_of, state_of
 from pytorch_lightning.resume.owners import attributes_of
 from pytorch_lightning.resume.plain_values import Decoder, Encoder
-
-
-def generators_of_data(*loaders: Any) -> list[Any]:
-    """The generators that loaders, the user's or those made of them, and what they are made of reach."""
-    parts = ("dataset", "collate_fn", "sampler", "batch_sampler", "generator")
-    inner = [getattr(loader, "_loader", loader) for loader in loaders]
-    roots = [getattr(loader, part, None) for loader in inner for part in parts]
-    return [generator for root in [*roots, *inner] for generator in find_generators(root, 1 + MOST_LEVELS)]
 
 
 def generators_of_model(module: nn.Module, loader: Any) -> list[Any]:
     """The generators that the code and the attributes of a module and its submodules reach, without those that the
     training data draw from."""
-    of_data = {id(generator) for generator in generators_of_data(loader)}
+    parts = ("dataset", "collate_fn", "sampler", "batch_sampler", "generator")
+    of_data = {id(g) for part in parts for g in find_generators(getattr(loader, part, None))}
+    of_data |= {id(g) for g in find_generators(loader)}
     found: dict[int, Any] = {}
     for submodule in module.modules():
         if type(submodule).__module__.startswith("torch."):

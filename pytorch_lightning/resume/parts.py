@@ -14,7 +14,6 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.data.loader import ReplayableLoader
 from pytorch_lightning.errors import CheckpointError, FitError, Notices
 from pytorch_lightning.resume.epoch_length import EpochLength
-from pytorch_lightning.resume.escaped import EscapedGenerators
 from pytorch_lightning.resume.own_generators import set_states_of, states_of
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.run.hooks import is_overridden
@@ -94,16 +93,10 @@ class DataPart:
 class RandomPart:
     """The global random streams and the model's own generators, for hooks that draw between batches."""
 
-    def __init__(self, generators: list[Any], escaped: EscapedGenerators) -> None:
-        self._generators, self._saved, self._escaped = generators, dict[str, Any](), escaped
-
-    def begin(self) -> None:
-        """Training begins."""
-        self.restore()
-        self._escaped.begin()
+    def __init__(self, generators: list[Any]) -> None:
+        self._generators, self._saved = generators, dict[str, Any]()
 
     def state_dict(self) -> dict[str, Any]:
-        self._escaped.look()
         own = states_of(self._generators)
         return {**seeding.get_generator_states(), **({"own": own} if own else {})}
 

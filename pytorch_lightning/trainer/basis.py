@@ -14,7 +14,6 @@ from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.processes import Share
 from pytorch_lightning.resume.attributes import AttributesPart
 from pytorch_lightning.resume.epoch_length import EpochLength
-from pytorch_lightning.resume.escaped import EscapedGenerators
 from pytorch_lightning.resume.modes import ModesPart
 from pytorch_lightning.resume.resuming import ResumedSave
 from pytorch_lightning.root_module.root_module import LightningModule
@@ -44,7 +43,6 @@ class Basis:
     modes: ModesPart
     generators: list[Any]
     """Those that the model draws from."""
-    escaped: EscapedGenerators
     sizes: dict[str, int]
     """Of the training data."""
     optimizers: list[Optimizer]

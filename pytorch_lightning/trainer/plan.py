@@ -20,10 +20,9 @@ from pytorch_lightning.processes import EVERYTHING, Share
 from pytorch_lightning.resume.agreement import Agreement
 from pytorch_lightning.resume.attributes import AttributesPart
 from pytorch_lightning.resume.epoch_length import EpochLength
-from pytorch_lightning.resume.escaped import EscapedGenerators
 from pytorch_lightning.resume.groups import GroupsPart
 from pytorch_lightning.resume.modes import ModesPart
-from pytorch_lightning.resume.own_generators import generators_of_data, generators_of_model
+from pytorch_lightning.resume.own_generators import generators_of_model
 from pytorch_lightning.resume.parts import CallbacksPart, DataPart, GradientsPart, RandomPart, VersionsPart, load_part
 from pytorch_lightning.resume.resuming import ResumedSave, find_save_to_resume, job_of, restore_checked
 from pytorch_lightning.resume.rolling import RollingSaves
@@ -198,7 +197,7 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
         length=length,
         attributes=attributes,
         modes=modes,
-        **_plan_generators(request, tng_loader, validation),
+        generators=generators_of_model(module, tng_loader),
         sizes=sizes_of(tng_loader),
         optimizers=optimizers,
         schedules=schedules,
@@ -208,14 +207,6 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
         validation=validation,
         sanity=sanity,
     )
-
-
-def _plan_generators(request: FitRequest, tng_loader: Any, validation: EvaluationPlan | None) -> dict[str, Any]:
-    """Those that the model draws from, and the watch over those that nobody seeds."""
-    generators = generators_of_model(request.module, tng_loader)
-    evaluated = [] if validation is None else [loader for loader, *_ in validation.loaders]
-    seeded = generators_of_data(tng_loader, *evaluated)
-    return {"generators": generators, "escaped": EscapedGenerators([*generators, *seeded], request.notices)}
 
 
 def _read_training_loader(
@@ -268,7 +259,7 @@ def _plan_saver(request: FitRequest, basis: Basis, epoch_schedules: EpochSchedul
         "groups": groups,
         "epoch_schedules": epoch_schedules,
         "gradients": GradientsPart(module, basis.optimizers, basis.strategy, basis.gradients),
-        "random": RandomPart(basis.generators, basis.escaped),
+        "random": RandomPart(basis.generators),
         "versions": VersionsPart(run.notices),
     }
     return Saver(
