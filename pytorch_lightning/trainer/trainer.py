@@ -111,8 +111,9 @@ class Trainer(ReadAttributes):
     ) -> None:
         options = {name: value for name, value in locals().items() if name in option_defaults()}
         before = set(vars(self))
-        options = resolve_aliases(aliases, options, option_defaults())
-        self.config = build_config(options, option_defaults()["default_save_path"])
+        problems: list[Problem] = []
+        options = resolve_aliases(aliases, options, option_defaults(), problems)
+        self.config = build_config(options, option_defaults()["default_save_path"], problems)
         self.options = options
         self.interrupted = False
         place = read_environment(os.environ)
