@@ -6,7 +6,7 @@ A name that isn't known here is looked up in it before similar spellings are sug
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pytorch_lightning.errors import MisconfigurationException, Problem
 
@@ -41,3 +41,13 @@ def refuse_arguments(where: str, kind: str, given: dict[str, Any]) -> None:
     error = MisconfigurationException("\n".join(map(str, problems)))
     error.problems = tuple(problems)
     raise error
+
+
+def refuse_name(module: str, name: str, *kinds: str) -> NoReturn:
+    """Raise an ``AttributeError`` for a ``name`` that ``module`` doesn't have, with what to write if Lightning 2 has
+    it. (In ``from module import name`` Python replaces the text by its own.)"""
+    text = next((found for kind in kinds if (found := advice(kind, name)) is not None), None)
+    raise AttributeError(
+        f"module {module!r} of pytorch-lightning-classic has no attribute {name!r}" + (f". {text}." if text else ""),
+        name=name,
+    )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pytorch_lightning.errors import MisconfigurationException
 from pytorch_lightning.printing import tell
 from pytorch_lightning.processes import whole
+from pytorch_lightning.root_module.elsewhere import LightningMethods
 from pytorch_lightning.root_module.hooks import ModelHooks
 
 REQUIRED = {
@@ -54,7 +55,7 @@ class Standin:
         return (lambda *args, **kwargs: None) if value is None or callable(value) else value
 
 
-class LightningModule(ModelHooks, nn.Module):
+class LightningModule(ModelHooks, LightningMethods, nn.Module):
     """An ``nn.Module`` that also defines how it is trained.
 
     Every fit requires ``training_step``, ``configure_optimizers`` and ``tng_dataloader``. Define all of

@@ -32,6 +32,7 @@ from pytorch_lightning.trainer.attributes import ReadAttributes
 from pytorch_lightning.trainer.basis import FitRequest
 from pytorch_lightning.trainer.crash import keep_failing_batch
 from pytorch_lightning.trainer.deterministic import deterministic
+from pytorch_lightning.trainer.elsewhere import LightningAttributes
 from pytorch_lightning.trainer.fit_result import FitResult
 from pytorch_lightning.trainer.loop import run_fit
 from pytorch_lightning.trainer.nesting import given_back, in_one_thread, is_running, refuse_at_import
@@ -41,7 +42,7 @@ from pytorch_lightning.trainer.remote import run_remotely, state_of, take_state
 from pytorch_lightning.trainer.replaying import replay_step
 
 
-class Trainer(ReadAttributes):
+class Trainer(ReadAttributes, LightningAttributes):
     """Trains, validates, tests and predicts with a ``LightningModule``.
 
     ``Trainer().fit(model)`` works without any arguments. Invalid values raise one ``MisconfigurationException`` that
