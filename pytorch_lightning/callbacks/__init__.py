@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pytorch_lightning.callbacks.accumulation import GradientAccumulationScheduler as GradientAccumulationScheduler
 from pytorch_lightning.callbacks.callback import Callback as Callback
 from pytorch_lightning.callbacks.early_stopping import EarlyStopping as EarlyStopping
 from pytorch_lightning.callbacks.model_checkpoint import ModelCheckpoint as ModelCheckpoint
