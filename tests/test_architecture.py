@@ -37,7 +37,7 @@ ARROWS = {
     "trainer": {"resume", "steps", "run", "options", "root_module", "strategies", "precision", "lightning2"} | STATE,
     "resume": {"steps", "run", "options", "root_module", "strategies", "precision"} | STATE,
     "steps": {"run", "options", "root_module", "strategies", "precision"} | STATE,
-    "run": {"options", "root_module", "strategies"} | STATE,
+    "run": {"options", "root_module", "strategies", "lightning2"} | STATE,
     "options": {"strategies", "precision", "callbacks", "loggers", "lightning2", "errors"},
     "root_module": {"errors", "lightning2", "printing", "checkpoints", "processes", "seeding"},
     "strategies": {"data", "errors", "nested", "processes", "seeding"},

@@ -30,6 +30,10 @@ REQUIRED = {
 """Hooks without a default, each with the stub to write."""
 
 
+GIVEN = "_given_loaders"
+"""The attribute of a module with the loaders that were passed to a running call, by the property they replace."""
+
+
 class Standin:
     """``self.experiment`` if there is no Experiment: ``log`` reaches the loggers, other calls do nothing.
 
@@ -310,7 +314,7 @@ class LightningModule(ModelHooks, LightningMethods, nn.Module):
         super().__init_subclass__(**kwargs)
         for name in ("tng_dataloader", "val_dataloader", "test_dataloader"):
             if isinstance(cls.__dict__.get(name), property):
-                setattr(cls, name, _showing_its_error(cls.__dict__[name], f"{cls.__name__}.{name}"))
+                setattr(cls, name, _showing_its_error(cls.__dict__[name], f"{cls.__name__}.{name}", name))
 
     def __getstate__(self) -> dict[str, Any]:
         return {
@@ -318,16 +322,22 @@ class LightningModule(ModelHooks, LightningMethods, nn.Module):
         }
 
 
-def _showing_its_error(loader: property, where: str) -> property:
+def _showing_its_error(loader: property, where: str, name: str) -> property:
     """``loader``, with an AttributeError in it raised as a RuntimeError: nn.Module would report the former as
-    "no attribute 'tng_dataloader'" and hide its cause."""
+    "no attribute 'tng_dataloader'" and hide its cause. A loader that was passed to ``fit`` wins over it."""
     get = loader.fget
     assert get is not None
 
     def get_loader(module: Any) -> Any:
+        if name in vars(module).get(GIVEN, ()):
+            return vars(module)[GIVEN][name]
         try:
             return get(module)
         except AttributeError as cause:
             raise RuntimeError(f"{where} raised AttributeError: {cause}") from cause
 
     return property(get_loader, loader.fset, loader.fdel, loader.__doc__)
+
+
+for _name in ("tng_dataloader", "val_dataloader", "test_dataloader"):
+    setattr(LightningModule, _name, _showing_its_error(vars(LightningModule)[_name], f"LightningModule.{_name}", _name))

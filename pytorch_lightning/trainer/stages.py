@@ -29,8 +29,8 @@ from pytorch_lightning.run.run import FitRun
 from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.strategies.compiled import build_compiler
 from pytorch_lightning.timings import hint
-from pytorch_lightning.trainer.elsewhere import explain
 from pytorch_lightning.trainer.evaluation import names_of, plan_evaluation
+from pytorch_lightning.trainer.explaining import explain
 from pytorch_lightning.trainer.fit_plan import FitPlan
 from pytorch_lightning.trainer.fit_result import FitResult
 from pytorch_lightning.trainer.loop import run_evaluation

@@ -26,14 +26,14 @@ from pytorch_lightning.run.progress import INTERRUPTED
 from pytorch_lightning.run.run import FitRun
 from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.strategies.devices import in_use
-from pytorch_lightning.trainer import checks, stages
+from pytorch_lightning.trainer import stages
 from pytorch_lightning.trainer.afterwards import Afterwards
 from pytorch_lightning.trainer.attributes import ReadAttributes
 from pytorch_lightning.trainer.basis import FitRequest
 from pytorch_lightning.trainer.crash import keep_failing_batch
 from pytorch_lightning.trainer.deterministic import deterministic
-from pytorch_lightning.trainer.elsewhere import LightningAttributes
 from pytorch_lightning.trainer.fit_result import FitResult
+from pytorch_lightning.trainer.given_loaders import given_loaders, loader_and_ckpt, loaders_of_fit, need_module
 from pytorch_lightning.trainer.loop import run_fit
 from pytorch_lightning.trainer.nesting import given_back, in_one_thread, is_running, refuse_at_import
 from pytorch_lightning.trainer.placement import choose_strategy, nb_to_start
@@ -42,7 +42,7 @@ from pytorch_lightning.trainer.remote import run_remotely, state_of, take_state
 from pytorch_lightning.trainer.replaying import replay_step
 
 
-class Trainer(ReadAttributes, LightningAttributes):
+class Trainer(ReadAttributes):
     """Trains, validates, tests and predicts with a ``LightningModule``.
 
     ``Trainer().fit(model)`` works without any arguments. Invalid values raise one ``MisconfigurationException`` that
@@ -147,8 +147,16 @@ class Trainer(ReadAttributes, LightningAttributes):
         options = {name: values[name] for name in option_defaults() if name in values and name not in OBJECT_OPTIONS}
         return cls(**{**options, **overrides})
 
-    def fit(self, model: LightningModule) -> int:
-        """Train ``model``. Returns 1 when training is complete and 0 when Ctrl-C ended it.
+    def fit(
+        self,
+        model: LightningModule = None,  # type: ignore[assignment]
+        tng_dataloader: Any = None,
+        val_dataloader: Any = None,
+        **others: Any,
+    ) -> int:
+        """Train ``model``, on ``tng_dataloader`` and ``val_dataloader`` if they are passed (also by Lightning 2's
+        names) and on the module's own properties otherwise. Returns 1 when training is complete and 0 when Ctrl-C
+        ended it.
 
         SIGTERM, SIGUSR1 and SIGUSR2 end the program with exit code 75 once the state was saved; under SLURM the job
         is then queued again.
@@ -156,13 +164,16 @@ class Trainer(ReadAttributes, LightningAttributes):
         May be called again: a fresh run, unless ``resume`` is set. Raises ``MisconfigurationException`` for what
         can be seen before the first batch, ``FitError`` for what a batch showed.
         """
+        if not isinstance(self, Trainer):
+            raise MisconfigurationException("fit was called on the class Trainer. Write Trainer().fit(model).")
         refuse_at_import()
+        loaders = loaders_of_fit(tng_dataloader, val_dataloader, others)
         if is_running(self):
             raise MisconfigurationException(
                 f"this Trainer is in the middle of a fit of {type(self.module).__name__}, and fit was called again."
                 " Make another Trainer for the inner one."
             )
-        with given_back(self, model):
+        with given_back(self, model), given_loaders(model, loaders):
             return self._fit(model)
 
     def _fit(self, model: LightningModule) -> int:
@@ -221,15 +232,22 @@ class Trainer(ReadAttributes, LightningAttributes):
             raise signals.Stopped(state["exit"])
         return int(state["returned"])
 
-    def validate(self, model: LightningModule | None = None, ckpt: str | Path | None = None) -> dict[str, float | int]:
-        """Run the validation set through ``model`` (default: the one of the last fit); returns what
+    def validate(
+        self, model: LightningModule | None = None, dataloader: Any = None, ckpt: Any = None, **others: Any
+    ) -> dict[str, float | int]:
+        """Run the validation set, or ``dataloader``, through ``model`` (default: the one of the last fit); returns what
         ``validation_end`` returned, as numbers. ``ckpt`` is the path of a checkpoint, or 'best'."""
-        return self._evaluate("validation", model, ckpt)  # type: ignore[no-any-return]
+        dataloader, ckpt = loader_and_ckpt("Trainer.validate", dataloader, ckpt, others)
+        return self._evaluate("validation", model, ckpt, dataloader)  # type: ignore[no-any-return]
 
-    def test(self, model: LightningModule | None = None, ckpt: str | Path | None = None) -> dict[str, float | int]:
-        """Run the test set through ``model`` (default: the one of the last fit): ``test_step`` and ``test_end``
-        where they are defined, ``validation_step`` and ``validation_end`` otherwise. Returns their numbers."""
-        return self._evaluate("test", model, ckpt)  # type: ignore[no-any-return]
+    def test(
+        self, model: LightningModule | None = None, dataloader: Any = None, ckpt: Any = None, **others: Any
+    ) -> dict[str, float | int]:
+        """Run the test set, or ``dataloader``, through ``model`` (default: the one of the last fit): ``test_step`` and
+        ``test_end`` where they are defined, ``validation_step`` and ``validation_end`` otherwise. Returns their
+        numbers."""
+        dataloader, ckpt = loader_and_ckpt("Trainer.test", dataloader, ckpt, others)
+        return self._evaluate("test", model, ckpt, dataloader)  # type: ignore[no-any-return]
 
     def predict(
         self,
@@ -237,10 +255,12 @@ class Trainer(ReadAttributes, LightningAttributes):
         dataloader: Any = None,
         ckpt: str | Path | None = None,
         write_to: str | Path | None = None,
+        **others: Any,
     ) -> list[Any]:
         """``predict_step`` of every batch of ``dataloader`` (default: ``test_dataloader``), on the CPU, in the
         loader's order. ``write_to`` is a folder: output n goes to its file ``{n:08d}.pt`` and nothing is
         returned."""
+        dataloader, ckpt = loader_and_ckpt("Trainer.predict", dataloader, ckpt, others)
         return self._evaluate("predict", model, ckpt, dataloader, write_to)  # type: ignore[no-any-return]
 
     def replay(self, step: int) -> Any:
@@ -259,8 +279,10 @@ class Trainer(ReadAttributes, LightningAttributes):
         name = "validate" if stage == "validation" else stage
         if module is None:
             raise MisconfigurationException(f"there is no model yet. Pass one: trainer.{name}(model).")
-        with given_back(self, module):
-            return self._evaluate_there(stage, name, module, ckpt, loader, write_to)
+        hook = {"validation": "val_dataloader", "test": "test_dataloader"}.get(stage)
+        loaders = {hook: loader} if hook is not None and loader is not None else {}
+        with given_back(self, module), given_loaders(module, loaders):
+            return self._evaluate_there(stage, name, module, ckpt, None if hook else loader, write_to)
 
     def _evaluate_there(
         self, stage: str, name: str, module: LightningModule, ckpt: Any, loader: Any, write_to: Any
@@ -273,7 +295,7 @@ class Trainer(ReadAttributes, LightningAttributes):
         if nb:
             self._nb_started = nb
             ckpt = None if ckpt is None else stages.path_of(ckpt, self._callbacks)
-            arguments = (loader, ckpt, write_to) if stage == "predict" else (ckpt,)
+            arguments = (loader, ckpt, write_to) if stage == "predict" else (None, ckpt)
             returned = run_remotely(self._maker(), self.options, name, module, arguments, nb)["returned"]
             if stage != "predict":
                 stages.log_result(self._plan, run, returned)
@@ -349,17 +371,7 @@ class Trainer(ReadAttributes, LightningAttributes):
         return Standin(None if self._plan is None else self._plan.rows.log_by_hand, like=experiment)
 
     def _begin(self, model: LightningModule, run: FitRun) -> None:
-        if not isinstance(model, LightningModule):
-            advice = "Subclass pytorch_lightning.LightningModule and call super().__init__()."
-            if isinstance(model, type) and issubclass(model, LightningModule):
-                advice = f"Make one: {model.__name__}(...)."
-            elif isinstance(model, (str, Path)):
-                advice = f"Pass a checkpoint by its name: ckpt={str(model)!r}."
-            raise MisconfigurationException(f"a model must be a LightningModule; received {describe(model)}. {advice}")
-        if checks.needs_init(model):
-            raise MisconfigurationException(
-                f"{type(model).__name__}.__init__ doesn't call super().__init__(). Call it first."
-            )
+        need_module(model)
         self.module, self._run, self._nb_started = model, run, 0
         run.min_nb_epochs, run.max_nb_epochs = self.config.min_nb_epochs, self.config.max_nb_epochs
         run.fast_dev_run = self.config.fast_dev_run

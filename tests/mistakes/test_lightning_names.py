@@ -1,6 +1,8 @@
 """Habits from Lightning 2: each name of it either works here or is answered with what to write."""
 
+import contextlib
 import inspect
+import io
 import json
 import re
 from pathlib import Path
@@ -197,3 +199,262 @@ def test_seed_everything_takes_their_argument() -> None:
     for workers in (True, False):
         assert pytorch_lightning.seed_everything(3, workers=workers) == 3
         assert torch.initial_seed() == 3
+
+
+# ------------------------------------------------------------------ loaders that are passed
+class Seen(Net):
+    """Notes the first number of each batch, by the step that got it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, float]] = []
+
+    def _note(self, where: str, data_batch: Any) -> Any:
+        self.seen.append((where, data_batch[0, 0].item()))
+        return self.layer(data_batch).pow(2).mean()
+
+    def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+        return self._note("training", data_batch)
+
+    def validation_step(self, data_batch: Any, batch_nb: int) -> Any:
+        return self._note("validation", data_batch)
+
+    def validation_end(self, outputs: Any) -> Any:
+        return {"val_loss": torch.stack(outputs).mean()}
+
+
+def loader(number: float, nb: int = 2) -> list[torch.Tensor]:
+    return [torch.full((2, 4), number)] * nb
+
+
+CALLS = {
+    "positional": lambda trainer, model: trainer.fit(model, loader(2.0), loader(3.0)),
+    "named": lambda trainer, model: trainer.fit(model, tng_dataloader=loader(2.0), val_dataloader=loader(3.0)),
+    "as in Lightning 2": lambda trainer, model: trainer.fit(
+        model, train_dataloaders=loader(2.0), val_dataloaders=loader(3.0)
+    ),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_fit_takes_loaders(call: Any) -> None:
+    model = Seen()
+    assert call(quiet(nb_sanity_val_steps=0), model) == 1
+    assert model.seen == [("training", 2.0)] * 2 + [("validation", 3.0)] * 2
+    model.seen.clear()
+    assert quiet().fit(model) == 1  # without an argument the property is used again
+    assert model.seen == [("training", 1.0)]
+
+
+def test_a_module_without_loaders_trains_on_passed_ones() -> None:
+    class Without(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 2)
+
+        training_step, configure_optimizers = Net.training_step, Net.configure_optimizers
+
+    model = Without()
+    assert quiet(max_nb_epochs=3).fit(model, loader(1.0)) == 1
+    by_hand = nn.Linear(4, 2)
+    torch.manual_seed(0)
+    by_hand.load_state_dict({name.removeprefix("layer."): value for name, value in Without().state_dict().items()})
+    with pytest.raises(MisconfigurationException, match="doesn't define tng_dataloader"):
+        quiet().fit(model)
+
+
+def test_passed_loaders_train_as_a_loop_by_hand() -> None:
+    torch.manual_seed(3)
+    model, layer = Net(), nn.Linear(4, 2)
+    layer.load_state_dict(model.layer.state_dict())
+    batches = [torch.randn(5, 4) for _ in range(4)]
+    quiet(max_nb_epochs=2).fit(model, batches)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    for batch in batches * 2:
+        optimizer.zero_grad()
+        layer(batch).pow(2).mean().backward()
+        optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(layer.parameters(), model.layer.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["validate", "test"])
+def test_validate_and_test_take_a_loader(name: str) -> None:
+    for arguments, options in (
+        ((loader(5.0),), {}),
+        ((), {"dataloader": loader(5.0)}),
+        ((), {"dataloaders": loader(5.0)}),
+    ):
+        model = Seen()
+        getattr(quiet(), name)(model, *arguments, **options)
+        assert model.seen == [("validation", 5.0)] * 2
+
+
+def test_predict_takes_a_loader_by_their_name() -> None:
+    class Predicts(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(x)
+
+    assert [output.shape for output in quiet().predict(Predicts(), dataloaders=loader(5.0, 3))] == [(2, 2)] * 3
+
+
+def test_a_path_in_the_place_of_a_loader_is_a_checkpoint(tmp_path: Path) -> None:
+    trainer, model = quiet(), Seen()
+    trainer.fit(model, loader(1.0), loader(1.0))
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    with torch.no_grad():
+        model.layer.weight.fill_(100.0)
+    with pytest.raises(MisconfigurationException, match="doesn't define val_dataloader"):
+        trainer.validate(model, str(tmp_path / "a.ckpt"))  # the model has none of its own
+    with pytest.raises(MisconfigurationException, match="Pass ckpt="):
+        trainer.validate(model, "a.ckpt", ckpt="b.ckpt")
+    told = trainer.validate(model, loader(1.0), ckpt=tmp_path / "a.ckpt")
+    assert told["val_loss"] < 10
+
+
+def test_passed_loaders_reach_spawned_processes() -> None:
+    model = Seen()
+    trainer = quiet(nb_processes=2)
+    assert trainer.fit(model, loader(2.0, 4), loader(3.0, 4)) == 1
+    assert trainer.global_step == 2  # four batches on two processes
+    assert trainer.validate(model, loader(0.0, 2))["val_loss"] == pytest.approx(model.layer.bias.pow(2).mean().item())
+
+
+def test_the_same_loader_by_two_names_is_an_error() -> None:
+    with pytest.raises(MisconfigurationException, match="which mean the same"):
+        quiet().fit(Net(), loader(1.0), train_dataloaders=loader(2.0))
+
+
+@pytest.mark.parametrize("name", ["ckpt_path", "datamodule", "weights_only"])
+def test_an_argument_of_their_fit_says_what_to_write(name: str) -> None:
+    with pytest.raises(MisconfigurationException) as raised:
+        quiet().fit(Net(), **{name: "x"})
+    assert str(lightning2.advice("arguments", name)) in str(raised.value)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'nonsense'"):
+        quiet().fit(Net(), nonsense=1)
+
+
+def test_fit_on_the_class_says_what_to_write() -> None:
+    with pytest.raises(MisconfigurationException, match=r"Write Trainer\(\)\.fit\(model\)"):
+        Trainer.fit(Net())  # type: ignore[arg-type]
+    with pytest.raises(MisconfigurationException, match="a model must be a LightningModule; received None"):
+        quiet().fit()
+
+
+# ------------------------------------------------------------------ dictionaries of optimizers
+def rates(returned: Any, **options: Any) -> list[list[float]]:
+    """The learning rates of every optimizer at each of six batches, in three epochs of two."""
+
+    class Noting(Net):
+        found: list[list[float]] = []
+
+        def configure_optimizers(self) -> Any:
+            return returned(self)
+
+        def training_step(self, data_batch: Any, batch_nb: int, optimizer_i: int = 0) -> Any:
+            if optimizer_i == 0:
+                self.found.append([o.param_groups[0]["lr"] for o in self.trainer.optimizers])
+            return super().training_step(data_batch, batch_nb)
+
+        def validation_step(self, data_batch: Any, batch_nb: int) -> Any:
+            return torch.tensor(1.0)
+
+        def validation_end(self, outputs: Any) -> Any:
+            return {"val_loss": 1.0, "other": 1.0}
+
+        val_dataloader = Net.tng_dataloader
+
+    Noting.found = []
+    quiet(max_nb_epochs=3, nb_sanity_val_steps=0, **options).fit(Noting(), loader(1.0))
+    return Noting.found
+
+
+def halving(optimizer: Any) -> Any:
+    return torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+
+
+def sgd(module: Any) -> Any:
+    return torch.optim.SGD(module.parameters(), lr=1.0)
+
+
+def test_a_dictionary_of_an_optimizer_and_a_scheduler() -> None:
+    def by_epoch(module: Any) -> Any:
+        o = sgd(module)
+        return {"optimizer": o, "lr_scheduler": halving(o)}
+
+    def by_step(module: Any) -> Any:
+        o = sgd(module)
+        return {"optimizer": o, "lr_scheduler": {"scheduler": halving(o), "interval": "step", "frequency": 1}}
+
+    def by_metric(module: Any) -> Any:
+        o = sgd(module)
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(o, factor=0.5, patience=0)
+        return {"optimizer": o, "lr_scheduler": plateau, "monitor": "other"}
+
+    assert rates(lambda module: {"optimizer": sgd(module)}) == [[1.0]] * 6
+    assert rates(by_epoch) == [[1.0]] * 2 + [[0.5]] * 2 + [[0.25]] * 2
+    assert rates(by_step) == [[0.5**n] for n in range(6)]
+    assert rates(by_metric) == [[1.0]] * 4 + [[0.5]] * 2
+
+
+def test_a_list_of_such_dictionaries() -> None:
+    def several(module: Any) -> Any:
+        one, two = torch.optim.SGD([module.layer.weight], lr=1.0), torch.optim.SGD([module.layer.bias], lr=4.0)
+        return [{"optimizer": one, "lr_scheduler": halving(one)}, {"optimizer": two}]
+
+    assert rates(several) == [[1.0, 4.0]] * 2 + [[0.5, 4.0]] * 2 + [[0.25, 4.0]] * 2
+
+
+@pytest.mark.parametrize("entry", [{"lr_schedulers": []}, {"lr_scheduler": {"interval": "step"}}])
+def test_a_wrong_entry_of_such_a_dictionary_is_an_error(entry: dict[str, Any]) -> None:
+    with pytest.raises(MisconfigurationException, match="configure_optimizers returned"):
+        rates(lambda module: {"optimizer": sgd(module), **entry})
+
+
+def test_a_frequency_is_refused() -> None:
+    def every_second(module: Any) -> Any:
+        o = sgd(module)
+        return {"optimizer": o, "lr_scheduler": {"scheduler": halving(o), "frequency": 2}}
+
+    with pytest.raises(MisconfigurationException, match=r"Remove \['frequency'\]"):
+        rates(every_second)
+
+
+# ------------------------------------------------------------------ hooks that would never be called
+def said_of(module: Any, *callbacks: Any) -> str:
+    text = io.StringIO()
+    with contextlib.redirect_stderr(text):
+        quiet(callbacks=list(callbacks)).fit(module)
+    return text.getvalue()
+
+
+OF_MODULES = [name for name in NAMES["module"] if lightning2.advice("module_hooks", name)]
+OF_CALLBACKS = [name for name in NAMES["callback_hooks"] if lightning2.advice("callback_hooks", name)]
+
+
+@pytest.mark.parametrize("name", [n for n in OF_MODULES if not hasattr(LightningModule, n)])
+def test_a_hook_of_their_modules_is_reported_before_the_first_batch(name: str) -> None:
+    module = type("Own", (Net,), {name: lambda self, *_, **__: None})()
+    line = next(line for line in said_of(module).splitlines() if f"Own.{name} is never called" in line)
+    assert "did you mean" in line or str(lightning2.advice("module_hooks", name)) in line
+
+
+@pytest.mark.parametrize("name", [n for n in OF_CALLBACKS if not hasattr(Callback, n)])
+def test_a_hook_of_their_callbacks_is_reported_before_the_first_batch(name: str) -> None:
+    callback = type("Watch", (Callback,), {name: lambda self, *_, **__: None})()
+    line = next(line for line in said_of(Net(), callback).splitlines() if f"Watch.{name} is never called" in line)
+    assert str(lightning2.advice("callback_hooks", name)) in line
+
+
+def test_a_method_of_such_a_name_that_the_module_calls_is_its_own() -> None:
+    class Calls(Net):
+        def setup(self, stage: str) -> None:
+            """Own."""
+
+        def on_train_epoch_end(self) -> None:
+            """Own."""
+
+        def on_epoch_end(self) -> None:
+            self.setup("fit")
+            self.on_train_epoch_end()
+
+    assert "never called" not in said_of(Calls())
