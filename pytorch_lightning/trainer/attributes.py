@@ -14,7 +14,6 @@ from pytorch_lightning.processes import ALONE
 from pytorch_lightning.run.hooks import is_overridden
 from pytorch_lightning.strategies.devices import choose_devices
 from pytorch_lightning.trainer.live_lists import LiveList
-from pytorch_lightning.trainer.nesting import is_running
 
 if TYPE_CHECKING:
     from pytorch_lightning.options.config import Config
@@ -68,7 +67,7 @@ class ReadAttributes:
         option, options = ALIASES.get(name, name), vars(self).get("options", {})
         if option not in options:
             super().__setattr__(name, value)
-        elif is_running(self):
+        elif self._run is not None and self._run.running:
             raise MisconfigurationException(
                 f"{name} can't be changed in the middle of a fit; received {describe(value)}. Set it before fit; for"
                 " accumulate_grad_batches by epoch pass {epoch: number}, and to end training call run.stop in a"
