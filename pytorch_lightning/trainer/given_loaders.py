@@ -24,7 +24,7 @@ def loaders_of_fit(tng_dataloader: Any, val_dataloader: Any, others: Mapping[str
             raise MisconfigurationException(f"fit received {meant} and {name}, which mean the same. Pass one of them.")
         given[meant] = given[meant] if loader is None else loader
     refuse_arguments("Trainer.fit", "arguments", rest)
-    return {name: loader for name, loader in given.items() if loader is not None}
+    return given
 
 
 def loader_and_ckpt(where: str, dataloader: Any, ckpt: Any, others: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -45,8 +45,9 @@ def loader_and_ckpt(where: str, dataloader: Any, ckpt: Any, others: Mapping[str,
 
 @contextlib.contextmanager
 def given_loaders(module: Any, loaders: Mapping[str, Any]) -> Iterator[None]:
-    """A scope in which the properties ``loaders`` of ``module`` return these loaders. Raises
-    ``MisconfigurationException`` for a property that can't be replaced."""
+    """A scope in which the properties ``loaders`` of ``module`` return these loaders, except those that are None.
+    Raises ``MisconfigurationException`` for a property that can't be replaced."""
+    loaders = {name: loader for name, loader in loaders.items() if loader is not None}
     if not loaders or not isinstance(module, LightningModule):
         yield
         return

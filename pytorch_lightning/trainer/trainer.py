@@ -238,7 +238,7 @@ class Trainer(ReadAttributes):
         """Run the validation set, or ``dataloader``, through ``model`` (default: the one of the last fit); returns what
         ``validation_end`` returned, as numbers. ``ckpt`` is the path of a checkpoint, or 'best'."""
         dataloader, ckpt = loader_and_ckpt("Trainer.validate", dataloader, ckpt, others)
-        return self._evaluate("validation", model, ckpt, dataloader)  # type: ignore[no-any-return]
+        return self._evaluate("validation", model, ckpt, {"val_dataloader": dataloader})  # type: ignore[no-any-return]
 
     def test(
         self, model: LightningModule | None = None, dataloader: Any = None, ckpt: Any = None, **others: Any
@@ -247,7 +247,7 @@ class Trainer(ReadAttributes):
         ``test_end`` where they are defined, ``validation_step`` and ``validation_end`` otherwise. Returns their
         numbers."""
         dataloader, ckpt = loader_and_ckpt("Trainer.test", dataloader, ckpt, others)
-        return self._evaluate("test", model, ckpt, dataloader)  # type: ignore[no-any-return]
+        return self._evaluate("test", model, ckpt, {"test_dataloader": dataloader})  # type: ignore[no-any-return]
 
     def predict(
         self,
@@ -255,13 +255,14 @@ class Trainer(ReadAttributes):
         dataloader: Any = None,
         ckpt: str | Path | None = None,
         write_to: str | Path | None = None,
+        overwrite: bool = False,
         **others: Any,
     ) -> list[Any]:
         """``predict_step`` of every batch of ``dataloader`` (default: ``test_dataloader``), on the CPU, in the
         loader's order. ``write_to`` is a folder: output n goes to its file ``{n:08d}.pt`` and nothing is
-        returned."""
+        returned. Where it holds such files already that is an error, unless ``overwrite``: then they are removed."""
         dataloader, ckpt = loader_and_ckpt("Trainer.predict", dataloader, ckpt, others)
-        return self._evaluate("predict", model, ckpt, dataloader, write_to)  # type: ignore[no-any-return]
+        return self._evaluate("predict", model, ckpt, {}, dataloader, write_to, overwrite)  # type: ignore[no-any-return]
 
     def replay(self, step: int) -> Any:
         """Train a copy of the model of the last fit once more, from its newest rolling save before batch ``step`` (a
@@ -273,19 +274,24 @@ class Trainer(ReadAttributes):
         return replay_step(type(self), self.options, self.module, folder, step)
 
     def _evaluate(
-        self, stage: str, model: LightningModule | None, ckpt: Any, loader: Any = None, write_to: Any = None
+        self, stage: str, model: LightningModule | None, ckpt: Any, loaders: dict[str, Any], *of_prediction: Any
     ) -> Any:
         module = model or self.module
         name = "validate" if stage == "validation" else stage
         if module is None:
             raise MisconfigurationException(f"there is no model yet. Pass one: trainer.{name}(model).")
-        hook = {"validation": "val_dataloader", "test": "test_dataloader"}.get(stage)
-        loaders = {hook: loader} if hook is not None and loader is not None else {}
         with given_back(self, module), given_loaders(module, loaders):
-            return self._evaluate_there(stage, name, module, ckpt, None if hook else loader, write_to)
+            return self._evaluate_there(stage, name, module, ckpt, *of_prediction)
 
     def _evaluate_there(
-        self, stage: str, name: str, module: LightningModule, ckpt: Any, loader: Any, write_to: Any
+        self,
+        stage: str,
+        name: str,
+        module: LightningModule,
+        ckpt: Any,
+        loader: Any = None,
+        write_to: Any = None,
+        overwrite: bool = False,
     ) -> Any:
         run = self._run
         if run is None or run.module is not module:
@@ -295,7 +301,7 @@ class Trainer(ReadAttributes):
         if nb:
             self._nb_started = nb
             ckpt = None if ckpt is None else stages.path_of(ckpt, self._callbacks)
-            arguments = (loader, ckpt, write_to) if stage == "predict" else (None, ckpt)
+            arguments = (loader, ckpt, write_to, overwrite) if stage == "predict" else (None, ckpt)
             returned = run_remotely(self._maker(), self.options, name, module, arguments, nb)["returned"]
             if stage != "predict":
                 stages.log_result(self._plan, run, returned)
@@ -312,7 +318,9 @@ class Trainer(ReadAttributes):
             deterministic(wanted, device),
         ):
             callbacks = self._with_watchdog(callbacks)
-            return stages.run_stage(stage, self.config, run, callbacks, strategy, self._plan, ckpt, loader, write_to)
+            return stages.run_stage(
+                stage, self.config, run, callbacks, strategy, self._plan, ckpt, loader, write_to, overwrite
+            )
 
     def _take_place(self, run: FitRun, problems: list[Problem]) -> tuple[Strategy, tuple[Callback, ...]]:
         """The strategy, and the callbacks that this process has a use for."""
