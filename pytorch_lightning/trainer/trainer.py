@@ -154,9 +154,8 @@ class Trainer(ReadAttributes):
         val_dataloader: Any = None,
         **others: Any,
     ) -> int:
-        """Train ``model``, on ``tng_dataloader`` and ``val_dataloader`` if they are passed (also by Lightning 2's
-        names) and on the module's own properties otherwise. Returns 1 when training is complete and 0 when Ctrl-C
-        ended it.
+        """Train ``model``, on its own loaders or those that are passed (also by Lightning 2's names). Returns 1 when
+        training is complete and 0 when Ctrl-C ended it.
 
         SIGTERM, SIGUSR1 and SIGUSR2 end the program with exit code 75 once the state was saved; under SLURM the job
         is then queued again.
@@ -243,9 +242,8 @@ class Trainer(ReadAttributes):
     def test(
         self, model: LightningModule | None = None, dataloader: Any = None, ckpt: Any = None, **others: Any
     ) -> dict[str, float | int]:
-        """Run the test set, or ``dataloader``, through ``model`` (default: the one of the last fit): ``test_step`` and
-        ``test_end`` where they are defined, ``validation_step`` and ``validation_end`` otherwise. Returns their
-        numbers."""
+        """Run the test set, or ``dataloader``, through ``model`` (default: the one of the last fit), by ``test_step``
+        and ``test_end`` where they are defined, those of validation otherwise. Returns their numbers."""
         dataloader, ckpt = loader_and_ckpt("Trainer.test", dataloader, ckpt, others)
         return self._evaluate("test", model, ckpt, {"test_dataloader": dataloader})  # type: ignore[no-any-return]
 
