@@ -15,12 +15,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.root_module.root_module import GIVEN
 
 MOST_ITEMS = 256
 """Containers of more entries are data, and nothing is looked for in them."""
 OF_MODULES = {*vars(nn.Module()), "training", "hparams", "example_input_array"}
 """What a module keeps for itself, and what has rules of its own."""
 OF_OURS = (
+    GIVEN,
     "_trainer",
     "_init_arguments",
     "_tng_dataloader",
