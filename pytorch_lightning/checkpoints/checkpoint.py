@@ -14,7 +14,7 @@ import torch
 from pytorch_lightning.errors import CheckpointError, Notices, describe
 from pytorch_lightning.version import __version__
 
-FORMAT = 2
+FORMAT = 3
 """The number of this layout. A change of layout raises it; what was written in the ones before is still read."""
 
 ADDED_IN = {"attributes": 2, "groups": 2, "modes": 2}

@@ -4,8 +4,9 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pytorch_lightning.checkpoints.checkpoint import restore_module, upgrade
 from pytorch_lightning.checkpoints.folders import is_remote, open_folder
@@ -20,7 +21,8 @@ from pytorch_lightning.run import files
 from pytorch_lightning.strategies import Strategy
 
 
-class ResumedSave(NamedTuple):
+@dataclass
+class ResumedSave:
     """The save that a fit resumes from."""
 
     checkpoint: dict[str, Any]
@@ -30,6 +32,11 @@ class ResumedSave(NamedTuple):
     version: int | None = None
     store: RunStore | None = None
     """That run's saves, locked; in the first process."""
+
+    def forget_state(self) -> None:
+        """Everything has its state: give back the memory of the file."""
+        kept = {key: self.checkpoint[key] for key in ("global_step", "hparams") if key in self.checkpoint}
+        self.checkpoint = {**kept, "parts": {"run": self.checkpoint["parts"].get("run", {})}}
 
 
 def job_of(environment: Mapping[str, str]) -> str | None:

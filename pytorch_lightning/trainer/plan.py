@@ -71,6 +71,8 @@ def _plan_on(request: FitRequest, basis: Basis) -> FitPlan:
     if strategy.processes.is_first:
         files.make_folders(config)  # from here on: a start that fails leaves none behind
     loggers, rolling = _plan_files(request, saver, basis.resumed)
+    if basis.resumed is not None:
+        basis.resumed.forget_state()
     rows = _plan_rows(request, basis, loggers)
     # rounds keep their own
     undo = BufferUndo(module) if basis.share.nb == 1 and can_be_kept(module) else None
@@ -230,7 +232,9 @@ def _plan_files(request: FitRequest, saver: Saver, resumed: ResumedSave | None) 
     if resumed is not None and version is not None:
         loggers.load_state_dict(resumed.checkpoint["parts"]["loggers"])
     saver.parts["loggers"] = loggers
-    wanted, own = config.resume is not None or config.save_every_nb_batches is not None, resumed and resumed.folder
+    own = None if resumed is None else resumed.folder
+    from_the_start = config.resume == "auto" or own is not None
+    wanted = from_the_start or config.save_every_nb_batches is not None
     folder = files.folder_for_saves(config, module, run, own, wanted) if processes.is_first else None
     return loggers, RollingSaves(
         saver,
@@ -241,7 +245,7 @@ def _plan_files(request: FitRequest, saver: Saver, resumed: ResumedSave | None) 
         store=None if resumed is None else resumed.store,
         every_minutes=config.save_every_minutes,
         every_batches=config.save_every_nb_batches,
-        from_the_start=config.resume is not None or resumed is not None,
+        from_the_start=from_the_start,
     )
 
 

@@ -79,6 +79,7 @@ def finish_fit(plan: FitPlan, failed: bool) -> None:
         note_place(error, run)
         raise
     finally:
+        plan.end_workers()
         plan.rolling.close(failed)
         with run.timings.measuring("logging"):
             plan.loggers.close()
@@ -179,7 +180,10 @@ def run_stage(
         gather=stage == "predict" or config.gather_validation,
         compiled=build_compiler(config.compile, strategy.device, run.notices),
     )
-    result = run_evaluation(plan, 0)
+    try:
+        result = run_evaluation(plan, 0)
+    finally:
+        plan.close()
     strategy.unshard(module)
     if stage == "predict":
         return [] if write_to is not None else result
