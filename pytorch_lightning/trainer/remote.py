@@ -70,7 +70,12 @@ def run_job(path: str) -> dict[str, Any]:
     except Stopped as end:  # all processes together; for the one that started them
         code = end.code
     shown = list(SHOWN)
-    return {"returned": returned, "exit": code, "shown": shown, **(trainer._remote_state() if job.stage == "fit" else {})}
+    return {
+        "returned": returned,
+        "exit": code,
+        "shown": shown,
+        **(trainer._remote_state() if job.stage == "fit" else {}),
+    }
 
 
 def state_of(plan: FitPlan) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from pytorch_lightning.launchers.slurm import is_batch_job, requeue
 from pytorch_lightning.options.config import Config
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.printing import tell
+from pytorch_lightning.resume.resuming import resuming_option
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.root_module.summary import summarize
 from pytorch_lightning.run import files
@@ -126,14 +127,14 @@ def stop_program(plan: FitPlan, watch: Watch) -> None:
     if watch.is_inner:
         raise Stopped
     if number != signal.SIGINT and processes.is_first:
-        how = "run the same command with resume='auto' to resume"
+        how = f"run the same command with {resuming_option(os.environ, plan.rolling.folder)} to resume"
         if plan.rolling.folder is None:
             how = "nothing was saved, since this run has no folder"
         elif not plan.rolling.has_begun:
             how = "nothing is lost, since training hadn't begun: run the same command again"
             files.remove_unused(plan.config, run)
         if plan.rolling.folder is not None and is_batch_job(os.environ):
-            how = requeue(os.environ)
+            how = requeue(os.environ, how)
         tell(f"stopped by {number.name} (global_step {run.progress.global_step}): {how}")
     processes.wait()  # who starts them may end all when one has ended
     watch.chain(number)
