@@ -107,6 +107,7 @@ def starts_workers(loader: Any) -> bool:
 
 def end_workers(loader: Any, iterator: Any) -> None:
     """End the workers of ``loader``: those of its ``iterator``, and those that live on between epochs."""
+    running: Any
     for running in {id(each): each for each in (iterator, getattr(loader, "_iterator", None))}.values():
         if hasattr(running, "_shutdown_workers"):
             running._shutdown_workers()

@@ -24,10 +24,11 @@ from pytorch_lightning.resume.groups import GroupsPart
 from pytorch_lightning.resume.modes import ModesPart
 from pytorch_lightning.resume.own_generators import generators_of_model
 from pytorch_lightning.resume.parts import CallbacksPart, DataPart, GradientsPart, RandomPart, VersionsPart, load_part
-from pytorch_lightning.resume.resuming import ResumedSave, find_save_to_resume, job_of, restore_checked
+from pytorch_lightning.resume.resuming import find_save_to_resume, job_of, restore_checked
 from pytorch_lightning.resume.rolling import RollingSaves
 from pytorch_lightning.resume.save_points import SavePoints
 from pytorch_lightning.resume.saver import Saver
+from pytorch_lightning.resume.settings import SettingsPart
 from pytorch_lightning.resume.window_start import WindowStart
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.run import files
@@ -70,7 +71,7 @@ def _plan_on(request: FitRequest, basis: Basis) -> FitPlan:
     _begin_or_restore(request, saver, basis, optimization)
     if strategy.processes.is_first:
         files.make_folders(config)  # from here on: a start that fails leaves none behind
-    loggers, rolling = _plan_files(request, saver, basis.resumed)
+    loggers, rolling = _plan_files(request, saver, basis)
     if basis.resumed is not None:
         basis.resumed.forget_state()
     rows = _plan_rows(request, basis, loggers)
@@ -134,9 +135,11 @@ def _begin_or_restore(request: FitRequest, saver: Saver, basis: Basis, optimizat
     for callback in request.callbacks:
         callback.reset()
     if resumed is not None:
+        basis.settings.compare(resumed.checkpoint, resumed.path)
         _make_again(request, saver, basis, optimization)
         saver.restore(resumed.checkpoint, resumed.path)
         basis.modes.restore()  # before a strategy wraps the module
+        basis.settings.check_lengths()
         fuse(request.config, saver.optimizers)
         request.run.progress.forget_limits()
         for keeper in files.keepers_of(request.config) if resumed.folder is not None else ():
@@ -199,6 +202,7 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
         length=length,
         attributes=attributes,
         modes=modes,
+        settings=SettingsPart(config, run, optimizers, schedules),
         generators=generators_of_model(module, tng_loader),
         sizes=sizes_of(tng_loader),
         optimizers=optimizers,
@@ -223,12 +227,12 @@ def _read_training_loader(
     return loader
 
 
-def _plan_files(request: FitRequest, saver: Saver, resumed: ResumedSave | None) -> tuple[LoggerGroup, RollingSaves]:
+def _plan_files(request: FitRequest, saver: Saver, basis: Basis) -> tuple[LoggerGroup, RollingSaves]:
     """Where rows and rolling saves go: to the run that is resumed, or to a new one."""
     config, module, run, notices = request.config, request.module, request.run, request.notices
-    processes = saver.strategy.processes
+    processes, resumed, hparams = saver.strategy.processes, basis.resumed, basis.settings.hparams
     version = None if resumed is None else resumed.version
-    loggers = files.open_loggers(config, module, run, notices, processes, version, run.progress.global_step)
+    loggers = files.open_loggers(config, module, run, hparams, processes, version, run.progress.global_step)
     if resumed is not None and version is not None:
         loggers.load_state_dict(resumed.checkpoint["parts"]["loggers"])
     saver.parts["loggers"] = loggers
@@ -261,6 +265,7 @@ def _plan_saver(request: FitRequest, basis: Basis, epoch_schedules: EpochSchedul
         "attributes": basis.attributes,
         "modes": basis.modes,
         "groups": groups,
+        "settings": basis.settings,
         "epoch_schedules": epoch_schedules,
         "gradients": GradientsPart(module, basis.optimizers, basis.strategy, basis.gradients),
         "random": RandomPart(basis.generators),
