@@ -65,7 +65,7 @@ def plan_fit(request: FitRequest, problems: list[Problem]) -> FitPlan:
 def _plan_on(request: FitRequest, basis: Basis) -> FitPlan:
     config, module, run, strategy = request.config, request.module, request.run, request.strategy
     epoch_schedules = EpochSchedules(basis.schedules)
-    groups = GroupsPart(module, basis.optimizers)
+    groups = GroupsPart(module, basis.optimizers, run.notices)
     optimization = Optimization(request=request, basis=basis, groups=groups, epoch_schedules=epoch_schedules)
     saver = _plan_saver(request, basis, epoch_schedules, groups)
     _begin_or_restore(request, saver, basis, optimization)

@@ -1,4 +1,4 @@
-"""What a fit took it gives back, workers and memory; what nobody asked for it doesn't write: saves, streams, notices."""
+"""What a fit took it gives back: workers and memory. What nobody asked for isn't written: saves, streams, notices."""
 
 import gc
 import multiprocessing
