@@ -8,6 +8,7 @@ from torch import Tensor
 from pytorch_lightning.faults import fault
 from pytorch_lightning.precision.precision import NotStepped
 from pytorch_lightning.steps.current_step import STEPPED
+from pytorch_lightning.steps.optimizers import leaving_sparse
 from pytorch_lightning.steps.step_inputs import StepInputs
 from pytorch_lightning.steps.user_step import UserSteps
 from pytorch_lightning.steps.weights import WindowWeights
@@ -22,7 +23,10 @@ def build_update(inputs: StepInputs, windows: Sequence[WindowWeights], stepped: 
     optimizers, before_clear, timed = inputs.optimizers, inputs.before_clear, partial(inputs.timed, "optimizer")
     progress, current = inputs.progress, inputs.current
     before_update = [timed(function) for function in inputs.before_update]
-    steps = [timed(inputs.precision.step_function(optimizer)) for optimizer in optimizers]
+    steps = [inputs.precision.step_function(optimizer) for optimizer in optimizers]
+    steps = [
+        timed(leaving_sparse(o, step) if inputs.fuses else step) for o, step in zip(optimizers, steps, strict=True)
+    ]
     gradients, WAITING = inputs.gradients, NotStepped.WAITING
     lets_wait = inputs.optimizer_step is not None and not inputs.precision.scales
     nb = inputs.nb_after_backward if lets_wait else len(before_update)
