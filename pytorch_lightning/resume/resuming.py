@@ -36,7 +36,8 @@ class ResumedSave:
     def forget_state(self) -> None:
         """Everything has its state: give back the memory of the file."""
         run = self.checkpoint["parts"].get("run", {})
-        self.checkpoint = {"global_step": self.checkpoint["global_step"], "parts": {"run": run}}
+        kept = {key: self.checkpoint.get(key) for key in ("global_step", "hparams")}
+        self.checkpoint = {**kept, "parts": {"run": run}}
 
 
 def job_of(environment: Mapping[str, str]) -> str | None:

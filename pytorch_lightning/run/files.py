@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.checkpoints.checkpoint import plain_hparams
 from pytorch_lightning.checkpoints.folders import is_remote, open_folder
 from pytorch_lightning.checkpoints.run_store import folder_problem, newest_run
 from pytorch_lightning.checkpoints.store import remove_leftovers
@@ -27,18 +28,17 @@ def open_loggers(
     config: Config,
     module: LightningModule,
     run: FitRun,
-    hparams: dict[str, Any],
+    notices: Notices,
     processes: Processes,
     version: int | None,
     step: int,
 ) -> LoggerGroup:
-    """The loggers of a run, which learn its ``hparams``. Sets ``run.version`` and, for a trial, ``run.scratch``.
+    """The loggers of a run, which learn its hyperparameters. Sets ``run.version`` and, for a trial, ``run.scratch``.
     Only the first process has any. ``version`` is that of the run that is resumed, after ``step`` batches.
 
     ``experiment`` may be a test-tube Experiment, a Logger, a list of them, None (a folder under
     ``default_save_path``), or False (nothing). A trial (``fast_dev_run``) writes to a temporary folder only.
     """
-    notices = run.notices
     if config.fast_dev_run:
         made = tempfile.mkdtemp(prefix="fast_dev_run_") if processes.is_first else None
         run.scratch = Path(processes.from_first(made))
@@ -65,7 +65,7 @@ def open_loggers(
     run.version = chosen[0].version if chosen else None
     run.folder = next((logger.folder for logger in chosen if logger.folder is not None), None)
     group = LoggerGroup(chosen, notices)
-    group.log_hyperparams(hparams)
+    group.log_hyperparams(plain_hparams(module.hparams, notices))
     group.save()
     processes.from_first([value.version for value in _experiments(config)])
     return group
