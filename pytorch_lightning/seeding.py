@@ -175,11 +175,9 @@ def get_short_states() -> dict[str, Any]:
 
 
 def _is_same(state: Any, other: Any) -> bool:
-    if isinstance(state, torch.Tensor):
-        return torch.equal(state, other)
     if isinstance(state, list):
         return all(map(_is_same, state, other))
-    return bool(state == other)
+    return torch.equal(state, other) if isinstance(state, torch.Tensor) else bool(state == other)
 
 
 def set_generator_states(states: dict[str, Any]) -> None:

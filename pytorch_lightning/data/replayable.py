@@ -23,20 +23,13 @@ from torch.utils.data import (
     default_collate,
 )
 
+from pytorch_lightning.data import workers
 from pytorch_lightning.data.in_memory import InMemory, is_in_memory
 from pytorch_lightning.data.index_plan import IndexPlan, set_epoch
 from pytorch_lightning.data.loader import OrderWatcher, ReplayableLoader, keeps_state, length_of
 from pytorch_lightning.data.seeded_view import KeyedDataset, SeededDataset, loader_name
 from pytorch_lightning.data.stream import StreamLoader
-from pytorch_lightning.data.workers import (
-    OF_MEMORY,
-    end_workers,
-    is_death,
-    options_of,
-    started,
-    starts_workers,
-    without_signal,
-)
+from pytorch_lightning.data.workers import OF_MEMORY, is_death, options_of, started, starts_workers, without_signal
 from pytorch_lightning.errors import MisconfigurationException, Notices, describe
 from pytorch_lightning.processes import EVERYTHING, Share
 
@@ -84,7 +77,7 @@ class IndexedLoader(ReplayableLoader):
         return self._revived(epoch, start, limit) if self._loader.num_workers else iter(self._loader)
 
     def close(self) -> None:
-        end_workers(self._loader, self._running)
+        workers.end_workers(self._loader, self._running)
         self._running = None
 
     def _check_finished(self) -> None:

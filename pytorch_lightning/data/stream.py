@@ -1,5 +1,6 @@
 """Loaders that can only be run: each from its epoch's start, or from where its own state says."""
 
+import contextlib
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -8,19 +9,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from pytorch_lightning import seeding
+from pytorch_lightning.data import workers
 from pytorch_lightning.data.generators import find_generators
 from pytorch_lightning.data.index_plan import set_epoch
 from pytorch_lightning.data.loader import OrderWatcher, ReplayableLoader, keeps_state, length_of
 from pytorch_lightning.data.seeded_view import SeededIterable, loader_name, pass_name
-from pytorch_lightning.data.workers import (
-    OF_MEMORY,
-    end_workers,
-    is_death,
-    options_of,
-    started,
-    starts_workers,
-    without_signal,
-)
+from pytorch_lightning.data.workers import OF_MEMORY, is_death, options_of, started, starts_workers, without_signal
 from pytorch_lightning.errors import FitError, describe
 from pytorch_lightning.processes import EVERYTHING, Share
 
@@ -44,7 +38,7 @@ class StreamLoader(ReplayableLoader):
             )
         self.keeps_state = not loader_id and self._view is None and keeps_state(loader)
         self.takes_back = not self.keeps_state
-        self._used_up = self._starts = False
+        self._used_up = self._starts = self._is_compared = False
         self._running: Any = None
         self._watcher: OrderWatcher | None = None
         self._loaded: dict[str, Any] | None = None
@@ -84,6 +78,14 @@ class StreamLoader(ReplayableLoader):
         end = None if limit is None else max(0, limit - first)
         return self._dealt(islice(self._open, end), first, start)  # type: ignore[arg-type]
 
+    def finish(self, epoch: int, nb_batches: int, is_whole: bool) -> None:
+        if not is_whole or self.keeps_state or self._is_compared or self._open is None:
+            return
+        self._is_compared = True  # once is enough: it takes one batch more
+        with seeding.preserved(), contextlib.suppress(Exception):
+            next(self._open)
+            self.on_longer()
+
     def watch(self, watcher: OrderWatcher) -> None:
         # one with a state of its own says itself what it was like
         self._watcher = None if self.keeps_state else watcher
@@ -100,7 +102,7 @@ class StreamLoader(ReplayableLoader):
 
     def close(self) -> None:
         if self._starts:  # workers that the user's own loader had before are the user's
-            end_workers(self._loader, self._running)
+            workers.end_workers(self._loader, self._running)
         self._running = None
 
     def _prepare(self, epoch: int) -> None:

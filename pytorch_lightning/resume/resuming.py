@@ -35,9 +35,8 @@ class ResumedSave:
 
     def forget_state(self) -> None:
         """Everything has its state: give back the memory of the file."""
-        run = self.checkpoint["parts"].get("run", {})
         kept = {key: self.checkpoint.get(key) for key in ("global_step", "hparams")}
-        self.checkpoint = {**kept, "parts": {"run": run}}
+        self.checkpoint = {**kept, "parts": {"run": self.checkpoint["parts"].get("run", {})}}
 
 
 def job_of(environment: Mapping[str, str]) -> str | None:

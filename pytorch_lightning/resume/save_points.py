@@ -1,7 +1,6 @@
 """Save points: the places where state is whole. What was asked for is done here, and nowhere else."""
 
 import contextlib
-import os
 
 import torch
 
@@ -9,7 +8,7 @@ from pytorch_lightning.data.loader import ReplayableLoader
 from pytorch_lightning.errors import CheckpointError, FitError, describe
 from pytorch_lightning.options.config import Config
 from pytorch_lightning.resume.agreement import Agreement
-from pytorch_lightning.resume.resuming import ResumedSave, resuming_option
+from pytorch_lightning.resume.resuming import ResumedSave
 from pytorch_lightning.resume.rolling import RollingSaves
 from pytorch_lightning.resume.window_start import WindowStart
 from pytorch_lightning.run.metrics import at
@@ -116,8 +115,7 @@ class SavePoints:
         with contextlib.suppress(CheckpointError, FitError, torch.OutOfMemoryError):
             self._rolling.save(wait=True)
             step = self._run.progress.global_step
-            how = resuming_option(os.environ, self._rolling.folder)
-            error.add_note(f"the state at global_step {step} is saved; {how} resumes from there")
+            error.add_note(f"the state at global_step {step} is saved; resume='auto' resumes from there")
 
     def _can_save_after_error(self) -> bool:
         return self._run.wishes.alone and self._rolling.has_begun

@@ -164,7 +164,7 @@ def training_loader_problems(loader: Any, config: Config, validates: bool, share
                 do="Give it a __len__" + (", or pass a number of batches" if name == "val_check_interval" else ""),
             )
             for name, share in shares.items()
-            if share < 1.0 and (validates or name == "train_percent_check")
+            if (share < 1.0 and validates) or (share != 1.0 and name == "train_percent_check")
         ]
     length = None if length is None else share.nb_rounds(length)
     if validates and length is not None and config.val_check_interval > max(1, length):

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from pytorch_lightning.errors import SHOWN, MisconfigurationException, Notices
+from pytorch_lightning.errors import MisconfigurationException, Notices
 from pytorch_lightning.launchers.signals import Stopped
 from pytorch_lightning.loggers.sent_experiment import packed, refresh, unpacked
 from pytorch_lightning.resume.parts import CallbacksPart
@@ -35,12 +35,10 @@ def run_remotely(
         "module": module,
         "arguments": arguments,
         "random": torch.initial_seed(),
-        "shown": list(SHOWN),
     }
     told: dict[str, Any] = {}
     try:
         told = run_in_processes(run_job, job, nb)
-        SHOWN.update(told["shown"])
     finally:
         version = told["counts"][2] if "counts" in told else None
         refresh(options["experiment"], version, told.get("progress", {}).get("global_step", 0))
@@ -60,7 +58,6 @@ def run_job(path: str) -> dict[str, Any]:
             ' level of a file, not under `if __name__ == "__main__":`.'
         ) from error
     torch.manual_seed(job.random)
-    SHOWN.update(job.shown)
     options = job.options
     options["experiment"] = unpacked(options["experiment"], is_first=os.environ["RANK"] == "0")
     trainer = job.make_trainer(options)
@@ -69,13 +66,7 @@ def run_job(path: str) -> dict[str, Any]:
         returned = getattr(trainer, job.stage)(job.module, *job.arguments)
     except Stopped as end:  # all processes together; for the one that started them
         code = end.code
-    shown = list(SHOWN)
-    return {
-        "returned": returned,
-        "exit": code,
-        "shown": shown,
-        **(trainer._remote_state() if job.stage == "fit" else {}),
-    }
+    return {"returned": returned, "exit": code, **(trainer._remote_state() if job.stage == "fit" else {})}
 
 
 def state_of(plan: FitResult) -> dict[str, Any]:

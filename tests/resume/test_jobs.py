@@ -183,12 +183,3 @@ def test_without_scontrol_a_line_says_how_the_run_is_resumed(
     _, weight = fit(tmp_path, 0.001, resume=tmp_path / "logs/Net/version_0")
     assert weight == pytest.approx(by_hand(0.001), rel=1e-6)
     assert versions(tmp_path) == ["version_0"]
-
-
-def test_an_exception_in_a_job_names_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    slurm(monkeypatch, 7)
-    trainer = quiet_trainer(tmp_path, resume="auto", save_every_nb_batches=1, crash_bundle=False)
-    monkeypatch.setattr(Net, "stop_at", 3)
-    with pytest.raises(KeyError) as raised:
-        trainer.fit(Net(0.001))
-    assert any(f"resume='{tmp_path}/logs/Net/version_0' resumes from there" in note for note in raised.value.__notes__)
