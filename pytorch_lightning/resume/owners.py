@@ -15,12 +15,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.root_module.root_module import GIVEN
 
 MOST_ITEMS = 256
 """Containers of more entries are data, and nothing is looked for in them."""
 OF_MODULES = {*vars(nn.Module()), "training", "hparams", "example_input_array"}
 """What a module keeps for itself, and what has rules of its own."""
 OF_OURS = (
+    GIVEN,
     "_trainer",
     "_init_arguments",
     "_tng_dataloader",
@@ -87,8 +89,12 @@ def set_attribute(held: Any, name: str, value: Any) -> None:
 
 def delete_attribute(held: Any, name: str) -> None:
     """Remove an attribute, if it exists."""
-    if name in getattr(held, "__dict__", {}):
+    if isinstance(held, nn.Module) and name in held._buffers:
+        del held._buffers[name]
+    elif name in getattr(held, "__dict__", {}):
         del vars(held)[name]
+    elif _is_slot(held, name) and hasattr(held, name):
+        object.__delattr__(held, name)
 
 
 def _is_slot(held: Any, name: str) -> bool:

@@ -65,7 +65,7 @@ class WindowStart:
             return False
         # what user code changed of its own in the step that failed isn't known apart from what it changed before
         is_fetching = is_first and self._current.is_fetching
-        if self._attributes.data_has_changed() if is_fetching else self._attributes.has_changed():
+        if self._attributes.data.has_changed() if is_fetching else self._attributes.has_changed():
             return False
         # many large ones would cost more than the time that a save at an exception wins
         can = self.buffers.can_go_back(self._module) if self.buffers is not None else not [*self._module.buffers()]

@@ -143,7 +143,9 @@ def _step_schedules(
     request: FitRequest, basis: Basis, epoch_schedules: EpochSchedules
 ) -> list[Callable[[Sequence[bool]], None]]:
     schedules = [build_step_schedule(s, request.run.metrics) for s in basis.schedules if s.interval == "step"]
-    return [*schedules, epoch_schedules.note_steps] if epoch_schedules.waits_for_steps else schedules
+    if not epoch_schedules.waits_for_steps:
+        return schedules
+    return [*schedules, partial(epoch_schedules.note_steps, list(basis.optimizers))]
 
 
 def _step_inputs(

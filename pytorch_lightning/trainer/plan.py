@@ -205,7 +205,7 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
         schedules=schedules,
         gradients=Gradients(module, optimizers),
         hooks=hooks,
-        loader=plan_loader(tng_loader, seed, config, share, callbacks, notices, attributes),
+        loader=plan_loader(tng_loader, seed, config, share, callbacks, notices, attributes.data),
         validation=validation,
         sanity=sanity,
     )

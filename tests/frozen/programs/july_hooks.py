@@ -100,5 +100,5 @@ if __name__ == '__main__':
     loaded.eval()
     words, y = loaded.val_dataloader.dataset.tensors
     assert (loaded(words).argmax(1) == y).float().mean() > 0.9
-    assert torch.load('ckpt/_ckpt_epoch_6.ckpt')['global_step'] == 100
+    assert torch.load('ckpt/_ckpt_epoch_6.ckpt')['global_step'] == 120
     print('ok')
