@@ -40,6 +40,7 @@ class WindowStart:
         self._nb_rows = 0
         self._losses: deque[Any] = deque()
         self._prog: dict[str, Any] = {}
+        self._norms: dict[str, float] = {}
 
     def note_for(self, accumulate: int) -> Callable[[], None] | None:
         """What is to be called before each window of ``accumulate`` batches. None: a single batch changes nothing
@@ -51,7 +52,7 @@ class WindowStart:
         """A window is about to begin."""
         progress, metrics = self._run.progress, self._run.metrics
         self._place, self._nb_rows = (progress.batch_nb, progress.global_step), self._loggers.nb_rows
-        self._losses, self._prog = metrics._losses.copy(), metrics._prog
+        self._losses, self._prog, self._norms = metrics._losses.copy(), metrics._prog, dict(metrics.grad_norms)
         if self.buffers is not None:
             self.buffers.note()
 
@@ -76,6 +77,7 @@ class WindowStart:
             return True
         progress.batch_nb, progress.global_step = self._place
         metrics._losses, metrics._prog = self._losses, self._prog
+        metrics.grad_norms.update(self._norms)  # a row may have used them
         self._loggers.nb_to_forget = self._loggers.nb_rows - self._nb_rows
         if self.buffers is not None:
             self.buffers.go_back()

@@ -176,7 +176,7 @@ def _step_inputs(
         seed=basis.seed,
         on_device=strategy.device.type != "cpu",
         before_batch=(*([undo] if several and undo is not None else []), *hooks["on_batch_start"]),
-        before_update=before_update(config, module, run, hooks, precision, several=len(basis.optimizers) > 1),
+        before_update=before_update(config, module, run, hooks, precision, basis.optimizers),
         nb_after_backward=len(hooks["on_after_backward"]),
         before_clear=hooks["on_before_zero_grad"],
         after_batch=(rows.after_batch, *hooks["on_batch_end"], *last),

@@ -228,9 +228,8 @@ def _plan_files(request: FitRequest, saver: Saver, basis: Basis) -> tuple[Logger
     config, module, run, notices = request.config, request.module, request.run, request.notices
     processes, resumed = saver.strategy.processes, basis.resumed
     version = None if resumed is None else resumed.version
-    loggers = files.open_loggers(config, module, run, notices, processes, version, run.progress.global_step)
-    if resumed is not None and version is not None:
-        loggers.load_state_dict(resumed.checkpoint["parts"]["loggers"])
+    state = None if resumed is None or version is None else resumed.checkpoint["parts"]["loggers"]
+    loggers = files.open_loggers(config, module, run, notices, processes, version, run.progress.global_step, state)
     saver.parts["loggers"] = loggers
     own = None if resumed is None else resumed.folder
     from_the_start = config.resume == "auto" or own is not None
