@@ -33,6 +33,12 @@ class Unfailing:
             return bool(getattr(sys, self._name).isatty())
         return False
 
+    def __eq__(self, other: object) -> bool:
+        return other is self or other is getattr(sys, self._name)  # tqdm.write clears the bars that are drawn there
+
+    def __hash__(self) -> int:
+        return hash(self._name)
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)

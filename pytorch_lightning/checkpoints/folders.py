@@ -47,7 +47,8 @@ _locked: dict[str, int] = {}
 def _let_go() -> None:
     """In a forked process: a loader's worker would hold the folder after a kill of the process that trains."""
     for handle in _locked.values():
-        os.close(handle)
+        with contextlib.suppress(OSError):  # the process closed what it had open, to become a daemon, say
+            os.close(handle)
     _locked.clear()
 
 
@@ -143,14 +144,23 @@ class LocalFolder:
     def _room(self) -> tuple[int, str]:
         """The bytes that are free, and why nothing can be written. A folder that was removed is made again."""
         try:
-            if self._key is not None and not _is_the_file(_locked[self._key], self._path / LOCK):
-                self.unlock()
-                self.lock(0)
+            self._lock_again()
             return shutil.disk_usage(self._path).free, ""
         except CheckpointError as error:
             return 0, str(error)
         except OSError as error:
             return 0, f"{self._path} can't be written: {error.strerror}. Make it writable, or free some space."
+
+    def _lock_again(self) -> None:
+        """Where the file of the lock is another one now, or couldn't be locked since: nothing is written without it."""
+        if self._key is None:
+            return
+        handle = _locked.get(self._key)
+        if handle is None or not _is_the_file(handle, self._path / LOCK):
+            key = self._key
+            self.unlock()
+            self._key = key  # for the next try
+            self.lock(0)
 
     def read(self, name: str) -> dict[str, Any]:
         """A save, verified. Raises ``DamagedCheckpoint`` where its bytes changed."""

@@ -149,7 +149,7 @@ class RunStore:
             except CheckpointError:
                 if name in self._files.names():
                     raise
-                continue  # another run removed it meanwhile, where there are no locks
+                return self.newest()  # another run removed it meanwhile, where there are no locks
             found = Saved(name, position_of(checkpoint), checkpoint)
             self.newest_path = f"{self.folder}/{name}"
             self.run_id = found.position.run_id or self.run_id

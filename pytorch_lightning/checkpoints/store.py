@@ -109,7 +109,7 @@ def checksums_on() -> Iterator[None]:
 
 def sync(path: str | Path) -> None:
     """Flush a file, or the names in a folder, to the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for its writer
     try:
         os.fsync(handle)
     finally:

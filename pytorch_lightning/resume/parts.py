@@ -3,6 +3,7 @@
 import platform
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -199,8 +200,8 @@ class CallbacksPart:
 class Kept:
     """A part as another process left it, or as it was at an earlier moment."""
 
-    def __init__(self, state: dict[str, Any]) -> None:
-        self._state = state
+    def __init__(self, state: dict[str, Any], folders: Sequence[Path] = ()) -> None:
+        self._state, self.folders = state, folders
 
     def state_dict(self) -> dict[str, Any]:
         return self._state

@@ -107,8 +107,11 @@ class RollingSaves:
             return
         logs: Any = self.saver.parts["loggers"]
         for folder in logs.folders:
-            for path in (*folder.glob("*.*"), *folder.glob("tf"), *folder.glob("tf/**/*"), folder):
-                with contextlib.suppress(OSError):  # rows that are missing at a resume are reported there
+            paths = [folder]
+            with contextlib.suppress(OSError):  # rows that are missing at a resume are reported there
+                paths[:0] = (*folder.glob("*.*"), *folder.glob("tf"), *folder.glob("tf/**/*"))
+            for path in paths:
+                with contextlib.suppress(OSError):
                     sync(path)
         if self.folder is not None and not is_remote(self.folder):
             with contextlib.suppress(OSError):

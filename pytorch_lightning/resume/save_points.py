@@ -2,6 +2,8 @@
 
 import contextlib
 import copy
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,16 +16,17 @@ from pytorch_lightning.resume.agreement import Agreement
 from pytorch_lightning.resume.parts import Kept
 from pytorch_lightning.resume.resuming import ResumedSave
 from pytorch_lightning.resume.rolling import RollingSaves
+from pytorch_lightning.resume.saver import UnwrittenCheckpoint
 from pytorch_lightning.resume.window_start import WindowStart
 from pytorch_lightning.run.metrics import at
 from pytorch_lightning.run.progress import FORGOTTEN, NEVER
 from pytorch_lightning.run.rows import Rows
 from pytorch_lightning.run.run import FitRun
 from pytorch_lightning.run.wishes import SaveRequest
-from pytorch_lightning.steps.buffers import Snapshot, can_be_kept
+from pytorch_lightning.steps.buffers import Snapshot
 from pytorch_lightning.strategies.devices import note_full_memory
 
-CHANGED_BY_VALIDATION = ("attributes", "callbacks", "random")
+CHANGED_BY_VALIDATION = ("attributes", "callbacks", "random", "loggers")
 """Parts that a validation may change, though none of its state is to be kept where it is left before its end."""
 
 
@@ -50,7 +53,7 @@ class SavePoints:
         self.most_steps = config.max_nb_steps or NEVER
         """Optimizer steps after which training ends."""
         self._before: dict[str, Any] = {}
-        self._nb_failures = 0
+        self._nb_failures: Counter[Path] = Counter()
         self._buffers: Snapshot | None = None
 
     def begin(self) -> None:
@@ -108,15 +111,17 @@ class SavePoints:
     def _save_to(self, request: SaveRequest) -> bool:
         """Write a file; False where it wasn't written. One that will be asked for again may fail twice in a row."""
         assert request.path is not None
+        folder = request.path.parent
         try:
             is_saved = self._rolling.saver.save(request.path, request.weights_only)
-        except CheckpointError as error:
-            self._nb_failures += 1
-            if request.on_refused is None or self._nb_failures >= MOST_FAILURES:
+        except UnwrittenCheckpoint as error:
+            self._nb_failures[folder] += 1
+            comes_again = self._rolling.saver.strategy.processes.from_first(request.on_refused is not None)
+            if not comes_again or self._nb_failures[folder] >= MOST_FAILURES:
                 raise
             self._run.notices.report(f"{error} Training continues; the next save tries again.")
             return False
-        self._nb_failures = 0
+        self._nb_failures[folder] = 0
         return is_saved
 
     def before_validation(self) -> None:
@@ -126,24 +131,41 @@ class SavePoints:
             with run.timings.measuring("saving"):
                 rolling.save()
         can_leave = run.wishes.alone and (rolling.begun_here or self._window_start.is_whole_in_validation)
+        can_leave = can_leave and self._keep_for_leaving()
         self._say_later("leaves the validation" if can_leave else "completes the validation", can_leave)
+
+    def _keep_for_leaving(self) -> bool:
+        """Copy what a validation may change, unless it is being saved; False where that can't be copied."""
+        rolling, notices = self._rolling, self._run.notices
         self._before, self._buffers = {}, None
-        if can_leave and rolling.folder is not None and not rolling.begun_here:
-            parts, module = rolling.saver.parts, rolling.saver.module
+        if rolling.folder is None or rolling.begun_here:
+            return True
+        parts, quiet = rolling.saver.parts, notices.quiet
+        notices.quiet = True  # what a checkpoint can't hold is said where one is written
+        try:
             self._before = copy.deepcopy({name: parts[name].state_dict() for name in CHANGED_BY_VALIDATION})
-            self._buffers = Snapshot(module) if can_be_kept(module) else None
+            self._buffers = Snapshot(rolling.saver.module)
+        except Exception:  # a user's state, or memory that is full
+            self._before = {}
+        finally:
+            notices.quiet = quiet
+        return bool(self._before)
 
     def leave_validation(self) -> None:
         """A signal ended the validation: save the state from before it."""
-        if not self._run.leaves_validation or self._rolling.folder is None:
+        rolling, parts = self._rolling, self._rolling.saver.parts
+        if not self._run.leaves_validation or rolling.folder is None:
             return
-        parts = self._rolling.saver.parts
+        if self._buffers is None:  # what is being written since before the validation is that state
+            rolling.wait_for_newest()
+            return
+        self._buffers.put_back()
         now = {name: parts[name] for name in self._before}
-        if self._buffers is not None:
-            self._buffers.put_back()
-        parts.update({name: Kept(state) for name, state in self._before.items()})
+        now["attributes"].state_dict()
+        folders = {name: getattr(part, "folders", ()) for name, part in now.items()}
+        parts.update({name: Kept(state, folders[name]) for name, state in self._before.items()})
         try:
-            self._rolling.save_before_leaving()
+            rolling.save_before_leaving()
         finally:
             parts.update(now)
 

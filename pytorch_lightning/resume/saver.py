@@ -28,6 +28,10 @@ from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.version import __version__
 
 
+class UnwrittenCheckpoint(CheckpointError):
+    """A file that can't be written now; every process is told so."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Saver:
     """Writes and restores a fit."""
@@ -85,7 +89,7 @@ class Saver:
         # no process continues before the file exists, and none waits for one that couldn't write it
         problem = processes.from_first(problem)
         if problem is not None:
-            raise CheckpointError(problem)
+            raise UnwrittenCheckpoint(problem)
         return True
 
     def is_finite(self, what: str) -> bool:

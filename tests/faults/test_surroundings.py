@@ -1,5 +1,6 @@
 """What else may happen around a run: locks, races, disks, clocks, memory, other folders and shells."""
 
+import io
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.checkpoints import folders, store
 from pytorch_lightning.checkpoints.store import read_checkpoint
 from pytorch_lightning.errors import CheckpointError
+from pytorch_lightning.printing import STDERR
 from tests.faults import surroundings, warm
 from tests.faults.killing import CONFIGURATIONS, Reference, kill_at_point, result_of, run_to_the_end, train
 from tests.faults.models import Network
@@ -33,6 +35,16 @@ def test_output_that_nobody_takes_ends_no_fit(tmp_path: Path, references: Refere
     # not its exit code: multiprocessing can't flush stdout either
     warm.run(surroundings.train_silenced, str(tmp_path), how, output=tmp_path / "said")
     assert result_of(tmp_path) == references("plain").result
+
+
+def test_a_line_of_tqdm_clears_the_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    tqdm = pytest.importorskip("tqdm").tqdm
+    said = io.StringIO()
+    monkeypatch.setattr("sys.stderr", said)
+    with tqdm(total=3, file=STDERR) as bar:
+        bar.update()
+        tqdm.write("a line", file=sys.stderr)
+    assert said.getvalue().partition("a line")[0].endswith("\r")
 
 
 # ------------------------------------------------------------------------------------------------- locks and races
@@ -136,6 +148,7 @@ class Spoiling(Network):
     """Does something to a folder after some batches."""
 
     spoil: Callable[["Spoiling"], None]
+    holder: Any = None
 
     def on_batch_end(self) -> None:
         super().on_batch_end()
@@ -172,8 +185,12 @@ def test_a_folder_of_saves_that_cannot_be_written_has_three_tries(
                 folder.rename(tmp_path / "away")
                 folder.touch()
             if self.global_step == 9 and not lasts:
+                wait_for_saves()
                 folder.unlink()
                 (tmp_path / "away").rename(folder)
+            if self.global_step == 19:  # only where it doesn't last
+                refused = warm.run(surroundings.take, str(folder), True, output=tmp_path / "said")
+                assert f"in use by process {os.getpid()}" in refused.said
 
     Blocking.__name__ = "Network"
     if lasts:
@@ -217,6 +234,40 @@ def test_a_file_of_model_checkpoint_has_three_tries(
         assert sorted(path.name for path in folder.iterdir()) == ["_ckpt_epoch_1.ckpt", "_ckpt_epoch_4.ckpt"]
         assert keeper.best_path == str(folder / "_ckpt_epoch_4.ckpt")
     assert capsys.readouterr().err.count("Training continues; the next save tries again.") == 2
+
+
+def test_a_folder_of_saves_that_another_run_took_is_not_written(tmp_path: Path) -> None:
+    """Removed, and taken by a run that began meanwhile: no try writes without the lock."""
+    folder = tmp_path / "Network/version_0/checkpoints"
+
+    class Removing(Spoiling):
+        def spoil(self) -> None:
+            if self.global_step == 4:
+                wait_for_saves()
+                shutil.rmtree(folder)
+                Removing.holder = warm.started(surroundings.hold, str(folder), True, False, output=tmp_path / "holder")
+                while not (folder / "held").exists():
+                    time.sleep(0.01)
+
+    Removing.__name__ = "Network"
+    try:
+        with pytest.raises(CheckpointError, match="in use by process"):
+            train(str(tmp_path), PLAIN, Removing())
+        assert list(folder.glob("step-*")) == []
+    finally:
+        Removing.holder.kill()
+        Removing.holder.join()
+
+
+def test_what_a_program_does_wrong_in_a_checkpoint_is_an_error_at_once(tmp_path: Path) -> None:
+    class Changing(Recorder):
+        def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+            checkpoint["epoch"] = 9
+
+    trainer = quiet_trainer(tmp_path, checkpoint_callback=ModelCheckpoint(tmp_path / "best"), max_nb_epochs=3)
+    with pytest.raises(CheckpointError, match="changed the keys"):
+        trainer.fit(Changing())
+    assert trainer.current_epoch == 0
 
 
 def test_a_save_that_a_program_asked_for_is_an_error_at_once(tmp_path: Path) -> None:

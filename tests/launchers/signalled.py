@@ -14,7 +14,7 @@ from tests.launchers.started import train
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "tests/launchers/program.py"
-SECONDS = 60
+SECONDS = 180
 
 
 def run(folder: Path, **options: Any) -> warm.Ended:

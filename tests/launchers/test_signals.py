@@ -2,12 +2,15 @@
 
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
 
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.errors import CheckpointError
 from tests.launchers import program
 from tests.launchers.signalled import result_of, run, run_script, saves_of
 from tests.recorder import Recorder, quiet_trainer
@@ -132,6 +135,10 @@ class Counting(Averaging):
     on_pre_performance_check = Recorder.on_pre_performance_check
     on_post_performance_check = Recorder.on_post_performance_check
 
+    def validation_step(self, data_batch: Any, batch_nb: int) -> Any:
+        self.experiment.log({"validated": self.nb})
+        return super().validation_step(data_batch, batch_nb)
+
     def on_epoch_end(self) -> None:
         self.drawn.append(float(torch.rand(())))
 
@@ -153,9 +160,26 @@ def test_what_a_validation_that_was_left_had_changed_is_not_saved(
             Averaging.stop_at, model = None, kind()
         trainer = quiet_trainer(tmp_path / ("whole" if stop_at is None else "cut"), resume="auto", **options)
         assert trainer.fit(model) == 1
-        ends[stop_at] = (model.weight.item(), model.nb, float(model.seen_by_validation), model.drawn)
+        rows = next((tmp_path / ("whole" if stop_at is None else "cut")).rglob("metrics.csv")).read_text().count("\n")
+        ends[stop_at] = (model.weight.item(), model.nb, float(model.seen_by_validation), model.drawn, rows)
     assert ends[5] == ends[None]
     assert ends[5][1:3] == (9, 9.0), "three validations of three batches, none twice"
+
+
+class Locked(Callback):
+    def state_dict(self) -> dict[str, Any]:
+        return {"lock": threading.Lock()}
+
+
+def test_a_state_that_cannot_be_copied_completes_the_validation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Averaging.stop_at, Averaging.swaps = 5, False
+    with pytest.raises(CheckpointError, match="lock"):
+        quiet_trainer(tmp_path, callbacks=[Locked()], max_nb_epochs=3).fit(Counting())
+    assert "Ctrl-C: the fit completes the validation" in capsys.readouterr().out
+    Averaging.stop_at = None
+    assert quiet_trainer(tmp_path, callbacks=[Locked()]).fit(Counting()) == 1
 
 
 def test_a_signal_before_training_ends_the_program_with_nothing_lost(tmp_path: Path, undisturbed: Any) -> None:
