@@ -49,6 +49,8 @@ def hold(folder: str, open_file_locks: bool, forks: bool) -> None:
     store = RunStore(folder).open()
     shutil.copytree(folder, f"{folder}.backup")
     if forks and os.fork() == 0:
+        time.sleep(600)
+    if forks and os.fork() == 0:
         store.close()  # what a child does with it is nothing to its parent
         time.sleep(600)
     Path(folder, "held").touch()
