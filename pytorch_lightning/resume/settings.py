@@ -1,10 +1,11 @@
 """What a run was begun with: a later start may have other rates, hparams and options, and is told which are used."""
 
-from collections.abc import Sequence
-from math import ceil
+from collections.abc import Iterator, Sequence
+from math import ceil, inf
 from typing import Any
 
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import OneCycleLR
 
 from pytorch_lightning.checkpoints.checkpoint import plain_hparams
 from pytorch_lightning.errors import CheckpointError, Problem, one_line, raise_together
@@ -22,6 +23,8 @@ COMPARED = (
 )  # fmt: skip
 """The options that numbers and rows depend on. The seed is that of the save, and schedules hold their milestones."""
 LIMITS = ("max_nb_epochs", "max_nb_steps")
+OF_LENGTH = ("accumulate_grad_batches", "train_percent_check", "overfit_pct")
+"""Options that change how many steps a fit has."""
 OF_PROGRESS = {"last_epoch", "base_lrs", "_step_count", "_last_lr", "_is_initial", "_get_lr_called_within_step"}
 OF_PROGRESS |= {"_schedulers", "_schedule_phases"}
 OF_SPEED = {"params", "param_names", "initial_lr", "fused", "foreach"}
@@ -36,9 +39,12 @@ class SettingsPart:
         self, config: Config, run: FitRun, optimizers: Sequence[Optimizer], schedules: Sequence[Schedule]
     ) -> None:
         self._config, self._run, self._schedules = config, run, schedules
-        self._kinds = [type(schedule.scheduler).__name__ for schedule in schedules]
+        self._kinds = [_kind(schedule.scheduler) for schedule in schedules]
         self._configured = _values_of(optimizers, [schedule.scheduler for schedule in schedules])
         self._options = {name: repr(getattr(config, name)) for name in COMPARED}
+        for n, schedule in enumerate(schedules):
+            where = type(schedule.scheduler).__name__ + (f" {n + 1}" if len(schedules) > 1 else "")
+            self._options |= {f"{k} of {where}": repr(getattr(schedule, k)) for k in ("interval", "monitor")}
         self._saved: dict[str, Any] = {}
         self._limits = {name: getattr(config, name) for name in LIMITS}
         self.hparams = plain_hparams(run.module.hparams, run.notices)
@@ -70,7 +76,8 @@ class SettingsPart:
         if self._config.seed not in (None, seed):
             stay.append(f"seed (saved {seed}, now {self._config.seed})")
         new = _changes(saved.get("options", {}), self._options)
-        first, given = ({k: _shown(v) for k, v in h.items() if k not in options()} for h in (self.hparams, hparams))
+        silent = set(options()) - {*COMPARED, "seed"}  # the fit's own limits, and what only shows
+        first, given = ({k: _text(v) for k, v in h.items() if k not in silent} for h in (self.hparams, hparams))
         others = _changes({**dict.fromkeys(given, "absent"), **first}, {**dict.fromkeys(first, "absent"), **given})
         texts = (
             (stay, "Used as saved: {}; to use new values set them in on_fit_start, for a new seed start a new run."),
@@ -82,20 +89,23 @@ class SettingsPart:
             self._run.notices.say("other-settings", " ".join(["this start differs from the save it resumes.", *said]))
 
     def check_lengths(self) -> None:
-        """Raises ``MisconfigurationException`` where a limit was raised and a schedule ends before it is reached."""
-        before = self._saved.get("limits", {})
-        raised = [
-            f"{name} is {now or 'None'} and was {before[name]}"
-            for name, now in self._limits.items()
-            if before.get(name) is not None and (now is None or now > before[name])
-        ]
-        for schedule in self._schedules if raised else ():
-            total = getattr(schedule.scheduler, "total_steps", None)
-            if isinstance(total, int) and schedule.scheduler.last_epoch + self._steps_left(schedule, total) > total:
-                kind = type(schedule.scheduler).__name__
-                old = " and ".join(f"{name}={before[name]}" for name in LIMITS if before[name] is not None)
-                advice = f"Pass {old}, or start a new run, without resume, whose {kind} is long enough"
-                raise_together([Problem(f"{kind} ends after its {total} steps", ", ".join(raised), advice)])
+        """Raises ``MisconfigurationException`` where there will be more steps than before, and a schedule ends."""
+        before, options = self._saved.get("limits", {}), self._saved.get("options", {})
+        changed = {name: (before.get(name), now) for name, now in self._limits.items()}
+        changed = {k: (old, now) for k, (old, now) in changed.items() if old is not None and (now is None or now > old)}
+        changed |= {
+            k: (options[k], self._options[k]) for k in OF_LENGTH if options.get(k, self._options[k]) != self._options[k]
+        }
+        for schedule in self._schedules if changed else ():
+            for cycle, begins, ends in _cycles(schedule.scheduler):
+                total = cycle.total_steps
+                steps = min(self._steps_left(schedule, total + begins), ends) - begins
+                if (0 if begins else cycle.last_epoch) + steps > total:
+                    kind = type(cycle).__name__
+                    received = ", ".join(f"{name} is {now} and was {old}" for name, (old, now) in changed.items())
+                    old = " and ".join(f"{name}={old}" for name, (old, _) in changed.items())
+                    advice = f"Pass {old}, or start a new run, without resume, whose {kind} is long enough"
+                    raise_together([Problem(f"{kind} ends after its {total} steps", received, advice)])
 
     def _steps_left(self, schedule: Schedule, enough: int) -> int:
         """How often ``schedule`` will step, or a larger number than ``enough``; 0 where that isn't known."""
@@ -113,6 +123,23 @@ class SettingsPart:
         return epochs if whole else min(steps, left)
 
 
+def _kind(scheduler: Any) -> str:
+    inner = [_kind(one) for one in getattr(scheduler, "_schedulers", ())]
+    return type(scheduler).__name__ + (f" of {' and '.join(inner)}" if inner else "")
+
+
+def _cycles(scheduler: Any) -> Iterator[tuple[OneCycleLR, int, float]]:
+    """Each schedule of fixed length in ``scheduler``, and between which of its next steps it moves."""
+    if isinstance(scheduler, OneCycleLR):
+        yield scheduler, 0, inf
+    inner = getattr(scheduler, "_schedulers", ())
+    milestones = [m - scheduler.last_epoch for m in getattr(scheduler, "_milestones", ())]
+    begins, ends = [0, *milestones], [*milestones, inf]
+    for n, one in enumerate(inner):
+        first, last = (begins[n], ends[n]) if milestones else (0, inf)
+        yield from ((cycle, max(0, first), last) for cycle, _, _ in _cycles(one) if last > 0)
+
+
 def _values_of(optimizers: Sequence[Optimizer], schedulers: Sequence[Any]) -> dict[str, str]:
     """The values of groups and schedules, by a name that a reader understands."""
     found = {}
@@ -121,9 +148,7 @@ def _values_of(optimizers: Sequence[Optimizer], schedulers: Sequence[Any]) -> di
             where = type(optimizer).__name__ + (f" {n + 1}" if len(optimizers) > 1 else "")
             where += f", group {i + 1}" if len(optimizer.param_groups) > 1 else ""
             values = {**group, "lr": group["initial_lr"]} if "initial_lr" in group else group
-            found.update(
-                {f"{k} of {where}": _shown(v) for k, v in values.items() if k not in OF_SPEED and _is_plain(v)}
-            )
+            found.update({f"{k} of {where}": _text(v) for k, v in values.items() if k not in OF_SPEED and _is_plain(v)})
     for n, scheduler in enumerate(schedulers):
         where = type(scheduler).__name__ + (f" {n + 1}" if len(schedulers) > 1 else "")
         for inner in (scheduler, *getattr(scheduler, "_schedulers", ())):
@@ -133,7 +158,7 @@ def _values_of(optimizers: Sequence[Optimizer], schedulers: Sequence[Any]) -> di
 
 
 def _named(values: dict[str, Any], others: set[str], where: str) -> dict[str, str]:
-    return {f"{k} of {where}": _shown(v) for k, v in values.items() if k not in others and _is_plain(v)}
+    return {f"{k} of {where}": _text(v) for k, v in values.items() if k not in others and _is_plain(v)}
 
 
 def _is_plain(value: Any) -> bool:
@@ -145,12 +170,13 @@ def _is_plain(value: Any) -> bool:
     return numbers or value is None or isinstance(value, (bool, int, float, complex, str))
 
 
-def _shown(value: Any) -> str:
-    return one_line(repr(value.item() if getattr(value, "ndim", None) == 0 else value), 80)
+def _text(value: Any) -> str:
+    return repr(value.item() if getattr(value, "ndim", None) == 0 else value)
 
 
 def _changes(before: dict[str, str], now: dict[str, str]) -> list[str]:
-    return [f"{k} (saved {before[k]}, now {v})" for k, v in now.items() if before.get(k, v) != v]
+    changed = {k: (before[k], v) for k, v in now.items() if before.get(k, v) != v}
+    return [f"{k} (saved {one_line(old, 80)}, now {one_line(new, 80)})" for k, (old, new) in changed.items()]
 
 
 def _list(changes: Sequence[str]) -> str:

@@ -21,7 +21,6 @@ from pytorch_lightning.options.config import Config
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.printing import tell
 from pytorch_lightning.processes import Processes
-from pytorch_lightning.resume.resuming import resuming_option
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.root_module.summary import summarize
 from pytorch_lightning.run import files
@@ -130,7 +129,7 @@ def stop_program(plan: FitPlan, watch: Watch) -> None:
     if watch.is_inner:
         raise Stopped
     if number != signal.SIGINT and processes.is_first:
-        how = f"run the same command with {resuming_option(os.environ, plan.rolling.folder)} to resume"
+        how = f"run the same command with {plan.rolling.resuming()} to resume"
         if plan.rolling.folder is None:
             how = "nothing was saved, since this run has no folder"
         elif not plan.rolling.has_begun:
