@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import os
-import re
 import pickle
 import re
 from collections.abc import Iterator

@@ -21,11 +21,7 @@ class GroupsPart:
 
     def _note_first(self) -> None:
         self._at_first = [len(optimizer.param_groups) for optimizer in self._optimizers]
-        self._own = [OwnState(optimizer, self._say_lost) for optimizer in self._optimizers]
-
-    def _say_lost(self, name: str) -> None:
-        text = f"{name} changed while training, and a checkpoint can't hold it. Give the optimizer a state_dict and a"
-        self._notices.say("lost-attributes", f"{text} load_state_dict that keep what matters of it")
+        self._own = [OwnState(optimizer) for optimizer in self._optimizers]
 
     def note_new(self, by_the_hook: bool) -> None:
         """Other optimizers are there; ``by_the_hook``: as ``configure_optimizers`` makes them."""
@@ -47,6 +43,14 @@ class GroupsPart:
                 )
             state = own.state_dict()
             optimizers.append({"kind": type(optimizer).__name__, "groups": groups, **({"own": state} if state else {})})
+        lost = sorted({name for own in self._own for name in own.lost()})
+        if lost:
+            self._notices.say(
+                "lost-optimizer-state",
+                f"changed while training, and a checkpoint can't hold it: {', '.join(lost)}. A resumed fit finds it as"
+                " configure_optimizers makes it. Give the optimizer a state_dict and a load_state_dict that keep what"
+                " matters of it",
+            )
         return {"made": self.nb_made, "optimizers": optimizers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

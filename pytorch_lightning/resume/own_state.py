@@ -1,6 +1,6 @@
 """What a user's own optimizer keeps beside torch's state: attributes that change, and optimizers inside of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -43,8 +43,8 @@ class ParameterDecoder(Decoder):
 class OwnState:
     """That of one optimizer. One of torch's has none; one with a ``state_dict`` of its own saves what it needs."""
 
-    def __init__(self, optimizer: Any, say_lost: Callable[[str], object], above: tuple[Any, ...] = ()) -> None:
-        self._optimizer, self._say_lost = optimizer, say_lost
+    def __init__(self, optimizer: Any, above: tuple[Any, ...] = ()) -> None:
+        self._optimizer, self._lost = optimizer, set[str]()
         kind = type(optimizer)
         self._has_none = (
             kind.__module__.startswith("torch.") or getattr(kind, "state_dict", None) is not Optimizer.state_dict
@@ -52,7 +52,7 @@ class OwnState:
         above = (*above, optimizer)
         found = _within(self._values(), {id(p) for p in parameters_of([optimizer])})
         self._inner = {name: value for name, value in found.items() if not any(value is one for one in above)}
-        self._own = {n: OwnState(o, say_lost, above) for n, o in self._inner.items() if isinstance(o, Optimizer)}
+        self._own = {n: OwnState(o, above) for n, o in self._inner.items() if isinstance(o, Optimizer)}
         holders = [optimizer, *(inner for inner in self._inner.values() if isinstance(inner, Optimizer))]
         self._ties, self._shared = _ties_of(holders), _shared_groups_of(holders)
         self._first = {name: self._mark(value) for name, value in self._values().items()}
@@ -82,10 +82,14 @@ class OwnState:
             try:
                 values[name] = encoder.add(value)
             except NotPlainError:
-                self._say_lost(f"{type(self._optimizer).__name__}.{name}")
+                self._lost.add(f"{type(self._optimizer).__name__}.{name}")
         inner = {name: one.state_dict() for name, one in self._inner.items()}
         own = {name: state for name, one in self._own.items() if (state := one.state_dict())}
         return {"nodes": encoder.nodes, "values": values, "inner": inner, "own": own} if values or inner else {}
+
+    def lost(self) -> set[str]:
+        """What changed, and can't be saved, as far as ``state_dict`` saw."""
+        return self._lost.union(*(own.lost() for own in self._own.values()))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put it back, after torch's own state."""

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, OneCycleLR, SequentialLR, StepLR
+from torch.optim.lr_scheduler import (
+    ChainedScheduler,
+    CosineAnnealingLR,
+    LinearLR,
+    MultiStepLR,
+    OneCycleLR,
+    SequentialLR,
+    StepLR,
+)
 from torch.utils.data import DataLoader, TensorDataset
 
 from pytorch_lightning import LightningModule, Trainer
@@ -165,6 +173,7 @@ def test_limits_and_what_only_shows_are_no_other_settings(tmp_path: Path, capsys
             lambda o: SequentialLR(o, [LinearLR(o, 0.5), StepLR(o, 3)], [2]),
             "step_size of StepLR in SequentialLR (saved 2, now 3)",
         ),
+        (lambda o: MultiStepLR(o, [*range(20, 70)]), lambda o: MultiStepLR(o, [*range(20, 71)]), "milestones of"),
         (lambda o: CosineAnnealingLR(o, 4), lambda o: CosineAnnealingLR(o, 8), "T_max of CosineAnnealingLR (saved 4,"),
     ],
 )
@@ -184,6 +193,12 @@ def test_another_kind_of_optimizer_or_schedule_is_refused(tmp_path: Path) -> Non
     fit(tmp_path, {"lr": 0.05}, 6, net=(torch.optim.Adam, schedules[0]))
     with pytest.raises(CheckpointError, match="state is that of different schedules, StepLR, not CosineAnnealingLR"):
         fit(tmp_path, {"lr": 0.05}, net=(torch.optim.Adam, schedules[1]))
+    inner = [lambda o, last=last: SequentialLR(o, [LinearLR(o, 0.5), last(o)], [2]) for last in schedules]
+    fit(tmp_path / "inner", {"lr": 0.05}, 6, net=(torch.optim.Adam, inner[0]))
+    with pytest.raises(
+        CheckpointError, match="SequentialLR of LinearLR and StepLR, not SequentialLR of LinearLR and C"
+    ):
+        fit(tmp_path / "inner", {"lr": 0.05}, net=(torch.optim.Adam, inner[1]))
     with pytest.raises(CheckpointError, match="a different optimizer, Adam, not AdamW"):
         fit(tmp_path, {"lr": 0.05}, net=(torch.optim.AdamW, schedules[0]))
 
@@ -211,6 +226,69 @@ def test_a_raised_limit_that_a_schedule_cannot_reach_is_an_error_before_training
         fit(tmp_path, {"lr": 0.1}, net=net, on_start=lambda trainer: seen.append(1), **now)
     assert seen == []
     fit(tmp_path, {"lr": 0.1}, net=net, **before)  # as before, and nothing is in its way
+
+
+def in_sequence(optimizer: Any) -> Any:
+    return SequentialLR(optimizer, [LinearLR(optimizer, 0.5), OneCycleLR(optimizer, 0.1, total_steps=8)], [3])
+
+
+def in_a_chain(optimizer: Any) -> Any:
+    return ChainedScheduler([LinearLR(optimizer, 0.5), OneCycleLR(optimizer, 0.1, total_steps=11)], optimizer)
+
+
+class AtItsEnd(StepLR):
+    """Has a length, and stays at its last rate."""
+
+    total_steps = 11
+
+
+@pytest.mark.parametrize(
+    ("schedule", "refused"), [(in_sequence, True), (in_a_chain, True), (lambda o: AtItsEnd(o, 4), False)]
+)
+@pytest.mark.parametrize("cut", [2, 6])
+@pytest.mark.filterwarnings("ignore:The epoch parameter")
+def test_a_schedule_within_another_has_its_length_too(tmp_path: Path, schedule: Any, refused: bool, cut: int) -> None:
+    """Eleven steps are in it, and torch refuses the twelfth."""
+    each_step = lambda o: {"scheduler": schedule(o), "interval": "step"}  # noqa: E731
+    for folder in ("a", "b"):
+        fit(tmp_path / folder, {"lr": 0.1}, cut, net=(torch.optim.SGD, each_step))
+    model = fit(tmp_path / "a", {"lr": 0.1}, 11, net=(torch.optim.SGD, each_step))
+    assert model.trainer.global_step == 11
+    if refused:
+        with pytest.raises(
+            MisconfigurationException, match=r"OneCycleLR ends after its \d+ steps; received max_nb_steps"
+        ):
+            fit(tmp_path / "b", {"lr": 0.1}, 12, net=(torch.optim.SGD, each_step))
+    else:
+        fit(tmp_path / "b", {"lr": 0.1}, 12, net=(torch.optim.SGD, each_step))
+
+
+def test_fewer_batches_in_a_step_are_more_steps_of_a_schedule(tmp_path: Path) -> None:
+    schedule = lambda o: {"scheduler": OneCycleLR(o, 0.1, total_steps=6), "interval": "step"}  # noqa: E731
+    fit(tmp_path, {"lr": 0.1}, 2, net=(torch.optim.SGD, schedule), accumulate_grad_batches=2)
+    with pytest.raises(
+        MisconfigurationException,
+        match=r"OneCycleLR ends after its 6 steps; received .*accumulate_grad_batches is 1 and was 2",
+    ):
+        fit(tmp_path, {"lr": 0.1}, net=(torch.optim.SGD, schedule))
+    model = fit(tmp_path, {"lr": 0.1}, net=(torch.optim.SGD, schedule), accumulate_grad_batches=2)
+    assert model.trainer.progress.nb_optimizer_steps == 6
+
+
+def test_when_a_schedule_steps_and_what_differs_late_in_a_long_value_are_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, now = [*range(100)], [*range(99), 0]
+    fit(
+        tmp_path, {"lr": 0.05, "widths": before, "gradient_clip": 1.0}, 6, net=(torch.optim.SGD, lambda o: StepLR(o, 2))
+    )
+    capsys.readouterr()
+    each_step = lambda o: {"scheduler": StepLR(o, 2), "interval": "step"}  # noqa: E731
+    fit(tmp_path, {"lr": 0.05, "widths": now, "gradient_clip": 2.0}, net=(torch.optim.SGD, each_step))
+    said = capsys.readouterr().err
+    assert "interval of StepLR (saved 'epoch', now 'step')" in said
+    assert "widths (saved [0, 1, 2" in said
+    assert "gradient_clip (saved 1.0, now 2.0)" in said
 
 
 def test_a_limit_that_is_raised_within_the_schedule_is_none(tmp_path: Path) -> None:
