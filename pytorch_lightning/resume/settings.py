@@ -73,14 +73,14 @@ class SettingsPart:
 
     def _say(self, saved: dict[str, Any], hparams: dict[str, Any], seed: int) -> None:
         stay = _changes(saved.get("configured", {}), self._configured)
-        if self._config.seed not in (None, seed):
-            stay.append(f"seed (saved {seed}, now {self._config.seed})")
+        seeds = [] if self._config.seed in (None, seed) else [f"seed (saved {seed}, now {self._config.seed})"]
         new = _changes(saved.get("options", {}), self._options)
         silent = set(options()) - {*COMPARED, "seed"}  # the fit's own limits, and what only shows
         first, given = ({k: _text(v) for k, v in h.items() if k not in silent} for h in (self.hparams, hparams))
         others = _changes({**dict.fromkeys(given, "absent"), **first}, {**dict.fromkeys(first, "absent"), **given})
         texts = (
-            (stay, "Used as saved: {}; to use new values set them in on_fit_start, for a new seed start a new run."),
+            (stay, "Used as saved: {}; to use new values set them in on_fit_start."),
+            (seeds, "Used as saved: {}; for another seed start a new run."),
             (new, "Used as they are now: {}; to use the saved values pass those."),
             (others, "Other hparams: {}; the module has the new ones, and logs keep the first."),
         )

@@ -139,7 +139,7 @@ def test_a_file_of_another_run_says_it_too_and_its_new_log_shows_what_is_used(
             "(saved 'norm', now 'value')",
         ),
         ({}, {"precision": "bf16"}, "now: precision (saved '32', now 'bf16'); to use the saved values pass those"),
-        ({}, {"seed": 2}, "Used as saved: seed (saved 1, now 2); to use new values"),
+        ({}, {"seed": 2}, "Used as saved: seed (saved 1, now 2); for another seed start a new run."),
         ({}, {"seed": 2, "precision": "bf16"}, "Used as saved: seed (saved 1, now 2)"),
     ],
 )
