@@ -12,13 +12,14 @@ import torch
 from torch import nn
 
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.errors import CheckpointError, Notices
+from pytorch_lightning.errors import CheckpointError, Notices, one_line
 from pytorch_lightning.resume.owners import (
     Owner,
     attributes_of,
     delete_attribute,
     has_state,
     is_of_the_program,
+    may_be_set,
     owners_of,
     owners_of_callbacks,
     set_attribute,
@@ -239,7 +240,16 @@ class AttributesPart:
         """Put back what ``load_state_dict`` was given."""
         if self._saved is None:
             return
-        state, left = self._saved, []
+        try:
+            self._restore(self._saved)
+        except Exception as error:  # whatever a stranger's values make of it
+            why = one_line(f"{type(error).__name__}: {error}").rstrip(".")
+            raise CheckpointError(
+                f"the attributes in the checkpoint don't fit: {why}. Resume with the model that wrote it."
+            ) from error
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        left: list[str] = []
         decoder = Decoder(state["nodes"], self._device, writable_memory())
         owners: dict[str, Any] = dict(owners_of([*self._data, *self._roots]))
         for path, attributes in state["values"].items():
@@ -267,7 +277,7 @@ class AttributesPart:
     def _put(self, held: Any, name: str, first: str, value: list[Any], decoder: Decoder) -> bool:
         found = self._first.get(id(held), {}).get(name, GONE)
         there = attributes_of(held)
-        if found != first or storage_is_shared(there.get(name)):
+        if found != first or storage_is_shared(there.get(name)) or not may_be_set(held, name):
             return False
         if not value:
             delete_attribute(held, name)

@@ -68,6 +68,12 @@ def attributes_of(held: Any) -> dict[str, Any]:
     return {**{name: getattr(held, name) for name in slots}, **getattr(held, "__dict__", {})}
 
 
+def may_be_set(held: Any, name: Any) -> bool:
+    """Whether a file may name it: nothing of what makes a module one, and no method."""
+    own = isinstance(held, nn.Module) and (name in {*OF_MODULES, *OF_OURS, *OF_SHARDS} or name.startswith("_lazy_"))
+    return not own and not name.startswith("__") and not callable(getattr(type(held), name, None))
+
+
 def set_attribute(held: Any, name: str, value: Any) -> None:
     """Put ``value`` where ``attributes_of`` found it."""
     if isinstance(held, nn.Module) and name in held._buffers:

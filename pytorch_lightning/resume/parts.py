@@ -1,6 +1,9 @@
 """The parts of a checkpoint: what has state, and how it is saved and restored."""
 
+import copy
+import inspect
 import platform
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -8,11 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pytorch_lightning import seeding
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.data.loader import ReplayableLoader
-from pytorch_lightning.errors import CheckpointError, FitError, Notices
+from pytorch_lightning.errors import CheckpointError, FitError, LightningError, Notices, describe, one_line
 from pytorch_lightning.resume.epoch_length import EpochLength
 from pytorch_lightning.resume.own_generators import set_states_of, states_of
 from pytorch_lightning.root_module.root_module import LightningModule
@@ -199,8 +203,11 @@ def load_part(target: Any, state: dict[str, Any], where: str) -> None:
     own = set(target.defaults) if isinstance(target, Optimizer) else set()  # before torch adds one when it loads
     try:
         target.load_state_dict(state)
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        why = f"{type(error).__name__}: {str(error).rstrip('.')}"
+        check_steps(target)
+    except LightningError:
+        raise
+    except Exception as error:  # whatever a stranger's values make of it
+        why = one_line(f"{type(error).__name__}: {error}").rstrip(".")
         raise CheckpointError(f"{where} doesn't fit: {why}. Resume with the model that wrote it.") from error
     # torch takes the state of another kind of optimizer, and fails in the first step
     for group in target.param_groups if isinstance(target, Optimizer) else ():
@@ -210,3 +217,44 @@ def load_part(target: Any, state: dict[str, Any], where: str) -> None:
                 f"{where} doesn't fit: it is the state of a different optimizer, without {', '.join(absent)}."
                 " Resume with the optimizer that wrote it."
             )
+
+
+def check_steps(target: Any) -> None:
+    """Raises ``ValueError``, ``TypeError`` or others where an optimizer or a schedule of torch's has taken a state with
+    which it can't step. Those of others know themselves what theirs are."""
+    kind = type(target)
+    if kind.__module__ == "torch.optim.lr_scheduler" and not hasattr(target, "lr_lambdas"):
+        twin: Any = copy.copy(target)
+        twin.optimizer = copy.copy(target.optimizer)
+        twin.optimizer.param_groups = [dict(group) for group in target.optimizer.param_groups]
+        if not hasattr(target, "_schedulers"):  # they would step too
+            with warnings.catch_warnings(action="ignore"):
+                twin.step(*([1.0] if isinstance(target, ReduceLROnPlateau) else []))
+    elif isinstance(target, Optimizer) and kind.__module__.startswith("torch.optim."):
+        takes = inspect.signature(kind).parameters
+        for group in target.param_groups:
+            kind(group["params"], **{name: group[name] for name in takes if name in group and name not in OF_GROUPS})
+            if float(group["lr"]) != group["lr"]:
+                raise ValueError("lr isn't a number")
+            states = {p: target.state[p] for p in group["params"] if target.state.get(p)}
+            if kind not in (torch.optim.LBFGS, torch.optim.Adafactor):
+                _check_states(states)
+
+
+OF_GROUPS = ("params", "lr")
+"""What isn't like others: a schedule, or a user, may have set a learning rate that no optimizer begins with."""
+NUMBERS = ("step", "eta", "mu", "mu_product")
+"""What torch's optimizers keep as one number for each parameter, beside tensors of its shape."""
+
+
+def _check_states(states: dict[Any, Any]) -> None:
+    if len({frozenset(state) for state in states.values()}) > 1:
+        raise ValueError("the states of its parameters hold different things")
+    for parameter, state in states.items():
+        for name, value in state.items():
+            if name in NUMBERS:
+                fits = not isinstance(value, str) and float(value) >= 0
+            else:
+                fits = (name, value) == ("momentum_buffer", None) or value.shape == parameter.shape
+            if not fits:
+                raise ValueError(f"{name} of a parameter of shape {tuple(parameter.shape)} is {describe(value)}")

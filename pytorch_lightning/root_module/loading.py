@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pytorch_lightning.checkpoints.checkpoint import restore_module
 from pytorch_lightning.checkpoints.sharded import read_any
-from pytorch_lightning.errors import CheckpointError, describe, noting
+from pytorch_lightning.errors import CheckpointError, describe, noting, one_line
 
 M = TypeVar("M")
 
@@ -82,7 +82,9 @@ def namespace_of(values: Any, source: object) -> Namespace:
     for key in values:
         if not isinstance(key, str) or hasattr(Namespace, key):
             raise CheckpointError(f"{source} has the hyperparameter {key!r:.80}, which a Namespace can't have.")
-    return Namespace(**values)
+    made = Namespace()
+    vars(made).update(values)  # one of them may be called self
+    return made
 
 
 def load_from_metrics(cls: type[M], weights_path: Any, tags_csv: Any, on_gpu: Any, map_location: Any) -> M:
@@ -115,7 +117,7 @@ def _restore(cls: type[M], path: Any, hparams: Any, map_location: Any) -> M:
     # the weights that it begins with are replaced, so nobody need notice what they drew
     with (
         seeding.preserved(),
-        noting(f"raised by {cls.__name__}.__init__ with hparams={hparams!r} (from {path}, or as given)"),
+        noting(f"raised by {cls.__name__}.__init__ with hparams={one_line(repr(hparams), 1000)} (from {path}, or as given)"),
     ):
         model: Any = cls(hparams) if needs else cls()  # type: ignore[call-arg]
     restore_module(model, checkpoint, path)
