@@ -72,7 +72,7 @@ def read_bundle(path: str | Path) -> dict[str, Any]:
         held = describe(sorted(map(str, bundle)))
         raise CheckpointError(f"{path} isn't a crash bundle of this version; it holds {held}.")
     wanted = FIELDS if bundle.get("kind") == "loader" else {**FIELDS, **STATE}
-    held = unfit(bundle, wanted)
-    if held is not None:
-        raise CheckpointError(f"{path} isn't a whole crash bundle: {held}. Use the file as the run wrote it.")
+    found = unfit(bundle, wanted)
+    if found is not None:
+        raise CheckpointError(f"{path} isn't a whole crash bundle: {found}. Use the file as the run wrote it.")
     return bundle

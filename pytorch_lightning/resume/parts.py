@@ -1,11 +1,13 @@
 """The parts of a checkpoint: what has state, and how it is saved and restored."""
 
+import contextlib
 import copy
 import inspect
 import platform
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pytorch_lightning import seeding
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.checkpoints.snapshot import nb_bytes, tensors_of
 from pytorch_lightning.data.loader import ReplayableLoader
 from pytorch_lightning.errors import CheckpointError, FitError, LightningError, Notices, describe, one_line
 from pytorch_lightning.resume.epoch_length import EpochLength
@@ -202,8 +205,9 @@ def load_part(target: Any, state: dict[str, Any], where: str) -> None:
     """Put ``state`` back into ``target``. Raises ``CheckpointError`` where it doesn't fit."""
     own = set(target.defaults) if isinstance(target, Optimizer) else set()  # before torch adds one when it loads
     try:
+        _check_size(state)
         target.load_state_dict(state)
-        check_steps(target)
+        check_steps(target, state)
     except LightningError:
         raise
     except Exception as error:  # whatever a stranger's values make of it
@@ -219,26 +223,49 @@ def load_part(target: Any, state: dict[str, Any], where: str) -> None:
             )
 
 
-def check_steps(target: Any) -> None:
-    """Raises ``ValueError``, ``TypeError`` or others where an optimizer or a schedule of torch's has taken a state with
-    which it can't step. Those of others know themselves what theirs are."""
+def _check_size(state: Any) -> None:
+    """Raises ``ValueError`` where copies of its tensors would take much more than the tensors: torch's optimizers make
+    some before they look at shapes."""
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors_of(state))
+    if size > 2**24 + 2 * nb_bytes(state) and not any(tensor.device.type == "meta" for tensor in tensors_of(state)):
+        raise ValueError(f"its tensors repeat themselves; each by itself, they are {size >> 20} MB")
+
+
+def check_steps(target: Any, state: Any) -> None:
+    """Raises ``ValueError``, ``TypeError`` or others where an optimizer or a schedule of torch's has taken a ``state``
+    with which it can't step. Those of others know themselves what theirs are."""
     kind = type(target)
     if kind.__module__ == "torch.optim.lr_scheduler" and not hasattr(target, "lr_lambdas"):
-        twin: Any = copy.copy(target)
-        twin.optimizer = copy.copy(target.optimizer)
-        twin.optimizer.param_groups = [dict(group) for group in target.optimizer.param_groups]
-        if not hasattr(target, "_schedulers"):  # they would step too
-            with warnings.catch_warnings(action="ignore"):
-                twin.step(*([1.0] if isinstance(target, ReduceLROnPlateau) else []))
+        absent = {name for name in target.state_dict() if not name.startswith("_")} - set(state)
+        if absent:
+            raise ValueError(f"it is without {', '.join(absent)}")
+        for one in getattr(target, "_schedulers", ()):
+            check_steps(one, one.state_dict())
+        if not hasattr(target, "_schedulers"):
+            _step_a_copy(target)
     elif isinstance(target, Optimizer) and kind.__module__.startswith("torch.optim."):
         takes = inspect.signature(kind).parameters
         for group in target.param_groups:
             kind(group["params"], **{name: group[name] for name in takes if name in group and name not in OF_GROUPS})
             if float(group["lr"]) != group["lr"]:
                 raise ValueError("lr isn't a number")
-            states = {p: target.state[p] for p in group["params"] if target.state.get(p)}
+            for name, value in target.defaults.items():
+                if isinstance(value, tuple) and len(value) != len(group[name]):
+                    raise ValueError(f"{name} are {describe(group[name])}")
             if kind not in (torch.optim.LBFGS, torch.optim.Adafactor):
-                _check_states(states)
+                _check_states({p: target.state[p] for p in group["params"] if target.state.get(p)})
+
+
+def _step_a_copy(schedule: Any) -> None:
+    twin = copy.copy(schedule)
+    groups = [
+        {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in group.items()}
+        for group in schedule.optimizer.param_groups
+    ]
+    twin.optimizer = SimpleNamespace(param_groups=groups, defaults=schedule.optimizer.defaults, step=print)
+    # a OneCycleLR at its end has no further step
+    with contextlib.suppress(ValueError), warnings.catch_warnings(action="ignore"):
+        twin.step(*([1.0] if isinstance(schedule, ReduceLROnPlateau) else []))
 
 
 OF_GROUPS = ("params", "lr")

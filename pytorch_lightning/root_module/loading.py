@@ -114,10 +114,11 @@ def _restore(cls: type[M], path: Any, hparams: Any, map_location: Any) -> M:
     needs = takes_hparams and (hparams is not None or _required(takes_hparams[0]))
     from pytorch_lightning import seeding
 
+    shown = one_line(repr(hparams), 1000)
     # the weights that it begins with are replaced, so nobody need notice what they drew
     with (
         seeding.preserved(),
-        noting(f"raised by {cls.__name__}.__init__ with hparams={one_line(repr(hparams), 1000)} (from {path}, or as given)"),
+        noting(f"raised by {cls.__name__}.__init__ with hparams={shown} (from {path}, or as given)"),
     ):
         model: Any = cls(hparams) if needs else cls()  # type: ignore[call-arg]
     restore_module(model, checkpoint, path)

@@ -46,7 +46,8 @@ VALUES: tuple[Callable[[], Any], ...] = (
     lambda: torch.zeros(0), lambda: torch.zeros(3), lambda: torch.zeros(2, 3), lambda: torch.tensor(1),
     lambda: torch.tensor(math.nan), lambda: torch.zeros(3, dtype=torch.float64), lambda: torch.tensor(True),
     lambda: torch.zeros(3, dtype=torch.complex64), lambda: torch.zeros(624, dtype=torch.int64),
-    lambda: torch.empty(10**6, 10**6, device="meta"), lambda: torch.eye(3).to_sparse(), lambda: torch.ones(1).expand(99),
+    lambda: torch.empty(10**6, 10**6, device="meta"), lambda: torch.eye(3).to_sparse(),
+    lambda: torch.ones(1).expand(99),
     lambda: torch.nn.Parameter(torch.zeros(2)), lambda: torch.float32, lambda: torch.Size([1]),
     lambda: torch.device("cpu"), collections.OrderedDict,
 )  # fmt: skip
@@ -104,7 +105,8 @@ def mutate_value(r: Random, value: Any) -> Any:
     """Another value in the place of ``value``, of its kind or of any other."""
     if isinstance(value, torch.Tensor) and r.random() < 0.6:
         changes = [
-            lambda: value.double(), lambda: value.reshape(-1), lambda: value.reshape(-1)[:0], lambda: value.unsqueeze(0),
+            lambda: value.double(), lambda: value.reshape(-1), lambda: value.reshape(-1)[:0],
+            lambda: value.unsqueeze(0),
             lambda: value.reshape(-1)[: max(1, value.numel() // 2)].clone(), lambda: value.to(torch.int8),
             lambda: torch.cat([value.reshape(-1), value.reshape(-1)]), lambda: value.to("meta"),
             lambda: value.bool(), lambda: (value.t() if value.dim() == 2 else value[None, None]),
@@ -259,7 +261,9 @@ def mutate_json(r: Random, path: Path, kind: str, mark: Path) -> None:
     content = path.read_bytes()
     if kind in ("types", "names"):
         data = in_data(r, json.loads(content), kind, mark)
-        content = json.dumps(data, default=lambda value: str(type(value))).encode("utf-8", "surrogatepass")
+        content = json.dumps(data, default=lambda value: str(type(value)), skipkeys=True).encode(
+            "utf-8", "surrogatepass"
+        )
     elif kind == "code":
         content = pickle.dumps(Payload(mark, r.choice(Payload.WAYS)), r.randrange(pickle.HIGHEST_PROTOCOL + 1))
     elif kind == "sizes":
