@@ -114,7 +114,7 @@ class YieldingOption(argparse.Action):
 
     @property
     def default(self) -> Any:
-        """The value where there is no word: the parser's ``set_defaults`` may change it."""
+        """The value used if the flag isn't given; the parser's ``set_defaults`` may change it."""
         return self._default
 
     @default.setter

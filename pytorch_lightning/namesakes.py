@@ -94,7 +94,7 @@ def _recorded(metadata: str) -> dict[str, str]:
 
 
 def _hash_of(path: str) -> str:
-    """The hash of a file, as a RECORD writes it; empty where there is no such file."""
+    """The hash of a file, as a RECORD writes it; empty if the file doesn't exist."""
     import base64
     import hashlib
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 LEAVES = (str, bytes, int, float, type(None))
-"""What is looked at most often and holds nothing."""
+"""The most frequent types that hold no tensors."""
 
 
 def map_tensors(

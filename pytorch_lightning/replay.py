@@ -15,8 +15,7 @@ import importlib.util
 import inspect
 import math
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -37,6 +36,7 @@ from pytorch_lightning.run.metrics import read_output
 from pytorch_lightning.run.progress import Progress
 from pytorch_lightning.run.run import FitRun
 from pytorch_lightning.steps.weights import WindowWeights
+from pytorch_lightning.trainer.nesting import without_fits
 from pytorch_lightning.trainer.trainer import Trainer
 
 __all__ = ["build_module", "find_model", "import_code", "main", "read_bundle", "replay"]
@@ -254,7 +254,7 @@ def import_code(script: str | None = None, module: str | None = None) -> ModuleT
             " defines that class; the run printed one of them."
         )
     try:
-        with _without_a_fit(script or module):
+        with without_fits(script or module):
             if script is None:
                 return importlib.import_module(str(module))
             sys.path.insert(0, str(Path(script).absolute().parent))
@@ -269,24 +269,6 @@ def import_code(script: str | None = None, module: str | None = None) -> ModuleT
             f"{script or module} can't be imported: {error}. Pass --script FILE, or --module package.module with the"
             " folder of that package in PYTHONPATH."
         ) from error
-
-
-@contextmanager
-def _without_a_fit(name: str | None) -> Iterator[None]:
-    """A scope in which a fit, at the top level of what is imported, is an error."""
-    fit: Any = Trainer.fit
-
-    def refuse(*_: Any) -> int:
-        raise MisconfigurationException(
-            f"{name} starts a fit when it is imported. Put those lines under `if __name__ == '__main__':`, or pass"
-            " another file."
-        )
-
-    Trainer.fit = refuse  # type: ignore[method-assign, assignment]
-    try:
-        yield
-    finally:
-        Trainer.fit = fit  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

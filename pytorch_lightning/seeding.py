@@ -222,7 +222,7 @@ def order_scope(seed: int, epoch: int, generator: torch.Generator | None = None)
 def step_scope(seed: int, global_step: int, virtual_rank: int = 0) -> Iterator[None]:
     """A scope with the random numbers of the training step ``global_step`` (counted in batches from 0).
 
-    ``virtual_rank`` is the place in the global batch, 0 where there is one process. Leaves the streams as it
+    ``virtual_rank`` is the place in the global batch, 0 with one process. Leaves the streams as it
     found them.
     """
     with preserved():

@@ -61,6 +61,7 @@ class Timings:
 
     def end(self) -> None:
         """The fit is over."""
+        self._settle()
         self._ended = _clock()
 
     def waiting(self, batches: Callable[..., Iterator[Any]], *arguments: Any) -> Iterator[Any]:
@@ -96,8 +97,9 @@ class Timings:
 
         def sampled_window(*arguments: Any) -> None:
             self._settle()
-            self._nb_sampled += 1
             train_window(*arguments)
+            if self._device is None:
+                self._settle()
 
         return sampled_window
 
@@ -128,6 +130,7 @@ class Timings:
 
     def _settle(self) -> None:
         """Add up what was sampled last. An accelerator has mostly done that window long ago."""
+        self._nb_sampled += bool(self._spans)
         for phase, start, end in self._spans:
             if self._device is not None:
                 end.synchronize()
@@ -143,9 +146,9 @@ class Timings:
     def seconds(self) -> dict[str, float]:
         """Seconds by phase; they add up to ``total``.
 
-        A fit of less than 11 windows has no ``forward``, ``backward`` and ``optimizer``.
+        A fit of less than 11 windows has no ``forward``, ``backward`` and ``optimizer``. On an accelerator, which runs
+        behind, these three leave out the last sample until the next one or the end.
         """
-        self._settle()
         found = {**self._measured, "data": self._data}
         rest = max(0.0, self.total - sum(found.values()))
         if self._nb_sampled:

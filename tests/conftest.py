@@ -39,7 +39,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, A
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave long tests out, unless they or their file are asked for."""
+    """Leave long tests out, unless they or their file are selected."""
     named = {Path(argument.split("::")[0]).name for argument in config.args if argument.split("::")[0].endswith(".py")}
     if config.getoption("--all") or "slow" in (config.getoption("-m") or ""):
         return

@@ -166,6 +166,11 @@ def test_no_part_is_given_the_trainer() -> None:
             if isinstance(node, ast.FunctionDef):
                 annotated = {ast.unparse(a.annotation) for a in node.args.args if a.annotation is not None}
                 assert not {"Trainer", "'Trainer'"} & annotated, f"{path}:{node.lineno}"
+                untyped = {
+                    a.arg for a in node.args.args if a.annotation is not None and ast.unparse(a.annotation) == "Any"
+                }
+                # the module's attribute of that name is set by users too
+                assert "trainer" not in untyped or node.name == "trainer", f"{path}:{node.lineno}"
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

@@ -31,7 +31,7 @@ PERIOD = 100
 
 
 class Small(LightningModule):
-    """W1's network on ready batches; ``at_batch`` is told each batch's number."""
+    """W1's network on ready batches; ``at_batch`` gets each batch's number."""
 
     def __init__(self, nb_batches: int, at_batch: Callable[[int], None] = lambda n: None) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class Counter:
             self._frames(None)
 
     def _frames(self, trace: Any) -> None:
-        """Also what was called before is counted, once it goes on."""
+        """A function that was called earlier is counted too, once it continues."""
         frame: FrameType | None = sys._getframe(2)
         while frame is not None:
             frame.f_trace, frame.f_trace_opcodes, frame.f_trace_lines = trace, trace is not None, trace is None

@@ -381,7 +381,7 @@ class Blocking(Classifier):
 
 # ------------------------------------------------------------------------------------------ trainer.replay
 class Nan(Classifier):
-    """A loss that isn't finite at batch 17, by its weights and its random numbers, in which nobody stops."""
+    """A loss that isn't finite at batch 17, by its weights and its random numbers; training isn't stopped."""
 
     def training_step(self, data_batch: Any, batch_nb: int) -> Any:
         loss = super().loss([data_batch[0], data_batch[1].clamp(max=2)])

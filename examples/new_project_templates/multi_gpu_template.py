@@ -87,7 +87,7 @@ if __name__ == "__main__":
     add_default_args(parent_parser, root_dir)
     parser = LightningTemplateModel.add_model_specific_args(parent_parser, root_dir)
 
-    # all the GPUs that there are; where there is none, two processes
+    # all available GPUs; without one, two processes
     gpus = torch.accelerator.is_available()
     parser.set_defaults(
         gpus="-1" if gpus else None,

@@ -85,7 +85,7 @@ class KerasStyle(Callback):
 
 
 def _has(value: Any, name: str) -> bool:
-    """Whether somebody wrote ``name`` for ``value``."""
+    """Whether ``name`` has been recorded for ``value``."""
     mine = inspect.getattr_static(value, name, None)
     return mine is not None and mine is not inspect.getattr_static(KerasCallback, name, None)
 

@@ -1,6 +1,6 @@
 """The layout of a crash bundle: what a file must hold before a step is replayed from it.
 
-A bundle names the model's class and nothing else of the program: which code runs is said by the person who replays.
+A bundle names the model's class and nothing else of the program: the person who replays it chooses which code runs.
 """
 
 from pathlib import Path

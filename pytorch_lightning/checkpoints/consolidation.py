@@ -11,7 +11,7 @@ from pytorch_lightning.errors import CheckpointError
 def find_sharded(folder: str | Path) -> Path:
     """The newest complete sharded checkpoint: ``folder`` itself, or one in it or in its ``checkpoints``.
 
-    Raises ``CheckpointError`` where there is none.
+    Raises ``CheckpointError`` if there is none.
     """
     top = Path(folder)
     for place in () if is_sharded(top) else (top, top / "checkpoints"):

@@ -260,7 +260,7 @@ class RemoteFolder:
         self, checkpoint: dict[str, Any] | Cut, name: str, processes: Processes = ALONE, private: bool = False
     ) -> int:
         assert isinstance(checkpoint, dict)  # who may read it is that service's to say
-        data = f"{name}.{uuid.uuid4().hex[:8]}.data"  # another than that of a save of this name that is there
+        data = f"{name}.{uuid.uuid4().hex[:8]}.data"  # never the name that an existing save of this name uses
         small = {key: checkpoint[key] for key in ("epoch", "global_step", "format")}
         small["parts"] = {key: checkpoint["parts"][key] for key in ("run", "progress") if key in checkpoint["parts"]}
         try:
@@ -306,7 +306,7 @@ class RemoteFolder:
                     self._system.rm_file(self._at(gone))
 
     def _data_of(self, name: str) -> str | None:
-        """The name of the data of a save, in this folder; None where there is none, or a manifest that can't be
+        """The name of the data of a save, in this folder; None if there is none, or a manifest that can't be
         believed."""
         with contextlib.suppress(ValueError, FileNotFoundError):
             return str(self._read_manifest(name)["data"])

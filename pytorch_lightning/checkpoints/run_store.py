@@ -19,7 +19,7 @@ from pytorch_lightning.faults import fault
 from pytorch_lightning.processes import ALONE, Processes
 
 SAVE = re.compile(r"step-(\d{12,})(?:\.(\d+))?\.ckpt")
-"""The step, and a number where there is another save of that step."""
+"""The step, and a number if there is another save of that step."""
 DAMAGED, ASIDE = ".damaged", ".aside"
 
 
@@ -134,7 +134,7 @@ class RunStore:
         self.close()
 
     def newest(self) -> Saved | None:
-        """The newest save whose checksums are right, read; None where there is none.
+        """The contents of the newest save whose checksums are right, or None.
 
         Damaged ones are renamed. Raises ``CheckpointError`` where all are: training never starts anew silently.
         """
@@ -227,7 +227,7 @@ class FoundRun:
 
 
 def find_runs(save_path: str | os.PathLike[str], name: str) -> Iterator[FoundRun]:
-    """The runs under ``{save_path}/{name}/version_{n}``, the highest n first, each looked at when it is asked for."""
+    """The runs under ``{save_path}/{name}/version_{n}``, the highest n first, read lazily."""
     parent = f"{os.fspath(save_path).rstrip('/')}/{name}"
     listed = open_folder(parent).names()
     versions = sorted((int(n[8:]) for n in listed if re.fullmatch(r"version_\d+", n)), reverse=True)

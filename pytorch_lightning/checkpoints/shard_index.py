@@ -1,7 +1,7 @@
 """Where the shards of a checkpoint's tensors lie in its files.
 
 ``shards.json`` says it, as plain data. Folders that were written before that was have only the ``.metadata`` of
-``torch.distributed.checkpoint``, which is a pickle: it is looked at, and nothing of it is made or called.
+``torch.distributed.checkpoint``, which is a pickle: it is parsed, and nothing in it is constructed or called.
 """
 
 import io

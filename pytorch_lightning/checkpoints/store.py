@@ -73,7 +73,7 @@ def _held(path: Path, mode: int) -> Iterator[None]:
 def remove_leftovers(folder: str | Path, name: re.Pattern[str]) -> None:
     """Remove the temporary files in ``folder`` of checkpoints called ``name`` whose writers died.
 
-    A file that somebody writes is left alone, on whatever machine that is, and so is each on a file system without
+    A file that is being written, on any machine, is left alone, and so is each on a file system without
     locks.
     """
     import fcntl

@@ -25,7 +25,7 @@ from pytorch_lightning.data.seeded_view import BatchKey
 from pytorch_lightning.processes import EVERYTHING, Share
 
 MOST_AHEAD = 10_000  # batches: loader workers fetch ahead of the training step by far fewer
-# These draw from the global streams once, when their first index is asked for.
+# These draw from the global streams once, when their first index is requested.
 DRAW_ONCE = (RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler, DistributedSampler)
 
 

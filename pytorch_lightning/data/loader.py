@@ -44,7 +44,7 @@ class ReplayableLoader(ABC):
         return None
 
     def indices_at(self, epoch: int, number: int) -> Any:
-        """What the sampler gives for one batch of ``epoch``; None where there is no sampler."""
+        """What the sampler yields for one batch of ``epoch``; None without a sampler."""
         return None
 
     def expect(self, crc: int, on_other_order: Callable[[], None]) -> None:

@@ -119,7 +119,7 @@ class KeyedDataset(_View, Dataset[Any]):
         return len(self._dataset)
 
     _seed: Any = None
-    """Called with a batch's key before its samples are fetched, where there is something to seed."""
+    """Called with a batch's key before its samples are fetched, if there is something to seed."""
 
     def __getitems__(self, item: tuple[BatchKey, list[Any]]) -> list[Any]:
         key, indices = item

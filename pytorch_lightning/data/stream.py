@@ -50,7 +50,7 @@ class StreamLoader(ReplayableLoader):
         self._of_loader = find_generators(loader) if self._view is None and not self.keeps_state else []
         self._at_start: list[torch.Tensor] = []
         self._looked_at: int | None = None
-        """The epoch at whose start they were looked at: to be asked for its state may make a loader draw."""
+        """The epoch at whose start they were read: asking a loader for its state may make it draw."""
 
     def batches(self, epoch: int, start: int = 0, limit: int | None = None) -> Iterator[Any]:
         if self._used_up:
@@ -152,7 +152,7 @@ class StreamLoader(ReplayableLoader):
         with seeding.preserved():
             self._end_pass()
             is_open = self._open is not None
-            if not is_open:  # some begin the next pass when they are asked
+            if not is_open:  # some begin the next pass when their state is read
                 self._prepare(epoch)
             return {
                 "open": is_open,

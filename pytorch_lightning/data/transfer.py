@@ -55,8 +55,8 @@ def is_plain(tensor: Tensor) -> bool:
 class CopyStream:
     """Copies to a CUDA device on a stream of its own, from pinned memory.
 
-    Training doesn't wait for the device, so the copy of a batch is asked for while earlier steps still run there, and
-    takes place beside them. What is asked for later waits for the copy.
+    Training doesn't wait for the device, so the copy of a batch is queued while earlier steps still run there, and
+    runs beside them. What is queued later waits for the copy.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -64,7 +64,7 @@ def is_death(error: BaseException, iterator: Any) -> bool:
 
 
 def without_signal(iterator: Any) -> Any:
-    """``iterator``, a dead worker of which is noticed when a batch is asked for.
+    """``iterator``, with a check for dead workers each time a batch is requested.
 
     torch would raise it in a signal handler, so in the middle of whatever is being done: of an optimizer's step, say.
     """

@@ -1,4 +1,4 @@
-"""Processes that somebody else started: torchrun, srun, or a Trainer in a plain script."""
+"""Processes started from outside: by torchrun, by srun, or as a plain script."""
 
 import atexit
 import datetime
@@ -208,7 +208,7 @@ class Prefixed:
         self.write("".join(lines))
 
     def flush(self) -> None:
-        """Write what there is of a line too."""
+        """Write the unfinished last line too."""
         waiting, self._waiting = self._waiting, ""
         if waiting:
             self._stream.write(self._begin(waiting))

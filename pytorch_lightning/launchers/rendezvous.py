@@ -23,7 +23,7 @@ def stay_on_this_machine(variables: dict[str, str]) -> dict[str, str]:
     """What to add to the environment ``variables`` so that backends listen at the loopback interface: nothing where
     the user has chosen another one.
 
-    Raises ``MisconfigurationException`` where there is no such interface.
+    Raises ``MisconfigurationException`` if no such interface exists.
 
     >>> stay_on_this_machine({"GLOO_SOCKET_IFNAME": "eth0", "NCCL_SOCKET_IFNAME": "eth0"})
     {}

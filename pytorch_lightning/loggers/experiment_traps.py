@@ -18,7 +18,7 @@ def mend(experiment: Any, notices: Notices) -> Path | None:
 
     Its paths no longer follow whichever Experiment was made last. Its ``log`` takes tensors and numpy scalars, and
     leaves out what is no number, before a part of the row is written. In debug mode the methods of a SummaryWriter
-    do nothing, as its others do. One that turned itself off, since it couldn't write, is said.
+    do nothing, as its others do. A notice reports one that turned itself off because it couldn't write.
     """
     log_dir = getattr(experiment, "log_dir", None)  # set by SummaryWriter, which a debug experiment doesn't begin
     folder = None if log_dir is None else Path(log_dir).parent

@@ -30,7 +30,7 @@ def lines(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
 
 
 def read_columns(path: Path) -> list[str]:
-    """The columns of a csv file; an empty list where there is none."""
+    """The columns of a csv file; an empty list if it doesn't exist."""
     try:
         with open(path, newline="") as file:
             return next(csv.reader(file), [])
@@ -47,7 +47,7 @@ def replace_file(path: Path, text: str) -> None:
 
 
 def mark(found: os.stat_result) -> tuple[int, int, int]:
-    """What is another number once somebody has written a file, or put another in its place."""
+    """A value that changes when a file is written or replaced."""
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 

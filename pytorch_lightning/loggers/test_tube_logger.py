@@ -133,7 +133,7 @@ def _plain(rows: list[dict[str, Any]]) -> bool:
 
 
 def _mark_of(path: Path) -> tuple[int, int] | None:
-    """What changes when somebody writes the file anew."""
+    """A value that changes when the file is rewritten."""
     try:
         status = path.stat()
     except FileNotFoundError:

@@ -1,5 +1,5 @@
-"""Plain data as bytes: one line of JSON that says what there is, then the numbers of tensors and arrays as they lie in
-memory."""
+"""Plain data as bytes: one line of JSON that describes the contents, then the numbers of tensors and arrays as they
+lie in memory."""
 
 import json
 from collections import OrderedDict, defaultdict, deque
@@ -125,7 +125,7 @@ class _Encoder:
 
     # ------------------------------------------------------------------ numbers
     def _again(self, value: Any) -> list[Any] | None:
-        """What stands for a tensor or an array that is there already; notes one that isn't."""
+        """The reference to a tensor or an array that was encoded before; registers a new one."""
         if id(value) in self._sent:
             return ["again", self._sent[id(value)]]
         self._sent[id(value)] = len(self._sent)

@@ -84,7 +84,7 @@ def full_name(kind: type) -> str:
 
 
 def container_of(kind: type) -> str | None:
-    """The name of the type in ``CONTAINERS`` that ``kind`` derives from; None where there is none."""
+    """The name of the type in ``CONTAINERS`` that ``kind`` derives from, or None."""
     return next((name for name, base in CONTAINERS.items() if issubclass(kind, base)), None)
 
 

@@ -47,7 +47,7 @@ def prove(group: Any, secret: bytes) -> None:
 
 
 def _answer(secret: bytes, rank: int, asking: int, question: bytes) -> bytes:
-    # with both ranks in it, what one is asked can't be passed on to be answered by another
+    # with both ranks in it, a challenge to one can't be relayed for another to answer
     return hmac.digest(secret, b"%d answers %d: " % (rank, asking) + question, "sha256")
 
 

@@ -46,7 +46,7 @@ def direct_step(optimizer: Optimizer) -> Callable[..., Any]:
 
 
 def _is_torchs(wrapper: Any) -> bool:
-    """Whether this is the very function that torch makes around a class's ``step``, and all that is asked of it."""
+    """Whether this is torch's own wrapper of a class's ``step``, with nothing added to it."""
     if not isinstance(wrapper, FunctionType) or not hasattr(profiler, "_is_profiler_enabled"):
         return False
     around: Any = getattr(Optimizer, "profile_hook_step", None)

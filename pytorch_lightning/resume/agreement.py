@@ -20,7 +20,7 @@ class Agreement:
         self._asked_at, self._asked_step = time.monotonic(), 0
 
     def settle(self) -> tuple[str, int]:
-        """Make all saves that somebody asked for everybody's. Returns the first wish to stop, if there is one, and the
+        """Share all requested saves among the processes. Returns the first request to stop, if any, and the
         ``global_step`` at which to settle again.
 
         A wish that comes while they talk (a signal, say) stays where it is: it is the next time's.
@@ -30,7 +30,7 @@ class Agreement:
         told = self._processes.gather(
             (wishes.stop, [request.without_callback() for request in wishes.saves[:nb_asked]])
         )
-        # a file may be asked for by everybody or by one alone; rank 0 writes it, and so knows when it is there
+        # all processes or a single one may request a file; rank 0 writes it, and so knows when it exists
         wanted: dict[Path | None, SaveRequest] = {}
         if self._processes.is_first:
             wanted = {request.path: request for request in wishes.saves[:nb_asked]}

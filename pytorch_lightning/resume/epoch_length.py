@@ -1,4 +1,4 @@
-"""How long an epoch is. A sampler may give each another length, so it is asked anew."""
+"""How long an epoch is. A sampler may give each epoch another length, so the length is read at the start of each."""
 
 from typing import Any
 
@@ -50,6 +50,6 @@ class EpochLength:
         return self._nb_batches if begun and self._nb_batches != self._at_first else None
 
     def load_state_dict(self, state: int | None) -> None:
-        """The next epoch that is asked for is one that was begun before."""
+        """The next epoch is one that an earlier run began."""
         if self._run.progress.epoch_started:
             self._resumed = state or self._at_first

@@ -85,7 +85,7 @@ def set_attribute(held: Any, name: str, value: Any) -> None:
 
 
 def delete_attribute(held: Any, name: str) -> None:
-    """Take an attribute away, where it is there."""
+    """Remove an attribute, if it exists."""
     if name in getattr(held, "__dict__", {}):
         del vars(held)[name]
 

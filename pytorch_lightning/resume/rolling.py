@@ -131,7 +131,7 @@ class RollingSaves:
         return time.monotonic() - self._saved_at >= max(1.0, self._cost / MOST_OF_THE_TIME)
 
     def wait_for_newest(self) -> str | None:
-        """The path of the newest save, once that is written; None where there is none, and in other processes than the
+        """The path of the newest save, once that is written; None without one, and in other processes than the
         first."""
         if self._store is None or not self._is_first:
             return None

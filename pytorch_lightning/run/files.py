@@ -72,7 +72,7 @@ def open_loggers(
 
 
 def remove_unused(config: Config, run: FitRun) -> None:
-    """Remove the folder of a run that ended before its first batch, where there is nothing in it but its tags."""
+    """Remove the folder of a run that ended before its first batch, if it holds nothing but tags."""
     for value in _experiments(config):
         stand_aside(value)
         remove_own_folder(value)
@@ -155,7 +155,7 @@ def _default_logger(config: Config, module: LightningModule, notices: Notices, v
 
 
 def experiment_of(config: Config) -> object:
-    """The user's test-tube Experiment; None where there is none, or none is to be written to."""
+    """The user's test-tube Experiment; None without one, or in a process that doesn't write to it."""
     return next(iter(_experiments(config)), None) if not config.fast_dev_run else None
 
 

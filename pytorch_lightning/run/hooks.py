@@ -86,7 +86,7 @@ def is_overridden(module: Any, name: str) -> bool:
 
 
 def hook_table(module: LightningModule, callbacks: Iterable[Callback], run: Any) -> Hooks:
-    """For each hook the methods that somebody wrote: the module's first, then the callbacks', which get ``run``.
+    """For each hook the overridden methods: the module's first, then the callbacks', which get ``run``.
 
     A hook that nobody wrote is an empty tuple.
     """

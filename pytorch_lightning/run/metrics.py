@@ -58,7 +58,7 @@ def numbers_of(values: Mapping[str, Any], where: str) -> dict[str, float | int]:
 def read_output(output: Any, name: str, place: Place) -> tuple[Tensor, Mapping[str, Any] | None, float | None]:
     """The loss, ``prog`` and ``loss_count`` of what a training step returned.
 
-    Raises ``FitError`` where there is no loss of one element with a graph.
+    Raises ``FitError`` unless there is a loss of one element with a graph.
     """
     if isinstance(output, Tensor):
         if not output.requires_grad or output.numel() != 1:
@@ -124,7 +124,7 @@ def at(place: Place) -> str:
 
 
 class Metrics:
-    """The numbers of a run: those of training, read only when somebody asks, and those of the last validation."""
+    """The numbers of a run: those of training, read only on request, and those of the last validation."""
 
     def __init__(self) -> None:
         self.validation: dict[str, float | int] = {}
@@ -164,7 +164,7 @@ class Metrics:
 
     @property
     def must_be_read(self) -> bool:
-        """Whether a further loss would push out one that nobody looked at."""
+        """Whether one more loss would push out one that hasn't been checked."""
         return self._unread >= RUNNING
 
     @property

@@ -71,7 +71,7 @@ class Progress:
 
 
 def nb_checked(length: int | None, percent: float) -> int | None:
-    """How many of ``length`` batches a percent check leaves: at least one where there is any; None: all.
+    """How many of ``length`` batches a percent check leaves: at least one unless the loader is empty; None: all.
 
     >>> nb_checked(10, 0.25), nb_checked(10, 0.01), nb_checked(10, 100), nb_checked(None, 1.0)
     (2, 1, 10, None)

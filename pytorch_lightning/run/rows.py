@@ -17,7 +17,7 @@ from pytorch_lightning.run.run import FitRun
 class Rows:
     """Writes a row every ``every`` batches of an epoch, starting with the first, and one after every validation.
 
-    The loggers flush every ``save_every`` batches. ``needed`` are the metrics that somebody can't do without: names
+    The loggers flush every ``save_every`` batches. ``needed`` are the metrics that something depends on: names
     that don't exist are an error as soon as that is known. ``writes``: whether this is the process that logs.
     """
 
@@ -139,7 +139,7 @@ class Rows:
             )
 
     def check_losses(self) -> None:
-        """Look at the losses that nobody has looked at. On the CPU each is looked at when it is made."""
+        """Check the losses that haven't been checked. On the CPU each is checked as soon as it is computed."""
         if self._reads_late and self._run.metrics.nonfinite_since_read():
             self.nonfinite(math.nan)
 

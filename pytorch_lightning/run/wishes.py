@@ -9,7 +9,7 @@ from pytorch_lightning.run.progress import FORGOTTEN, INTERRUPTED, NEVER
 
 
 class SaveRequest(NamedTuple):
-    """A checkpoint that somebody asked for."""
+    """A requested checkpoint."""
 
     path: Path | None
     """None is the run's own rolling save."""
@@ -18,7 +18,7 @@ class SaveRequest(NamedTuple):
     on_refused: Callable[[], None] | None = None
 
     def without_callback(self) -> tuple[Path | None, None, bool]:
-        """What another process is told."""
+        """What is sent to other processes."""
         return self.path, None, self.weights_only
 
 
@@ -30,7 +30,7 @@ class Wishes:
     """Whether there are no other processes to agree with. With others a wish waits for the next agreed step."""
     saves: list[SaveRequest] = field(default_factory=list)
     stop: str = ""
-    """Why somebody wants training to stop; becomes ``progress.stop_reason`` at the next save point."""
+    """The reason of a requested stop; becomes ``progress.stop_reason`` at the next save point."""
     pending: bool = False
     """Whether a stop or a save was asked for since the last save point."""
     next_save_point: int = NEVER

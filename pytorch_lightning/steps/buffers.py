@@ -74,7 +74,7 @@ class _Copies:
             if len(self.of) == len(buffers) and all(map(is_, buffers, self.of)):
                 torch._foreach_copy_(self.copies, buffers)
                 return
-        self.of = buffers  # somebody put others in their place
+        self.of = buffers  # user code replaced them
         self.copies = [None if buffer is None else buffer.detach().clone() for buffer in buffers]
 
 

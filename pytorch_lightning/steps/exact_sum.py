@@ -61,7 +61,7 @@ class ExactSum:
         for kept in self._kept.values():
             for place, gradient in kept.items():
                 parameter = self._parameters[place]
-                if id(parameter) in chosen and parameter.grad is not gradient:  # that one goes on with it now
+                if id(parameter) in chosen and parameter.grad is not gradient:  # this one uses it from now on
                     gradient.mul_(factor)
 
     def put_sums(self, optimizers: Sequence[Optimizer]) -> None:

@@ -215,7 +215,7 @@ class Rounds:
         others.put_back(rest)
 
     def exchange_late(self, group: int) -> None:
-        """The window ended before its last round: exchange what there is."""
+        """The window ended before its last round: exchange what has been accumulated."""
         self.inputs.current.phase = STEPPED
         if self._exact is None:
             with self._requiring(group), self.strategy.exchanging(True):

@@ -90,7 +90,7 @@ class EpochSchedules:
 
 
 def needed_metrics(callbacks: Sequence[Callback], schedules: Sequence[Schedule]) -> dict[str, str]:
-    """The metrics that somebody can't do without, and who that is."""
+    """The metrics that something needs, and what needs each."""
     needed = {s.monitor: type(s.scheduler).__name__ for s in schedules if s.monitor is not None}
     for callback in callbacks:
         name = callback.needed_metric()

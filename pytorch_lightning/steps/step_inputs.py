@@ -49,7 +49,7 @@ class StepInputs:
     schedules: Sequence[Callable[[Sequence[bool]], None]] = ()
     """What steps the schedules that count optimizer steps; told which optimizers stepped."""
     optimizer_step: Callable[..., None] | None = None
-    """The user's own, where there is one."""
+    """The user's own, if any."""
     generators: Sequence[Any] = ()
     """Generator objects of the model's own, seeded with each batch."""
     nonfinite: Callable[[float], None]

@@ -161,7 +161,7 @@ class RoundWeights:
         return loss * (factor.to(loss.dtype) if isinstance(factor, Tensor) else factor)
 
     def close(self, parameters: Sequence[Tensor], averaged_over: int) -> bool:
-        """Divide the gradients of ``parameters`` by the rest of the weight; False where there is none."""
+        """Divide the gradients of ``parameters`` by the rest of the weight; False if there is no weight."""
         # what this process had itself is known without waiting for an accelerator
         if not (self._own or bool(self.total)):
             return False

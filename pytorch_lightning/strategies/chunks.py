@@ -74,7 +74,7 @@ def _like(value: Any, parts: Sequence[Any]) -> Any:
 
 def join_training(outputs: Sequence[Any], sizes: Sequence[int], device: torch.device) -> Any:
     """What training steps returned for chunks, as for the whole batch: ``loss`` is the mean weighted by
-    ``loss_count`` where there is one (the counts are added up), else by the number of samples."""
+    ``loss_count`` if they have one (the counts are added), otherwise by the number of samples."""
     first = outputs[0]
     losses: list[Any] = [output.get("loss") if isinstance(output, Mapping) else output for output in outputs]
     if not all(isinstance(loss, Tensor) and loss.numel() == 1 for loss in losses):

@@ -101,5 +101,5 @@ class Strategy(ABC):
                 buffer.copy_(piece.view_as(buffer))
 
     def unused_parameters(self) -> list[str]:
-        """Parameters that this strategy needs a gradient of in every step and that got none; looked at once."""
+        """Parameters whose gradient this strategy needs in every step and that got none; checked once."""
         return []

@@ -39,6 +39,8 @@ class Kept:
 class Afterwards:
     """Answers what a user may ask after a fit, as its plan does where the fit was in this process."""
 
+    folder_of_saves: str | None = None
+
     def __init__(
         self,
         config: Config,
@@ -47,43 +49,41 @@ class Afterwards:
         notices: Notices,
         state: Mapping[str, Any],
     ) -> None:
-        self.module, self.seed = module, state["seed"]
-        self._config, self._run, self._notices, self._state = config, run, notices, state
+        self.module, self.run, self.seed = module, run, int(state["seed"])
+        self._config, self._notices, self._state = config, notices, state
+        self._optimization: tuple[list[Optimizer], list[Schedule]] | None = None
 
-    @property
-    def optimizers(self) -> Sequence[Optimizer]:
-        """Made anew for the trained parameters, with the state that the fit left."""
-        return self._restored[0]
+    def get_optimizers(self) -> Sequence[Optimizer]:
+        """Made anew for the trained parameters by ``configure_optimizers``, with the state that the fit left."""
+        return self._restored()[0]
 
-    @property
-    def schedules(self) -> Sequence[Schedule]:
+    def get_schedules(self) -> Sequence[Schedule]:
         """The schedules of these optimizers."""
-        return self._restored[1]
+        return self._restored()[1]
 
-    @cached_property
     def _restored(self) -> tuple[list[Optimizer], list[Schedule]]:
-        optimizers, schedules = read_optimizers(
-            self.module.configure_optimizers(), self._config.lr_scheduler_milestones
-        )
-        targets = [*optimizers, *(schedule.scheduler for schedule in schedules)]
-        states = [*self._state["optimizers"], *self._state["schedulers"]]
-        for target, state in zip(targets, states, strict=True):
-            load_part(target, state, type(target).__name__)
-        return optimizers, schedules
+        if self._optimization is None:
+            found = read_optimizers(self.module.configure_optimizers(), self._config.lr_scheduler_milestones)
+            targets = [*found[0], *(schedule.scheduler for schedule in found[1])]
+            states = [*self._state["optimizers"], *self._state["schedulers"]]
+            for target, state in zip(targets, states, strict=True):
+                load_part(target, state, type(target).__name__)
+            self._optimization = found
+        return self._optimization
 
     @cached_property
     def loggers(self) -> LoggerGroup:
         """The run's loggers, to add rows to."""
-        return files.reopen_loggers(self._config, self.module, self._run, self._notices)
+        return files.reopen_loggers(self._config, self.module, self.run, self._notices)
 
     @cached_property
     def rows(self) -> Rows:
         """Writes rows to ``loggers``."""
         return Rows(
-            self._run,
+            self.run,
             self.loggers,
             [],
-            hook_table(self.module, [], self._run),
+            hook_table(self.module, [], self.run),
             every=self._config.add_log_row_interval,
             save_every=self._config.log_save_interval,
             needed={},
@@ -95,14 +95,14 @@ class Afterwards:
     def saver(self) -> Saver:
         """Writes checkpoints of the finished fit."""
         parts: dict[str, Part] = {name: Kept(state) for name, state in self._state["parts"].items()}
-        parts.update(progress=self._run.progress, metrics=self._run.metrics)
+        parts.update(progress=self.run.progress, metrics=self.run.metrics)
         strategy = SingleDevice()
         strategy.attach(torch.device("cpu"), ALONE)
         return Saver(
             module=self.module,
-            run=self._run,
-            optimizers=self.optimizers,
-            schedules=self.schedules,
+            run=self.run,
+            optimizers=self.get_optimizers(),
+            schedules=self.get_schedules(),
             parts=parts,
             stop_on_nan=self._config.stop_on_nan,
             strategy=strategy,

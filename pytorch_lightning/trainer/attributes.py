@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.root_module.root_module import LightningModule
     from pytorch_lightning.run.run import FitRun
     from pytorch_lightning.strategies import Strategy
-    from pytorch_lightning.trainer.afterwards import Afterwards
-    from pytorch_lightning.trainer.fit_plan import FitPlan
+    from pytorch_lightning.trainer.fit_result import FitResult
     from pytorch_lightning.trainer.optimization import Optimization
 
 
@@ -23,7 +22,7 @@ class ReadAttributes:
 
     config: "Config"
     module: "LightningModule | None"
-    _plan: "FitPlan | Afterwards | None"
+    _plan: "FitResult | None"
     _nb_started: int
     _run: "FitRun | None"
 
@@ -109,7 +108,7 @@ class ReadAttributes:
     def optimizers(self) -> list[Any]:
         """What ``configure_optimizers`` gave. In a hook the list may be changed, or another one assigned: that trains
         from the next window on. Raises ``MisconfigurationException`` where it can't."""
-        optimizers = [] if self._plan is None else self._plan.optimizers
+        optimizers = [] if self._plan is None else self._plan.get_optimizers()
         return LiveList(optimizers, lambda changed: self._optimization("a change of optimizers").replace(changed))
 
     @optimizers.setter
@@ -119,7 +118,7 @@ class ReadAttributes:
     @property
     def lr_schedulers(self) -> list[Any]:
         """The schedulers of the last fit."""
-        schedules = [] if self._plan is None else self._plan.schedules
+        schedules = [] if self._plan is None else self._plan.get_schedules()
         return LiveList([schedule.scheduler for schedule in schedules], _refuse_schedules)
 
     @lr_schedulers.setter

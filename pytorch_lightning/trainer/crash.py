@@ -55,7 +55,7 @@ class Failure:
 
 def keep_failing_batch(plan: FitPlan, error: Exception, options: Mapping[str, Any]) -> None:
     """Write the bundle of the batch in which ``error`` was raised into the run's folder, and say how to replay it;
-    nothing where there is no folder, or where the error isn't a batch's. Never raises."""
+    nothing without a folder, or if no batch raised the error. Never raises."""
     processes = plan.strategy.processes
     folder = plan.run.folder if plan.rolling.folder is None else os.path.dirname(plan.rolling.folder)
     if not plan.config.crash_bundle or folder is None or (processes.nb > 1 and _is_about_others(error)):

@@ -27,7 +27,7 @@ from pytorch_lightning.strategies.strategy import Strategy
 from pytorch_lightning.trainer.checks import loader_problems
 
 LOADERS = {"sanity": "validation loader", "predict": "predict loader", "test": "test loader"}
-"""What a stage's loaders are called; validation's where nothing else is said."""
+"""The names of a stage's loaders; a stage that isn't listed uses validation's."""
 
 
 @dataclass(frozen=True, kw_only=True)

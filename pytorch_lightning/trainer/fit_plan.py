@@ -67,6 +67,19 @@ class FitPlan:
     def __post_init__(self) -> None:
         object.__setattr__(self, "progress", self.run.progress)
 
+    @property
+    def folder_of_saves(self) -> str | None:
+        """The folder of the rolling saves; None if nothing is written."""
+        return self.rolling.folder
+
+    def get_optimizers(self) -> Sequence[Optimizer]:
+        """The optimizers, those of now."""
+        return self.optimizers
+
+    def get_schedules(self) -> Sequence[Schedule]:
+        """The schedules of these optimizers."""
+        return self.schedules
+
     def call(self, name: str, *arguments: Any) -> None:
         """Call everybody who overrides the hook ``name``."""
         for hook in self.hooks[name]:

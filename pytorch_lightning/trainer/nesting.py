@@ -4,9 +4,10 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 from pytorch_lightning.errors import MisconfigurationException
+from pytorch_lightning.root_module.root_module import LightningModule
+from pytorch_lightning.trainer.attributes import ReadAttributes
 
 _lock = threading.Lock()
 _busy: list[int] = []
@@ -14,6 +15,9 @@ _busy: list[int] = []
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_busy.clear)
+
+_forbidden: list[str] = []
+"""What may not start a fit while it is imported."""
 
 KEPT = ("module", "_run", "_plan", "_strategy", "_watchdog", "_nb_started", "interrupted")
 
@@ -39,9 +43,28 @@ def in_one_thread() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def given_back(trainer: Any, model: Any) -> Iterator[None]:
+def without_fits(name: str | None) -> Iterator[None]:
+    """A scope in which a fit, at the top level of ``name``, which is imported, is an error."""
+    _forbidden.append(str(name))
+    try:
+        yield
+    finally:
+        _forbidden.pop()
+
+
+def refuse_at_import() -> None:
+    """Raise ``MisconfigurationException`` in a scope of ``without_fits``."""
+    if _forbidden:
+        raise MisconfigurationException(
+            f"{_forbidden[-1]} starts a fit when it is imported. Put those lines under `if __name__ == '__main__':`, or"
+            " pass another file."
+        )
+
+
+@contextlib.contextmanager
+def given_back(trainer: ReadAttributes, model: LightningModule) -> Iterator[None]:
     """A scope that may be inside a hook: afterwards ``model.trainer`` and what ``trainer`` knows of its own fit are
-    those of the fit around it, where there is one."""
+    those of the surrounding fit, if any."""
     outer = model.trainer if is_running(getattr(model, "trainer", None)) else None
     kept = {name: getattr(trainer, name) for name in KEPT} if is_running(trainer) else {}
     try:
@@ -53,6 +76,6 @@ def given_back(trainer: Any, model: Any) -> Iterator[None]:
             setattr(trainer, name, value)
 
 
-def is_running(trainer: Any) -> bool:
+def is_running(trainer: object) -> bool:
     """Whether ``trainer`` is in the middle of a fit."""
     return bool(getattr(getattr(trainer, "_run", None), "running", False))

@@ -12,7 +12,7 @@ from pytorch_lightning.loggers.sent_experiment import packed, refresh, unpacked
 from pytorch_lightning.resume.parts import CallbacksPart
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.run.run import FitRun
-from pytorch_lightning.trainer.fit_plan import FitPlan
+from pytorch_lightning.trainer.fit_result import FitResult
 
 
 def run_remotely(
@@ -69,13 +69,13 @@ def run_job(path: str) -> dict[str, Any]:
     return {"returned": returned, "exit": code, **(trainer._remote_state() if job.stage == "fit" else {})}
 
 
-def state_of(plan: FitPlan) -> dict[str, Any]:
+def state_of(plan: FitResult) -> dict[str, Any]:
     """What a fit leaves behind, on the CPU."""
     run = plan.run
     return {
         "module": {name: value.cpu() for name, value in plan.module.state_dict().items()},
-        "optimizers": [optimizer.state_dict() for optimizer in plan.optimizers],
-        "schedulers": [schedule.scheduler.state_dict() for schedule in plan.schedules],
+        "optimizers": [optimizer.state_dict() for optimizer in plan.get_optimizers()],
+        "schedulers": [schedule.scheduler.state_dict() for schedule in plan.get_schedules()],
         "parts": {name: part.state_dict() for name, part in plan.saver.parts.items()},
         "seed": plan.seed,
         "progress": run.progress.state_dict(),

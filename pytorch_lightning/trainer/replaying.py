@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -89,12 +89,14 @@ def recorded(module: LightningModule, step: int) -> tuple[LightningModule, list[
     return twin, outputs
 
 
-def replay_step(trainer: Any, options: Mapping[str, Any], module: LightningModule, folder: str, step: int) -> Any:
-    """See ``Trainer.replay``; ``trainer`` is the class. Raises ``FitError`` where training doesn't come to ``step``."""
+def replay_step(
+    make_trainer: Callable[..., Any], options: Mapping[str, Any], module: LightningModule, folder: str, step: int
+) -> Any:
+    """See ``Trainer.replay``; ``make_trainer`` is the class. Raises ``FitError`` if training ends before ``step``."""
     path = save_before(folder, step)
     twin, outputs = recorded(module, step)
     with tempfile.TemporaryDirectory(prefix="replay_") as scratch, contextlib.suppress(Reached):
-        trainer(**options_of_replay(options, path, step, scratch)).fit(twin)
+        make_trainer(**options_of_replay(options, path, step, scratch)).fit(twin)
     if not outputs:
         raise FitError(f"training ended before batch {step}. Pass a global_step that the run came to.")
     return outputs[0] if len(outputs) == 1 else outputs

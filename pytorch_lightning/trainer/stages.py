@@ -1,4 +1,4 @@
-"""Runs around the loop: what is said before and after a fit, and validate, test and predict."""
+"""Runs around the loop: the notices before and after a fit, and validate, test and predict."""
 
 import os
 import signal
@@ -29,9 +29,9 @@ from pytorch_lightning.run.run import FitRun
 from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.strategies.compiled import build_compiler
 from pytorch_lightning.timings import hint
-from pytorch_lightning.trainer.afterwards import Afterwards
 from pytorch_lightning.trainer.evaluation import names_of, plan_evaluation
 from pytorch_lightning.trainer.fit_plan import FitPlan
+from pytorch_lightning.trainer.fit_result import FitResult
 from pytorch_lightning.trainer.loop import run_evaluation
 
 
@@ -146,7 +146,7 @@ def run_stage(
     run: FitRun,
     callbacks: Sequence[Callback],
     strategy: Strategy,
-    fit_plan: FitPlan | Afterwards | None,
+    fit_plan: FitResult | None,
     ckpt: Any,
     loader: Any,
     write_to: Any,
@@ -187,7 +187,7 @@ def run_stage(
     return result
 
 
-def log_result(fit_plan: FitPlan | Afterwards | None, module: LightningModule, result: dict[str, float | int]) -> None:
+def log_result(fit_plan: FitResult | None, module: LightningModule, result: dict[str, float | int]) -> None:
     """Add a row with ``result`` to the files of the fit of ``module``, if there was one."""
     if fit_plan is not None and fit_plan.module is module:
         fit_plan.rows.write_validation(result)

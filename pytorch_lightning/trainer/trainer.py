@@ -32,9 +32,9 @@ from pytorch_lightning.trainer.attributes import ReadAttributes
 from pytorch_lightning.trainer.basis import FitRequest
 from pytorch_lightning.trainer.crash import keep_failing_batch
 from pytorch_lightning.trainer.deterministic import deterministic
-from pytorch_lightning.trainer.fit_plan import FitPlan
+from pytorch_lightning.trainer.fit_result import FitResult
 from pytorch_lightning.trainer.loop import run_fit
-from pytorch_lightning.trainer.nesting import given_back, in_one_thread, is_running
+from pytorch_lightning.trainer.nesting import given_back, in_one_thread, is_running, refuse_at_import
 from pytorch_lightning.trainer.placement import choose_strategy, nb_to_start
 from pytorch_lightning.trainer.plan import all_callbacks, plan_fit
 from pytorch_lightning.trainer.remote import run_remotely, state_of, take_state
@@ -123,7 +123,7 @@ class Trainer(ReadAttributes):
         self.module: LightningModule | None = None
         self._notices = Notices(self.config.silence)
         self._callbacks = all_callbacks(self.config)
-        self._plan: FitPlan | Afterwards | None = None
+        self._plan: FitResult | None = None
         self._nb_started = 0
         self._strategy: Strategy | None = None
         self._run: FitRun | None = None
@@ -151,6 +151,7 @@ class Trainer(ReadAttributes):
         May be called again: a fresh run, unless ``resume`` is set. Raises ``MisconfigurationException`` for what
         can be seen before the first batch, ``FitError`` for what a batch showed.
         """
+        refuse_at_import()
         if is_running(self):
             raise MisconfigurationException(
                 f"this Trainer is in the middle of a fit of {type(self.module).__name__}, and fit was called again."
@@ -243,8 +244,7 @@ class Trainer(ReadAttributes):
         model and the files of the run stay as they are."""
         if self.module is None or self._run is None:
             raise MisconfigurationException("there is nothing to replay before fit. Call fit(model) first.")
-        folder = self._plan.rolling.folder if isinstance(self._plan, FitPlan) else None
-        folder = folder or files.folder_of_newest(self.config, self.module)
+        folder = (self._plan and self._plan.folder_of_saves) or files.folder_of_newest(self.config, self.module)
         return replay_step(type(self), self.options, self.module, folder, step)
 
     def _evaluate(
@@ -297,7 +297,7 @@ class Trainer(ReadAttributes):
 
     @contextlib.contextmanager
     def _watched(self, strategy: Strategy) -> Iterator[None]:
-        """A scope in which somebody looks whether this process hangs, where others wait for it."""
+        """A scope in which this process is watched for hanging, if other processes wait for it."""
         self._watchdog = None
         if strategy.processes.nb == 1:
             yield
@@ -316,8 +316,8 @@ class Trainer(ReadAttributes):
         return functools.partial(_made_again, type(self), own)
 
     def _remote_state(self) -> dict[str, Any]:
-        """After a fit, what the process that started this one is told."""
-        assert isinstance(self._plan, FitPlan)
+        """After a fit, what is sent to the process that started this one."""
+        assert self._plan is not None
         return state_of(self._plan)
 
     def reconfigure_optimizers(self) -> None:

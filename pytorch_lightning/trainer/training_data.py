@@ -22,7 +22,7 @@ def plan_loader(
     notices: Notices,
     watcher: OrderWatcher,
 ) -> ReplayableLoader:
-    """``loader`` as the loop reads it. What is done otherwise than the user may think is said."""
+    """``loader`` as the loop reads it. A notice reports what differs from what the user may expect."""
     if share.nb > 1 and is_distributed(loader):
         notices.say("distributed-sampler", "the DistributedSampler is replaced: batches are dealt out to processes")
     replay = replayable(loader, seed, 0, in_order=bool(config.overfit_pct), share=share)

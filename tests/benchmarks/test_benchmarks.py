@@ -54,7 +54,7 @@ def test_two_processes_are_measured_with_all_that_they_start(tmp_path: Path) -> 
     assert results["targets"][0]["what"] == "time of a step, ratio to torchrun"
 
 
-def test_a_workload_that_nobody_knows_is_named() -> None:
+def test_an_unknown_workload_is_named() -> None:
     done = run("--only", "W1,W9")
     assert done.returncode == 2
     assert "unknown: W9" in done.stderr

@@ -232,7 +232,7 @@ def test_benchmarks_stop_when_the_time_is_over(monkeypatch: pytest.MonkeyPatch) 
     assert len(ended) >= 4
 
 
-# ------------------------------------------------------------------ where there is no GPU
+# ------------------------------------------------------------------ without a GPU
 no_gpu = pytest.mark.skipif(torch.cuda.is_available() or Path("/dev/nvidia0").exists(), reason="there is a GPU")
 
 

@@ -108,7 +108,7 @@ def test_a_class_of_2019_stops_its_model_saves_and_may_be_used_again(tmp_path: P
     assert sorted(p.name for p in tmp_path.glob("*.ckpt")) == ["epoch_0.ckpt", "epoch_1.ckpt"]
 
 
-def test_a_method_that_nobody_wrote_costs_nothing_per_batch(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_method_that_is_not_overridden_costs_nothing_per_batch(tmp_path: Path, monkeypatch: Any) -> None:
     from pytorch_lightning.run.metrics import Metrics
 
     reads: list[int] = []

@@ -121,7 +121,7 @@ def wait_for_end(line: Any) -> None:
 
 
 def as_nobody(folder: str) -> None:
-    """Say what is wrong with the folder to somebody who may not write there."""
+    """Report what is wrong with the folder to a user without write access."""
     from pytorch_lightning.checkpoints.run_store import folder_problem
 
     if os.getuid() == 0:  # whom no permission stops

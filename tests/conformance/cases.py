@@ -203,7 +203,7 @@ def checkpoint(place: Place) -> Any:
 
 @case
 def resumed(place: Place) -> Any:
-    """One epoch and a file; then each file that any place wrote is gone on from."""
+    """One epoch and a file; then each file that any place wrote is resumed."""
     path = place.path("epoch-1.ckpt")
     model, trainer = make(models.TwoOptimizers), place.trainer(max_nb_epochs=1)
     trainer.fit(model)
@@ -238,7 +238,7 @@ class SavesOnce(Callback):
 
 @case
 def pieces(place: Place) -> Any:
-    """A rolling save, made one file where it's in pieces, and gone on from, also by other numbers of processes."""
+    """A rolling save, consolidated if it is sharded, and resumed, also by other numbers of processes."""
     callback = SavesOnce(place.path("pieces"))
     trainer = place.trainer(
         callbacks=[callback],
@@ -268,7 +268,7 @@ def pieces(place: Place) -> Any:
 
 @case
 def waiting(place: Place) -> Any:
-    """A rolling save of a moment when gradients wait for a later step, gone on from as above."""
+    """A rolling save of a moment when gradients wait for a later step, resumed as above."""
     callback = SavesOnce(place.path("waiting"))
     if not callback.folder.exists():  # this place's turn comes twice
         trainer = place.trainer(
@@ -287,7 +287,7 @@ def waiting(place: Place) -> Any:
 
 @case
 def half_written(place: Place) -> Any:
-    """Pieces that the last process can't write: the others are told."""
+    """Shards that the last process can't write: the others learn of it."""
     trainer = place.trainer(max_nb_epochs=1)
     trainer.fit(make(models.Smooth))
     processes = trainer._processes
@@ -303,7 +303,7 @@ def half_written(place: Place) -> Any:
 
 @case
 def unwritable(place: Place) -> Any:
-    """A checkpoint that the first process can't write: all are told."""
+    """A checkpoint that the first process can't write: all learn of it."""
     trainer = place.trainer(max_nb_epochs=1)
     trainer.fit(make(models.Smooth))
     blocked = place.path("in-the-way")
@@ -376,7 +376,7 @@ def given_back(place: Place) -> Any:
     hooks = [t for m in model.modules() for n, t in vars(m).items() if "hooks" in n and isinstance(t, dict) and t]
     plain = all(type(p) is nn.Parameter and p.numel() for p in model.parameters())
     copied = weights_of(copy.deepcopy(model))
-    trainer.fit(model)  # a second fit goes on from these weights
+    trainer.fit(model)  # a second fit starts from these weights
     return {
         "trained": trained,
         "same objects": before == after,

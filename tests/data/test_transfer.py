@@ -21,7 +21,7 @@ class FakeStream:
 
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What is asked of CUDA in order, where there is none: the device 'meta' takes its place."""
+    """The calls to CUDA in order, on a machine without it: the device 'meta' takes its place."""
     noted: list[Any] = []
     usual, streams = FakeStream("usual", noted), iter(["own", "another"])
     inside = [usual]

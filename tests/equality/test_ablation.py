@@ -1,6 +1,6 @@
-"""Each entry of a checkpoint is needed: a run that goes on without it ends otherwise, is refused, or says so.
+"""Each entry of a checkpoint is needed: a run that resumes without it ends otherwise, is refused, or reports it.
 
-Nothing here knows what a checkpoint holds: the entries are those of real files, so a new one whose loss nobody would
+Nothing here knows what a checkpoint holds: the entries are those of real files, so a new one whose loss no test would
 notice fails.
 """
 

@@ -1,4 +1,4 @@
-"""Gradients that somebody left change nothing: a window begins without any."""
+"""Leftover gradients change nothing: a window begins without any."""
 
 from collections.abc import Callable
 from pathlib import Path

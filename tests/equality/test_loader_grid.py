@@ -287,7 +287,7 @@ def epoch_of(loader: Any, share: Share, epoch: int, start: int) -> list[list[lis
 def test_each_sample_comes_exactly_once_wherever_it_is_interrupted(
     nb: int, size: int, shape: tuple[int, int], drop_last: bool, cut: int, then: int, epoch: int
 ) -> None:
-    """V virtual ranks on W processes, cut after some rounds, gone on with on one process and on W."""
+    """V virtual ranks on W processes, cut after some rounds, resumed on one process and on W."""
     nb_virtual, nb_processes = shape
     loader = DataLoader(TensorDataset(torch.arange(nb)), size, shuffle=True, drop_last=drop_last)
     if not len(loader):
@@ -296,7 +296,7 @@ def test_each_sample_comes_exactly_once_wherever_it_is_interrupted(
     shares = [Share(nb_virtual, range(p * width, (p + 1) * width)) for p in range(nb_processes)]
     everyone = Share(nb_virtual, range(nb_virtual))
     together = [epoch_of(loader, share, epoch, 0) for share in shares]
-    assert len({len(rounds) for rounds in together}) == 1  # nobody waits for a round that doesn't come
+    assert len({len(rounds) for rounds in together}) == 1  # no process waits for a round that doesn't come
     rounds = [[batch for own in parts for batch in own] for parts in zip(*together, strict=True)]
     alone = epoch_of(loader, everyone, epoch, 0)
     assert rounds == alone

@@ -291,7 +291,7 @@ def test_what_hooks_draw_is_the_same_with_a_save_as_without(tmp_path: Path, kind
         return list(drawn)
 
     drawn: list[Any] = []
-    between = SaveAt(tmp_path / "cut.ckpt", 4)  # the loader is asked for its state between two epochs
+    between = SaveAt(tmp_path / "cut.ckpt", 4)  # the loader's state is read between two epochs
     assert drawn_with(callbacks=[between]) == drawn_with()
 
 

@@ -1,4 +1,4 @@
-"""A fit that goes on from a checkpoint ends with the bits of one that was never disturbed."""
+"""A fit that resumes from a checkpoint ends bit-identical to an uninterrupted one."""
 
 from pathlib import Path
 from typing import Any

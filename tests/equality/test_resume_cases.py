@@ -1,4 +1,4 @@
-"""Cases in which other trainers go on wrongly: each is cut, gone on with, and compared with a run that wasn't."""
+"""Cases in which other trainers resume wrongly: each is cut, resumed, and compared with an uninterrupted run."""
 
 import os
 import random
@@ -151,7 +151,7 @@ def test_an_exception_does_not_save_gradients_of_a_broken_window(tmp_path: Path)
 
 
 class Endless(IterableDataset[Any]):
-    """Never ends, and nobody knows its length."""
+    """Never ends, and has no length."""
 
     def __iter__(self) -> Iterator[Any]:
         x, y = samples()

@@ -37,7 +37,7 @@ class Result(NamedTuple):
 
 
 def train(folder: str, configuration: dict[str, Any], model: Any = None) -> None:
-    """The program: it goes on where it was, as users' programs do. ``model`` is another than the configuration's."""
+    """The program: it resumes, as users' programs do. ``model`` replaces the configuration's."""
     import torch
 
     from pytorch_lightning import Trainer

@@ -54,7 +54,7 @@ class Network(LightningModule):
         return {"loss": loss, "prog": {"batch": loss}}
 
     def on_batch_end(self) -> None:
-        with torch.no_grad():  # what hooks draw between batches goes on too
+        with torch.no_grad():  # what hooks draw between batches is resumed too
             self.layers[0].bias.add_(torch.randn(16), alpha=0.001)
 
     def validation_step(self, data_batch: Any, batch_nb: int) -> Any:

@@ -15,7 +15,7 @@ from tests.faults.killing import Result, digest
 def train(
     rank: int, nb: int, port: int, folder: str, strategy: str | None, own_disks: bool = False, save_shards: bool = True
 ) -> None:
-    """What each process does: it goes on where the run was, as users' programs do."""
+    """What each process does: it resumes the run, as users' programs do."""
     if nb > 1:
         os.environ.update(
             RANK=str(rank), WORLD_SIZE=str(nb), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(nb), GROUP_RANK="0",

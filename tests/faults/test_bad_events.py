@@ -1,4 +1,4 @@
-"""Everything else that may happen to a run: what it costs, what is said, and that the next start goes on exactly."""
+"""Everything else that may happen to a run: what is lost, what is reported, and that the next start resumes exactly."""
 
 import os
 import re

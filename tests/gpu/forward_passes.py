@@ -1,4 +1,4 @@
-"""Forward passes on CUDA: on a GPU, or, where there is none, with torch's fake tensors, which have its device and no
+"""Forward passes on CUDA: on a GPU, or, without one, with torch's fake tensors, which have its device and no
 numbers. A tensor that was left on the CPU raises either way. Prints what came out, as JSON."""
 
 import contextlib

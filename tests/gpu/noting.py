@@ -21,7 +21,7 @@ CHARACTERS = 3000
 
 
 def write(**entry: Any) -> None:
-    """Add a line, where somebody reads it."""
+    """Add a line, if a test reads them."""
     path = os.environ.get("GPU_CHECK_LINES")
     if path is not None:
         with Path(path).open("a") as file:

@@ -1,4 +1,4 @@
-"""A device that isn't the CPU, in a few lines of Python: it stands in for a GPU where there is none.
+"""A device that isn't the CPU, in a few lines of Python: it stands in for a missing GPU.
 
 ``install()`` makes it torch's accelerator. A tensor there has its numbers in the CPU's memory, and an operation takes
 place on the CPU; but to torch, and to what is tested, it is another device:

@@ -50,7 +50,7 @@ def test_a_resume_gives_the_bits_of_a_run_that_was_never_cut(place: Place, tmp_p
 @pytest.mark.parametrize("precision", ["32", "16"])
 def test_after_kill_9_a_resume_ends_with_the_same_bits(place: Place, tmp_path: Path, precision: str) -> None:
     """What a program has saved that is killed by kill -9 while it trains on the GPU is resumed by resume='auto', and
-    ends with the bits of a run that nobody disturbed."""
+    ends bit-identical to an undisturbed run."""
     options: dict[str, Any] = {"gpus": place.gpus, "precision": precision, "deterministic": True, "max_nb_epochs": 3}
     options |= {"resume": "auto", "save_every_nb_batches": 2}
     whole, rest = Images(), Images()

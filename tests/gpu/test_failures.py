@@ -29,7 +29,7 @@ def fill(device: torch.device, is_gpu: bool) -> None:
 
 def test_full_memory_is_a_clear_error_and_loses_nothing(place: Place, tmp_path: Path) -> None:
     """A step that fills the GPU's memory raises torch's error with a line on what to do and one that says that the
-    state is saved; a resume goes on from the batch that failed, to the bits of an undisturbed run."""
+    state is saved; a resume repeats the batch that failed and is bit-identical to an undisturbed run."""
     whole = Images()
     options: dict[str, Any] = {"gpus": place.gpus, "resume": "auto", "deterministic": True}
     trainer_in(tmp_path / "whole", **options).fit(whole)

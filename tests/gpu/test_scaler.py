@@ -99,7 +99,7 @@ def test_steps_that_overflow_are_skipped_as_in_a_hand_written_loop(
 
 
 def test_the_scale_and_its_schedules_go_through_a_resume(place: Place, tmp_path: Path) -> None:
-    """A fit that is resumed right after skipped steps goes on with the same scale, and so does its growth: the bits
+    """A fit that is resumed right after skipped steps keeps the same scale, and so does its growth: the bits
     are those of a hand-written loop that was never interrupted."""
     first = Overflowing()
     trainer = trainer_in(tmp_path, gpus=place.gpus, precision="16", train_percent_check=0.34)
@@ -128,7 +128,7 @@ def test_the_scale_and_its_schedules_go_through_a_resume(place: Place, tmp_path:
 
 def test_a_loss_that_is_not_finite_stops_and_says_where(place: Place, tmp_path: Path) -> None:
     """A NaN in the loss ends the fit by the next row, on the GPU without waiting for it in each step; with
-    ``stop_on_nan=False`` it is counted, and training goes on."""
+    ``stop_on_nan=False`` it is counted, and training continues."""
     from pytorch_lightning.errors import FitError
 
     class Breaking(Plain):

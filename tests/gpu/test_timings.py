@@ -1,4 +1,4 @@
-"""Where the time goes on the GPU, and what rows say of its memory."""
+"""Where the time is spent on the GPU, and the memory that rows report."""
 
 import time
 from pathlib import Path

@@ -132,7 +132,7 @@ def test_a_process_that_fails_on_one_host_ends_the_run_on_both(hosts: Hosts, tmp
 
 
 def last(hosts: Hosts, folder: Path, backend: str, **options: Any) -> None:
-    """A run of which nobody is killed, from its beginning or from where it is."""
+    """A run without kills, from its beginning or resumed."""
     words = ("lasting.py", str(folder), backend, json.dumps(options), "")
     ended = to_the_end([start_on(hosts, i, folder, *words) for i in (0, 1)])
     assert [code for code, _ in ended] == [0, 0], ended

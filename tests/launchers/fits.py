@@ -13,7 +13,7 @@ from tests.launchers.nets import Net, trainer
 
 
 class Inner(Net):
-    """Sends the signal in its fourth step, where it is told which."""
+    """Sends the signal in its fourth step, if one is given."""
 
     sends = ""
 

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def train(**options: Any) -> None:
-    """``program.main`` in a session of its own, so that a signal to the group reaches nobody else."""
+    """``program.main`` in a session of its own, so that a signal to the group reaches no other process."""
     os.setsid()
     import signal
 

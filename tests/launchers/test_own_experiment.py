@@ -62,7 +62,7 @@ def test_all_that_is_logged_is_in_the_version_of_rank_0(tmp_path: Path) -> None:
     # the other process would have named another folder
     assert files_in(tmp_path / "weights") == [str(Path(said[2]).relative_to("weights"))]
 
-    # the same command again goes on with the same run, and leaves no other version
+    # the same command again resumes the same run, and leaves no other version
     more = {"VERSION": "0", "MORE": json.dumps({"resume": "auto", "max_nb_epochs": 3})}
     (numbers, said), _ = told_by(tmp_path, **more)
     assert numbers == [1, 1], "there were no saves to go on from"

@@ -1,4 +1,4 @@
-"""What is said of a job that is to be queued again, for each answer of SLURM's ``scontrol``."""
+"""The messages about a job that is to be requeued, for each answer of SLURM's ``scontrol``."""
 
 from pathlib import Path
 

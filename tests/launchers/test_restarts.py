@@ -1,4 +1,4 @@
-"""Processes of torchrun that one of them ends early: what torchrun starts again goes on by itself."""
+"""torchrun processes of which one ends early: what torchrun starts again resumes by itself."""
 
 import json
 from pathlib import Path
@@ -69,5 +69,5 @@ def test_a_run_that_one_process_ends_resumes_automatically_to_the_same_result(
     ended = end_of(tmp_path, "--max-restarts=1", *rendezvous, MISHAP=mishap)
     began = {path.name: int(path.read_text()) for path in tmp_path.glob("began_*")}
     assert began["began_0_0"] == began["began_0_1"] == 0
-    assert 0 < began["began_1_0"] == began["began_1_1"] <= 4, "a restart that goes on"
+    assert 0 < began["began_1_0"] == began["began_1_1"] <= 4, "a restart that resumes"
     assert ended == undisturbed

@@ -52,7 +52,7 @@ def watched(folder: Path, **options: Any) -> Trainer:
 
 
 def fit_and_go_on(folder: Path, **options: Any) -> tuple[Trainer, Net, dict[str, Any]]:
-    """A fit, and what is asked for afterwards."""
+    """A fit, and what users read afterwards."""
     there, model = watched(folder, **options), Net()
     assert there.fit(model) == 1
     assert multiprocessing.active_children() == []
@@ -313,12 +313,12 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
         assert program.stdout is not None
         assert program.stdout.readline() == "epoch 0\n"
         program.kill()
-        program.communicate(timeout=60)  # until nobody holds its streams any more
+        program.communicate(timeout=60)  # until no process holds its streams any more
         assert session_of(program.pid) == []
 
 
 def test_a_kill_of_the_one_that_started_them_leaves_no_process_and_no_loss(tmp_path: Path) -> None:
-    """In a script, with workers of loaders. The next start, of one process, goes on to the same end."""
+    """In a script, with loader workers. The next start, of one process, resumes to the same end."""
     calm, killed = tmp_path / "calm", tmp_path / "killed"
     assert run(calm, virtual_ranks=2).code == 0
     options: dict[str, Any] = {"nb_processes": 2, "workers": 1, "context": "fork", "save_every_nb_batches": 1}

@@ -206,7 +206,7 @@ def test_torchrun_restarts_what_failed_and_the_traceback_of_that_comes_first(tmp
 STUCK = """
 import os, signal, sys, threading, time
 from tests.launchers.nets import Net, trainer
-signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nobody but itself ends it
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # only it can end itself
 def hang(self):
     threading.Event().wait()
 Net.hang = hang
@@ -215,7 +215,7 @@ trainer("logs", experiment=False, process_timeout_minutes=0.15).fit(Net("hang"))
 
 
 def test_a_process_that_hangs_ends_itself_once_the_others_failed(tmp_path: Path) -> None:
-    """After all stacks were shown. As under srun, where nobody ends it."""
+    """After all stacks were shown. As under srun, where no launcher ends it."""
     (tmp_path / "program.py").write_text(STUCK)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]

@@ -220,7 +220,7 @@ def test_data_that_contains_itself_or_is_very_deep_is_refused() -> None:
 
 # ------------------------------------------------------------------ a stranger's bytes
 def message(root: Any, types: list[Any] | None = None, buffers: bytes = b"", sizes: list[int] | None = None) -> Tensor:
-    """Bytes as ``encode`` makes them, of what somebody chose."""
+    """Bytes as ``encode`` makes them, of chosen contents."""
     head = json.dumps([types or [], [len(buffers)] * bool(buffers) if sizes is None else sizes, root]).encode()
     data = len(head).to_bytes(8, "little") + head + buffers
     return torch.frombuffer(bytearray(data), dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""Honest programs: nothing is said of them, and nothing is refused."""
+"""Honest programs: no notice is shown, and nothing is refused."""
 
 import dataclasses
 from argparse import Namespace

@@ -284,7 +284,7 @@ def test_what_get_save_dict_may_not_return(refusal: Refusals, saved: Any, words:
     refusal.before_training(model, words)
 
 
-def test_a_save_dict_that_nobody_would_read(refusal: Refusals) -> None:
+def test_a_save_dict_without_its_counterpart(refusal: Refusals) -> None:
     words = ("['layer.bias', 'layer.weight']", "restores 'state_dict' alone", "Override load_model_specific too")
     refusal.before_training(planted(get_save_dict=lambda self: self.state_dict()), words)
 

@@ -17,7 +17,7 @@ from tests.mistakes.honest import Honest, Refusals, planted, trainer_in
 
 NAN = math.nan
 
-# option, what was passed, how that is told, what to do
+# option, what was passed, how the message describes it, what to do
 MISTAKES: list[tuple[str, Any, str, str]] = [
     ("max_nb_epochs", 0, "0 (int)", "Pass max_nb_epochs=1"),
     ("max_nb_epochs", "10", "'10' (str)", "whole number"),

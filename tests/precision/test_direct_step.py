@@ -17,7 +17,7 @@ NB_STEPS = 6
 
 
 class Plain(Recorder):
-    """One weight; ``prepare`` is told the optimizer where it is made, ``between`` before the fourth batch."""
+    """One weight; ``prepare`` gets the optimizer when it is made, ``between`` before the fourth batch."""
 
     def __init__(self, kind: Any = torch.optim.SGD, prepare: Any = None, between: Any = None) -> None:
         super().__init__()

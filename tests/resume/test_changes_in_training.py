@@ -380,7 +380,7 @@ HIDDEN = {"epoch": 0}
 
 
 class Hidden(Sampler[int]):
-    """Counts where nobody looks."""
+    """Counts in a place that no search reaches."""
 
     def __len__(self) -> int:
         return 10
@@ -523,7 +523,7 @@ def test_a_group_that_was_added_is_made_again(tmp_path: Path, cut: int) -> None:
     assert [g["lr"] for g in again.trainer.optimizers[0].param_groups] == [0.01, 0.001]
 
 
-def test_a_group_of_parameters_that_are_nobodys_is_an_error(tmp_path: Path) -> None:
+def test_a_group_of_parameters_outside_the_module_is_an_error(tmp_path: Path) -> None:
     class Foreign(Growing):
         def on_epoch_start(self) -> None:
             self.trainer.optimizers[0].add_param_group({"params": [torch.zeros(2, requires_grad=True)]})

@@ -65,7 +65,7 @@ def clean(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def used(clean: Path, tmp_path: Path) -> Path:
-    """The same as somebody else has it: other times, other modes, and what work on it left behind."""
+    """The same on another machine: other times, other modes, and leftovers of work on it."""
     clone = tmp_path / "used by somebody else"
     shutil.copytree(clean, clone)
     for number, path in enumerate(sorted(clone.rglob("*"))):

@@ -103,7 +103,7 @@ def test_another_in_a_further_folder_is_named_too(site: Path, tmp_path: Path) ->
 
 
 def test_overwritten_files_are_an_error(site: Path) -> None:
-    """Not those that the other one alone has, and not those that somebody changed."""
+    """Not those that the other one alone has, and not those that were changed."""
     install(site, "pytorch_lightning", "2.6.6", THEIRS)
     (site / "pytorch_lightning" / "__init__.py").write_bytes(ours()["pytorch_lightning/__init__.py"])
     done = run(site)

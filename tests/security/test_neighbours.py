@@ -18,7 +18,7 @@ pytestmark = pytest.mark.neighbours
 
 OFFLINE = {
     "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db",
-    "HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9",  # nobody answers there
+    "HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9",  # no server answers there
     "WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true", "RAY_USAGE_STATS_ENABLED": "0",
 }  # fmt: skip
 

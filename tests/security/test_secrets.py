@@ -1,4 +1,4 @@
-"""What is in the environment, and what nobody asked to keep, is in no file that a run writes."""
+"""What is in the environment, and what the user didn't ask to keep, is in no file that a run writes."""
 
 import io
 import os
@@ -26,7 +26,7 @@ class Model(LightningModule):
     def __init__(self, hparams):
         super().__init__(hparams)
         self.layer = torch.nn.Linear(4, 1)
-        self.token = os.environ["API_TOKEN"]  # an attribute is nobody's business
+        self.token = os.environ["API_TOKEN"]  # an attribute that no file may hold
 
     def forward(self, x):
         return self.layer(x[0])

@@ -53,7 +53,7 @@ def write_folder(path: Path, before: bool = False) -> Path:
 
 
 def note_anew(folder: Path, change: Callable[[dict[str, Any]], Any] = lambda manifest: None) -> None:
-    """Make the manifest say what is in the folder now, as somebody would who changed a file on purpose."""
+    """Make the manifest match the folder, as an attacker who changes a file would."""
     manifest = torch.load(folder / "manifest.ckpt", weights_only=True)
     names = [p.name for p in sorted(folder.iterdir()) if p.name != "manifest.ckpt" and p.is_file()]
     manifest["sharded"]["files"] = [
@@ -330,7 +330,7 @@ def test_a_look_at_a_run_reads_no_more_of_a_hostile_folder_than_its_manifest(tmp
 
 @pytest.mark.parametrize("rows", [[(0, 20)], [(0, 20), (21, 19)], [(0, 20), (10, 30)], [(20, 20)], [(0, 20), (0, 20)]])
 def test_a_tensor_that_its_shards_do_not_make_is_refused(tmp_path: Path, rows: list[tuple[int, int]]) -> None:
-    """Each shard is what the index says; memory that nobody has written would be in their gaps."""
+    """Each shard is what the index says; uninitialised memory would be in their gaps."""
     from pytorch_lightning.checkpoints.shard_files import Shard, finish, write_shards
 
     folder = write_folder(tmp_path / "step-000000000007.ckpt")

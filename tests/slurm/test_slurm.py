@@ -91,7 +91,7 @@ def submit(slurm: None, tmp_path: Path) -> Iterator[Submit]:
 def ended(job: str, folder: Path) -> str:
     """The state in which a job ended, after its requeues; with what it said where that takes too long."""
     waited = subprocess.run(
-        # in one process: the state is asked for until it is final
+        # in one process: polls the state until it is final
         ["bash", "-c", f"while squeue -h -j {job} | grep -q .; do sleep 0.2; done; scontrol show job -o {job}"],
         capture_output=True,
         text=True,
