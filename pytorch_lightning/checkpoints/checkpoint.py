@@ -1,18 +1,19 @@
 """A checkpoint is the dict of named parts, as plain data."""
 
 import codecs
+import contextlib
 import dataclasses
 import enum
 import inspect
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any, Protocol
 
 import torch
 
 from pytorch_lightning.checkpoints.layout import PARTS, RESUMABLE, Fits, unfit
-from pytorch_lightning.errors import CheckpointError, Notices, describe, one_line
+from pytorch_lightning.errors import CheckpointError, LightningError, Notices, describe, one_line
 from pytorch_lightning.version import __version__
 
 FORMAT = 2
@@ -180,6 +181,18 @@ def checked(checkpoint: dict[str, Any], wanted: Mapping[str, Fits], path: Any) -
         found = next(f"its part {n!r}" for n, fits in PARTS.items() if n in parts and not fits(parts[n]))
         found = f"{found} holds something else than a fit writes there"
     raise CheckpointError(f"{path} isn't a whole checkpoint: {one_line(found)}. Use the file as the run wrote it.")
+
+
+@contextlib.contextmanager
+def fitting(where: str) -> Iterator[None]:
+    """A scope in which state is put back: whatever values make of it that aren't a fit's is a ``CheckpointError``."""
+    try:
+        yield
+    except LightningError:
+        raise
+    except Exception as error:
+        why = one_line(f"{type(error).__name__}: {error}").rstrip(".")
+        raise CheckpointError(f"{where} doesn't fit: {why}. Resume with the model that wrote it.") from error
 
 
 def may_be_absent(checkpoint: dict[str, Any]) -> set[str]:

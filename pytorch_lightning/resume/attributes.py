@@ -12,14 +12,14 @@ import torch
 from torch import nn
 
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.errors import CheckpointError, Notices, one_line
+from pytorch_lightning.checkpoints.checkpoint import fitting
+from pytorch_lightning.errors import CheckpointError, Notices
 from pytorch_lightning.resume.owners import (
     Owner,
     attributes_of,
     delete_attribute,
     has_state,
     is_of_the_program,
-    may_be_set,
     owners_of,
     owners_of_callbacks,
     set_attribute,
@@ -236,20 +236,12 @@ class AttributesPart:
         if "for_workers" in state:
             self._for_workers = _copies(state["for_workers"])
 
+    @fitting("the part 'attributes' of the checkpoint")
     def restore(self) -> None:
         """Put back what ``load_state_dict`` was given."""
         if self._saved is None:
             return
-        try:
-            self._restore(self._saved)
-        except Exception as error:  # whatever a stranger's values make of it
-            why = one_line(f"{type(error).__name__}: {error}").rstrip(".")
-            raise CheckpointError(
-                f"the attributes in the checkpoint don't fit: {why}. Resume with the model that wrote it."
-            ) from error
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        left: list[str] = []
+        state, left = self._saved, []
         decoder = Decoder(state["nodes"], self._device, writable_memory())
         owners: dict[str, Any] = dict(owners_of([*self._data, *self._roots]))
         for path, attributes in state["values"].items():
@@ -277,18 +269,15 @@ class AttributesPart:
     def _put(self, held: Any, name: str, first: str, value: list[Any], decoder: Decoder) -> bool:
         found = self._first.get(id(held), {}).get(name, GONE)
         there = attributes_of(held)
-        if found != first or storage_is_shared(there.get(name)) or not may_be_set(held, name):
+        if found != first or storage_is_shared(there.get(name)):
             return False
         if not value:
-            delete_attribute(held, name)
-            return True
+            return delete_attribute(held, name)
         try:
             made = decoder.value(value[0], there.get(name))
         except NotPlainError:
             return False
-        if made is not there.get(name, GONE):
-            set_attribute(held, name, made)
-        return True
+        return made is there.get(name, GONE) or set_attribute(held, name, made)
 
     # ------------------------------------------------------------------------------------------ the training data
     def begin_order(self, epoch: int, starts_workers: bool = False) -> None:

@@ -74,20 +74,24 @@ def may_be_set(held: Any, name: Any) -> bool:
     return not own and not name.startswith("__") and not callable(getattr(type(held), name, None))
 
 
-def set_attribute(held: Any, name: str, value: Any) -> None:
-    """Put ``value`` where ``attributes_of`` found it."""
+def set_attribute(held: Any, name: str, value: Any) -> bool:
+    """Put ``value`` where ``attributes_of`` found it; False where that may not be."""
+    if not may_be_set(held, name):
+        return False
     if isinstance(held, nn.Module) and name in held._buffers:
         held._buffers[name] = value
     elif name in getattr(held, "__dict__", {}) or not _is_slot(held, name):
         vars(held)[name] = value  # not through a property, or a __setattr__ that forbids it
     else:
         object.__setattr__(held, name, value)
+    return True
 
 
-def delete_attribute(held: Any, name: str) -> None:
-    """Remove an attribute, if it exists."""
-    if name in getattr(held, "__dict__", {}):
+def delete_attribute(held: Any, name: str) -> bool:
+    """Remove an attribute, if it exists; False where that may not be."""
+    if may_be_set(held, name) and name in getattr(held, "__dict__", {}):
         del vars(held)[name]
+    return may_be_set(held, name)
 
 
 def _is_slot(held: Any, name: str) -> bool:

@@ -17,9 +17,10 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pytorch_lightning import seeding
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.checkpoints.checkpoint import fitting
 from pytorch_lightning.checkpoints.snapshot import nb_bytes, tensors_of
 from pytorch_lightning.data.loader import ReplayableLoader
-from pytorch_lightning.errors import CheckpointError, FitError, LightningError, Notices, describe, one_line
+from pytorch_lightning.errors import CheckpointError, FitError, Notices, describe
 from pytorch_lightning.resume.epoch_length import EpochLength
 from pytorch_lightning.resume.own_generators import set_states_of, states_of
 from pytorch_lightning.root_module.root_module import LightningModule
@@ -204,15 +205,10 @@ class CallbacksPart:
 def load_part(target: Any, state: dict[str, Any], where: str) -> None:
     """Put ``state`` back into ``target``. Raises ``CheckpointError`` where it doesn't fit."""
     own = set(target.defaults) if isinstance(target, Optimizer) else set()  # before torch adds one when it loads
-    try:
+    with fitting(where):
         _check_size(state)
         target.load_state_dict(state)
         check_steps(target, state)
-    except LightningError:
-        raise
-    except Exception as error:  # whatever a stranger's values make of it
-        why = one_line(f"{type(error).__name__}: {error}").rstrip(".")
-        raise CheckpointError(f"{where} doesn't fit: {why}. Resume with the model that wrote it.") from error
     # torch takes the state of another kind of optimizer, and fails in the first step
     for group in target.param_groups if isinstance(target, Optimizer) else ():
         absent = sorted(own - set(group))
