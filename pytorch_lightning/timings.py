@@ -106,10 +106,10 @@ class Timings:
     def timed(self, phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """``function`` with its time given to ``phase``, less that of other phases inside it."""
 
-        def call(*arguments: Any) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
             outer = self._switch(phase)
             try:
-                return function(*arguments)
+                return function(*arguments, **named)
             finally:
                 self._switch(outer)
 

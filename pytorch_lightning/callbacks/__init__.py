@@ -1,5 +1,6 @@
 """Callbacks, which observe a fit: pass them as ``Trainer(callbacks=[...])``."""
 
+from pytorch_lightning.callbacks.accumulation import GradientAccumulationScheduler as GradientAccumulationScheduler
 from pytorch_lightning.callbacks.callback import Callback as Callback
 from pytorch_lightning.callbacks.early_stopping import EarlyStopping as EarlyStopping
 from pytorch_lightning.callbacks.model_checkpoint import ModelCheckpoint as ModelCheckpoint

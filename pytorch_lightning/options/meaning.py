@@ -5,7 +5,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Mapping
 from typing import Any
 
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, EarlyStopping, GradientAccumulationScheduler, ModelCheckpoint
 from pytorch_lightning.callbacks.keras_style import as_callback
 from pytorch_lightning.errors import MisconfigurationException, Problem, attempt, describe, near, raise_together
 from pytorch_lightning.options import checks
@@ -119,6 +119,14 @@ def _precision(options: Mapping[str, Any]) -> str:
 
 def _accumulate(options: Mapping[str, Any]) -> int | dict[int, int]:
     value = options["accumulate_grad_batches"]
+    chosen = [value, *(options["callbacks"] if isinstance(options["callbacks"], (list, tuple)) else ())]
+    schedules = [one.scheduling for one in chosen if isinstance(one, GradientAccumulationScheduler)]
+    if len(schedules) > 1 or (schedules and not isinstance(value, GradientAccumulationScheduler) and value != 1):
+        raise MisconfigurationException(
+            "accumulate_grad_batches and a GradientAccumulationScheduler both say how many batches a step takes;"
+            f" received {describe(value)} and {schedules[-1]}. Pass one of them."
+        )
+    value = schedules[0] if schedules else value
     if isinstance(value, str) and re.fullmatch(r"\d+|\d+:\d+(,\d+:\d+)*", value):  # '1:2,5:8', of a command line
         pairs = [pair.split(":") for pair in value.split(",")]
         value = {int(pair[0]): int(pair[-1]) for pair in pairs} if ":" in value else int(value)

@@ -25,8 +25,8 @@ class Float16(Precision):
     def forward(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return torch.autocast(self._device_type, torch.float16)(function)  # type: ignore[no-any-return]
 
-    def backward(self, loss: Tensor) -> None:
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    def backward(self, loss: Tensor, *, inputs: Sequence[Tensor] | None = None) -> None:
+        self._scaler.scale(loss).backward(inputs=inputs)  # type: ignore[no-untyped-call]
 
     def unscale(self, optimizers: Sequence[Optimizer]) -> None:
         self._make_scale()

@@ -33,8 +33,8 @@ class Precision(ABC):
         """``function`` as it runs in this precision."""
 
     @abstractmethod
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradients of ``loss`` (one element), scaled where this precision scales."""
+    def backward(self, loss: Tensor, *, inputs: Sequence[Tensor] | None = None) -> None:
+        """Add the gradients of ``loss`` (one element), scaled where this precision scales: of ``inputs``, or of all."""
 
     @abstractmethod
     def unscale(self, optimizers: Sequence[Optimizer]) -> None:

@@ -132,6 +132,7 @@ class GradientsPart:
     def state_dict(self) -> dict[str, Any]:
         return {
             "waiting": [self._waiting_of(n, optimizer) for n, optimizer in enumerate(self._optimizers)],
+            "weights": {n: list(weights) for n, weights in self._gradients.waiting.items()},
             "references": [float(reference) for reference in self._gradients.references],
         }
 
@@ -147,7 +148,8 @@ class GradientsPart:
             groups = [{"params": list(range(len(parameters)))}]
             own = self._strategy.shard_optimizer_state(optimizer, {"state": waiting, "param_groups": groups})["state"]
             if own:
-                self._gradients.waiting.add(n)
+                first, total = state.get("weights", {}).get(n, (1.0, 1.0))
+                self._gradients.waiting[n] = first, total
             for i, parameter in enumerate(parameters):
                 parameter.grad = own[i]["grad"].to(parameter.device) if i in own else None
 

@@ -112,9 +112,24 @@ def _open_newest(config: Config, module: LightningModule, notices: Notices, job:
             store.close()
             return None
         path = f"{run.folder}/checkpoints/{saved.name}"
+        _name_own(config, module, run, notices)
         version = None if is_remote(run.folder) else run.version  # rows of a remote run lie on some other machine
         return ResumedSave(saved.checkpoint, path, run.folder, version, store)
     return None
+
+
+def _name_own(config: Config, module: LightningModule, resumed: FoundRun, notices: Notices) -> None:
+    """A notice where the Experiment has the version of an unfinished run, and a newer one is resumed."""
+    version = getattr(files.experiment_of(config), "version", None)
+    if not isinstance(version, int) or version >= resumed.version:
+        return
+    own = next((run for run in _runs(config, module) if run.version <= version), None)
+    if own is not None and own.version == version and own.position is not None and not own.position.finished:
+        notices.say(
+            "own-run-unfinished",
+            f"{resumed.folder} is resumed, as the newest run; {own.folder}, of the Experiment's own version, holds an"
+            " unfinished one too: pass the path of its newest checkpoint as resume to resume that",
+        )
 
 
 def _hint(config: Config, module: LightningModule, notices: Notices) -> None:

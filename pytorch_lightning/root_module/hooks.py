@@ -26,8 +26,8 @@ class ModelHooks:
     def optimizer_step(self, epoch_nb: int, batch_nb: int, optimizer: Optimizer, optimizer_i: int) -> None:
         """Step ``optimizer`` (the ``optimizer_i``-th). Override to step less often or to warm up the learning rate.
 
-        With precision='16', ``optimizer.step()`` goes through the gradient scaler. Afterwards the gradients are cleared
-        if it was called, and kept if it wasn't.
+        With precision='16', ``optimizer.step()`` goes through the gradient scaler. If it isn't called the gradients are
+        kept, and the next step is on the mean over all windows since the last one, as with ``accumulate_grad_batches``.
         """
         optimizer.step()
 

@@ -1,14 +1,15 @@
 """``LightningModule``: the contract between a model and the trainer."""
 
 from argparse import ArgumentParser
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
 import torch
 from torch import Tensor, nn
 
-from pytorch_lightning.errors import MisconfigurationException
+from pytorch_lightning.errors import MisconfigurationException, describe
 from pytorch_lightning.printing import tell
 from pytorch_lightning.processes import whole
 from pytorch_lightning.root_module.hooks import ModelHooks
@@ -54,12 +55,39 @@ class Standin:
         return (lambda *args, **kwargs: None) if value is None or callable(value) else value
 
 
+class assignable(property):
+    """A property that the module's own code may assign. A value that the trainer knows better wins over it; assigning
+    another one then raises ``MisconfigurationException``, as it would have no effect."""
+
+    def __init__(self, function: Callable[[Any], Any], of_the_trainer: bool = True) -> None:
+        name = function.__name__
+
+        def get(module: Any) -> Any:
+            value = function(module)
+            is_known = of_the_trainer and module.trainer is not None and not isinstance(value, Standin)
+            return value if is_known else module.__dict__.get(name, value)
+
+        def put(module: Any, value: Any) -> None:
+            module.__dict__[name] = value
+            known = get(module)
+            if known is not value and known != value:
+                del module.__dict__[name]
+                raise MisconfigurationException(
+                    f"{name} of {type(module).__name__} is the trainer's to set, and is {known!r} now; received"
+                    f" {describe(value)}. Keep a value of your own under another name."
+                )
+
+        get.__name__ = name
+        super().__init__(get, put, doc=function.__doc__)
+        self.__doc__ = function.__doc__
+
+
 class LightningModule(ModelHooks, nn.Module):
     """An ``nn.Module`` that also defines how it is trained.
 
-    Every fit requires ``training_step``, ``configure_optimizers`` and ``tng_dataloader``. Define all of
-    ``validation_step``, ``validation_end`` and ``val_dataloader``, or none of them. ``test_dataloader`` is for
-    ``Trainer.test``. ``get_save_dict`` and ``load_model_specific`` have defaults.
+    Every fit requires ``training_step``, ``configure_optimizers`` and ``tng_dataloader``. A validation requires
+    ``validation_step`` and ``val_dataloader``, and runs ``validation_end`` where there is one. ``test_dataloader`` is
+    for ``Trainer.test``. ``get_save_dict`` and ``load_model_specific`` have defaults.
 
     ``hparams`` may be anything, usually a Namespace. It is a plain attribute.
     """
@@ -95,7 +123,10 @@ class LightningModule(ModelHooks, nn.Module):
 
     def validation_end(self, outputs: list[Any]) -> dict[str, Any] | None:
         """Numbers of the whole validation set, from one entry of ``outputs`` per batch (a list of lists with
-        several loaders). What it returns goes to the bar, the log and the callbacks."""
+        several loaders). What it returns goes to the bar, the log and the callbacks.
+
+        Without one, each number under a key of the dicts that the steps returned is averaged over their batches.
+        """
         self._missing("validation_end")
 
     def test_step(self, data_batch: Any, batch_nb: int) -> Any:
@@ -162,33 +193,48 @@ class LightningModule(ModelHooks, nn.Module):
     def trainer(self, trainer: Any) -> None:
         self.__dict__["_trainer"] = trainer
 
-    @property
+    @assignable
     def experiment(self) -> Any:
         """The user's test-tube Experiment; without one a stand-in whose ``log(dict)`` reaches the loggers."""
         return Standin(module=self) if self.trainer is None else self.trainer.experiment
 
-    @property
+    @assignable
     def current_epoch(self) -> int:
         """The epoch, counted from 0; 0 before a fit."""
         return 0 if self.trainer is None else int(self.trainer.current_epoch)
 
-    @property
+    @assignable
     def global_step(self) -> int:
         """Training batches finished, over all epochs; 0 before a fit."""
         return 0 if self.trainer is None else int(self.trainer.global_step)
 
-    @property
+    @assignable
     def on_gpu(self) -> bool:
         """Whether the module's parameters are on an accelerator."""
         parameter = next(self.parameters(), None)
         return parameter is not None and parameter.device.type not in ("cpu", "meta")
 
-    @property
+    @assignable
     def gradient_clip(self) -> float:
         """The trainer's ``gradient_clip``; 0 before a fit."""
         return 0.0 if self.trainer is None else float(self.trainer.gradient_clip)
 
-    @property
+    @assignable
+    def use_dp(self) -> bool:
+        """Whether several GPUs are used in one process; False before a fit."""
+        return self.trainer is not None and bool(self.trainer.use_dp)
+
+    @assignable
+    def use_ddp(self) -> bool:
+        """Whether this is one of several processes; False before a fit."""
+        return self.trainer is not None and bool(self.trainer.use_ddp)
+
+    @assignable
+    def use_amp(self) -> bool:
+        """Whether precision is '16'; False before a fit."""
+        return self.trainer is not None and bool(self.trainer.use_amp)
+
+    @partial(assignable, of_the_trainer=False)
     def dtype(self) -> torch.dtype:
         """The dtype of the first floating-point parameter; torch's default dtype if there is none."""
         return next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.get_default_dtype())
@@ -266,7 +312,9 @@ class LightningModule(ModelHooks, nn.Module):
                 setattr(cls, name, _showing_its_error(cls.__dict__[name], f"{cls.__name__}.{name}"))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_trainer" and not k.startswith("_lazy_")}
+        return {
+            k: v for k, v in self.__dict__.items() if k not in ("_trainer", "experiment") and not k.startswith("_lazy_")
+        }
 
 
 def _showing_its_error(loader: property, where: str) -> property:

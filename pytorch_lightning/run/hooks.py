@@ -2,8 +2,10 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 from pytorch_lightning.callbacks import Callback
@@ -101,15 +103,11 @@ def hook_table(module: LightningModule, callbacks: Iterable[Callback], run: Any)
     return {name: tuple(methods) for name, methods in table.items()}
 
 
-def nb_arguments(method: Callable[..., Any]) -> int:
-    """How many positional arguments ``method`` takes at most; those behind ``*`` don't count."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(p.kind in kinds for p in inspect.signature(method).parameters.values())
-
-
-def takes_one_more(module: LightningModule, name: str) -> bool:
-    """Whether the step ``name`` has the third argument that it may have."""
-    return nb_arguments(getattr(module, name)) >= 3
+def takes_one_more(module: LightningModule, name: str, several: bool) -> bool:
+    """Whether the step ``name`` gets a third argument. One that has a default, or is behind ``*``, is filled only where
+    there are ``several`` optimizers or loaders."""
+    signature = inspect.signature(getattr(module, name))
+    return not _fits(signature, 2) or (several and _fits(signature, 3))
 
 
 def missing(module: LightningModule, names: Iterable[str]) -> list[Problem]:
@@ -212,8 +210,34 @@ def near_misses(owner: Any) -> dict[str, str]:
     return found
 
 
-def say_near_misses(owners: Iterable[Any], notices: Notices) -> None:
-    """One line for each method of modules and callbacks whose name nearly is a hook's."""
+def names_in(method: Any) -> set[str]:
+    """The names that the code of a method, property or wrapper mentions, as a word or as a text."""
+    kinds = (FunctionType, MethodType, CodeType, property, staticmethod, classmethod, partial)
+    names: set[str] = set()
+    waiting, seen = [method], set[int]()
+    while waiting:
+        part = waiting.pop()
+        if not isinstance(part, kinds) or id(part) in seen:
+            continue
+        seen.add(id(part))
+        waiting += [getattr(part, name, None) for name in ("__code__", "__func__", "fget", "fset", "func")]
+        for cell in getattr(part, "__closure__", None) or ():
+            with suppress(ValueError):  # one that is empty yet
+                waiting.append(cell.cell_contents)
+        if isinstance(part, CodeType):
+            names.update(part.co_names, (value for value in part.co_consts if isinstance(value, str)))
+            waiting += part.co_consts
+    return names
+
+
+def say_near_misses(owners: Sequence[Any], notices: Notices) -> None:
+    """One line for each method of modules and callbacks whose name nearly is a hook's, and that none of them calls."""
+    classes = {
+        c for o in owners for c in type(o).__mro__ if not c.__module__.startswith(("torch.", "pytorch_lightning."))
+    }
+    called = {used for c in classes for name, method in vars(c).items() for used in names_in(method) if used != name}
     for owner in owners:
         for name, hook in near_misses(owner).items():
+            if name in called:
+                continue
             notices.say(f"near-hook-{name}", f"{type(owner).__name__}.{name} is never called; did you mean {hook}?")

@@ -129,6 +129,8 @@ class Metrics:
     def __init__(self) -> None:
         self.validation: dict[str, float | int] = {}
         """What ``validation_end`` returned last."""
+        self.evaluated: dict[str, float | int] = {}
+        """What ``Trainer.validate`` and ``Trainer.test`` gave since."""
         self.grad_norms: dict[str, float] = {}
         """Gradient norms of the last window, if ``track_grad_norm`` is on."""
         self.nb_nonfinite = 0
@@ -181,7 +183,7 @@ class Metrics:
     def shown(self) -> dict[str, Any]:
         """What a bar shows: training's numbers and strings, then validation's."""
         text = {str(k): v for k, v in self._prog.items() if isinstance(v, str)}
-        return {**self.of_training(), **text, **self.validation}
+        return {**self.of_training(), **text, **self.validation, **self.evaluated}
 
     def all(self) -> dict[str, float | int]:
         """Every number by name; validation's win."""

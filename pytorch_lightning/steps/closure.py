@@ -11,7 +11,6 @@ from torch import Tensor
 
 from pytorch_lightning.run.metrics import Metrics
 from pytorch_lightning.steps.current_step import FETCHING, PREPARING, READYING, STEPPED
-from pytorch_lightning.steps.optimizers import only_requiring
 from pytorch_lightning.steps.step_inputs import (
     StepInputs,
     TrainWindow,
@@ -79,7 +78,7 @@ def build_closure_window(inputs: StepInputs) -> TrainWindow:
             for i in range(len(optimizers)):
                 closure = FirstThenAgain(partial(evaluate_first, taken, i), partial(evaluate_again, taken, i))
                 stepped[i] = False
-                with only_requiring(optimizers, i), contextlib.suppress(NothingToLearn):
+                with contextlib.suppress(NothingToLearn):
                     update((i,), closure)
             progress.nb_optimizer_steps += any(stepped)
             for _, progress.batch_nb, progress.global_step in taken:

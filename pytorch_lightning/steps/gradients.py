@@ -31,11 +31,11 @@ class Gradients:
     does. Before a validation and at the end of a fit they are cleared too: there, memory is worth more than time.
     """
 
-    def __init__(self, module: nn.Module, optimizers: Sequence[Optimizer], sized: bool) -> None:
-        """``sized``: whether the size of each window is known before its end."""
-        self._module, self._optimizers, self._sized = module, optimizers, sized
-        self.waiting: set[int] = set()
-        """The optimizers whose last turn the user's ``optimizer_step`` let pass: their gradients stay."""
+    def __init__(self, module: nn.Module, optimizers: Sequence[Optimizer]) -> None:
+        self._module, self._optimizers = module, optimizers
+        self.waiting: dict[int, tuple[float, float]] = {}
+        """The optimizers whose last turn the user's ``optimizer_step`` let pass: their gradients stay, added up in
+        units of the first window's weight. That weight, and the sum of all."""
         self.aside = HeldGradients()
         """Gradients that wait, while those of a window are collected that are multiplied at its end."""
         self.turns: dict[int, dict[Any, Any]] = {}
@@ -87,7 +87,7 @@ class Gradients:
 
     def free(self) -> None:
         """Clear what the next window would clear anyway: where memory is worth more than time."""
-        kept = {i for i, clears_itself in enumerate(self.clears_itself) if clears_itself} | self.waiting
+        kept = {i for i, clears_itself in enumerate(self.clears_itself) if clears_itself} | {*self.waiting}
         for parameter in parameters_of([o for i, o in enumerate(self._optimizers) if i not in kept]) + self._others:
             parameter.grad = None
 
@@ -113,7 +113,7 @@ class Gradients:
     def _clear_others(self) -> None:
         own = {i for i, clears_itself in enumerate(self.clears_itself) if clears_itself}
         waiting = set(parameters_of([self._optimizers[i] for i in self.waiting]))
-        free = parameters_of([o for i, o in enumerate(self._optimizers) if i not in self.waiting | own])
+        free = parameters_of([o for i, o in enumerate(self._optimizers) if i not in {*self.waiting, *own}])
         if not waiting.isdisjoint(free):
             raise FitError(
                 "optimizer_step let one optimizer's turn pass and stepped another one, and they have a parameter in"
@@ -123,8 +123,7 @@ class Gradients:
             self._let_clear(i)
         for parameter in [*free, *self._others]:
             parameter.grad = None
-        if not self._sized:
-            self.set_aside()
+        self.set_aside()
 
     def scale(self, which: Sequence[int], factor: float) -> None:
         """Multiply the gradients of those optimizers by ``factor``; of one loss also those that are in none."""
@@ -133,11 +132,13 @@ class Gradients:
         for parameter in [*gradients_of([self._optimizers[i] for i in which]), *others]:
             parameter.grad.mul_(factor)
 
-    def set_aside(self, which: Sequence[int] | None = None) -> None:
-        """Gradients that wait are true ones: keep them, all or of the optimizers in ``which``, apart from those that
-        are multiplied at a window's end."""
-        chosen = self.waiting if which is None else self.waiting.intersection(which)
-        self.aside.take([self._optimizers[i] for i in sorted(chosen)])
+    def set_aside(self) -> None:
+        """Keep gradients that wait apart from those of the next window, which have a weight of their own."""
+        self.aside.take([self._optimizers[i] for i in sorted(self.waiting)])
+
+    def of_turn(self, i: int) -> list[Any]:
+        """What a pass that is for optimizer ``i`` alone gives gradients to."""
+        return [p for p in (*parameters_of([self._optimizers[i]]), *self._others) if p.requires_grad]
 
     @contextmanager
     def turn(self, i: int) -> Iterator[None]:

@@ -1,7 +1,6 @@
 """What ``configure_optimizers`` returned, made uniform: optimizers and schedules."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import Parameter, signature
 from typing import Any
@@ -151,21 +150,3 @@ class SteppedOptimizer:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._optimizer, name)
-
-
-def only_requiring(optimizers: Sequence[Optimizer], optimizer_i: int) -> AbstractContextManager[None]:
-    """A scope in which, of all parameters in ``optimizers``, only those of one require gradients."""
-    return nullcontext() if len(optimizers) == 1 else _only_requiring(optimizers, optimizer_i)
-
-
-@contextmanager
-def _only_requiring(optimizers: Sequence[Optimizer], optimizer_i: int) -> Iterator[None]:
-    own = {id(p) for p in parameters_of([optimizers[optimizer_i]])}
-    frozen = [p for p in parameters_of(optimizers) if id(p) not in own and p.requires_grad]
-    for parameter in frozen:
-        parameter.requires_grad = False
-    try:
-        yield
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad = True

@@ -25,9 +25,9 @@ from pytorch_lightning.steps.closure import FirstThenAgain, NothingToLearn, trie
 from pytorch_lightning.steps.current_step import FETCHING, FETCHING_NEXT, PREPARING, RUNNING, STEPPED
 from pytorch_lightning.steps.exact_sum import ExactSum
 from pytorch_lightning.steps.gradients import HeldGradients
-from pytorch_lightning.steps.optimizers import gradients_of, needs_closure, only_requiring
+from pytorch_lightning.steps.optimizers import gradients_of, needs_closure, parameters_of
 from pytorch_lightning.steps.round_table import RoundTable
-from pytorch_lightning.steps.step_inputs import StepInputs, TrainWindow
+from pytorch_lightning.steps.step_inputs import StepInputs, TrainWindow, build_backward
 from pytorch_lightning.steps.update import build_update
 from pytorch_lightning.steps.weights import RoundWeights, WindowWeights
 from pytorch_lightning.strategies.strategy import Strategy
@@ -70,14 +70,19 @@ class Rounds:
             for i, group in enumerate(self.groups)
         ]
         self.stepped = [False for _ in each]
-        self.update = build_update(inputs, [WindowWeights() for _ in each], self.stepped)
+        self._windows = [WindowWeights() for _ in each]
+        self.update = build_update(inputs, self._windows, self.stepped)
         self.buffers = BufferPerRank(module, strategy, len(share.mine), keeps)
         self.table = RoundTable(inputs, strategy, share)
         self.spare = Spare(strategy.processes, module) if strategy.runs_together else None
         self._module = module
         self._exact = ExactSum(inputs.optimizers, share, strategy.processes) if in_order else None
         self._step = inputs.timed("forward", inputs.step)
-        self._backward = inputs.timed("backward", inputs.precision.backward)
+        self._backward_all = inputs.timed("backward", inputs.precision.backward)
+        self._backward = build_backward(inputs)
+        self._keeps_left = inputs.takes_optimizer and len(share.mine) > 1
+        self._left: dict[int, dict[str, Any]] = {}
+        """What each virtual rank's batch has left on the module, for the turn of the next optimizer."""
         self._looked_for_unused = False
         if shares_with is not None:
             self.buffers, self.weights, self.spare = shares_with.buffers, shares_with.weights, shares_with.spare
@@ -127,6 +132,8 @@ class Rounds:
                 self.buffers.begin(virtual_rank)
                 if self._exact is not None:
                     self._exact.begin(virtual_rank)
+                if group and self._keeps_left:
+                    vars(self._module).update(self._left.get(virtual_rank, {}))
                 with self.strategy.exchanging(exchanges):
                     if batch is not IDLE:
                         shown = self._run_batch(current.arguments, virtual_rank, group, between, exchanges)
@@ -140,6 +147,9 @@ class Rounds:
                 if self._exact is not None:
                     self._exact.end(virtual_rank)
                 self.buffers.end(virtual_rank)
+                if self._keeps_left:
+                    values = vars(self._module).items()
+                    self._left[virtual_rank] = {n: v for n, v in values if isinstance(v, (Tensor, list, tuple))}
         self.table.record(prog)
         return self.table.weighted
 
@@ -155,7 +165,8 @@ class Rounds:
             return None
         weights.note(count)
         between()
-        self._backward(weights.weigh(loss, count))
+        together = self.strategy.processes.nb > 1 and (exchanges or self.spare is not None)
+        (self._backward_all if together else self._backward)(weights.weigh(loss, count))
         return prog or {}
 
     def _run_empty(self, loss: Tensor, between: Callable[[], None], exchanges: bool) -> None:
@@ -197,10 +208,8 @@ class Rounds:
             seed_device(word)
 
     def _requiring(self, group: int) -> AbstractContextManager[None]:
-        if not self.inputs.takes_optimizer:
-            return nullcontext()
         alone = self.strategy.processes.nb == 1
-        return only_requiring(self.inputs.optimizers, group) if alone else self._only(group)
+        return self._only(group) if self.inputs.takes_optimizer and not alone else nullcontext()
 
     @contextmanager
     def _only(self, group: int) -> Iterator[None]:
@@ -210,8 +219,10 @@ class Rounds:
         rest = [optimizer for i, optimizer in enumerate(optimizers) if i not in self.groups[group]]
         # otherwise an exchange would take along, too early, what the others have so far
         others.take(rest)
-        with only_requiring(optimizers, group):
-            yield
+        yield
+        own = {id(parameter) for i in self.groups[group] for parameter in parameters_of([optimizers[i]])}
+        for parameter in parameters_of(rest):  # what it gave them isn't theirs
+            parameter.grad = parameter.grad if id(parameter) in own else None
         others.put_back(rest)
 
     def exchange_late(self, group: int) -> None:
@@ -235,9 +246,7 @@ class Rounds:
         elif not self._looked_for_unused:
             self._looked_for_unused = True
             check_unused(self.strategy, self.inputs.name)
-        ready = self.weights[group].close(gradients_of(chosen), averaged_over)
-        self.inputs.gradients.aside.put_back(chosen)
-        return ready
+        return self.weights[group].close(gradients_of(chosen), averaged_over)
 
     def _scale(self, which: Sequence[int], factor: Any) -> None:
         """Multiply what this window's batches of this process gave so far."""
@@ -248,6 +257,8 @@ class Rounds:
     def step(self, group: int) -> None:
         """All gradients of a group are there: step its optimizers."""
         if self.make_ready(group):
+            if self.inputs.optimizer_step is not None:
+                self._windows[self.groups[group][0]].total = float(self.weights[group].total)
             self.update(self.groups[group])
 
     def open_window(self, size: int) -> None:
@@ -260,15 +271,10 @@ class Rounds:
         if self._exact is not None:
             self._exact.open()
 
-    def clear(self) -> None:
-        """Before the first ``training_step`` of a window, or of an optimizer's turn where each is a window."""
-        self.inputs.gradients.clear()
-        # what waits was exchanged already
-        self.inputs.gradients.set_aside()
-
     def close_window(self) -> None:
         """After the last step of a window."""
         self.buffers.close()
+        self._left.clear()
         self.inputs.gradients.aside.put_back(self.inputs.optimizers)
         if self.inputs.precision.scales:
             self.inputs.precision.update()
@@ -307,7 +313,7 @@ def build_round_window(
             nb_run += 1
             for group in groups:
                 if each_steps_alone or (nb_run == 1 and group == 0):
-                    rounds.clear()
+                    inputs.gradients.clear()  # what waits was exchanged already, and is put aside
                 rounds.run(taken, group, last=nb_run == size)
                 if each_steps_alone:
                     rounds.step(group)
@@ -337,7 +343,7 @@ def build_closure_rounds(rounds: Rounds, again: Rounds) -> TrainWindow:
     inputs, progress = rounds.inputs, rounds.inputs.progress
 
     def evaluate(own: Rounds, taken: Sequence[Round], group: int) -> Tensor:
-        own.clear()
+        inputs.gradients.clear()
         own.weights[group].open(len(taken) * own.share.nb)
         sums = []
         for round_ in taken:

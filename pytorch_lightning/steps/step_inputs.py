@@ -8,9 +8,10 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from pytorch_lightning.errors import FitError
 from pytorch_lightning.faults import fault
 from pytorch_lightning.precision.precision import Precision
-from pytorch_lightning.run.metrics import Metrics, read_output
+from pytorch_lightning.run.metrics import Metrics, at, read_output
 from pytorch_lightning.run.progress import Progress
 from pytorch_lightning.seeding import MODEL, build_seeder, reseed_generators, seed_device
 from pytorch_lightning.steps.current_step import RUNNING, STEPPED, CurrentStep
@@ -44,6 +45,8 @@ class StepInputs:
     """Whether reading a number would wait for an accelerator."""
     before_batch: Sequence[Callable[[Any], Any]] = ()
     before_update: Sequence[Callable[[Sequence[Optimizer]], None]] = ()
+    nb_after_backward: int = 0
+    """How many of these, the first ones, are ``on_after_backward``."""
     before_clear: Sequence[Callable[[Optimizer], None]] = ()
     after_batch: Sequence[Callable[[], None]] = ()
     schedules: Sequence[Callable[[Sequence[bool]], None]] = ()
@@ -99,13 +102,34 @@ def build_finish_batch(inputs: StepInputs) -> Callable[[], None]:
     return finish_batch
 
 
+def build_backward(inputs: StepInputs) -> Callable[[Tensor], Any]:
+    """``backward(loss)``. In an optimizer's turn the graph holds the others' parameters too, since the next turn may
+    use what this one made of them; gradients are those of its own."""
+    backward, gradients, current = inputs.precision.backward, inputs.gradients, inputs.current
+    if not inputs.takes_optimizer or len(inputs.optimizers) == 1:
+        return inputs.timed("backward", backward)
+
+    def backward_own(loss: Tensor) -> None:
+        own = gradients.of_turn(current.arguments[2])
+        if own:
+            backward(loss, inputs=own)
+        if all(parameter.grad is None for parameter in own):
+            raise FitError(
+                f"{inputs.name} returned a loss for optimizer {current.arguments[2]} that depends on none of its"
+                " parameters that require gradients, so it can't be trained on. Compute it from them, without detach()"
+                f" or torch.no_grad() on the way. {at(inputs.progress)}"
+            )
+
+    return inputs.timed("backward", backward_own)
+
+
 def build_forward_backward(inputs: StepInputs) -> Callable[..., Tensor | None]:
     """``forward_backward(window, batch, batch_nb, [optimizer_i])``: one loss and its gradients. Returns
     the loss as it was weighed; None where the batch contributes nothing."""
-    step, backward = inputs.timed("forward", inputs.step), inputs.timed("backward", inputs.precision.backward)
+    step, backward = inputs.timed("forward", inputs.step), build_backward(inputs)
     record = inputs.metrics.record
     name, progress, on_device, nonfinite = inputs.name, inputs.progress, inputs.on_device, inputs.nonfinite
-    current, isfinite = inputs.current, math.isfinite
+    current, isfinite, lets_wait = inputs.current, math.isfinite, inputs.optimizer_step is not None
 
     def forward_backward(window: WindowWeights, *arguments: Any) -> Tensor | None:
         current.phase, current.arguments, current.weights = RUNNING, arguments, window
@@ -116,7 +140,7 @@ def build_forward_backward(inputs: StepInputs) -> Callable[..., Tensor | None]:
         value: Tensor | float = loss.detach() if on_device else loss.item()
         if not on_device and not isfinite(value):
             nonfinite(value)  # type: ignore[arg-type]
-        weighed = loss if window.size == 1 else window.weigh(loss, count)
+        weighed = loss if window.size == 1 and not lets_wait else window.weigh(loss, count)
         backward(weighed)
         record(value, prog, window.joins)  # last: a window that fails before it has changed nothing
         return weighed

@@ -2,17 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 from torch import Tensor
 
-from pytorch_lightning.errors import FitError
 from pytorch_lightning.faults import fault
 from pytorch_lightning.precision.precision import NotStepped
-from pytorch_lightning.run.metrics import at
 from pytorch_lightning.steps.current_step import STEPPED
-from pytorch_lightning.steps.optimizers import SteppedOptimizer
 from pytorch_lightning.steps.step_inputs import StepInputs
+from pytorch_lightning.steps.user_step import UserSteps
 from pytorch_lightning.steps.weights import WindowWeights
 
 Update = Callable[..., None]
@@ -27,10 +24,14 @@ def build_update(inputs: StepInputs, windows: Sequence[WindowWeights], stepped: 
     before_update = [timed(function) for function in inputs.before_update]
     steps = [timed(inputs.precision.step_function(optimizer)) for optimizer in optimizers]
     gradients, WAITING = inputs.gradients, NotStepped.WAITING
+    lets_wait = inputs.optimizer_step is not None and not inputs.precision.scales
+    nb = inputs.nb_after_backward if lets_wait else len(before_update)
+    early, late = before_update[:nb], before_update[nb:]
+    users = None if inputs.optimizer_step is None else UserSteps(inputs, late)
     aside, held, turns = gradients.aside, gradients.aside.held, gradients.turns
     steps = [gradients.noting_steps(i, s) if gradients.clears_itself[i] else s for i, s in enumerate(steps)]
-    if inputs.optimizer_step is not None:
-        steps = [build_user_step(inputs, i, step) for i, step in enumerate(steps)]
+    if users is not None:
+        steps = [users.build(i, step) for i, step in enumerate(steps)]
 
     def update(which: Sequence[int], closure: Callable[[], Tensor] | None = None) -> None:
         fault("update.begin")
@@ -49,40 +50,22 @@ def build_update(inputs: StepInputs, windows: Sequence[WindowWeights], stepped: 
             if correction != 1.0:
                 gradients.scale(which, correction)
             if held:
+                if users is not None:
+                    users.weigh_waiting(which, window.total or 1.0)
                 aside.put_back(chosen)
-            for prepare in before_update:
+            for prepare in early:
                 prepare(chosen)
         current.phase = STEPPED
+        if users is not None:
+            users.begin(which, window.total or 1.0, is_ready=closure is not None)
         for i in which:
             outcome = steps[i](closure)
             stepped[i] = type(outcome) is not NotStepped
             if before_clear and outcome is not WAITING:
                 for hook in before_clear:
                     hook(optimizers[i])
+        if users is not None:
+            users.end()
         fault("update.end")
 
     return update
-
-
-def build_user_step(inputs: StepInputs, i: int, step: Callable[..., Any]) -> Callable[..., Any]:
-    """``step(closure)`` through the user's ``optimizer_step``."""
-    optimizer, progress, user_step = inputs.optimizers[i], inputs.progress, inputs.optimizer_step
-    scales, waiting = inputs.precision.scales, inputs.gradients.waiting
-    assert user_step is not None
-
-    def call_user_step(closure: Callable[[], Tensor] | None) -> Any:
-        proxy = SteppedOptimizer(optimizer, lambda own: step(own or closure), NotStepped.WAITING)
-        user_step(progress.epoch, progress.batch_nb, proxy, i)
-        if proxy.outcome is not NotStepped.WAITING:
-            waiting.discard(i)
-            return proxy.outcome
-        if closure is None:  # an optimizer that evaluates the loss itself begins anew each time
-            waiting.add(i)
-        if scales:
-            raise FitError(
-                "optimizer_step didn't call optimizer.step(): with precision='16' gradients can't be kept for a later"
-                f" step, since their scale may change. Use accumulate_grad_batches. {at(progress)}"
-            )
-        return proxy.outcome
-
-    return call_user_step

@@ -49,8 +49,6 @@ class WindowWeights:
     """Batches that returned a ``loss_count`` of 0, and contribute nothing."""
     joins: bool = False
     """Whether the batch was another optimizer's before."""
-    begin_counted: Callable[[], None] = lambda: None
-    """Called before the first backward pass of a window whose losses have counts."""
     scale: Callable[[float], None] = lambda factor: None
     """Multiplies the gradients of this window."""
 
@@ -62,6 +60,7 @@ class WindowWeights:
     def weigh(self, loss: Tensor, count: float | None) -> Tensor:
         """``loss``, divided so that the window's losses add up to their mean, weighted by ``loss_count``."""
         if self.size == 1:
+            self.total = 1.0 if count is None else count
             return loss
         self._check(count is not None)
         if count is None:
@@ -83,8 +82,6 @@ class WindowWeights:
     def _check(self, counted: bool) -> None:
         if self.counted is None:
             self.counted = counted
-            if counted:
-                self.begin_counted()
         if self.counted != counted:
             raise mixed_counts()
 

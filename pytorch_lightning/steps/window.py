@@ -7,7 +7,7 @@ from typing import Any
 
 from pytorch_lightning.steps.closure import build_closure_window
 from pytorch_lightning.steps.current_step import FETCHING, FETCHING_NEXT, OUTSIDE, PREPARING, READYING
-from pytorch_lightning.steps.optimizers import needs_closure, only_requiring
+from pytorch_lightning.steps.optimizers import needs_closure
 from pytorch_lightning.steps.step_inputs import (
     StepInputs,
     TrainWindow,
@@ -27,7 +27,7 @@ def build_train_window(inputs: StepInputs) -> TrainWindow:
     update = build_update(inputs, windows, stepped)
     run_batch = build_run_per_optimizer(inputs, windows, update) if takes_optimizer else build_forward_backward(inputs)
     seed_batch, before_batch, finish_batch = build_seed_batch(inputs), inputs.before_batch, build_finish_batch(inputs)
-    progress, to_device, precision, schedules = inputs.progress, inputs.to_device, inputs.precision, inputs.schedules
+    progress, to_device, schedules, endings = inputs.progress, inputs.to_device, inputs.schedules, _endings_of(inputs)
     first, current, clear = windows[0], inputs.current, inputs.gradients.clear
 
     def train_window(batches: Iterator[Any], size: int, accumulate: int) -> None:
@@ -61,8 +61,8 @@ def build_train_window(inputs: StepInputs) -> TrainWindow:
                 current.phase = READYING
                 for which in groups:
                     update(which)
-            if precision.scales:
-                precision.update()
+            for end in endings:
+                end()
             progress.nb_optimizer_steps += any(stepped)
             if unfinished:
                 finish_batch()
@@ -73,18 +73,19 @@ def build_train_window(inputs: StepInputs) -> TrainWindow:
     return train_window
 
 
+def _endings_of(inputs: StepInputs) -> list[Callable[[], None]]:
+    """What else happens once all optimizers had their turn: gradients that wait are no longer put aside."""
+    put_back = partial(inputs.gradients.aside.put_back, inputs.optimizers)
+    return [inputs.precision.update] * inputs.precision.scales + [put_back] * (inputs.optimizer_step is not None)
+
+
 def _losses_of(inputs: StepInputs) -> tuple[list[WindowWeights], list[Sequence[int]], list[bool]]:
     """The weights that each optimizer's gradients have, the optimizers that step together (those of one loss are made
     ready together, with one norm to clip, others each by itself), and which ones stepped last."""
     everyone = range(len(inputs.optimizers))
     groups: list[Sequence[int]] = [(i,) for i in everyone] if inputs.takes_optimizer else [everyone]
     windows = [
-        WindowWeights(
-            joins=n > 0,
-            begin_counted=partial(inputs.gradients.set_aside, group),
-            scale=partial(inputs.gradients.scale, group),
-        )
-        for n, group in enumerate(groups)
+        WindowWeights(joins=n > 0, scale=partial(inputs.gradients.scale, group)) for n, group in enumerate(groups)
     ]
     return windows if inputs.takes_optimizer else windows * len(everyone), groups, [False for _ in everyone]
 
@@ -92,19 +93,17 @@ def _losses_of(inputs: StepInputs) -> tuple[list[WindowWeights], list[Sequence[i
 def build_run_per_optimizer(inputs: StepInputs, windows: Sequence[WindowWeights], update: Update) -> Callable[..., Any]:
     """A step of three arguments: once per optimizer. Each steps before the next one's turn, unless batches are
     accumulated."""
-    optimizers, current, forward_backward = inputs.optimizers, inputs.current, build_forward_backward(inputs)
-    gradients = inputs.gradients
+    gradients, current, forward_backward = inputs.gradients, inputs.current, build_forward_backward(inputs)
 
     def run_batch(first: WindowWeights, batch: Any, batch_nb: int) -> None:
         for i, window in enumerate(windows):
             if first.accumulate > 1:
-                with only_requiring(optimizers, i), gradients.turn(i):
+                with gradients.turn(i):
                     forward_backward(window, batch, batch_nb, i)
                 continue
             if i:  # each turn is a window of its own
                 gradients.clear()
-            with only_requiring(optimizers, i):
-                forward_backward(window, batch, batch_nb, i)
+            forward_backward(window, batch, batch_nb, i)
             current.phase = READYING
             update((i,))
 

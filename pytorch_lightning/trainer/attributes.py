@@ -1,9 +1,16 @@
 """Attributes of a trainer that users read."""
 
+import os
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytorch_lightning.errors import MisconfigurationException, describe
+from pytorch_lightning.checkpoints.checkpoint import restore_module
+from pytorch_lightning.checkpoints.sharded import read_any
+from pytorch_lightning.errors import CheckpointError, MisconfigurationException, describe
+from pytorch_lightning.options.meaning import ALIASES
 from pytorch_lightning.processes import ALONE
+from pytorch_lightning.run.hooks import is_overridden
 from pytorch_lightning.strategies.devices import choose_devices
 from pytorch_lightning.trainer.live_lists import LiveList
 
@@ -17,8 +24,18 @@ if TYPE_CHECKING:
     from pytorch_lightning.trainer.optimization import Optimization
 
 
+OTHER_NAMES = {
+    "tng_tqdm_dic": "tqdm_metrics",
+    "training_tqdm_dict": "tqdm_metrics",
+    "data_parallel": "use_dp",
+    **ALIASES,
+}
+"""Further names of 2019 for attributes."""
+OF_THE_MODULE = ("tng_dataloader", "val_dataloader", "test_dataloader", "on_gpu")
+
+
 class ReadAttributes:
-    """Read-only views of the last fit; before one they are 0, empty or None."""
+    """Views of the last fit, before one 0, empty or None; and the options by name, which may be assigned."""
 
     config: "Config"
     module: "LightningModule | None"
@@ -27,6 +44,35 @@ class ReadAttributes:
     _run: "FitRun | None"
 
     _strategy: "Strategy | None"
+
+    def _use_options(self, options: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    def __getattr__(self, name: str) -> Any:
+        own = vars(self)
+        if name in OTHER_NAMES:
+            return getattr(self, OTHER_NAMES[name])
+        if name in own.get("options", ()):
+            return getattr(self.config, name)
+        if name in OF_THE_MODULE and own.get("module") is not None:
+            there = name == "on_gpu" or is_overridden(self.module, name)
+            return getattr(self.module, name) if there else None
+        if name in OF_THE_MODULE:
+            return None
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        option, options = ALIASES.get(name, name), vars(self).get("options", {})
+        if option not in options:
+            super().__setattr__(name, value)
+        elif self._run is not None and self._run.running:
+            raise MisconfigurationException(
+                f"{name} can't be changed in the middle of a fit; received {describe(value)}. Set it before fit; for"
+                " accumulate_grad_batches by epoch pass {epoch: number}, and to end training call run.stop in a"
+                " callback."
+            )
+        else:
+            self._use_options({**options, option: value})
 
     @property
     def _processes(self) -> "Processes":
@@ -136,11 +182,6 @@ class ReadAttributes:
         return {} if self._run is None else self._run.metrics.shown()
 
     @property
-    def tng_tqdm_dic(self) -> dict[str, Any]:
-        """An alias of ``tqdm_metrics``."""
-        return self.tqdm_metrics
-
-    @property
     def nb_tng_batches(self) -> int | None:
         """Training batches per epoch; None if the loader has no length."""
         return 0 if self._run is None else self._run.nb_tng_batches
@@ -149,31 +190,6 @@ class ReadAttributes:
     def nb_val_batches(self) -> int | None:
         """Validation batches; 0 without validation, None if a loader has no length."""
         return 0 if self._run is None else self._run.nb_val_batches
-
-    @property
-    def max_nb_epochs(self) -> int:
-        """The option."""
-        return self.config.max_nb_epochs
-
-    @property
-    def min_nb_epochs(self) -> int:
-        """The option."""
-        return self.config.min_nb_epochs
-
-    @property
-    def add_log_row_interval(self) -> int:
-        """The option."""
-        return self.config.add_log_row_interval
-
-    @property
-    def gradient_clip(self) -> float:
-        """The option; 0 is off."""
-        return self.config.gradient_clip
-
-    @property
-    def fast_dev_run(self) -> bool:
-        """The option."""
-        return self.config.fast_dev_run
 
     @property
     def checkpoint_callback(self) -> Any:
@@ -185,10 +201,38 @@ class ReadAttributes:
         """The option; None with ``enable_early_stop=False``."""
         return getattr(self.config.early_stop_callback, "other", self.config.early_stop_callback)
 
+    def hpc_save(self, folderpath: str | Path, experiment: Any = None) -> str:
+        """Write ``hpc_ckpt_{n}.ckpt`` to ``folderpath``, one more than those that are there: at the next save point
+        during a fit, at once after one. Saves ``experiment`` too. Returns the path."""
+        if experiment is not None:
+            experiment.save()
+        path = f"{folderpath}/hpc_ckpt_{max(hpc_checkpoints(folderpath), default=0) + 1}.ckpt"
+        self.save_checkpoint(path)
+        return path
+
+    def hpc_load(self, folderpath: str | Path, on_gpu: bool = False) -> None:
+        """Resume from the newest ``hpc_ckpt_{n}.ckpt`` of ``folderpath``: the weights of the model of the last fit at
+        once, all else in the next ``fit``. ``on_gpu`` is ignored: ``gpus`` says where. Raises ``CheckpointError`` where
+        there is none."""
+        found = hpc_checkpoints(folderpath)
+        if not found:
+            raise CheckpointError(f"{folderpath} holds no hpc_ckpt_*.ckpt. Write one by trainer.hpc_save(folder).")
+        self.resume = found[max(found)]
+        if self.module is not None:
+            restore_module(self.module, read_any(self.resume), self.resume)
+
     @property
     def use_amp(self) -> bool:
         """Whether precision is '16'."""
         return self.config.precision == "16"
+
+
+def hpc_checkpoints(folder: str | Path) -> dict[int, str]:
+    """The files of ``hpc_save`` in ``folder``, by number."""
+    found = (
+        re.fullmatch(r"hpc_ckpt_(\d+)\.ckpt", name) for name in (os.listdir(folder) if Path(folder).is_dir() else ())
+    )
+    return {int(match[1]): f"{folder}/{match[0]}" for match in found if match}
 
 
 def _refuse_schedules(changed: list[Any]) -> None:

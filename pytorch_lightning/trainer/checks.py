@@ -35,11 +35,19 @@ def reading(module: LightningModule, name: str, function: Callable[[], T]) -> T:
 def hook_problems(module: LightningModule, callbacks: Sequence[Callback]) -> list[Problem]:
     """Hooks that a fit needs and that are missing, or can't be called."""
     problems = missing(module, ["training_step", "configure_optimizers", "tng_dataloader"])
-    validates = ["val_dataloader", "validation_step", "validation_end"]
-    there = [name for name in validates if is_overridden(module, name)]
+    validates = ["val_dataloader", "validation_step"]
+    there = [name for name in (*validates, "validation_end") if is_overridden(module, name)]
     # a test may use the steps of validation, so the loader decides where a test is all that is meant
     if there and ("val_dataloader" in there or not is_overridden(module, "test_dataloader")):
         problems += missing(module, validates)
+    if not getattr(module, "automatic_optimization", True):
+        problems.append(
+            Problem(
+                f"{type(module).__name__}.automatic_optimization is off, and steps by hand aren't supported",
+                do="Return the loss of each optimizer from training_step(self, data_batch, batch_nb, optimizer_i), and"
+                " override optimizer_step to step less often",
+            )
+        )
     return problems + wrongly_signed(module) + wrongly_signed_callbacks(callbacks)
 
 
@@ -102,7 +110,7 @@ def sharing_problems(
         share.nb == 1
         or config.accumulate_grad_batches == 1
         or len({*map(id, parameters)}) == len(parameters)
-        or not takes_one_more(module, "training_step")
+        or not takes_one_more(module, "training_step", len(optimizers) > 1)
     ):
         return []
     return [

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -18,8 +19,8 @@ from pytorch_lightning.nested import map_tensors
 from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.processes import Processes, Share, Subject
 from pytorch_lightning.root_module.root_module import LightningModule
-from pytorch_lightning.run.hooks import Hooks, is_overridden, nb_arguments
-from pytorch_lightning.run.metrics import numbers_of
+from pytorch_lightning.run.hooks import Hooks, is_overridden, takes_one_more
+from pytorch_lightning.run.metrics import numbers_of, to_number
 from pytorch_lightning.run.progress import nb_checked
 from pytorch_lightning.strategies.compiled import Compile, as_it_is
 from pytorch_lightning.strategies.devices import note_full_memory
@@ -91,11 +92,12 @@ def plan_evaluation(
     don't fit.
     """
     step_name, end_name = names_of(module, stage)
-    method = getattr(module, step_name)
-    takes_loader = nb_arguments(method) >= 3
     hook = {"test": "test_dataloader", "predict": "predict"}.get(stage, "val_dataloader")
-    several = is_several(loaders, takes_loader)
+    takes_loader = takes_one_more(module, step_name, several=False)
+    named = any("loader" in name for name in signature(getattr(module, step_name)).parameters)
+    several = is_several(loaders, takes_loader or named)
     each = list(loaders) if several else [loaders]
+    takes_loader = takes_one_more(module, step_name, len(each) > 1)
     if len(each) > 1 and not takes_loader:
         raise MisconfigurationException(
             f"{stage} has {len(each)} loaders, so {type(module).__name__}.{step_name} gets a third argument."
@@ -214,11 +216,11 @@ def _outputs_of(module: LightningModule, step: str) -> Subject:
 def _build_summary(module: LightningModule, name: str | None, nested: bool) -> Callable[[list[list[Any]]], Any]:
     if name is None:
         return lambda outputs: outputs if nested else outputs[0]
-    end = getattr(module, name)
+    end = getattr(module, name) if is_overridden(module, name) else mean_by_batch
     where = f"{name} of {type(module).__name__}"
 
     def summarize(outputs: list[list[Any]]) -> dict[str, float | int]:
-        result = end(outputs if nested else outputs[0])
+        result = end(outputs if nested or end is mean_by_batch else outputs[0])
         if result is None:
             return {}
         if not isinstance(result, Mapping):
@@ -229,6 +231,16 @@ def _build_summary(module: LightningModule, name: str | None, nested: bool) -> C
         return numbers_of(result, where)
 
     return summarize
+
+
+def mean_by_batch(outputs: list[list[Any]]) -> dict[str, float]:
+    """What an end gives that nobody wrote: the mean of each number by name, over the batches that returned it."""
+    numbers: dict[str, list[float]] = {}
+    for output in chain(*outputs):
+        for key, value in output.items() if isinstance(output, Mapping) else ():
+            if (number := to_number(value)) is not None:
+                numbers.setdefault(str(key), []).append(number)
+    return {key: sum(values) / len(values) for key, values in numbers.items()}
 
 
 def keep_detached(output: Any, number: int) -> Any:

@@ -104,6 +104,7 @@ def run_validation(plan: FitPlan) -> None:
 
     progress.validated_batch, progress.nb_validations = progress.batch_nb, progress.nb_validations + 1
     run.metrics.validation = metrics
+    run.metrics.evaluated.clear()
     plan.rows.write_validation(metrics)
     plan.epoch_schedules.note_validation()
     plan.call("on_validation_end", metrics)

@@ -42,7 +42,7 @@ def plan_optimizers(
     found = attempt(problems, lambda: read_optimizers(returned, request.config.lr_scheduler_milestones))
     if found is None:
         return [], []
-    takes_optimizer = takes_one_more(module, "training_step")
+    takes_optimizer = takes_one_more(module, "training_step", len(found[0]) > 1)
     problems += checks.optimizer_problems(module, found[0], takes_optimizer, precision, request.strategy)
     problems += checks.sharing_problems(module, found[0], request.config, share)
     fuse(request.config, found[0])
@@ -111,7 +111,7 @@ class Optimization:
                 " schedules, and call self.trainer.reconfigure_optimizers()."
             )
         module, basis = self.request.module, self.basis
-        takes_optimizer = takes_one_more(module, "training_step")
+        takes_optimizer = takes_one_more(module, "training_step", len(chosen) > 1)
         raise_together(checks.optimizer_problems(module, chosen, takes_optimizer, basis.precision, basis.strategy))
         places = {id(o): i for i, o in enumerate(chosen)}
         schedules = [replace(s, optimizer_i=places[id(s.scheduler.optimizer)]) for s in basis.schedules]
@@ -126,7 +126,8 @@ class Optimization:
         self.groups.note_new(by_the_hook)
         if self.inputs is not None:
             steps = _step_schedules(self.request, self.basis, self.epoch_schedules)
-            self.inputs = replace(self.inputs, optimizers=list(optimizers), schedules=steps)
+            takes = takes_one_more(self.request.module, "training_step", len(optimizers) > 1)
+            self.inputs = replace(self.inputs, optimizers=list(optimizers), schedules=steps, takes_optimizer=takes)
             self.windows.train, self.windows.sampled = self._built(self.inputs)
 
     def _check_place(self, what: str) -> None:
@@ -156,7 +157,7 @@ def _step_inputs(
     strategy, precision, hooks = basis.strategy, basis.precision, basis.hooks
     last = [_build_clock(run, config.max_seconds)] if config.max_seconds else []
     several = config.crash_bundle and config.accumulate_grad_batches != 1
-    takes_optimizer = takes_one_more(module, "training_step")
+    takes_optimizer = takes_one_more(module, "training_step", len(basis.optimizers) > 1)
     step = strategy.step_function(module, "training_step", takes_optimizer=takes_optimizer)
     return StepInputs(
         name=f"training_step of {type(module).__name__}",
@@ -173,6 +174,7 @@ def _step_inputs(
         on_device=strategy.device.type != "cpu",
         before_batch=(*([undo] if several and undo is not None else []), *hooks["on_batch_start"]),
         before_update=before_update(config, module, run, hooks, precision, several=len(basis.optimizers) > 1),
+        nb_after_backward=len(hooks["on_after_backward"]),
         before_clear=hooks["on_before_zero_grad"],
         after_batch=(rows.after_batch, *hooks["on_batch_end"], *last),
         schedules=_step_schedules(request, basis, epoch_schedules),

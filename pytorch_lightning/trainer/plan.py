@@ -201,7 +201,7 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
         sizes=sizes_of(tng_loader),
         optimizers=optimizers,
         schedules=schedules,
-        gradients=Gradients(module, optimizers, sized=length.is_known),
+        gradients=Gradients(module, optimizers),
         hooks=hooks,
         loader=plan_loader(tng_loader, seed, config, share, callbacks, notices, attributes),
         validation=validation,
@@ -277,7 +277,7 @@ def _plan_validation(
     config: Config, module: LightningModule, evaluate: Callable[..., EvaluationPlan], compiled: Compile
 ) -> tuple[EvaluationPlan | None, EvaluationPlan | None]:
     """The validation, and the few batches of it that are run before training."""
-    if not can_be_called(module, "val_dataloader", "validation_step", "validation_end"):
+    if not can_be_called(module, "val_dataloader", "validation_step"):
         return None, None
     loaders = checks.reading(module, "val_dataloader", lambda: module.val_dataloader)
     raise_together(checks.iterator_problems(loaders))

@@ -183,26 +183,27 @@ def run_stage(
     strategy.unshard(module)
     if stage == "predict":
         return [] if write_to is not None else result
-    log_result(fit_plan, module, result)
+    log_result(fit_plan, run, result)
     return result
 
 
-def log_result(fit_plan: FitResult | None, module: LightningModule, result: dict[str, float | int]) -> None:
-    """Add a row with ``result`` to the files of the fit of ``module``, if there was one."""
-    if fit_plan is not None and fit_plan.module is module:
+def log_result(fit_plan: FitResult | None, run: FitRun, result: dict[str, float | int]) -> None:
+    """Show ``result``, and add a row with it to the files of the fit of that module, if there was one."""
+    run.metrics.evaluated.update(result)
+    if fit_plan is not None and fit_plan.module is run.module:
         fit_plan.rows.write_validation(result)
         fit_plan.loggers.close()
 
 
 def _problems(module: LightningModule, stage: str, loader: Any) -> list[Any]:
-    step, end = names_of(module, stage)
+    step = names_of(module, stage)[0]
     loader_name = "val_dataloader" if stage == "validation" else "test_dataloader"
     if stage == "predict":
         wanted = [loader_name] if loader is None else []
         if not is_overridden(module, "predict_step"):
             wanted.append("forward")
     else:
-        wanted = [loader_name, step, *([end] if end is not None else [])]
+        wanted = [loader_name, step]
     return missing(module, wanted) + wrongly_signed(module)
 
 

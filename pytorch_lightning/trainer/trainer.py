@@ -112,23 +112,26 @@ class Trainer(ReadAttributes):
         options = {name: value for name, value in locals().items() if name in option_defaults()}
         before = set(vars(self))
         options = resolve_aliases(aliases, options, option_defaults())
-        self.config = build_config(options, option_defaults()["default_save_path"])
-        self.options = options
+        self._use_options(options)
         self.interrupted = False
-        place = read_environment(os.environ)
-        if place is not None and place.rank > 0:
-            files.leave_to_the_first(self.config)
         if slurm.is_batch_job(os.environ):
             signals.watch_early()
         self.module: LightningModule | None = None
-        self._notices = Notices(self.config.silence)
-        self._callbacks = all_callbacks(self.config)
         self._plan: FitResult | None = None
         self._nb_started = 0
         self._strategy: Strategy | None = None
         self._run: FitRun | None = None
         self._watchdog: Watchdog | None = None
         self._set_here = {"_set_here", *vars(self)} - before
+
+    def _use_options(self, options: dict[str, Any]) -> None:
+        self.config = build_config(options, option_defaults()["default_save_path"])
+        self.options = options
+        self._notices = Notices(self.config.silence)
+        self._callbacks = all_callbacks(self.config)
+        place = read_environment(os.environ)
+        if place is not None and place.rank > 0:
+            files.leave_to_the_first(self.config)
 
     @classmethod
     def from_args(cls, hparams: Namespace | Mapping[str, Any], **overrides: Any) -> Self:
@@ -271,7 +274,7 @@ class Trainer(ReadAttributes):
             arguments = (loader, ckpt, write_to) if stage == "predict" else (ckpt,)
             returned = run_remotely(self._maker(), self.options, name, module, arguments, nb)["returned"]
             if stage != "predict":
-                stages.log_result(self._plan, module, returned)
+                stages.log_result(self._plan, run, returned)
             return returned
         problems: list[Problem] = []
         strategy, callbacks = self._take_place(run, problems)

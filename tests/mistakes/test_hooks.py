@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from pytorch_lightning import LightningModule
+from pytorch_lightning import LightningModule, data_loader
 from pytorch_lightning.callbacks import Callback
 from tests.mistakes.honest import Honest, Refusals, Trained, batches, loads, planted, trainer_in
 
@@ -107,6 +107,55 @@ def test_a_method_of_the_other_name_that_a_hook_itself_calls_is_no_mistake(refus
             return self.train_dataloader()
 
     assert said(refusal, Both()) == ""
+
+
+def test_a_method_that_a_hook_or_the_module_itself_calls_is_no_mistake(refusal: Refusals) -> None:
+    class Base(Honest):
+        @data_loader
+        def tng_dataloader(self) -> Any:
+            return self.tng_data_loader()
+
+        def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+            return self.run(lambda: self.trainin_step(data_batch))
+
+        def run(self, function: Any) -> Any:
+            return getattr(self, "on_epoch_strat")() or function()  # noqa: B009
+
+    class Client(Base):
+        def tng_data_loader(self) -> Any:
+            return batches()
+
+        def trainin_step(self, data_batch: Any) -> Any:
+            return (
+                super().training_step(data_batch, 0)
+                if self.current_epoch
+                else Honest.training_step(self, data_batch, 0)
+            )
+
+        def on_epoch_strat(self) -> None:
+            pass
+
+        @staticmethod
+        def on_bacth_end() -> None:
+            pass
+
+    class Watching(Callback):
+        def on_batch_end(self, run: Any) -> None:
+            run.module.on_bacth_end()
+
+    assert said(refusal, Client(), callbacks=[Watching()]) == ""
+
+
+def test_a_misspelt_hook_that_only_calls_the_same_of_its_base_is_one_line(refusal: Refusals) -> None:
+    class Base(Honest):
+        def on_epoch_strat(self) -> None:
+            pass
+
+    class Client(Base):
+        def on_epoch_strat(self) -> None:
+            super().on_epoch_strat()
+
+    assert "Client.on_epoch_strat is never called" in said(refusal, Client())
 
 
 @pytest.mark.parametrize("name", ["tng_dataloader", "val_dataloader", "test_dataloader"])

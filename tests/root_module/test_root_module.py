@@ -236,8 +236,8 @@ def test_all_that_is_missing_is_named_in_one_error_with_stubs() -> None:
         assert stub in message
 
 
-@pytest.mark.parametrize("missing", ["validation_step", "validation_end", "val_dataloader"])
-def test_the_three_of_validation_come_together(tmp_path: Path, missing: str) -> None:
+@pytest.mark.parametrize("missing", ["validation_step", "val_dataloader"])
+def test_the_two_of_validation_come_together(tmp_path: Path, missing: str) -> None:
     model = type("Part", (Recorder,), {missing: getattr(LightningModule, missing)})()
     with pytest.raises(MisconfigurationException, match=f"Part doesn't define {missing}"):
         quiet_trainer(tmp_path).fit(model)
