@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace, _ActionsContainer
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -120,6 +120,7 @@ class YieldingOption(argparse.Action):
     @default.setter
     def default(self, value: Any) -> None:
         self._default = Words(value) if isinstance(value, (tuple, list)) else value
+        vars(self)["default"] = self._default  # where formatters of --help read it
 
     @property
     def container(self) -> Any:
@@ -130,6 +131,11 @@ class YieldingOption(argparse.Action):
     def container(self, group: Any) -> None:
         self._container = group
         group.conflict_handler = "resolve"
+        for flag in self.option_strings if isinstance(group, _ActionsContainer) else ():
+            if flag.startswith(
+                "--"
+            ):  # a second match for whatever abbreviates it: --lr isn't --lr_scheduler_milestones
+                group._option_string_actions[f"{flag} (written in full)"] = self
 
 
 def _add(parser: ArgumentParser, name: str, default: Any, kind: Any, *, text: str = "", **more: Any) -> None:

@@ -64,6 +64,12 @@ def pytest_addoption(parser: Any) -> None:
         help="how often tests/faults kills the template of the examples at named points (default: 3)",
     )
     parser.addoption(
+        "--draws",
+        type=int,
+        default=40,
+        help="how many models tests/equality draws and trains, by a Trainer and by hand (default: 40)",
+    )
+    parser.addoption(
         "--changes",
         type=int,
         default=30,

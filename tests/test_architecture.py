@@ -39,7 +39,7 @@ ARROWS = {
     "steps": {"run", "options", "root_module", "strategies", "precision"} | STATE,
     "run": {"options", "root_module", "strategies"} | STATE,
     "options": {"strategies", "precision", "callbacks", "loggers", "errors"},
-    "root_module": {"errors", "printing", "checkpoints", "processes", "seeding"},
+    "root_module": {"errors", "printing", "checkpoints", "processes", "seeding", "nested"},
     "strategies": {"data", "errors", "nested", "processes", "seeding"},
     "launchers": {"errors", "messages", "processes"},
     "precision": {"errors"},

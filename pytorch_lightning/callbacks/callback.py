@@ -14,6 +14,10 @@ class RunMetrics(Protocol):
     def validation(self) -> dict[str, float | int]:
         """What ``validation_end`` returned last."""
 
+    @property
+    def validation_names(self) -> tuple[str, ...]:
+        """The names of what ``validation_end`` returns, known from the sanity validation on."""
+
     def of_training(self) -> dict[str, float | int]:
         """``tng_loss`` and the last batch's ``prog``."""
 
@@ -31,6 +35,8 @@ class RunProgress(Protocol):
     batch_nb: int
     global_step: int
     epoch_started: bool
+    validated_batch: int
+    """After how many batches of this epoch the last validation ran; 0 if none did."""
     stop_reason: str
 
 

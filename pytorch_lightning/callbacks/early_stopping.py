@@ -3,18 +3,21 @@
 from typing import Any
 
 from pytorch_lightning.callbacks.callback import Callback, Run
-from pytorch_lightning.callbacks.monitor import check_count, direction, is_better, worst
+from pytorch_lightning.callbacks.monitor import check_count, direction, is_better, say_guess, worst
+from pytorch_lightning.errors import MisconfigurationException, describe
 from pytorch_lightning.printing import tell
 
 
 class EarlyStopping(Callback):
     """Stops training after ``patience`` checks in a row in which ``monitor`` didn't improve.
 
-    A validation metric is checked after every validation, a training metric (``tng_loss``, or an entry of ``prog``)
+    A validation metric is checked at the end of every epoch in which a validation ran (``every='epoch'``), or after
+    each validation (``every='validation'``); a metric that only training gives (``tng_loss``, or an entry of ``prog``)
     at the end of every epoch. A patience of 0 behaves like 1: the first check without an improvement stops training.
 
-    ``min_delta``: the minimum change that counts as an improvement. ``mode``: 'min', 'max', or 'auto' (max if the name
-    contains 'acc'). ``verbose``: 1 prints a line when it stops. It waits for the trainer's ``min_nb_epochs``.
+    ``min_delta``: the minimum change that counts as an improvement. ``mode``: 'min', 'max', or 'auto' (by the name: max
+    for accuracy, F1, AUC and the like, otherwise min). ``verbose`` is accepted for compatibility: a fit that is stopped
+    says so in one line anyway. It waits for the trainer's ``min_nb_epochs``.
     """
 
     def __init__(
@@ -24,32 +27,53 @@ class EarlyStopping(Callback):
         patience: int = 0,
         verbose: int = 0,
         mode: str = "auto",
+        every: str = "epoch",
     ) -> None:
         check_count(self, "patience", patience, 0)
         self.monitor, self.min_delta, self.patience = monitor, abs(min_delta), patience
-        self.verbose, self.mode = verbose, direction(monitor, mode)
+        if every not in ("epoch", "validation"):
+            raise MisconfigurationException(
+                f"EarlyStopping: every must be 'epoch' or 'validation'; received {describe(every)}."
+            )
+        self.verbose, self.mode, self.every = verbose, direction(monitor, mode), every
+        self._is_guess = mode == "auto"
         self.reset()
 
     def reset(self) -> None:
         self.best = worst(self.mode)
         self.wait = 0
         self.stopped_epoch: int | None = None
+        self._of_validation: bool | None = None
+        """Whether a validation gives the metric; None while that isn't known."""
+        self._waiting: list[float] = []
+        """Values of training from before that is known."""
 
     def on_fit_start(self, run: Run) -> None:
         """A fit that resumes a run that this callback stopped stops at once, unless it has more patience now."""
+        if self._is_guess:
+            say_guess(run, self.monitor)
         if self.stopped_epoch is not None:
             self.stopped_epoch = None
             self._look(run)
 
     def on_validation_end(self, run: Run, metrics: dict[str, float | int]) -> None:
-        if self.monitor in metrics:
+        self._of_validation = self._of_validation or self.monitor in metrics
+        if self.monitor in metrics and self.every == "validation":
             self._check(run, metrics[self.monitor])
 
     def on_epoch_end(self, run: Run) -> None:
-        if self.monitor not in run.metrics.validation:
-            values = run.metrics.of_training()
-            if self.monitor in values:
-                self._check(run, values[self.monitor])
+        if self._of_validation is None:  # no validation so far; the one before training says which names there are
+            names = run.metrics.validation_names or tuple(run.metrics.validation)
+            self._of_validation = self.monitor in names if names or run.nb_val_batches == 0 else None
+        values = run.metrics.of_training()
+        if not self._of_validation and self.monitor in values:
+            self._waiting.append(values[self.monitor])
+        if self._of_validation is not None:
+            waiting, self._waiting = self._waiting, []
+            for value in [] if self._of_validation else waiting:
+                self._check(run, value)
+        if self.every == "epoch" and run.progress.validated_batch and self.monitor in run.metrics.validation:
+            self._check(run, run.metrics.validation[self.monitor])
 
     def _check(self, run: Run, value: float) -> None:
         if is_better(value, self.best, self.mode, self.min_delta):
@@ -62,7 +86,7 @@ class EarlyStopping(Callback):
         if self.wait >= self.patience and run.nb_epochs_completed >= run.min_nb_epochs:
             self.stopped_epoch = run.progress.epoch
             reason = f"{self.monitor} didn't improve on {self.best:g} in {self.wait} checks"
-            if self.verbose and not run.notices.quiet:
+            if not run.notices.quiet:
                 tell(f"early stopping in epoch {run.progress.epoch + 1}: {reason}")
             run.stop(f"early stopping: {reason}")
 
@@ -74,9 +98,15 @@ class EarlyStopping(Callback):
         return self.monitor
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "wait": self.wait, "stopped_epoch": self.stopped_epoch}
+        return {
+            "best": self.best,
+            "wait": self.wait,
+            "stopped_epoch": self.stopped_epoch,
+            "waiting": list(self._waiting),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         epoch = state["stopped_epoch"]
         self.best, self.wait = float(state["best"]), int(state["wait"])
         self.stopped_epoch = None if epoch is None else int(epoch)
+        self._waiting = list(state.get("waiting", ()))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.callbacks.callback import Callback, Run
-from pytorch_lightning.callbacks.monitor import check_count, direction, is_better, worst
+from pytorch_lightning.callbacks.monitor import check_count, direction, is_better, say_guess, worst
 from pytorch_lightning.errors import MisconfigurationException, describe
 from pytorch_lightning.printing import tell
 
@@ -16,12 +16,14 @@ class ModelCheckpoint(Callback):
     """Saves ``{filepath}/{prefix}_ckpt_epoch_{n}.ckpt`` after validations, n counting epochs from 1.
 
     ``filepath`` is a folder. Without validation it saves at the end of every epoch. A later file of the same epoch
-    replaces the earlier one; if only the best are kept, only if it is better.
+    replaces the earlier one; if only the best is kept, only if it is better. If the k best are kept, a file of a
+    validation within an epoch is called ``{prefix}_ckpt_epoch_{n}_batch_{m}.ckpt``, after the m-th batch.
 
-    ``monitor``, ``mode``: the metric, and whether lower or higher is better ('auto': max if the name contains 'acc').
+    ``monitor``, ``mode``: the metric, and whether lower or higher is better ('auto': by the name, max for accuracy, F1,
+    AUC and the like, otherwise min).
     ``save_best_only``: save only if ``monitor`` is better than ever before, and keep only the newest of these files.
     ``save_top_k``: keep the k best (0: save nothing; None or -1: all). ``save_weights_only``: leave out the state of
-    optimizers and everything else that only a resume needs. ``period``: number of epochs between two saves.
+    optimizers and everything else that only a resume needs. ``period=n``: save after epochs n, 2n, 3n, ...
     ``verbose``: 1 prints a line per file. ``save_function`` is accepted for compatibility and not used.
 
     Only files that this callback wrote are ever deleted, and only after their replacement is on disk; and, at a start,
@@ -56,6 +58,7 @@ class ModelCheckpoint(Callback):
         self.filepath, self.monitor, self.verbose = str(filepath), monitor, verbose
         self.save_best_only, self.save_weights_only = save_best_only, save_weights_only
         self.mode, self.period, self.prefix = direction(monitor, mode), period, prefix
+        self._is_guess = mode == "auto"
         self.save_top_k = 1 if save_best_only else (None if save_top_k == -1 else save_top_k)
         self.save_function = save_function
         self.reset()
@@ -63,7 +66,7 @@ class ModelCheckpoint(Callback):
     def reset(self) -> None:
         self.best = worst(self.mode)
         self.best_path: str | None = None
-        """The file with the best value so far; the newest where ``monitor`` isn't known."""
+        """The kept file with the best value, which is ``best``; the newest where ``monitor`` isn't known."""
         self.kept: dict[str, float | None] = {}
         """The files that this callback keeps, with their values."""
         self._written: set[str] = set()
@@ -74,7 +77,28 @@ class ModelCheckpoint(Callback):
     @property
     def names(self) -> re.Pattern[str]:
         """What the files of this callback are called."""
-        return re.compile(rf"{re.escape(self.prefix)}_ckpt_epoch_\d+\.ckpt")
+        return re.compile(rf"{re.escape(self.prefix)}_ckpt_epoch_\d+(_batch_\d+)?\.ckpt")
+
+    def on_fit_start(self, run: Run) -> None:
+        if self._is_guess:
+            say_guess(run, self.monitor)
+        if run.scratch is None:
+            self._say_what_is_there(run)
+
+    def _say_what_is_there(self, run: Run) -> None:
+        """Files of an earlier run that this one may write over are named before it does."""
+        folder = Path(self.filepath)
+        there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        ours = [name for name in there if self.names.fullmatch(name) and str(folder / name) not in self.kept]
+        epochs = [int(name.removeprefix(self.prefix).removesuffix(".ckpt").split("_")[3]) for name in ours]
+        names = [n for n, e in zip(ours, epochs, strict=True) if run.progress.epoch < e <= run.max_nb_epochs]
+        if names and self.save_top_k != 0:
+            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            run.notices.say(
+                "writes-over",
+                f"{folder} holds checkpoints of an earlier run, and those of the same names are replaced: {shown}; use"
+                " another folder or prefix to keep them",
+            )
 
     def on_validation_end(self, run: Run, metrics: dict[str, float | int]) -> None:
         self._save(run, metrics.get(self.monitor))
@@ -84,20 +108,21 @@ class ModelCheckpoint(Callback):
             self._save(run, run.metrics.of_training().get(self.monitor))
 
     def _save(self, run: Run, value: float | None) -> None:
-        epoch = run.progress.epoch + 1
-        if self._last_epoch is not None and epoch != self._last_epoch and epoch - self._last_epoch < self.period:
+        epoch, last = run.progress.epoch + 1, self._last_epoch or 0
+        if epoch != last and epoch // self.period == last // self.period:
             return
         folder = Path(self.filepath) if run.scratch is None else run.scratch / "checkpoints"
-        path = str(folder / f"{self.prefix}_ckpt_epoch_{epoch}.ckpt")
-        if not self._is_kept(path, value):
-            return
+        within = self.save_top_k not in (None, 1) and run.nb_epochs_completed < epoch
+        place = f"{epoch}_batch_{run.progress.batch_nb}" if within else str(epoch)
+        path = str(folder / f"{self.prefix}_ckpt_epoch_{place}.ckpt")
         before = self.best, self.best_path, dict(self.kept), self._last_epoch
         self._last_epoch = epoch
+        if not self._is_kept(path, value):
+            return
         self.kept.pop(path, None)
         self.kept[path] = value
-        if value is not None and is_better(value, self.best, self.mode):
-            self.best = value
         surplus = self._forget_surplus()
+        self.best = self._worth(self._best_kept())
         self.best_path = path if self.best == worst(self.mode) else self._best_kept()
 
         def saved() -> None:

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import enum
 import inspect
+import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
@@ -23,7 +24,10 @@ ADDED_IN = {"attributes": 2, "groups": 2, "modes": 2}
 """The first layout of a part that wasn't in layout 1: what such a part holds is left as the program makes it where a
 file is older."""
 
-TRAINER_KEYS = ("epoch", "global_step", "optimizer_states", "lr_schedulers", "hparams", "format", "library", "parts")
+TRAINER_KEYS = (
+    *("epoch", "global_step", "optimizer_states", "lr_schedulers", "hparams", "init_arguments", "format", "library"),
+    "parts",
+)
 """The top level keys that are the trainer's own; ``get_save_dict`` and hooks may use any other."""
 
 LEAVES = (str, bytes, int, float, complex, bool, type(None), torch.Tensor, torch.Size, torch.dtype, torch.device)
@@ -60,7 +64,7 @@ def to_plain(value: Any, path: str = "", depth: int = 0) -> Any:
     ``CheckpointError``, naming the key path, for anything else, and for what couldn't be read again: whole numbers of
     more than 2,040 bits, and containers in more than 100 others. ``depth``: in so many it lies.
     """
-    if type(value) in LEAVES or isinstance(value, torch.Tensor):
+    if type(value) in (*LEAVES, _NoBytes) or isinstance(value, torch.Tensor):
         if type(value) is int and value.bit_length() > 2039:
             raise CheckpointError(f"{path or 'the value'} can't be saved: it is a number of more than 2,040 bits.")
         return NO_BYTES if type(value) is bytes and not value else value
@@ -70,6 +74,7 @@ def to_plain(value: Any, path: str = "", depth: int = 0) -> Any:
         return to_plain(value.value, path, depth)
     if isinstance(value, PurePath):
         return str(value)
+    value = without_omegaconf(value)
     if isinstance(value, Mapping):
         plain = {_key(key, path): to_plain(item, f"{path}[{key!r}]", depth + 1) for key, item in value.items()}
         metadata = getattr(value, "_metadata", None)  # what nn.Module.state_dict() adds, for upgrades of old layers
@@ -111,27 +116,42 @@ def _from_numpy(value: Any, path: str, depth: int) -> Any:
     return to_plain(value.tolist(), path, depth)
 
 
-def plain_hparams(hparams: Any, notices: Notices | None = None) -> dict[str, Any]:
+def without_omegaconf(value: Any) -> Any:
+    """``value``, or the dict or list that it is where it is OmegaConf's."""
+    if not type(value).__module__.startswith("omegaconf."):
+        return value
+    omegaconf: Any = sys.modules["omegaconf"]
+    return omegaconf.OmegaConf.to_container(value, resolve=True)
+
+
+def named_values(hparams: Any) -> Mapping[Any, Any]:
+    """The entries of a mapping, the fields of a dataclass, or the attributes of another object."""
+    hparams = without_omegaconf(hparams)
+    if isinstance(hparams, Mapping):
+        return hparams
+    if dataclasses.is_dataclass(hparams) and not isinstance(hparams, type):
+        return {f.name: getattr(hparams, f.name) for f in dataclasses.fields(hparams)}
+    return getattr(hparams, "__dict__", {})
+
+
+def plain_hparams(hparams: Any, notices: Notices | None = None) -> dict[Any, Any]:
     """``hparams`` (a Namespace, dict, dataclass, or any object with attributes) as a plain dict.
 
     Functions are left out silently (test-tube adds some); anything else that isn't plain is left out with a line.
     """
     if hparams is None:
         return {}
-    if not isinstance(hparams, Mapping):
-        if notices is not None and not dataclasses.is_dataclass(hparams) and not hasattr(hparams, "__dict__"):
-            notices.say("hparams-left-out", f"hparams aren't saved: {describe(hparams)} has no names; use a Namespace")
-        if dataclasses.is_dataclass(hparams) and not isinstance(hparams, type):
-            hparams = {f.name: getattr(hparams, f.name) for f in dataclasses.fields(hparams)}
-        else:
-            hparams = getattr(hparams, "__dict__", {})
-    plain: dict[str, Any] = {}
+    has_names = isinstance(hparams, Mapping) or dataclasses.is_dataclass(hparams) or hasattr(hparams, "__dict__")
+    if notices is not None and not has_names:
+        notices.say("hparams-left-out", f"hparams aren't saved: {describe(hparams)} has no names; use a Namespace")
+    hparams = named_values(hparams)
+    plain: dict[Any, Any] = {}
     left_out = []
     for key, value in hparams.items():
         if inspect.isroutine(value):
             continue
         try:
-            plain[str(key)] = to_plain(value)
+            plain[_key(key, "hparams")] = to_plain(value)
         except CheckpointError:
             left_out.append(str(key))
     if left_out and notices is not None:
@@ -176,10 +196,9 @@ def checked(checkpoint: dict[str, Any], wanted: Mapping[str, Fits], path: Any) -
     found = unfit(checkpoint, wanted)
     if found is None:
         return checkpoint
-    parts = checkpoint.get("parts") if found.startswith("parts is") else None
-    if isinstance(parts, dict):
-        found = next(f"its part {n!r}" for n, fits in PARTS.items() if n in parts and not fits(parts[n]))
-        found = f"{found} holds something else than a fit writes there"
+    parts = checkpoint.get("parts")
+    if found.startswith("parts is") and isinstance(parts, dict):
+        found = next(f"its part {n!r} is another's" for n, fits in PARTS.items() if n in parts and not fits(parts[n]))
     raise CheckpointError(f"{path} isn't a whole checkpoint: {one_line(found)}. Use the file as the run wrote it.")
 
 

@@ -78,6 +78,8 @@ class ReplayableLoader(ABC):
     def load_own(self, state: dict[str, Any]) -> None:
         """Put it back, for the next ``batches``."""
 
+    on_longer: Callable[[], None] = staticmethod(lambda: None)
+    """Told that the loader has more batches than its length says."""
     on_dropped: Callable[[int, int], None] = staticmethod(lambda nb, total: None)
     """Told the number of batches that were fetched and dropped so far, and how many that will be."""
 

@@ -1,5 +1,6 @@
 """Loaders that can only be run: each from its epoch's start, or from where its own state says."""
 
+import contextlib
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -36,7 +37,7 @@ class StreamLoader(ReplayableLoader):
             )
         self.keeps_state = not loader_id and self._view is None and keeps_state(loader)
         self.takes_back = not self.keeps_state
-        self._used_up = False
+        self._used_up = self._is_compared = False
         self._watcher: OrderWatcher | None = None
         self._loaded: dict[str, Any] | None = None
         self._open: Iterator[Any] | None = None
@@ -74,6 +75,14 @@ class StreamLoader(ReplayableLoader):
             first = self._begin(epoch, 0)
         end = None if limit is None else max(0, limit - first)
         return self._dealt(islice(self._open, end), first, start)  # type: ignore[arg-type]
+
+    def finish(self, epoch: int, nb_batches: int, is_whole: bool) -> None:
+        if not is_whole or self.keeps_state or self._is_compared or self._open is None:
+            return
+        self._is_compared = True  # once is enough: it takes one batch more
+        with seeding.preserved(), contextlib.suppress(Exception):
+            next(self._open)
+            self.on_longer()
 
     def watch(self, watcher: OrderWatcher) -> None:
         # one with a state of its own says itself what it was like

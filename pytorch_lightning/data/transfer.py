@@ -16,7 +16,7 @@ def build_transfer(
 ) -> Callable[[Any], Any] | None:
     """A function that gives a batch on ``device``, its floating tensors in ``dtype`` (None: as they are).
 
-    Goes into lists, tuples, named tuples, dicts and dataclasses; takes anything with ``.to(device)``; passes
+    Goes into containers of all kinds and dataclasses; takes anything with ``.to(device)``; passes
     everything else through; None where nothing would ever change. The batch that it is given isn't changed.
     ``from_device``: batches may be elsewhere than on the CPU.
     """
@@ -34,7 +34,8 @@ def build_transfer(
         if isinstance(value, PackedSequence):  # its lengths stay on the CPU
             return value.to(device, cast_dtype(value.data, dtype))  # type: ignore[arg-type]
         moved = value.to(device)
-        return value if moved is None else moved  # one that changes itself
+        moved = value if moved is None else moved  # one that changes itself
+        return moved if dtype is None else map_tensors(moved, tensor_to)
 
     def transfer(value: Any) -> Any:
         return map_tensors(value, tensor_to, object_to, moves_itself)

@@ -73,6 +73,8 @@ class Float16(Precision):
     def refusal(self, optimizer: Optimizer) -> str | None:
         if isinstance(optimizer, torch.optim.LBFGS):
             return "torch's GradScaler doesn't support LBFGS's closure. Use precision='bf16' or '32'"
+        if any(p.is_complex() for group in optimizer.param_groups for p in group["params"]):
+            return "torch's GradScaler doesn't support complex parameters. Use precision='bf16' or '32'"
         return None
 
     def state_dict(self) -> dict[str, Any]:

@@ -20,7 +20,14 @@ MOST_ITEMS = 256
 """Containers of more entries are data, and nothing is looked for in them."""
 OF_MODULES = {*vars(nn.Module()), "training", "hparams", "example_input_array"}
 """What a module keeps for itself, and what has rules of its own."""
-OF_OURS = ("_trainer", "_tng_dataloader", "_val_dataloader", "_test_dataloader", "_optimizer_step_pre_hooks")
+OF_OURS = (
+    "_trainer",
+    "_init_arguments",
+    "_tng_dataloader",
+    "_val_dataloader",
+    "_test_dataloader",
+    "_optimizer_step_pre_hooks",
+)
 OF_SHARDS = ("_is_fsdp_managed_module", "_fsdp_use_orig_params")
 """What torch's fully_shard adds to modules: true only where they are sharded."""
 FOREIGN = (Optimizer, LRScheduler, DataLoader, torch.Tensor, ModuleType, type, BaseException)

@@ -237,19 +237,14 @@ def check_steps(target: Any, state: Any) -> None:
         absent = {name for name in target.state_dict() if not name.startswith("_")} - set(state)
         if absent:
             raise ValueError(f"it is without {', '.join(absent)}")
-        for one in getattr(target, "_schedulers", ()):
-            check_steps(one, one.state_dict())
-        if not hasattr(target, "_schedulers"):
+        if not hasattr(target, "_schedulers"):  # those of several hold theirs
             _step_a_copy(target)
     elif isinstance(target, Optimizer) and kind.__module__.startswith("torch.optim."):
         takes = inspect.signature(kind).parameters
         for group in target.param_groups:
             kind(group["params"], **{name: group[name] for name in takes if name in group and name not in OF_GROUPS})
-            if float(group["lr"]) != group["lr"]:
-                raise ValueError("lr isn't a number")
-            for name, value in target.defaults.items():
-                if isinstance(value, tuple) and len(value) != len(group[name]):
-                    raise ValueError(f"{name} are {describe(group[name])}")
+            if float(group["lr"]) != group["lr"] or len(group.get("betas", (0, 0))) != 2:
+                raise ValueError("lr or betas aren't numbers")
             if kind not in (torch.optim.LBFGS, torch.optim.Adafactor):
                 _check_states({p: target.state[p] for p in group["params"] if target.state.get(p)})
 

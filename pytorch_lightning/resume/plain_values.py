@@ -260,7 +260,10 @@ class Decoder:
         if kind == "bytearray":
             return bytearray(node[1])
         if kind in ("dtype", "device"):
-            return _dtypes()[node[1]] if kind == "dtype" else torch.device(node[1])
+            found = vars(torch).get(node[1]) if kind == "dtype" else torch.device(node[1])
+            if not isinstance(found, (torch.dtype, torch.device)):
+                raise NotPlainError
+            return found
         if kind == "path":
             return pathlib.Path(node[1])
         return self._instance(node)
@@ -358,10 +361,6 @@ class Decoder:
         made = object.__new__(found)
         vars(made).update({key: self.value(item) for key, item in content})
         return made
-
-
-def _dtypes() -> dict[str, torch.dtype]:
-    return {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
 
 
 def writable_memory() -> Callable[[int], bool]:

@@ -21,6 +21,7 @@ from pytorch_lightning.checkpoints.store import write_checkpoint
 from pytorch_lightning.errors import CheckpointError, FitError
 from pytorch_lightning.processes import own_piece
 from pytorch_lightning.resume.parts import load_part
+from pytorch_lightning.root_module.arguments import arguments_part
 from pytorch_lightning.run.run import FitRun
 from pytorch_lightning.steps.optimizers import Schedule
 from pytorch_lightning.strategies import Strategy
@@ -49,6 +50,7 @@ class Saver:
             "epoch": progress.epoch,
             "global_step": progress.global_step,
             "hparams": plain_hparams(self.module.hparams, self.run.notices),
+            "init_arguments": arguments_part(self.module),
             "format": FORMAT,
             "library": f"pytorch-lightning-classic {__version__}, torch {torch.__version__}",
         }

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pytorch_lightning.errors import MisconfigurationException, describe
 from pytorch_lightning.printing import tell
 from pytorch_lightning.processes import whole
+from pytorch_lightning.root_module.arguments import Recorded, without_references
 from pytorch_lightning.root_module.hooks import ModelHooks
 
 REQUIRED = {
@@ -82,7 +83,7 @@ class assignable(property):
         self.__doc__ = function.__doc__
 
 
-class LightningModule(ModelHooks, nn.Module):
+class LightningModule(ModelHooks, Recorded, nn.Module):
     """An ``nn.Module`` that also defines how it is trained.
 
     Every fit requires ``training_step``, ``configure_optimizers`` and ``tng_dataloader``. A validation requires
@@ -283,26 +284,38 @@ class LightningModule(ModelHooks, nn.Module):
     # ------------------------------------------------------------------ loading
     @classmethod
     def load_from_metrics(
-        cls, weights_path: str | Path, tags_csv: str | Path, on_gpu: Any = False, map_location: Any = None
+        cls,
+        weights_path: str | Path,
+        tags_csv: str | Path,
+        on_gpu: Any = False,
+        map_location: Any = None,
+        **overrides: Any,
     ) -> Self:
-        """A model from a checkpoint and the ``meta_tags.csv`` of its run; its ``hparams`` are the tags.
+        """A model from a checkpoint and the ``meta_tags.csv`` of its run; its ``hparams`` are the tags, and other
+        arguments of its constructor those in the checkpoint, or ``overrides``.
 
         ``map_location`` says where tensors go (default: the GPU if ``on_gpu``, the CPU otherwise). Raises
         ``CheckpointError`` if a file is missing, damaged, or contains code.
         """
         from pytorch_lightning.root_module.loading import load_from_metrics
 
-        return load_from_metrics(cls, weights_path, tags_csv, on_gpu, map_location)
+        return load_from_metrics(cls, weights_path, tags_csv, on_gpu, map_location, overrides)
 
     @classmethod
-    def load_from_checkpoint(cls, path: str | Path, hparams: Any = None, map_location: Any = None) -> Self:
-        """A model from a checkpoint, with the ``hparams`` that the checkpoint holds or those given.
+    def load_from_checkpoint(
+        cls, path: str | Path | None = None, /, hparams: Any = None, map_location: Any = None, **overrides: Any
+    ) -> Self:
+        """A model from a checkpoint, made with the arguments that its constructor was called with: those that the
+        checkpoint holds, or ``overrides`` (and ``hparams``) by name. Tensors go to ``map_location`` (default: the
+        CPU).
 
-        Raises ``CheckpointError`` if the file is missing, damaged, or contains code.
+        Raises ``CheckpointError`` if the file is missing, damaged, or contains code; and, with its name, for an
+        argument that isn't plain data and is in no file, if it isn't given.
         """
         from pytorch_lightning.root_module.loading import load_from_checkpoint
 
-        return load_from_checkpoint(cls, path, hparams, map_location)
+        path = overrides.pop("path") if path is None else path
+        return load_from_checkpoint(cls, path, hparams, map_location, overrides)
 
     # ------------------------------------------------------------------ nn.Module's ways
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -312,9 +325,9 @@ class LightningModule(ModelHooks, nn.Module):
                 setattr(cls, name, _showing_its_error(cls.__dict__[name], f"{cls.__name__}.{name}"))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            k: v for k, v in self.__dict__.items() if k not in ("_trainer", "experiment") and not k.startswith("_lazy_")
-        }
+        left_out = ("_trainer", "experiment")
+        kept = {k: v for k, v in self.__dict__.items() if k not in left_out and not k.startswith("_lazy_")}
+        return {**kept, **without_references(self)}
 
 
 def _showing_its_error(loader: property, where: str) -> property:

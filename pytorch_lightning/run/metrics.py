@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pytorch_lightning.errors import FitError, describe
 
+PLAIN = (float, int, str)
 RUNNING = 100
 """``tng_loss`` is the mean over this many batches."""
 
@@ -56,7 +57,7 @@ def numbers_of(values: Mapping[str, Any], where: str) -> dict[str, float | int]:
 
 
 def read_output(output: Any, name: str, place: Place) -> tuple[Tensor, Mapping[str, Any] | None, float | None]:
-    """The loss, ``prog`` and ``loss_count`` of what a training step returned.
+    """The loss, ``prog`` as it is at this moment, and ``loss_count`` of what a training step returned.
 
     Raises ``FitError`` unless there is a loss of one element with a graph.
     """
@@ -72,8 +73,15 @@ def read_output(output: Any, name: str, place: Place) -> tuple[Tensor, Mapping[s
             prog, count = output.get("prog"), output.get("loss_count")
             if prog is None:
                 prog = output.get("tqdm_metrics")
-            if type(prog) is not dict and prog is not None:
-                prog = _checked_prog(prog, name, place)
+            if prog is not None:
+                prog = {**(prog if type(prog) is dict else _checked_prog(prog, name, place))}
+                for key, value in prog.items():  # as it is now: a parameter or a buffer changes later
+                    if isinstance(value, Tensor):
+                        one = value.is_cpu and value.numel() == 1 and not value.is_complex()
+                        prog[key] = value.item() if one else value.detach().clone()
+                    elif type(value) not in PLAIN:
+                        number = to_number(value)
+                        prog[key] = value if number is None else number
             return loss, prog, None if count is None else _checked_count(count, name, place)
         received = f"'loss': {describe(loss)}"
     except (TypeError, KeyError, IndexError, AttributeError):
@@ -129,6 +137,8 @@ class Metrics:
     def __init__(self) -> None:
         self.validation: dict[str, float | int] = {}
         """What ``validation_end`` returned last."""
+        self.validation_names: tuple[str, ...] = ()
+        """Their names, known from the sanity validation on."""
         self.evaluated: dict[str, float | int] = {}
         """What ``Trainer.validate`` and ``Trainer.test`` gave since."""
         self.grad_norms: dict[str, float] = {}
@@ -145,9 +155,7 @@ class Metrics:
         self._losses.append(loss)
         self._unread += 1
         if prog:
-            self._prog = kept = self._prog if joins else {}
-            for name, value in prog.items():  # not a comprehension: that would be one more call a batch
-                kept[name] = value.detach() if isinstance(value, Tensor) else value
+            self._prog = {**self._prog, **prog} if joins else {**prog}
 
     def read_losses(self) -> list[float]:
         """The losses of the last 100 batches; waits for the device where they aren't numbers yet."""

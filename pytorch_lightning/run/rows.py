@@ -79,13 +79,13 @@ class Rows:
                     f"update_tng_log_metrics returned {describe(row)}; expected the dict to log."
                     f" Return logs. {at(progress)}"
                 )
-        if self._needed:
-            self._check_needed(run.metrics.of_training(), validated=bool(progress.nb_validations))
+        if self._needed and (there := run.metrics.of_training()):  # empty before the first batch that counts
+            self._check_needed(there, validated=bool(progress.nb_validations))
         self._loggers.log_metrics(numbers_of(row, "the row to log"), progress.global_step)
 
     def learn_names(self, metrics: dict[str, float | int]) -> None:
         """Take note of what a sanity validation gave; its numbers aren't kept."""
-        self.validation_names = tuple(metrics)
+        self.validation_names = self._run.metrics.validation_names = tuple(metrics)
 
     def write_validation(self, metrics: dict[str, float | int]) -> None:
         """Write the row of a validation that has just ended."""

@@ -120,7 +120,8 @@ def _copy(tensor: Any) -> Any:
 class BufferPerRank:
     """Every virtual rank starts a window from the same buffers and then has its own; those of the first one are kept.
 
-    So does it in DistributedDataParallel, where each virtual rank has a process of its own.
+    So does it in DistributedDataParallel, where each virtual rank has a process of its own. Whatever runs between the
+    passes (hooks, an optimizer's step) sees those of the first one, and changes them.
     """
 
     def __init__(self, module: nn.Module, strategy: Strategy, nb_here: int, keeps: bool = False) -> None:
@@ -132,6 +133,7 @@ class BufferPerRank:
         self._at_start: Snapshot | None = None
         self._own: dict[int, Snapshot] = {}
         self._first: int | None = None
+        self._of_first: Snapshot | None = None
 
     def open(self) -> None:
         """Begin a window."""
@@ -146,19 +148,21 @@ class BufferPerRank:
         """``virtual_rank`` is about to run."""
         if self._swaps:
             self._first = virtual_rank if self._first is None else self._first
-            snapshot = self._own.get(virtual_rank, self._at_start)
-            assert snapshot is not None
-            snapshot.put_back()
+            if virtual_rank != self._first:
+                self._of_first = Snapshot(self._module)
+                snapshot = self._own.get(virtual_rank, self._at_start)
+                assert snapshot is not None
+                snapshot.put_back()
 
     def end(self, virtual_rank: int) -> None:
         """``virtual_rank`` has run."""
-        if self._swaps:
+        if self._swaps and virtual_rank != self._first:
             self._own[virtual_rank] = Snapshot(self._module)
+            assert self._of_first is not None
+            self._of_first.put_back()
 
     def close(self) -> None:
         """End a window: everybody gets the buffers of virtual rank 0."""
-        if self._swaps and self._first is not None:
-            self._own[self._first].put_back()
         if self._shares:
             self._strategy.share_buffers(self._module)
 

@@ -1,11 +1,12 @@
 """Sums of gradients whose bits don't depend on how many processes there are."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pytorch_lightning.processes import Processes, Share
@@ -15,14 +16,17 @@ BUCKET = 2**22
 """Numbers that are exchanged at once."""
 
 
-def adds_in_order(exact_elastic: bool, share: Share, nb_processes: int, accumulate: int | dict[int, int]) -> bool:
+def adds_in_order(
+    exact_elastic: bool, share: Share, nb_processes: int, accumulate: int | dict[int, int], module: nn.Module
+) -> bool:
     """Whether each virtual rank's gradients are kept apart.
 
     Two virtual ranks are always bit-identical: each of two processes sums its own window before the two are summed,
     so one process must too.
     """
     largest = max(accumulate.values(), default=1) if isinstance(accumulate, dict) else accumulate
-    return exact_elastic or (share.nb == 2 and nb_processes == 1 and largest > 1)
+    sparse = any(getattr(layer, "sparse", False) for layer in module.modules())  # a word may be in one batch twice
+    return exact_elastic or (share.nb == 2 and nb_processes == 1 and (largest > 1 or sparse))
 
 
 class ExactSum:
@@ -68,7 +72,8 @@ class ExactSum:
         """Give the parameters of ``optimizers`` the sums of everybody's gradients."""
         chosen = {id(p) for p in parameters_of(optimizers)}
         places = [i for i, p in enumerate(self._parameters) if id(p) in chosen]
-        for bucket in self._buckets(self._with_gradient(places)):
+        rows = self._rows_with_gradient(places)
+        for bucket in self._buckets(list(rows)):
             parts = [self._parameters[i] for i in bucket]
             mine = [
                 torch.cat([_flat(kept.pop(i, None), p) for i, p in zip(bucket, parts, strict=True)])
@@ -79,14 +84,21 @@ class ExactSum:
                 for row in gradients:  # one after the other: a sum over a dimension may take another order
                     total = row.clone() if total is None else total.add_(row)
             assert total is not None
-            for parameter, piece in zip(parts, torch.split(total, [p.numel() for p in parts]), strict=True):
-                parameter.grad = piece.view_as(parameter).clone()
+            pieces = torch.split(total, [p.numel() for p in parts])
+            for i, parameter, piece in zip(bucket, parts, pieces, strict=True):
+                gradient = piece.view_as(parameter)
+                parameter.grad = gradient.clone() if rows[i] is None else _only_rows(gradient, rows[i])
 
-    def _with_gradient(self, places: Sequence[int]) -> list[int]:
-        """Those of ``places`` that have a gradient in any process."""
-        here = [any(place in kept for kept in self._kept.values()) for place in places]
-        everywhere = self._processes.gather(here)
-        return [place for place, *found in zip(places, *everywhere, strict=True) if any(found)]
+    def _rows_with_gradient(self, places: Sequence[int]) -> dict[int, Any]:
+        """Those of ``places`` that have a gradient in any process, and which rows it has where it is sparse, None where
+        it isn't."""
+        here = [[_rows(kept[place]) for kept in self._kept.values() if place in kept] for place in places]
+        rows: dict[int, Any] = {}
+        for place, *own in zip(places, *self._processes.gather(here), strict=True):
+            found = [*chain.from_iterable(own)]
+            if found:
+                rows[place] = None if None in found else sorted(set(chain.from_iterable(found)))
+        return rows
 
     def _buckets(self, places: Sequence[int]) -> Iterator[list[int]]:
         bucket: list[int] = []
@@ -110,4 +122,17 @@ class ExactSum:
 
 
 def _flat(gradient: Tensor | None, parameter: Tensor) -> Tensor:
-    return torch.zeros_like(parameter).reshape(-1) if gradient is None else gradient.reshape(-1)
+    if gradient is None:
+        return torch.zeros_like(parameter).reshape(-1)
+    return (gradient.coalesce().to_dense() if gradient.is_sparse else gradient).reshape(-1)
+
+
+def _rows(gradient: Tensor) -> list[int] | None:
+    return gradient.coalesce().indices()[0].tolist() if gradient.is_sparse else None
+
+
+def _only_rows(gradient: Tensor, rows: Sequence[int]) -> Tensor:
+    chosen = torch.tensor(rows, device=gradient.device)
+    return torch.sparse_coo_tensor(
+        chosen.unsqueeze(0), gradient[chosen], gradient.shape, is_coalesced=True, check_invariants=False
+    )

@@ -225,5 +225,8 @@ def build_clip(config: Config) -> Callable[[Sequence[Optimizer]], None]:
 
 def _print_nan_gradients(module: LightningModule, progress: Progress) -> None:
     for name, parameter in module.named_parameters():
-        if parameter.grad is not None and not bool(whole(torch.isfinite(parameter.grad).all())):
+        gradient = parameter.grad
+        if gradient is not None and gradient.is_sparse:
+            gradient = gradient.coalesce().values()
+        if gradient is not None and not bool(whole(torch.isfinite(gradient).all())):
             tell(f"the gradient of {name} isn't finite {at(progress)}")

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from pytorch_lightning.faults import fault
 from pytorch_lightning.precision.precision import NotStepped
 from pytorch_lightning.steps.current_step import STEPPED
+from pytorch_lightning.steps.optimizers import leaving_sparse
 from pytorch_lightning.steps.step_inputs import StepInputs
 from pytorch_lightning.steps.user_step import UserSteps
 from pytorch_lightning.steps.weights import WindowWeights
@@ -22,7 +25,7 @@ def build_update(inputs: StepInputs, windows: Sequence[WindowWeights], stepped: 
     optimizers, before_clear, timed = inputs.optimizers, inputs.before_clear, partial(inputs.timed, "optimizer")
     progress, current = inputs.progress, inputs.current
     before_update = [timed(function) for function in inputs.before_update]
-    steps = [timed(inputs.precision.step_function(optimizer)) for optimizer in optimizers]
+    steps = [timed(_build_step(inputs, optimizer)) for optimizer in optimizers]
     gradients, WAITING = inputs.gradients, NotStepped.WAITING
     lets_wait = inputs.optimizer_step is not None and not inputs.precision.scales
     nb = inputs.nb_after_backward if lets_wait else len(before_update)
@@ -69,3 +72,8 @@ def build_update(inputs: StepInputs, windows: Sequence[WindowWeights], stepped: 
         fault("update.end")
 
     return update
+
+
+def _build_step(inputs: StepInputs, optimizer: Optimizer) -> Callable[..., Any]:
+    step = inputs.precision.step_function(optimizer)
+    return leaving_sparse(optimizer, step) if inputs.fuses else step

@@ -29,8 +29,18 @@ class StepAsForward(nn.Module):
         """A loss of 0 whose gradients are 0: for every parameter, or for the anchor alone."""
         if self.anchor is not None:
             return (self.anchor * 0.0).sum()
+        sparse = {id(layer.weight) for layer in self.module.modules() if getattr(layer, "sparse", False)}
         used = [p for p in self.module.parameters() if p.requires_grad]
-        return torch.stack([(p.reshape(-1)[0] * 0.0).float() for p in used]).sum()
+        return torch.stack([_nothing_of(p, id(p) in sparse) for p in used]).sum()
+
+
+def _nothing_of(parameter: Tensor, sparse: bool) -> Tensor:
+    """A 0 whose gradient is of the kind that training gives: sparse, or not."""
+    if sparse:
+        no_words = torch.zeros(0, dtype=torch.long, device=parameter.device)
+        return nn.functional.embedding(no_words, parameter, sparse=True).sum().float()
+    real = torch.view_as_real(parameter) if parameter.is_complex() else parameter
+    return (real.reshape(-1)[0] * 0.0).float()
 
 
 def _device_of(module: nn.Module) -> torch.device:

@@ -10,10 +10,12 @@ from torch.utils.data import DataLoader
 
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.checkpoints.checkpoint import module_part
+from pytorch_lightning.data.casting import COMPLEX, tensors_of
 from pytorch_lightning.data.loader import length_of
 from pytorch_lightning.data.replayable import shuffles
 from pytorch_lightning.errors import Notices, Problem, attempt, describe, noting
 from pytorch_lightning.options.config import Config
+from pytorch_lightning.precision.full import DTYPES
 from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.processes import Share
 from pytorch_lightning.root_module.root_module import LightningModule
@@ -162,7 +164,7 @@ def training_loader_problems(loader: Any, config: Config, validates: bool, share
                 do="Give it a __len__" + (", or pass a number of batches" if name == "val_check_interval" else ""),
             )
             for name, share in shares.items()
-            if share < 1.0 and (validates or name == "train_percent_check")
+            if (share < 1.0 and validates) or (share != 1.0 and name == "train_percent_check")
         ]
     length = None if length is None else share.nb_rounds(length)
     if validates and length is not None and config.val_check_interval > max(1, length):
@@ -240,6 +242,13 @@ def say_probable_mistakes(
             notices.say(
                 f"share-{name}", f"{name}={share:g} is more than the whole data set; 1.0 is all of it, 0.1 a tenth"
             )
+    dtype = DTYPES.get(config.precision)
+    if dtype is not None and dtype not in COMPLEX and any(tensor.is_complex() for tensor in tensors_of(module)):
+        notices.say(
+            "complex-tensors",
+            f"{type(module).__name__} has complex parameters or buffers, which precision={config.precision!r} leaves as"
+            f" they are: torch computes little with complex numbers of {dtype.itemsize * 8} bits",
+        )
     say_odd_parameters(module, optimizers, notices)
 
 

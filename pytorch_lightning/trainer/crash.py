@@ -151,7 +151,7 @@ def build_bundle(plan: FitPlan, failure: Failure, error: BaseException, options:
         "window": failure.window,
         "loader": {"batch_nb": number, "indices": indices, "in_order": bool(plan.config.overfit_pct)},
         "module": type(module).__qualname__,
-        "hparams": None if module.hparams is None else plain_hparams(module.hparams),
+        "hparams": None if module.hparams is None else {str(k): v for k, v in plain_hparams(module.hparams).items()},
         "hparams_is_dict": isinstance(module.hparams, Mapping),
         "options": {name: options[name] for name in OPTIONS},
         "precision": plan.config.precision,

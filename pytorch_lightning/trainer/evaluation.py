@@ -162,9 +162,10 @@ def is_several(loaders: Any, takes_loader: bool) -> bool:
 
 def _nb_of(loader: Any, stage: str, percent: float, limit: int | None) -> int | None:
     length = length_of(loader)
-    if length is None and percent < 1.0 and limit is None:
+    if length is None and percent != 1.0 and limit is None:
+        what = f"a fraction ({percent})" if percent < 1 else f"{percent:g} times as much"
         raise MisconfigurationException(
-            f"the {stage} loader has no length, so a fraction ({percent}) of it can't be used. Give it a __len__."
+            f"the {stage} loader has no length, so {what} of it can't be used. Give it a __len__."
         )
     nb = nb_checked(length, percent)
     return nb if limit is None else (limit if nb is None else min(nb, limit))

@@ -107,5 +107,8 @@ class FitPlan:
         self.random.restore()
 
     def ended_unchecked(self) -> bool:
-        """Whether an epoch that ended early, or whose length wasn't known, still has its validation to come."""
-        return self.progress.batch_nb > self.progress.validated_batch and self.validates(self.progress.epoch)
+        """Whether an epoch that ended early, or whose length wasn't known, still has its validation to come. Where they
+        come every n batches there is none at the end, unless it is the only one."""
+        progress = self.progress
+        is_last = self.config.val_check_interval <= 1 or not progress.validated_batch
+        return is_last and progress.batch_nb > progress.validated_batch and self.validates(progress.epoch)

@@ -86,7 +86,8 @@ class Optimization:
         build: Callable[[StepInputs], TrainWindow] = build_train_window
         if basis.share.nb > 1:
             strategy, share, module = basis.strategy, basis.share, self.request.module
-            in_order = adds_in_order(config.exact_elastic, share, strategy.processes.nb, config.accumulate_grad_batches)
+            nb, accumulate = strategy.processes.nb, config.accumulate_grad_batches
+            in_order = adds_in_order(config.exact_elastic, share, nb, accumulate, module)
             build = partial(build_round_window, strategy=strategy, share=share, module=module, in_order=in_order)
             build = partial(build, keeps=config.crash_bundle)
         return build(inputs), run.timings.sampling(build(with_timers(inputs, run.timings)))
@@ -179,6 +180,7 @@ def _step_inputs(
         after_batch=(rows.after_batch, *hooks["on_batch_end"], *last),
         schedules=_step_schedules(request, basis, epoch_schedules),
         generators=basis.generators,
+        fuses=config.fused_optimizers,
         optimizer_step=module.optimizer_step if is_overridden(module, "optimizer_step") else None,
         nonfinite=rows.nonfinite,
     )

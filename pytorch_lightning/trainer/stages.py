@@ -1,6 +1,7 @@
 """Runs around the loop: the notices before and after a fit, and validate, test and predict."""
 
 import os
+import re
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.checkpoints.checkpoint import plain_hparams, restore_module
 from pytorch_lightning.checkpoints.sharded import read_any
-from pytorch_lightning.errors import CheckpointError, describe, raise_together
+from pytorch_lightning.errors import CheckpointError, MisconfigurationException, describe, raise_together
 from pytorch_lightning.faults import fault
 from pytorch_lightning.launchers.environment import is_loss_of_another
 from pytorch_lightning.launchers.signals import RUN_AGAIN, Stopped, Watch
@@ -19,6 +20,7 @@ from pytorch_lightning.launchers.slurm import is_batch_job, requeue
 from pytorch_lightning.options.config import Config
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.printing import tell
+from pytorch_lightning.processes import Processes
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.root_module.summary import summarize
 from pytorch_lightning.run import files
@@ -33,6 +35,9 @@ from pytorch_lightning.trainer.evaluation import names_of, plan_evaluation
 from pytorch_lightning.trainer.fit_plan import FitPlan
 from pytorch_lightning.trainer.fit_result import FitResult
 from pytorch_lightning.trainer.loop import run_evaluation
+
+PREDICTED = re.compile(r"\d{8,}\.pt")
+"""What the files of a prediction are called."""
 
 
 def announce(plan: FitPlan) -> None:
@@ -150,6 +155,7 @@ def run_stage(
     ckpt: Any,
     loader: Any,
     write_to: Any,
+    overwrite: bool = False,
 ) -> Any:
     """One pass of ``stage`` ('validation', 'test' or 'predict'); see ``Trainer.test``."""
     module = run.module
@@ -179,6 +185,8 @@ def run_stage(
         gather=stage == "predict" or config.gather_validation,
         compiled=build_compiler(config.compile, strategy.device, run.notices),
     )
+    if write_to is not None:
+        _prepare_folder(Path(write_to), overwrite, strategy.processes)
     result = run_evaluation(plan, 0)
     strategy.unshard(module)
     if stage == "predict":
@@ -220,9 +228,25 @@ def path_of(ckpt: Any, callbacks: Sequence[Callback]) -> str:
     return keeper.best_path
 
 
-def _writer(folder: Path) -> Any:
-    folder.mkdir(parents=True, exist_ok=True)
+def _prepare_folder(folder: Path, overwrite: bool, processes: Processes) -> None:
+    """Make ``folder`` ready for a prediction, before any process writes there."""
+    problem = None
+    if processes.is_first:
+        folder.mkdir(parents=True, exist_ok=True)
+        there = sorted(path for path in folder.iterdir() if PREDICTED.fullmatch(path.name))
+        if there and not overwrite:
+            problem = (
+                f"{folder} holds an earlier prediction ({len(there)} files, {there[0].name} the first)."
+                " Pass another folder as write_to, or overwrite=True to remove it."
+            )
+        for path in there if overwrite else ():
+            path.unlink()
+    problem = processes.from_first(problem)
+    if problem is not None:
+        raise MisconfigurationException(problem)
 
+
+def _writer(folder: Path) -> Any:
     def write(output: Any, number: int) -> None:
         torch.save(output, folder / f"{number:08d}.pt")
 

@@ -235,11 +235,12 @@ class Trainer(ReadAttributes):
         dataloader: Any = None,
         ckpt: str | Path | None = None,
         write_to: str | Path | None = None,
+        overwrite: bool = False,
     ) -> list[Any]:
         """``predict_step`` of every batch of ``dataloader`` (default: ``test_dataloader``), on the CPU, in the
         loader's order. ``write_to`` is a folder: output n goes to its file ``{n:08d}.pt`` and nothing is
-        returned."""
-        return self._evaluate("predict", model, ckpt, dataloader, write_to)  # type: ignore[no-any-return]
+        returned. Where it holds such files already that is an error, unless ``overwrite``: then they are removed."""
+        return self._evaluate("predict", model, ckpt, dataloader, write_to, overwrite)  # type: ignore[no-any-return]
 
     def replay(self, step: int) -> Any:
         """Train a copy of the model of the last fit once more, from its newest rolling save before batch ``step`` (a
@@ -250,18 +251,23 @@ class Trainer(ReadAttributes):
         folder = (self._plan and self._plan.folder_of_saves) or files.folder_of_newest(self.config, self.module)
         return replay_step(type(self), self.options, self.module, folder, step)
 
-    def _evaluate(
-        self, stage: str, model: LightningModule | None, ckpt: Any, loader: Any = None, write_to: Any = None
-    ) -> Any:
+    def _evaluate(self, stage: str, model: LightningModule | None, ckpt: Any, *of_prediction: Any) -> Any:
         module = model or self.module
         name = "validate" if stage == "validation" else stage
         if module is None:
             raise MisconfigurationException(f"there is no model yet. Pass one: trainer.{name}(model).")
         with given_back(self, module):
-            return self._evaluate_there(stage, name, module, ckpt, loader, write_to)
+            return self._evaluate_there(stage, name, module, ckpt, *of_prediction)
 
     def _evaluate_there(
-        self, stage: str, name: str, module: LightningModule, ckpt: Any, loader: Any, write_to: Any
+        self,
+        stage: str,
+        name: str,
+        module: LightningModule,
+        ckpt: Any,
+        loader: Any = None,
+        write_to: Any = None,
+        overwrite: bool = False,
     ) -> Any:
         run = self._run
         if run is None or run.module is not module:
@@ -271,7 +277,7 @@ class Trainer(ReadAttributes):
         if nb:
             self._nb_started = nb
             ckpt = None if ckpt is None else stages.path_of(ckpt, self._callbacks)
-            arguments = (loader, ckpt, write_to) if stage == "predict" else (ckpt,)
+            arguments = (loader, ckpt, write_to, overwrite) if stage == "predict" else (ckpt,)
             returned = run_remotely(self._maker(), self.options, name, module, arguments, nb)["returned"]
             if stage != "predict":
                 stages.log_result(self._plan, run, returned)
@@ -288,7 +294,9 @@ class Trainer(ReadAttributes):
             deterministic(wanted, device),
         ):
             callbacks = self._with_watchdog(callbacks)
-            return stages.run_stage(stage, self.config, run, callbacks, strategy, self._plan, ckpt, loader, write_to)
+            return stages.run_stage(
+                stage, self.config, run, callbacks, strategy, self._plan, ckpt, loader, write_to, overwrite
+            )
 
     def _take_place(self, run: FitRun, problems: list[Problem]) -> tuple[Strategy, tuple[Callback, ...]]:
         """The strategy, and the callbacks that this process has a use for."""

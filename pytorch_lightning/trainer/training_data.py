@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pytorch_lightning.callbacks import Callback, ProgressBar
-from pytorch_lightning.data.loader import OrderWatcher, ReplayableLoader
+from pytorch_lightning.data.loader import OrderWatcher, ReplayableLoader, length_of
 from pytorch_lightning.data.replayable import is_distributed, replayable
 from pytorch_lightning.data.sharing import RoundsLoader
 from pytorch_lightning.data.stream import StreamLoader
@@ -32,6 +32,11 @@ def plan_loader(
             f"{type(loader).__name__} has its own state_dict: a resumed fit gets the order of its batches from"
             " that; random numbers that are drawn inside of it may be others",
         )
+    replay.on_longer = lambda: notices.say(
+        "longer-loader",
+        f"the training loader yields more batches than its length, {length_of(loader)}: an epoch ends there, and the"
+        " others aren't trained on; correct the __len__ of the loader, or of its dataset",
+    )
     replay.watch(watcher)
     for bar in callbacks:
         if isinstance(bar, ProgressBar):

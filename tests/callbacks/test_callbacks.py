@@ -59,27 +59,123 @@ def test_min_delta_is_the_least_gain(tmp_path: Path, min_delta: float) -> None:
     assert trainer.current_epoch == 3
 
 
-def test_verbose_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    quiet_trainer(tmp_path, early_stop_callback=EarlyStopping(verbose=1), max_nb_epochs=9).fit(Recorder())
-    assert "early stopping in epoch 2: val_loss didn't improve on 1" in capsys.readouterr().out
-    quiet_trainer(tmp_path, early_stop_callback=EarlyStopping(), max_nb_epochs=9).fit(Recorder())
+@pytest.mark.parametrize("verbose", [0, 1])
+def test_a_fit_that_is_stopped_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str], verbose: int) -> None:
+    quiet_trainer(tmp_path, early_stop_callback=EarlyStopping(verbose=verbose), max_nb_epochs=9).fit(Recorder())
+    assert capsys.readouterr().out == "early stopping in epoch 2: val_loss didn't improve on 1 in 1 checks\n"
+    quiet_trainer(tmp_path, early_stop_callback=EarlyStopping(verbose=verbose), max_nb_epochs=1).fit(Recorder())
     assert capsys.readouterr().out == ""
 
 
-def test_a_name_that_training_gives_too_is_checked_once_an_epoch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sanity", [0, 2])
+@pytest.mark.parametrize("every", ["epoch", "validation"])
+@pytest.mark.parametrize("interval", [1, 2, 3])
+def test_training_is_no_check_of_a_name_that_a_validation_gives(
+    tmp_path: Path, sanity: int, every: str, interval: int
+) -> None:
     class Both(Recorder):
         def validation_end(self, outputs: Any) -> Any:
-            return {"twice": 1.0}  # training's is 18
+            return {"twice": 1.0}  # training's is 18 in each batch
 
-    stop = EarlyStopping("twice", patience=2, mode="min")
-    trainer = quiet_trainer(tmp_path, early_stop_callback=stop, max_nb_epochs=9)
+    stop = EarlyStopping("twice", patience=2, mode="max", every=every)
+    options = {"nb_sanity_val_steps": sanity, "check_val_every_n_epoch": interval}
+    trainer = quiet_trainer(tmp_path, early_stop_callback=stop, max_nb_epochs=19, **options)
     trainer.fit(Both(lr=0.0))
-    assert (trainer.current_epoch, stop.wait, stop.best) == (3, 2, 1.0)
+    assert (trainer.current_epoch, stop.wait, stop.best) == (3 * interval, 2, 1.0)
+
+
+@pytest.mark.parametrize("sanity", [0, 2])
+def test_a_name_that_only_training_gives_is_checked_in_each_epoch(tmp_path: Path, sanity: int) -> None:
+    stop = EarlyStopping("twice", patience=4, mode="min")
+    options = {"nb_sanity_val_steps": sanity, "check_val_every_n_epoch": 3}
+    trainer = quiet_trainer(tmp_path, early_stop_callback=stop, max_nb_epochs=19, **options)
+    trainer.fit(Recorder(lr=0.0))
+    assert (trainer.current_epoch, stop.wait) == (5, 4)
+
+
+@pytest.mark.parametrize(("every", "checks"), [("epoch", 3), ("validation", 9)])
+def test_an_epoch_with_several_validations_is_one_check_or_several(tmp_path: Path, every: str, checks: int) -> None:
+    class Better(Recorder):
+        """Each validation but the last of an epoch is worse than ever."""
+
+        nb = 0
+
+        def validation_end(self, outputs: Any) -> Any:
+            self.nb += 1
+            return {"val_loss": 100.0 + self.nb if self.nb % 3 else -self.nb}
+
+    stop = EarlyStopping(patience=5, every=every)
+    options = {"val_check_interval": 2, "nb_sanity_val_steps": 0}
+    trainer = quiet_trainer(tmp_path, early_stop_callback=stop, max_nb_epochs=3, **options)
+    trainer.fit(Better(nb_batches=6))
+    assert (trainer.current_epoch, stop.best, stop.wait) == (3, -9, 0)
+    stop = EarlyStopping(patience=2, every=every)
+    trainer = quiet_trainer(tmp_path, early_stop_callback=stop, max_nb_epochs=3, **options)
+    trainer.fit(Better(nb_batches=6))
+    assert trainer.current_epoch == (3 if every == "epoch" else 1)
+
+
+@pytest.mark.parametrize("interval", [2, 3])
+@pytest.mark.parametrize("name", ["twice", "seen"])
+@pytest.mark.parametrize("cut", [1, 3, 4, 5, 6, 7, 8, 9, 11, 12, 15, 23])
+def test_checks_continue_after_a_resume(tmp_path: Path, cut: int, name: str, interval: int) -> None:
+    """A cut after any batch changes neither how often is checked nor what counts as a check. 'seen' is training's."""
+
+    class Both(Recorder):
+        def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+            output = super().training_step(data_batch, batch_nb)
+            return {**output, "prog": {"twice": 18.0, "seen": float(self.current_epoch == 0)}}
+
+        def validation_end(self, outputs: Any) -> Any:
+            return {"twice": 1.0}
+
+    def trainer(**options: Any) -> Any:
+        stop = EarlyStopping(name, patience=2 if name == "twice" else 5, mode="max")
+        values = {"max_nb_epochs": 19, "check_val_every_n_epoch": 2, "nb_sanity_val_steps": 0}
+        values["val_check_interval"] = interval
+        return quiet_trainer(tmp_path, early_stop_callback=stop, **{**values, **options})
+
+    first = trainer(max_nb_steps=cut)
+    first.fit(Both(lr=0.0))
+    first.save_checkpoint(tmp_path / "x.ckpt")
+    rest = trainer(resume=tmp_path / "x.ckpt")
+    rest.fit(Both(lr=0.0))
+    assert (rest.current_epoch, rest.global_step) == (6, 24)
+
+
+MODES = {
+    "max": "val_acc acc accuracy valacc val_f1 f1_score auc val/auroc AP mAP mAP@0.5 mAP50 val-iou miou Dice precision"
+    " recall@5 r2 R2 bleu BLEU-4 rouge1 rougeL meteor psnr ssim score error_score loss_acc top1",
+    "min": "loss val_loss tng_loss valLoss myloss error err mae mse RMSE mape perplexity ppl nll wer cer FID dice_loss"
+    " acc_loss vacc_error top5_error val_f1_loss l1",
+    None: "confidence gap power rapid cost val_x",
+}
+
+
+@pytest.mark.parametrize(("mode", "name"), [(mode, name) for mode, names in MODES.items() for name in names.split()])
+def test_auto_goes_by_the_words_of_a_name(
+    tmp_path: Path, mode: str | None, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Named(Recorder):
+        """Rises in each epoch."""
+
+        def validation_end(self, outputs: Any) -> Any:
+            return {name: float(self.current_epoch)}
+
+    keep = ModelCheckpoint(tmp_path / "w", monitor=name, save_best_only=True)
+    stop = EarlyStopping(name, patience=2)
+    trainer = quiet_trainer(tmp_path, early_stop_callback=stop, checkpoint_callback=keep, max_nb_epochs=5)
+    trainer.fit(Named())
+    assert trainer.current_epoch == (5 if mode == "max" else 3)
+    assert names_in(tmp_path / "w") == [f"_ckpt_epoch_{5 if mode == 'max' else 1}.ckpt"]
+    said = capsys.readouterr().err.count(f"mode='auto' takes '{name}' for a metric that is better the lower")
+    assert said == (1 if mode is None else 0)
 
 
 def test_stopping_in_mid_epoch_leaves_the_rest_of_it(tmp_path: Path) -> None:
+    stop = EarlyStopping(every="validation")
     trainer = quiet_trainer(
-        tmp_path, early_stop_callback=EarlyStopping(), max_nb_epochs=9, val_check_interval=0.25, min_nb_epochs=0
+        tmp_path, early_stop_callback=stop, max_nb_epochs=9, val_check_interval=0.25, min_nb_epochs=0
     )
     trainer.fit(Recorder())
     assert (trainer.current_epoch, trainer.batch_nb) == (0, 2)
@@ -151,7 +247,7 @@ def test_every_epoch_is_kept_by_default(tmp_path: Path) -> None:
 
 def test_prefix_and_period(tmp_path: Path) -> None:
     _, names = run(tmp_path, (3.0,) * 5, prefix="mine", period=2)
-    assert names == [f"mine_ckpt_epoch_{n}.ckpt" for n in (1, 3, 5)]
+    assert names == [f"mine_ckpt_epoch_{n}.ckpt" for n in (2, 4)]
 
 
 def test_save_best_only_keeps_the_best_and_deletes_only_its_own(tmp_path: Path) -> None:
@@ -178,7 +274,7 @@ def test_save_top_k(tmp_path: Path, options: Any, values: Any, kept: list[int], 
     assert keep.best_path == str(tmp_path / f"w/_ckpt_epoch_{best}.ckpt")
 
 
-@pytest.mark.parametrize("options", [{"save_best_only": True}, {"save_top_k": 2}], ids=["best", "top 2"])
+@pytest.mark.parametrize("options", [{"save_best_only": True}, {"save_top_k": 1}], ids=["best", "top 1"])
 def test_a_worse_check_of_the_same_epoch_does_not_replace_the_best_weights(tmp_path: Path, options: Any) -> None:
     keep = ModelCheckpoint(tmp_path / "w", **options)
     trainer = quiet_trainer(tmp_path, checkpoint_callback=keep, val_check_interval=1 / 3, max_nb_epochs=1)
@@ -246,7 +342,7 @@ def test_a_file_is_deleted_only_when_its_successor_is_there(tmp_path: Path, monk
 def test_save_weights_only_leaves_the_rest_out(tmp_path: Path) -> None:
     run(tmp_path, (1.0,), save_weights_only=True)
     checkpoint = torch.load(tmp_path / "w/_ckpt_epoch_1.ckpt", weights_only=True)
-    assert set(checkpoint) == {"state_dict", "epoch", "global_step", "hparams", "format", "library"}
+    assert set(checkpoint) == {"state_dict", "epoch", "global_step", "hparams", "init_arguments", "format", "library"}
 
 
 def test_verbose_names_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -271,8 +367,8 @@ def test_where_all_are_kept_the_best_is_the_best(tmp_path: Path) -> None:
     ("options", "values", "kept", "step"),
     [
         ({}, (1.0, 2.0), 2.0, 4),
-        ({"save_top_k": 2}, (1.0, 2.0), 1.0, 2),
-        ({"save_top_k": 2}, (2.0, 1.0), 1.0, 4),
+        ({"save_top_k": 1}, (1.0, 2.0), 1.0, 2),
+        ({"save_top_k": 1}, (2.0, 1.0), 1.0, 4),
         ({"save_best_only": True}, (1.0, 2.0), 1.0, 2),
     ],
 )
@@ -283,6 +379,7 @@ def test_a_later_file_of_an_epoch_replaces_the_earlier_one_unless_it_is_worse(
     trainer = quiet_trainer(tmp_path, checkpoint_callback=keep, val_check_interval=0.5)
     trainer.fit(Recorder(val_values=values))
     assert keep.kept == {keep.best_path: kept}
+    assert keep.best == kept
     assert torch.load(keep.best_path, weights_only=True)["global_step"] == step
 
 
@@ -347,7 +444,74 @@ def test_a_period_continues_after_a_resume(tmp_path: Path) -> None:
     first.save_checkpoint(tmp_path / "x.ckpt")
     keep = ModelCheckpoint(tmp_path / "w", period=3)
     quiet_trainer(tmp_path, checkpoint_callback=keep, max_nb_epochs=5, resume=tmp_path / "x.ckpt").fit(Recorder())
-    assert names_in(tmp_path / "w") == ["_ckpt_epoch_1.ckpt", "_ckpt_epoch_4.ckpt"]
+    assert names_in(tmp_path / "w") == ["_ckpt_epoch_3.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("period", "interval", "values", "epochs"),
+    [
+        (5, 1, (1.0,), [5, 10]),
+        (3, 1, (1.0,), [3, 6, 9]),
+        (3, 2, (1.0,), [4, 6, 10]),
+        (1, 4, (1.0,), [4, 8]),
+        (4, 1, tuple(range(10)), [4, 8]),
+        (12, 1, (1.0,), []),
+    ],
+)
+def test_a_period_counts_from_the_first_epoch(
+    tmp_path: Path, period: int, interval: int, values: Any, epochs: list[int]
+) -> None:
+    keep = ModelCheckpoint(tmp_path / "w", period=period)
+    options = {"max_nb_epochs": 10, "check_val_every_n_epoch": interval}
+    quiet_trainer(tmp_path, checkpoint_callback=keep, **options).fit(Recorder(val_values=values))
+    assert keep.kept.keys() == {str(tmp_path / f"w/_ckpt_epoch_{n}.ckpt") for n in epochs}
+    best = ModelCheckpoint(tmp_path / "b", period=period, save_best_only=True)
+    quiet_trainer(tmp_path, checkpoint_callback=best, **options).fit(Recorder(val_values=values))
+    assert best.best_path == (str(tmp_path / f"b/_ckpt_epoch_{epochs[0]}.ckpt") if epochs else None)
+
+
+@pytest.mark.parametrize("cut", [None, 3, 5, 6])
+def test_the_k_best_of_one_epoch_are_kept(tmp_path: Path, cut: int | None) -> None:
+    def trainer(**options: Any) -> Any:
+        keep = ModelCheckpoint(tmp_path / "w", save_top_k=3)
+        values = {"max_nb_epochs": 1, "val_check_interval": 2, "nb_sanity_val_steps": 0, "checkpoint_callback": keep}
+        return quiet_trainer(tmp_path, **{**values, **options})
+
+    class Valued(Recorder):
+        def validation_end(self, outputs: Any) -> Any:
+            return {"val_loss": [5.0, 2.0, 4.0, 1.0, 3.0, 9.0][(self.trainer.batch_nb - 1) // 2]}
+
+    last = trainer(max_nb_steps=cut)
+    last.fit(Valued(nb_batches=12))
+    if cut is not None:
+        last.save_checkpoint(tmp_path / "x.ckpt")
+        last = trainer(resume=tmp_path / "x.ckpt")
+        last.fit(Valued(nb_batches=12))
+    steps = {torch.load(path, weights_only=True)["global_step"] for path in (tmp_path / "w").iterdir()}
+    assert steps == {4, 8, 10}
+    keep = last.config.checkpoint_callback
+    assert torch.load(keep.best_path, weights_only=True)["global_step"] == 8
+    assert keep.best == 1.0
+
+
+def test_files_of_an_earlier_run_are_named_before_they_are_written_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fit(**options: Any) -> str:
+        keep = ModelCheckpoint(tmp_path / "w", **{"prefix": "p", **options.pop("keep", {})})
+        trainer = quiet_trainer(tmp_path, checkpoint_callback=keep, **{"max_nb_epochs": 2, **options})
+        trainer.fit(Recorder())
+        trainer.save_checkpoint(tmp_path / "x.ckpt")
+        return capsys.readouterr().err
+
+    assert fit() == ""
+    assert fit(max_nb_epochs=3, resume=tmp_path / "x.ckpt", silence=("first-save", "not-shuffled")) == ""
+    assert fit(keep={"prefix": "q"}) == ""
+    said = fit()
+    assert said.count("[writes-over]") == 1
+    assert "earlier run, and those of the same names are replaced: p_ckpt_epoch_1.ckpt, p_ckpt_epoch_2.ckpt;" in said
+    assert fit(keep={"save_top_k": 0}) == ""
+    assert fit(fast_dev_run=True) == ""
 
 
 @pytest.mark.parametrize("options", [{"mode": "best"}, {"period": 0}, {"save_best_only": True, "save_top_k": 3}])

@@ -384,15 +384,15 @@ def test_a_file_that_is_left_out_takes_no_place_among_the_best(tmp_path: Path) -
 
     class Breaking(Recorder):
         def on_batch_end(self) -> None:
-            if self.current_epoch:
+            if self.current_epoch > 1:
                 self.weight.data.fill_(float("nan"))
 
     keep = ModelCheckpoint(tmp_path / "w", save_best_only=True, period=2)
     options: Any = {"checkpoint_callback": keep, "stop_on_nan": False, "max_nb_epochs": 4}
     trainer = quiet_trainer(tmp_path, silence=("not-shuffled", "loss-not-finite", "weights-not-finite"), **options)
     assert trainer.fit(Breaking(val_values=(3.0, 2.0, 1.0, 0.5))) == 1
-    first = str(tmp_path / "w/_ckpt_epoch_1.ckpt")
-    assert (keep.best, keep.best_path, keep.kept) == (3.0, first, {first: 3.0})
+    first = str(tmp_path / "w/_ckpt_epoch_2.ckpt")
+    assert (keep.best, keep.best_path, keep.kept) == (2.0, first, {first: 2.0})
     assert [str(path) for path in (tmp_path / "w").iterdir()] == [first]
     trainer.validate(ckpt="best")
-    assert keep.state_dict()["last_epoch"] == 1
+    assert keep.state_dict()["last_epoch"] == 2

@@ -270,3 +270,32 @@ def test_a_fit_from_the_command_line_is_the_fit_from_python(tmp_path: Path) -> N
         max_nb_epochs=2, gradient_clip=0.5, accumulate_grad_batches=3, seed=4, default_save_path=tmp_path, **quiet
     ).fit(by_hand)
     assert by_line.weight.item() == by_hand.weight.item() != 0.0
+
+
+@pytest.mark.parametrize("name", ["HelpFormatter", "ArgumentDefaultsHelpFormatter", "RawTextHelpFormatter"])
+def test_any_formatter_shows_the_help_of_a_derived_parser(name: str) -> None:
+    parser = argparse.ArgumentParser(add_help=False)
+    add_default_args(parser, "here")
+    derived = argparse.ArgumentParser(parents=[parser], formatter_class=getattr(argparse, name))
+    text = " ".join(derived.format_help().split())
+    assert "--gradient_clip " in text
+    assert ("(default: 1000)" in text) == (name == "ArgumentDefaultsHelpFormatter")
+
+
+@pytest.mark.parametrize("words", [["--lr", "3"], ["--lr=3"], ["--max_nb_ep", "2"], ["--gpu", "1"]])
+def test_an_option_is_never_abbreviated(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser(add_help=False)
+    add_default_args(parser, "here")
+    for each in (parser, argparse.ArgumentParser(parents=[parser])):
+        with pytest.raises(SystemExit):
+            each.parse_args(words)
+        assert "ambiguous option" in capsys.readouterr().err
+        assert each.parse_args(["--lr_scheduler_milestones", "3"]).lr_scheduler_milestones is not None
+
+
+def test_an_option_of_the_models_own_may_begin_as_one_of_ours() -> None:
+    parser = argparse.ArgumentParser(add_help=False)
+    add_default_args(parser, "here")
+    derived = argparse.ArgumentParser(parents=[parser])
+    derived.add_argument("--lr", type=float)
+    assert derived.parse_args(["--lr", "0.5"]).lr == 0.5

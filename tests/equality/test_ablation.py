@@ -50,7 +50,9 @@ READ_ELSEWHERE = {
 }
 """Entries that no number of a run depends on, and the test that needs them."""
 FOR_READERS = {"epoch", "global_step", "hparams", "library", "format"} | {
-    "parts/callbacks/ModelCheckpoint val_loss 0/best_path"  # a resume takes the best of what is kept
+    # a resume takes the best of what is kept
+    "parts/callbacks/ModelCheckpoint val_loss 0/best",
+    "parts/callbacks/ModelCheckpoint val_loss 0/best_path",
 }
 """What a resume takes from the parts, or doesn't need."""
 

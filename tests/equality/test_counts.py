@@ -120,6 +120,21 @@ def test_a_resumed_run_in_16_bit_has_the_references_of_the_run(tmp_path: Path) -
     assert_same(whole, fit(tmp_path, counted(5000, 3, 900), nb_epochs=8, resume=tmp_path / "cut.ckpt", **options))
 
 
+@pytest.mark.parametrize("interval", ["step", "epoch"])
+def test_a_schedule_that_watches_the_loss_waits_for_one(tmp_path: Path, interval: str) -> None:
+    class Watched(Counted):
+        def configure_optimizers(self) -> Any:
+            optimizer = SGD(self.parameters(), 0.1)
+            self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+            return [optimizer], [{"scheduler": self.plateau, "interval": interval, "monitor": "tng_loss"}]
+
+    for options in EACH_MODE:
+        model = Watched()
+        model.counts = (0, 0, 3, 1, 1)
+        assert quiet_trainer(tmp_path, add_log_row_interval=1, **options).fit(model) == 1
+        assert 0 < model.plateau.best < 5
+
+
 # ---------------------------------------------------------------------------------------------- shared parameters
 @pytest.mark.parametrize("precision", ["32", "16"])
 @pytest.mark.parametrize("size", [1, 2])
@@ -197,7 +212,7 @@ def test_a_common_trunk_is_refused_where_ranks_accumulate(tmp_path: Path) -> Non
 
 
 # ---------------------------------------------------------------------------------------------- clipping
-@pytest.mark.parametrize("norm_type", [1.0, 2.0, float("inf")])
+@pytest.mark.parametrize("norm_type", [1.0, 2.0, 3.0, float("inf")])
 def test_clipping_by_torchs_norms(tmp_path: Path, norm_type: float) -> None:
     by_hand = Classifier()
     optimizer = by_hand.configure_optimizers()

@@ -1,5 +1,6 @@
 """Checkpoints that are missing, damaged, foreign, or of another model: named before anything is trained."""
 
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,8 @@ def test_a_model_that_its_hparams_do_not_make(refusal: Refusals) -> None:
             self.layer = nn.Linear(hparams.size, 1)
 
     path = written(refusal.folder)
+    with pytest.raises(CheckpointError, match=r"hparams \(required\).*load_from_checkpoint\(path, hparams=\.\.\.\)"):
+        Sized.load_from_checkpoint(path)  # none were saved
     with pytest.raises(AttributeError, match="size") as caught:
-        Sized.load_from_checkpoint(path)
+        Sized.load_from_checkpoint(path, hparams=Namespace(width=3))
     assert caught.value.__notes__[0].startswith("raised by Sized.__init__ with hparams=")

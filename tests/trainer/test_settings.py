@@ -174,6 +174,25 @@ def test_what_a_test_gave_is_shown_beside_the_validation(tmp_path: Path) -> None
     assert "test_loss" not in trainer.tng_tqdm_dic
 
 
+def test_the_next_validation_of_a_fit_takes_the_place_of_one_by_hand(tmp_path: Path) -> None:
+    class Looking(Model):
+        def on_epoch_end(self) -> None:
+            shown.append(self.trainer.tng_tqdm_dic["val_loss"])
+            if self.current_epoch == 0:
+                by_hand.append(self.trainer.validate(ckpt=first)["val_loss"])
+                shown.append(self.trainer.tng_tqdm_dic["val_loss"])
+
+    shown: list[float] = []
+    by_hand: list[float] = []
+    first = tmp_path / "first.ckpt"
+    start = quiet_trainer(tmp_path, max_nb_steps=1)
+    start.fit(Model())
+    start.save_checkpoint(first)
+    quiet_trainer(tmp_path, max_nb_epochs=2).fit(Looking())
+    assert shown[1] == by_hand[0] != shown[0]
+    assert shown[2] not in (shown[0], shown[1])
+
+
 # ---------------------------------------------------------------------------------------------- hpc_save, hpc_load
 def test_a_fit_goes_on_from_what_hpc_save_wrote(tmp_path: Path) -> None:
     whole = Model()

@@ -93,12 +93,12 @@ if __name__ == '__main__':
     assert 'tng_acc' in trainer.tng_tqdm_dic
     assert model.called == {'backward': 120, 'zero': 120, 'start': 120, 'end': 120}, model.called
     names = sorted(os.path.basename(path) for path in glob.glob('ckpt/*'))
-    assert names == ['_ckpt_epoch_1.ckpt', '_ckpt_epoch_3.ckpt', '_ckpt_epoch_5.ckpt'], names
+    assert names == ['_ckpt_epoch_2.ckpt', '_ckpt_epoch_4.ckpt', '_ckpt_epoch_6.ckpt'], names
 
-    loaded = Tagger.load_from_metrics('ckpt/_ckpt_epoch_5.ckpt', 'tt/tagger/version_0/meta_tags.csv', on_gpu=False)
+    loaded = Tagger.load_from_metrics('ckpt/_ckpt_epoch_6.ckpt', 'tt/tagger/version_0/meta_tags.csv', on_gpu=False)
     assert loaded.vocabulary == {'the': 0, 'a': 1}
     loaded.eval()
     words, y = loaded.val_dataloader.dataset.tensors
     assert (loaded(words).argmax(1) == y).float().mean() > 0.9
-    assert torch.load('ckpt/_ckpt_epoch_5.ckpt')['global_step'] == 100
+    assert torch.load('ckpt/_ckpt_epoch_6.ckpt')['global_step'] == 120
     print('ok')
