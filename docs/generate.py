@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from torch import nn
 
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer, lightning2
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.command_line import RUN_OPTIONS
 from pytorch_lightning.options.config import groups
@@ -188,6 +188,16 @@ def aliases() -> str:
     return table(("also accepted", "means"), [(f"`{alias}`", f"`{name}`") for alias, name in ALIASES.items()])
 
 
+def lightning(*kinds: str) -> str:
+    """The table of Lightning 2's names of these kinds."""
+    rows = [
+        (f"`{name}`", text.removeprefix("=").strip() or "the same")
+        for kind in kinds
+        for name, text in sorted(lightning2.table()[kind].items())
+    ]
+    return table(("Lightning 2", "here"), rows)
+
+
 def run_options() -> str:
     rows = [(f"`--{name}`", f"`{default}`" if default != "" else "", text) for name, default, _, text in RUN_OPTIONS]
     return table(("option", "default", "meaning"), rows)
@@ -308,6 +318,15 @@ PARTS: dict[str, Callable[[], str]] = {
     "aliases": aliases,
     "attributes": attributes,
     "run options": run_options,
+    "lightning options": lambda: lightning("trainer_options"),
+    "lightning arguments": lambda: lightning("arguments"),
+    "lightning trainer": lambda: lightning("trainer_members"),
+    "lightning module hooks": lambda: lightning("module_hooks"),
+    "lightning module": lambda: lightning("module_members"),
+    "lightning callback hooks": lambda: lightning("callback_hooks"),
+    "lightning callbacks": lambda: lightning("callbacks", "callback_arguments"),
+    "lightning names": lambda: lightning("loggers", "names"),
+    "lightning files": lambda: lightning("files"),
     "module properties": module_properties,
     "module hooks": module_hooks,
     "callback hooks": callback_hooks,

@@ -30,7 +30,9 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'pytorch_lightning' of pytorch-lightning-classic has no attribute {name!r}")
+        from pytorch_lightning.lightning2 import refuse_name
+
+        refuse_name("pytorch_lightning", name, "names", "callbacks")
     import importlib
 
     value = getattr(importlib.import_module(_HOMES[name]), name)

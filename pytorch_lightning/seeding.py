@@ -46,10 +46,11 @@ def generator_types() -> tuple[type, ...]:
     return (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 
-def seed_everything(seed: int) -> int:
+def seed_everything(seed: int, workers: bool = True) -> int:
     """Seed python's, numpy's and torch's streams; returns ``seed``.
 
     A ``Trainer`` without ``seed`` takes ``torch.initial_seed()``, so this also decides its order and dropout.
+    Loader workers are always seeded; ``workers`` is accepted for programs that were written for Lightning 2.
 
     >>> seed_everything(7)
     7

@@ -23,7 +23,7 @@ MOST_LINES_OF_A_FILE = 400
 MOST_LINES_OF_A_FUNCTION = 50
 # of code: the docstrings are the reference pages. What a step runs through stays short; callbacks, loggers and commands
 # are what may grow
-MOST_LINES_OF_THE_PACKAGE = 15_000
+MOST_LINES_OF_THE_PACKAGE = 16_000
 MOST_OF_A_ROOM = 0.2
 MOST_FRAMES = 6
 MOST_CALLS = 15
@@ -34,18 +34,18 @@ STATE = {"callbacks", "loggers", "launchers", "checkpoints", "data"} | BASE
 ARROWS = {
     "command_line": {"trainer", "options"},
     "replay": {"trainer", "steps", "run", "root_module", "checkpoints", "data", "precision", "seeding", "errors"},
-    "trainer": {"resume", "steps", "run", "options", "root_module", "strategies", "precision"} | STATE,
+    "trainer": {"resume", "steps", "run", "options", "root_module", "strategies", "precision", "lightning2"} | STATE,
     "resume": {"steps", "run", "options", "root_module", "strategies", "precision"} | STATE,
     "steps": {"run", "options", "root_module", "strategies", "precision"} | STATE,
-    "run": {"options", "root_module", "strategies"} | STATE,
-    "options": {"strategies", "precision", "callbacks", "loggers", "errors"},
-    "root_module": {"errors", "printing", "checkpoints", "processes", "seeding", "nested"},
+    "run": {"options", "root_module", "strategies", "lightning2"} | STATE,
+    "options": {"strategies", "precision", "callbacks", "loggers", "lightning2", "errors"},
+    "root_module": {"errors", "lightning2", "printing", "checkpoints", "processes", "seeding", "nested"},
     "strategies": {"data", "errors", "nested", "processes", "seeding"},
     "launchers": {"errors", "messages", "processes"},
     "precision": {"errors"},
     "checkpoints": {"errors", "nested", "processes", "version"},
-    "callbacks": {"errors", "printing"},
-    "loggers": {"errors"},
+    "callbacks": {"errors", "lightning2", "printing"},
+    "loggers": {"errors", "lightning2"},
     "data": {"errors", "nested", "processes", "seeding"},
     "processes": {"errors", "messages"},
     "messages": {"errors"},
@@ -53,6 +53,7 @@ ARROWS = {
     "errors": {"printing"},
     "printing": set(),
     "nested": set(),
+    "lightning2": {"errors"},
     "namesakes": set(),
     "faults": set(),
     "timings": set(),

@@ -53,8 +53,8 @@ class EarlyStopping(Callback):
         if self._is_guess:
             say_guess(run, self.monitor)
         if self.stopped_epoch is not None:
-            self.stopped_epoch = None
-            self._look(run)
+            epoch, self.stopped_epoch = self.stopped_epoch, None
+            self._look(run, epoch)
 
     def on_validation_end(self, run: Run, metrics: dict[str, float | int]) -> None:
         self._of_validation = self._of_validation or self.monitor in metrics
@@ -80,14 +80,14 @@ class EarlyStopping(Callback):
             self.best, self.wait = value, 0
             return
         self.wait += 1
-        self._look(run)
+        self._look(run, run.progress.epoch)
 
-    def _look(self, run: Run) -> None:
+    def _look(self, run: Run, epoch: int) -> None:
         if self.wait >= self.patience and run.nb_epochs_completed >= run.min_nb_epochs:
-            self.stopped_epoch = run.progress.epoch
+            self.stopped_epoch = epoch
             reason = f"{self.monitor} didn't improve on {self.best:g} in {self.wait} checks"
             if not run.notices.quiet:
-                tell(f"early stopping in epoch {run.progress.epoch + 1}: {reason}")
+                tell(f"early stopping in epoch {epoch + 1}: {reason}")
             run.stop(f"early stopping: {reason}")
 
     @property

@@ -1,6 +1,5 @@
 """What test-tube's Experiment needs before a model can use it without care."""
 
-import csv
 import os
 import shutil
 import socket
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.errors import Notices
+from pytorch_lightning.loggers.metrics_file import whole_rows
 
 # test-tube takes a scalar under a key with one of these in it for an image and fails in every later save()
 IMAGE_MARKS = {"png_": "png-", "jpeg": "jp-eg", "jpg": "jp-g"}
@@ -112,8 +112,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a metrics.csv, numbers as numbers."""
     if not path.exists():
         return []
-    with open(path, newline="") as file:
-        return [{key: _value(text) for key, text in row.items() if text} for row in csv.DictReader(file)]
+    return [{key: _value(text) for key, text in row.items() if text} for row in whole_rows(path)]
 
 
 def _value(text: str) -> Any:

@@ -42,11 +42,12 @@ class Logger(ABC):
         Does nothing by default."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint stores, for example the number of rows."""
+        """What a checkpoint stores, plain data: the number of rows as ``rows``, or the id of a run elsewhere."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Remove the rows that were logged after the checkpoint: they will be logged again."""
+        """Continue from ``state``, before ``log_hyperparams`` is called. Remove the rows that were logged after the
+        checkpoint: they will be logged again."""
 
 
 class LoggerGroup:
@@ -58,6 +59,11 @@ class LoggerGroup:
         self.nb_rows = self.nb_to_forget = 0
         """Rows in this fit; how many of the last ones a checkpoint is to leave out."""
         self._waiting: list[list[tuple[dict[str, Any], int]]] = [[] for _ in self.loggers]
+
+    @property
+    def folders(self) -> list[Path]:
+        """Where the loggers write."""
+        return list({logger.folder: None for logger in self.loggers if logger.folder is not None})
 
     def log_hyperparams(self, hparams: dict[str, Any]) -> None:
         """Pass ``hparams`` on."""
@@ -88,18 +94,35 @@ class LoggerGroup:
     def state_dict(self) -> dict[str, Any]:
         """How far each logger is, once it has written what it has."""
         self.save()
-        states = {f"{type(logger).__name__}_{i}": logger.state_dict() for i, logger in enumerate(self.loggers)}
+        states: dict[str, Any] = {}
+        for i, logger in enumerate(self.loggers):
+            self._try(logger, lambda name, own: states.update({name: own.state_dict()}), _name(logger, i), logger)
         for state in states.values() if self.nb_to_forget else ():
             if "rows" in state:
                 state["rows"] -= self.nb_to_forget
+            if "events" in state:
+                state["purge"] = True
         return states
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Cut each logger back to where it was."""
+        """Cut each logger back to where it was, and report what isn't there any more."""
         for i, logger in enumerate(self.loggers):
-            name = f"{type(logger).__name__}_{i}"
-            if name in state:
-                self._try(logger, logger.load_state_dict, state[name])
+            saved = state.get(_name(logger, i))
+            if saved and self._try(logger, logger.load_state_dict, saved):
+                self._try(logger, self._compare, logger, saved)
+
+    def _compare(self, logger: Logger, saved: dict[str, Any]) -> None:
+        found = logger.state_dict()
+        sizes = found.get("events", {})
+        lost = [f"a part of {name}" for name, size in saved.get("events", {}).items() if sizes.get(name, -1) < size]
+        if isinstance(saved.get("rows"), int) and found["rows"] < saved["rows"]:
+            lost.insert(0, f"{saved['rows'] - found['rows']} of its {saved['rows']} rows")
+        if lost:
+            self._notices.say(
+                f"log-incomplete-{type(logger).__name__}",
+                f"the log in {logger.folder} isn't as it was at the save that is resumed: it lacks"
+                f" {', '.join(lost)}. What was lost stays lost; training and logging continue after the save.",
+            )
 
     def _try(self, logger: Logger, call: Any, *arguments: Any) -> bool:
         try:
@@ -112,3 +135,7 @@ class LoggerGroup:
             )
             return False
         return True
+
+
+def _name(logger: Logger, i: int) -> str:
+    return f"{type(logger).__name__}_{i}"

@@ -1,7 +1,6 @@
 """metrics.csv: rows appended at a flat cost, in the layout that pandas reads."""
 
 import csv
-import io
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,9 +23,28 @@ def cell(value: Any) -> str:
 
 def lines(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
     """``rows`` as the lines of a csv file, cells in the order of ``columns``."""
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([cell(row.get(column)) for column in columns] for row in rows)
-    return buffer.getvalue()
+    written = _Written()
+    # the csv module quotes a carriage return only where it is in the terminator
+    csv.writer(written, lineterminator="\r\n").writerows([cell(row.get(column)) for column in columns] for row in rows)
+    return "".join(f"{line[:-2]}\n" for line in written)
+
+
+class _Written(list[str]):
+    write = list.append
+
+
+def whole_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a csv file, without a last one that was cut off while it was written."""
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    return rows[:-1] if is_torn(path) else rows
+
+
+def is_torn(path: Path) -> bool:
+    """Whether the last line of a file has no end."""
+    with open(path, "rb") as file:
+        file.seek(-min(1, file.seek(0, os.SEEK_END)), os.SEEK_END)
+        return file.read() not in (b"", b"\n")
 
 
 def read_columns(path: Path) -> list[str]:
@@ -74,15 +92,16 @@ class MetricsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.columns: list[str] = read_columns(path)
-        self.nb_rows = len(self._rows()) if self.columns else 0
+        self.nb_rows = len(whole_rows(path)) if self.columns else 0
         self._left: tuple[int, int, int] | None = None
 
     def cut(self, nb_rows: int) -> None:
         """Keep the first ``nb_rows`` rows."""
-        if nb_rows < self.nb_rows:
+        if nb_rows < self.nb_rows or (self.columns and is_torn(self.path)):
             header = lines([dict(zip(self.columns, self.columns, strict=True))], self.columns)
-            replace_file(self.path, header + lines(self._rows()[:nb_rows], self.columns))
-            self.nb_rows = nb_rows
+            rows = whole_rows(self.path)[:nb_rows]
+            replace_file(self.path, header + lines(rows, self.columns))
+            self.nb_rows = len(rows)
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write ``rows`` at the file's end."""
@@ -91,7 +110,7 @@ class MetricsFile:
         if not self._is_as_left():  # another process may have written it
             self.columns = read_columns(self.path)
         new = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in self.columns]
-        if new:
+        if new or (self._left is None and is_torn(self.path)):
             columns = self.columns + new
             replace_file(
                 self.path, lines([dict(zip(columns, columns, strict=True))], columns) + self._old_rows(columns)
@@ -105,14 +124,10 @@ class MetricsFile:
     def _is_as_left(self) -> bool:
         return self._left is not None and self.path.exists() and mark(os.stat(self.path)) == self._left
 
-    def _rows(self) -> list[dict[str, str]]:
-        with open(self.path, newline="") as file:
-            return list(csv.DictReader(file))
-
     def _old_rows(self, columns: Sequence[str]) -> str:
         if not self.columns or not self.path.exists():
             return ""
-        return lines(self._rows(), columns)
+        return lines(whole_rows(self.path), columns)
 
 
 def write_tags(path: Path, tags: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers.csv_logger import make_folder, remove_unused
+from pytorch_lightning.loggers.event_files import cut_events, event_sizes
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.loggers.metrics_file import write_tags
 
@@ -22,7 +23,9 @@ class TensorBoardLogger(Logger):
         self._folder = self.save_dir / name / f"version_{self._version}"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._writer: Any = None
+        self._step = 0
         self._purge_step: int | None = None
+        self._has_text = False
 
     @property
     def folder(self) -> Path | None:
@@ -39,17 +42,28 @@ class TensorBoardLogger(Logger):
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(log_dir=str(self._folder / "tf"), purge_step=self._purge_step)
+            self._purge_step = None
         return self._writer
 
     def resume(self, version: int, step: int) -> None:
         if version != self._version:
             remove_unused(self._folder)
         self.__init__(self.save_dir, self.name, version)  # type: ignore[misc]
-        self._purge_step = step
+        self._step = self._purge_step = step
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"events": event_sizes(self._folder / "tf")}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.close()
+        cut_events(self._folder / "tf", state["events"])
+        # TensorBoard would hide the points of every axis that lie above that step, a user's own axes too
+        self._purge_step = self._step if state.get("purge") else None
+        self._has_text = True
 
     def log_hyperparams(self, hparams: dict[str, Any]) -> None:
         write_tags(self._folder / "meta_tags.csv", hparams)
-        if hparams:
+        if hparams and not self._has_text:
             table = "\n".join(f"{key}|{value}" for key, value in hparams.items())
             self.writer.add_text("hparams", f"parameter|value\n-|-\n{table}")
 

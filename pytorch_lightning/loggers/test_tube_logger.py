@@ -1,14 +1,16 @@
 """Rows to a user's test-tube Experiment, at a flat cost."""
 
 import contextlib
+import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.errors import Notices
-from pytorch_lightning.loggers.experiment_traps import mend, reopen, say_silent
+from pytorch_lightning.loggers.event_files import cut_events, event_sizes
+from pytorch_lightning.loggers.experiment_traps import mend, read_rows, reopen, say_silent
 from pytorch_lightning.loggers.logger import Logger
-from pytorch_lightning.loggers.metrics_file import append_text, lines, read_columns, write_tags
+from pytorch_lightning.loggers.metrics_file import append_text, lines, read_columns, replace_file, write_tags
 
 
 class TestTubeLogger(Logger):
@@ -27,6 +29,7 @@ class TestTubeLogger(Logger):
         self._nb_in_file = 0
         self._columns: list[str] = []
         self._mark: tuple[int, int] | None = None
+        self._step = 0
 
     @property
     def folder(self) -> Path | None:
@@ -37,17 +40,32 @@ class TestTubeLogger(Logger):
         return self.experiment.version  # type: ignore[no-any-return]
 
     def resume(self, version: int, step: int) -> None:
+        self._step = step
         if self._folder is not None and version != self.experiment.version:
             self._folder = reopen(self.experiment, version, step)
             self._mark = None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": len(self.experiment.metrics)}
+        state: dict[str, Any] = {"rows": len(self.experiment.metrics)}
+        if self._writes():
+            with contextlib.suppress(Exception):  # its thread died: what is in the files is what there is
+                self.experiment.flush()
+            state["events"] = event_sizes(Path(self.experiment.log_dir))
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if self._writes():
-            del self.experiment.metrics[state["rows"] :]
-            self._save_all()
+        if not self._writes():
+            return
+        assert self._folder is not None
+        self.experiment.metrics = read_rows(self._folder / "metrics.csv")[: state["rows"]]
+        if "events" in state:
+            self.experiment.close()
+            cut_events(Path(self.experiment.log_dir), state["events"])
+            self.experiment.tag_markdown_saved = True
+            self.experiment.purge_step = self._step if state.get("purge") else None
+            self.experiment._get_file_writer()
+        self.experiment.purge_step = None  # or each file that it begins later hides what came before
+        self._save_all()
 
     def log_hyperparams(self, hparams: dict[str, Any]) -> None:
         if not self._writes():
@@ -98,8 +116,11 @@ class TestTubeLogger(Logger):
         # pandas makes floats of whole numbers that share a column with floats
         write_tags(self._folder / "meta_tags.csv", self.experiment.tags)
         path = self._folder / "metrics.csv"
+        columns = dict.fromkeys(key for row in self.experiment.metrics for key in row)
         if not self.experiment.metrics:
             path.unlink(missing_ok=True)  # without a column it is one that pandas can't read
+        elif any("\r" in column for column in columns):  # which pandas doesn't quote
+            replace_file(path, lines([dict(zip(columns, columns, strict=True)), *self.experiment.metrics], [*columns]))
         self._columns, self._nb_in_file = read_columns(path), len(self.experiment.metrics)
         self._mark = _mark_of(path)
 
@@ -119,8 +140,6 @@ class TestTubeLogger(Logger):
         return self._folder is not None
 
     def _count_rows(self, path: Path) -> int:
-        import csv
-
         try:
             with open(path, newline="") as file:
                 return max(0, sum(1 for row in csv.reader(file) if row) - 1)

@@ -38,14 +38,19 @@ def _example(least: float) -> str:
     return f"{max(1.0, least):g}"
 
 
-def choice(*choices: Any) -> Check:
-    """The option is one of ``choices``."""
+def choice(*choices: Any, elsewhere: Mapping[Any, str] | None = None) -> Check:
+    """The option is one of ``choices``; ``elsewhere`` are their names in other libraries."""
 
     def check(name: str, options: Mapping[str, Any]) -> Problem | None:
         value = options[name]
         if not any(value is c or (type(value) is type(c) and value == c) for c in choices):
             named = ", ".join(repr(c) for c in choices if isinstance(c, str))
-            return Problem(f"{name} must be one of {named}", describe(value), "Pass one of these")
+            meant = elsewhere.get(value) if elsewhere and isinstance(value, (str, int)) else None
+            return Problem(
+                f"{name} must be one of {named}",
+                describe(value),
+                "Pass one of these" if meant is None else f"Write {name}={meant!r}",
+            )
         return None
 
     return check

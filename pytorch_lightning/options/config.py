@@ -31,6 +31,9 @@ DEVICES = "Devices"
 AMP_LEVELS = {"O0": "32", "O1": "16", "O2": "16", "O3": "16-true"}
 """apex's names for use_amp, and the precision that each one means."""
 
+LIGHTNING_PRECISIONS = {"16-mixed": "16", "bf16-mixed": "bf16", "32-true": "32", "64-true": "64"}
+"""Lightning 2's names of a precision."""
+
 OBJECT_OPTIONS = ("experiment", "early_stop_callback", "checkpoint_callback", "callbacks", "cluster")
 """Options whose values are objects: they can't be words of a command line."""
 
@@ -132,7 +135,7 @@ class Config:
     precision: str = option(
         STEPS,
         "'32', '64', 'bf16', '16', 'bf16-true' or '16-true'; None is '32'",
-        checks.choice(None, *PRECISIONS, 16, 32, 64),
+        checks.choice(None, *PRECISIONS, 16, 32, 64, elsewhere=LIGHTNING_PRECISIONS),
         word=words.optional(str),
     )
     use_amp: bool = option(STEPS, "true is precision '16', or what amp_level means")

@@ -8,6 +8,7 @@ from typing import Any
 from pytorch_lightning.callbacks import Callback, EarlyStopping, GradientAccumulationScheduler, ModelCheckpoint
 from pytorch_lightning.callbacks.keras_style import as_callback
 from pytorch_lightning.errors import MisconfigurationException, Problem, attempt, describe, near, raise_together
+from pytorch_lightning.lightning2 import advice
 from pytorch_lightning.options import checks
 from pytorch_lightning.options.config import AMP_LEVELS, Config, flags
 from pytorch_lightning.options.config import options as declared
@@ -27,16 +28,17 @@ ALIASES = {
 
 
 def resolve_aliases(
-    aliases: Mapping[str, Any], options: Mapping[str, Any], defaults: Mapping[str, Any]
+    aliases: Mapping[str, Any], options: Mapping[str, Any], defaults: Mapping[str, Any], problems: list[Problem]
 ) -> dict[str, Any]:
-    """``options`` with what ``aliases`` mean. Raises one ``MisconfigurationException`` for all names that nobody
-    knows, and for an option that was given two values by two of its names."""
-    problems, resolved = [], dict(options)
+    """``options`` with what ``aliases`` mean. Adds to ``problems`` each unknown name, and an option that was given two
+    values by two of its names."""
+    resolved = dict(options)
     given = {name for name, value in options.items() if value != defaults[name]}
     for alias, value in aliases.items():
         name = ALIASES.get(alias)
         if name is None:
-            hint = near(alias, [*defaults, *ALIASES], nb=2) or f" It has: {', '.join(defaults)}."
+            hint = advice("trainer_options", alias) or near(alias, [*defaults, *ALIASES], nb=2)
+            hint = hint or f" It has: {', '.join(defaults)}."
             problems.append(Problem(f"Trainer has no option {alias!r}", do=hint.strip().removesuffix(".")))
         elif name in given and resolved[name] != value:
             received = f"{name}={resolved[name]!r} and {alias}={value!r}"
@@ -44,18 +46,18 @@ def resolve_aliases(
         else:
             given.add(name)
             resolved[name] = value
-    raise_together(problems)
     return resolved
 
 
-def build_config(options: Mapping[str, Any], default_save_path: str) -> Config:
-    """The config of the Trainer's arguments ``options``. Raises one ``MisconfigurationException`` for all of them."""
+def build_config(options: Mapping[str, Any], default_save_path: str, problems: list[Problem]) -> Config:
+    """The config of the Trainer's arguments ``options``. Raises one ``MisconfigurationException`` for all of them and
+    for ``problems``."""
     options = {name: _from_numpy(value) for name, value in options.items()}
     options.update({name: _from_text(options[name]) for name in (*flags(), "compile")})
     if options["default_save_path"] is None:
         options["default_save_path"] = default_save_path
     each = ((check, name) for name, known in declared().items() for check in known.checks or ())
-    problems = [p for check, name in each if (p := check(name, options)) is not None]
+    problems += [p for check, name in each if (p := check(name, options)) is not None]
     problems += [p for name in flags() if (p := checks.flag(name, options)) is not None]
     precision = attempt(problems, lambda: _precision(options))
     accumulate = attempt(problems, lambda: _accumulate(options))

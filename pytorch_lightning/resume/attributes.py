@@ -5,8 +5,8 @@ What differs from either when a checkpoint is made is in it, with the first mark
 than the first start found it is the program's business, and is left alone.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,12 +14,13 @@ from torch import nn
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.checkpoints.checkpoint import fitting
 from pytorch_lightning.errors import CheckpointError, Notices
+from pytorch_lightning.resume.data_attributes import GONE, DataAttributes, shown
+from pytorch_lightning.resume.glance import Glance, glance
 from pytorch_lightning.resume.owners import (
     Owner,
     attributes_of,
     delete_attribute,
     has_state,
-    is_of_the_program,
     owners_of,
     owners_of_callbacks,
     set_attribute,
@@ -40,20 +41,10 @@ HERE = "~"
 """How a mark begins that means something in this process only: that of what can't be kept."""
 HEAD = "attributes 1"
 """How the list of first marks begins."""
-GONE = "gone"
-"""The mark of an attribute that isn't there."""
 
 Marks = dict[str, str]
 Kept = dict[str, dict[str, list[Any]]]
 """By owner and attribute: the first mark, and the value; without a value where the attribute was taken away."""
-
-
-class Copy(NamedTuple):
-    """A value at some moment."""
-
-    mark: str
-    nodes: list[Any]
-    value: Any
 
 
 class AttributesPart:
@@ -65,59 +56,45 @@ class AttributesPart:
     ) -> None:
         self._module, self._notices, self._device = module, notices, device
         self._roots = [Owner("module", module), *owners_of_callbacks(callbacks)]
-        self._data: list[Owner] = []
-        self._nb_workers = 0
-        self._is_persistent = False
         sizes = [t.nbytes for t in [*module.parameters(), *module.buffers()] if not nn.parameter.is_lazy(t)]
         self._limit = max(LEAST_LIMIT, sum(sizes))
         self._first: dict[int, Marks] = {}
         self._begun: dict[int, Marks] = {}
+        self._glances: dict[tuple[int, str], Glance] = {}
         self._alive: list[Any] = []
         self._saved: dict[str, Any] | None = None
-        self._epoch: int | None = None
-        self._at_iter: dict[str, dict[str, Copy]] = {}
-        """What the training data were when the epoch's iterator was made."""
-        self._for_workers: dict[str, dict[str, Copy]] | None = None
-        """The same of the first epoch, where workers live on from there."""
-        self._now: dict[str, dict[str, Copy]] | None = None
-        """What they are, while they are as they were."""
+        self.data = DataAttributes(self._limit, self._mark, notices, device)
         self._note_first(self._roots)
 
     def note_loader(self, loader: Any) -> None:
         """The training loader was made: what it is made of is state from here on."""
-        names = {
-            "dataset": "training dataset",
-            "sampler": "sampler",
-            "batch_sampler": "batch sampler",
-            "collate_fn": "",
-        }
-        for name, path in names.items():
-            part = getattr(loader, name, None)
-            is_plain = isinstance(part, (list, tuple, dict, torch.Tensor)) or not hasattr(part, "__dict__")
-            if (
-                part is None
-                or is_plain
-                or has_state(part)
-                or (not path and not is_of_the_program(type(part).__module__))
-            ):
-                continue
-            self._data.append(Owner(path or "collate_fn", part))
-        self._nb_workers = getattr(loader, "num_workers", 0)
-        self._is_persistent = bool(getattr(loader, "persistent_workers", False))
-        self._note_first(self._data)
+        self.data.note_loader(loader)
+        self._note_first(self.data.owners)
 
     # ------------------------------------------------------------------------------------------ marks
     def _note_first(self, roots: Iterable[Owner]) -> None:
         for _, held in owners_of(roots):
             if id(held) not in self._first:
                 self._alive.append(held)
-                self._first[id(held)] = {name: self._mark(value) for name, value in attributes_of(held).items()}
+                there = attributes_of(held)
+                self._first[id(held)] = {name: self._mark(value) for name, value in there.items()}
+                glances = {(id(held), name): glance(value) for name, value in there.items()}
+                self._glances.update({place: seen for place, seen in glances.items() if seen is not None})
 
     def begin(self) -> None:
         """Training begins: the hooks before it have run."""
-        self._note_first([*self._data, *self._roots])
-        for _, held in owners_of([*self._data, *self._roots]):
-            self._begun[id(held)] = {name: self._mark(value) for name, value in attributes_of(held).items()}
+        self._saved = None
+        self._note_first([*self.data.owners, *self._roots])
+        for _, held in owners_of([*self.data.owners, *self._roots]):
+            there = attributes_of(held)
+            self._begun[id(held)] = {name: self._mark_again(held, name, value) for name, value in there.items()}
+        self._glances.clear()
+
+    def _mark_again(self, held: Any, name: str, value: Any) -> str:
+        before = self._glances.get((id(held), name))
+        # where this misses a write past torch, a save still finds another value than the first, and keeps it
+        is_same = before is not None and before.fits(glance(value))
+        return self._first[id(held)][name] if is_same else self._mark(value)
 
     def _mark(self, value: Any) -> str:
         encoder = Encoder(self._limit)
@@ -152,27 +129,22 @@ class AttributesPart:
             values.setdefault(path, {})[name] = entry
         self._say(values, lost)
         state: dict[str, Any] = {"nodes": encoder.nodes, "values": values, "first": self._first_marks()}
-        at_iter = self._different(self._at_iter)
-        if at_iter:
-            state |= {"epoch": self._epoch, "workers": self._nb_workers, "at_iter": at_iter}
-        if self._for_workers is not None:
-            state["for_workers"] = self._different(self._for_workers)
-        return state
+        return {**state, **self.data.state_dict(lambda held: self._first.get(id(held), {}))}
 
     def _first_marks(self) -> str:
         """What the first start found, a line each."""
         lines = [HEAD]
-        for path, held in owners_of([*self._data, *self._roots]):
+        for path, held in owners_of([*self.data.owners, *self._roots]):
             marks = sorted(self._first.get(id(held), {}).items())
             lines += [f"{path}\t{name}\t{mark}" for name, mark in marks if not mark.startswith(HERE)]
         return "\n".join(lines)
 
     def _find_changed(self) -> tuple[list[tuple[int, str, str, str, Any, bool]], list[str]]:
         changed, lost = [], []
-        for path, held in owners_of([*self._data, *self._roots]):
+        for path, held in owners_of([*self.data.owners, *self._roots]):
             if id(held) not in self._first:
                 continue  # who holds it has changed, and that is noticed
-            first, now = self._first[id(held)], self._values_now(path, held)
+            first, now = self._first[id(held)], self.data.values_now(path, held)
             for name in sorted({*first, *now}):
                 if name not in now:
                     changed.append((0, path, name, first[name], None, True))
@@ -195,34 +167,18 @@ class AttributesPart:
         changed, lost = self._find_changed()
         return bool(changed or lost)
 
-    def data_has_changed(self) -> bool:
-        """Whether the training data changed since the epoch began, so perhaps while the batch was made."""
-        return any(
-            self._mark(value) != self._at_iter.get(path, {})[name].mark
-            for path, held in owners_of(self._data)
-            if not _is_of_sampler(path)
-            for name, value in attributes_of(held).items()
-            if name in self._at_iter.get(path, {})
-        )
-
-    def _values_now(self, path: str, held: Any) -> dict[str, Any]:
-        now = attributes_of(held)
-        if self._now is not None and path in self._now:
-            now.update({name: self._decoded(copy) for name, copy in self._now[path].items()})
-        return now
-
-    def _say(self, values: Kept, lost: Sequence[str]) -> None:
+    def _say(self, values: Kept, lost: list[str]) -> None:
         if lost:
             self._notices.say(
                 "lost-attributes",
-                f"changed while training, and a checkpoint can't hold it: {_shown(lost)}. A resumed fit finds it as the"
+                f"changed while training, and a checkpoint can't hold it: {shown(lost)}. A resumed fit finds it as the"
                 " program makes it. Keep what matters of it in on_save_checkpoint(checkpoint), put it back in"
                 " on_load_checkpoint(checkpoint)",
             )
         names = [f"{path}.{name}" for path, attributes in values.items() for name in attributes]
         if names:
             self._notices.say_in_detail(
-                "kept-attributes", f"changed while training, and kept in checkpoints: {_shown(names)}"
+                "kept-attributes", f"changed while training, and kept in checkpoints: {shown(names)}"
             )
 
     # ------------------------------------------------------------------------------------------ restoring
@@ -231,10 +187,6 @@ class AttributesPart:
         if state["first"].split("\n")[0] != HEAD:
             raise CheckpointError("the marks of attributes are of another version.")
         self._saved = state
-        if "at_iter" in state:
-            self._epoch, self._at_iter = state["epoch"], _copies(state["at_iter"])
-        if "for_workers" in state:
-            self._for_workers = _copies(state["for_workers"])
 
     @fitting("the part 'attributes' of the checkpoint")
     def restore(self) -> None:
@@ -243,7 +195,7 @@ class AttributesPart:
             return
         state, left = self._saved, []
         decoder = Decoder(state["nodes"], self._device, writable_memory())
-        owners: dict[str, Any] = dict(owners_of([*self._data, *self._roots]))
+        owners: dict[str, Any] = dict(owners_of([*self.data.owners, *self._roots]))
         for path, attributes in state["values"].items():
             if path not in owners:
                 left.append(path)
@@ -256,14 +208,11 @@ class AttributesPart:
             found = self._first.get(id(owners.get(path)), {})
             if name in found and name not in state["values"].get(path, {}) and found[name] != mark:
                 left.append(f"{path}.{name}")
-        if self._for_workers is not None:  # what isn't in the checkpoint is as it was then
-            saved, self._for_workers = self._for_workers, self._copied()
-            for path, copies in saved.items():
-                self._for_workers.setdefault(path, {}).update(copies)
+        self.data.restore(state)
         if left:
             self._notices.say(
                 "other-attributes",
-                f"other than at the first start, and left as the program makes it: {_shown(left)}",
+                f"other than at the first start, and left as the program makes it: {shown(left)}",
             )
 
     def _put(self, held: Any, name: str, first: str, value: list[Any], decoder: Decoder) -> bool:
@@ -278,101 +227,6 @@ class AttributesPart:
         except NotPlainError:
             return False
         return made is there.get(name, GONE) or set_attribute(held, name, made)
-
-    # ------------------------------------------------------------------------------------------ the training data
-    def begin_order(self, epoch: int, starts_workers: bool = False) -> None:
-        """The iterator of ``epoch`` is about to be made, or made again: then the data are as they were at first."""
-        is_again = self._epoch == epoch
-        # they must see what those saw that they stand for, in whichever epoch they start
-        like_others = starts_workers and self._is_persistent and self._for_workers is not None
-        if is_again:
-            self._now = self._copied()
-            self._apply(self._at_iter)
-        elif like_others:  # samplers begin this epoch for the first time, and move on
-            self._now = _without_samplers(self._copied())
-        self._epoch, self._at_iter = epoch, self._copied()
-        if not (self._is_persistent and self._nb_workers):
-            return
-        if self._for_workers is None:
-            self._for_workers = self._at_iter
-        elif like_others:
-            self._apply(_without_samplers(self._for_workers))
-            self._for_workers = self._copied()
-
-    def end_order(self) -> None:
-        """What was done before is done again: from here on the data are as they are now."""
-        now, self._now = self._now, None
-        if now is None:
-            return
-        saved, self._saved = self._saved, None
-        if saved is not None and saved.get("workers", self._nb_workers) != self._nb_workers:
-            self._say_other_workers(now, saved.get("workers"))
-        self._apply(now)
-
-    def _say_other_workers(self, now: Mapping[str, Mapping[str, Copy]], before: Any) -> None:
-        """Where an attribute changed inside the epoch: workers see what it was when the epoch began."""
-        inside = [
-            f"{path}.{name}"
-            for path, held in owners_of(self._data)
-            if bool(before) != bool(self._nb_workers) or not path.startswith("training dataset")
-            for name, value in attributes_of(held).items()
-            if name in now.get(path, {}) and self._mark(value) != now[path][name].mark
-        ]
-        if inside:
-            self._notices.say(
-                "workers-attributes",
-                f"{_shown(inside)} changed inside an epoch, and workers see what it was when that began:"
-                f" num_workers was {before} and is {self._nb_workers}, so the batches may be others. Resume with as"
-                " many workers",
-            )
-
-    def _copied(self) -> dict[str, dict[str, Copy]]:
-        found: dict[str, dict[str, Copy]] = {}
-        for path, held in owners_of(self._data):
-            for name, value in attributes_of(held).items():
-                encoder = Encoder(self._limit, copies=True)
-                try:
-                    encoded = encoder.add(value)
-                except (NotPlainError, TooLargeError):
-                    continue
-                found.setdefault(path, {})[name] = Copy(fingerprint(encoder.nodes, encoded), encoder.nodes, encoded)
-        return found
-
-    def _apply(self, copies: Mapping[str, Mapping[str, Copy]]) -> None:
-        for path, held in owners_of(self._data):
-            there = attributes_of(held)
-            for name, copy in copies.get(path, {}).items():
-                if name in there and self._mark(there[name]) == copy.mark:
-                    continue
-                made = self._decoded(copy, there.get(name))
-                if made is not there.get(name, GONE):
-                    set_attribute(held, name, made)
-
-    def _decoded(self, copy: Copy, like: Any = None) -> Any:
-        return Decoder(copy.nodes, self._device, writable_memory()).value(copy.value, like)
-
-    def _different(self, copies: Mapping[str, Mapping[str, Copy]]) -> dict[str, Any]:
-        """Those of ``copies`` that aren't what the first start found, or what is there now."""
-        found: dict[str, dict[str, Any]] = {}
-        for path, held in owners_of(self._data):
-            first, now = self._first.get(id(held), {}), self._values_now(path, held)
-            for name, copy in copies.get(path, {}).items():
-                if copy.mark != first.get(name) or name not in now or self._mark(now[name]) != copy.mark:
-                    found.setdefault(path, {})[name] = list(copy)
-        return found
-
-
-def _is_of_sampler(path: str) -> bool:
-    return path.startswith(("sampler", "batch sampler"))
-
-
-def _without_samplers(copies: Mapping[str, dict[str, Copy]]) -> dict[str, dict[str, Copy]]:
-    """What workers have: samplers stay here, and give the order of the epoch that is trained."""
-    return {path: of_path for path, of_path in copies.items() if not _is_of_sampler(path)}
-
-
-def _copies(saved: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Copy]]:
-    return {path: {name: Copy(*copy) for name, copy in copies.items()} for path, copies in saved.items()}
 
 
 def _inside(value: Any) -> str:
@@ -392,7 +246,3 @@ def _is_made_by_the_fit(value: Any) -> bool:
     something."""
     known = (torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler, torch.utils.data.DataLoader)
     return isinstance(value, (*known, type)) or (callable(value) and not hasattr(value, "__dict__"))
-
-
-def _shown(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

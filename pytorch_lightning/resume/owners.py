@@ -15,12 +15,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.root_module.root_module import GIVEN
 
 MOST_ITEMS = 256
 """Containers of more entries are data, and nothing is looked for in them."""
 OF_MODULES = {*vars(nn.Module()), "training", "hparams", "example_input_array"}
 """What a module keeps for itself, and what has rules of its own."""
 OF_OURS = (
+    GIVEN,
     "_trainer",
     "_init_arguments",
     "_tng_dataloader",
@@ -77,8 +79,12 @@ def attributes_of(held: Any) -> dict[str, Any]:
 
 def may_be_set(held: Any, name: Any) -> bool:
     """Whether a file may name it: nothing of what makes a module one, and no method."""
-    own = isinstance(held, nn.Module) and (name in {*OF_MODULES, *OF_OURS, *OF_SHARDS} or name.startswith("_lazy_"))
-    return not own and not name.startswith("__") and not callable(getattr(type(held), name, None))
+    own = name.startswith("__")
+    if isinstance(held, nn.Module):
+        kept = held._non_persistent_buffers_set
+        own |= name in {*OF_MODULES, *OF_OURS, *OF_SHARDS, *held._parameters, *held._modules, *held._buffers} - kept
+        own |= name.startswith("_lazy_")
+    return not own and not callable(getattr(type(held), name, None))
 
 
 def set_attribute(held: Any, name: str, value: Any) -> bool:
@@ -96,9 +102,15 @@ def set_attribute(held: Any, name: str, value: Any) -> bool:
 
 def delete_attribute(held: Any, name: str) -> bool:
     """Remove an attribute, if it exists; False where that may not be."""
-    if may_be_set(held, name) and name in getattr(held, "__dict__", {}):
+    if not may_be_set(held, name):
+        return False
+    if isinstance(held, nn.Module) and name in held._buffers:
+        del held._buffers[name]
+    elif name in getattr(held, "__dict__", {}):
         del vars(held)[name]
-    return may_be_set(held, name)
+    elif _is_slot(held, name) and hasattr(held, name):
+        object.__delattr__(held, name)
+    return True
 
 
 def _is_slot(held: Any, name: str) -> bool:

@@ -89,6 +89,8 @@ class Encoder:
             raise TooLargeError
 
     def _node(self, value: Any, kind: type) -> Any:
+        if isinstance(value, Tensor):
+            return self._tensor(value, kind)
         name = kind.__name__
         if kind in LISTS.values():
             return name, getattr(value, "maxlen", None), [self._add(item) for item in value]
@@ -101,8 +103,6 @@ class Encoder:
             return name, factory, [[self._add(key), self._add(item)] for key, item in value.items()]
         if kind in SETS.values():
             return name, [self._add(item) for item in in_order(value)]
-        if isinstance(value, Tensor):
-            return self._tensor(value, kind)
         if isinstance(value, (np.ndarray, np.generic)):
             return self._array(value, kind)
         if kind is bytearray:
@@ -117,18 +117,14 @@ class Encoder:
 
     def _tensor(self, value: Any, kind: type) -> Any:
         plain = kind in (Tensor, torch.nn.Parameter) and value.layout == torch.strided and not value.is_quantized
-        if not plain or value.device.type == "meta":
+        device = value.device.type
+        if not plain or device == "meta":
             raise NotPlainError
         self._count(value.nbytes)
-        data = value.detach().resolve_conj().resolve_neg()
-        is_parameter = kind is torch.nn.Parameter
-        return (
-            "tensor",
-            data.clone() if self._copies else data,
-            value.device.type,
-            is_parameter,
-            bool(value.requires_grad and value.is_leaf),
-        )
+        data, requires = value, value.requires_grad
+        if requires or value.is_conj() or value.is_neg():
+            data, requires = value.detach().resolve_conj().resolve_neg(), requires and value.is_leaf
+        return "tensor", data.clone() if self._copies else data, device, kind is torch.nn.Parameter, requires
 
     def _array(self, value: Any, kind: type) -> Any:
         if kind is not np.ndarray and not isinstance(value, np.generic):
@@ -198,10 +194,17 @@ def fingerprint(nodes: Sequence[Any], value: Any) -> str:
         return written(nodes[value[1]])
 
     def written(part: Any) -> str:
+        kind = type(part)
+        if kind is str:
+            return f"str {part!r}"
+        if kind is tuple and part:
+            if part[0] == "node":
+                return numbered(part)
+            if part[0] == "tensor":
+                _, data, device, is_parameter, requires = part
+                return f"[str 'tensor',tensor {checksum(data)},str {device!r},bool {is_parameter},bool {requires}]"
         if isinstance(part, Tensor):
             return f"tensor {checksum(part)}"
-        if isinstance(part, tuple) and part and part[0] == "node":
-            return numbered(part)
         if isinstance(part, (list, tuple)):
             return f"[{','.join(map(written, part))}]"
         return f"{type(part).__name__} {part!r}"
@@ -298,7 +301,8 @@ class Decoder:
         keys = [self.value(key) for key, _ in pairs]
         items = [self.value(item, old.get(key)) for key, (_, item) in zip(keys, pairs, strict=True)]
         made.clear()
-        dict.update(made, zip(keys, items, strict=True))  # a Counter's own would count
+        for key, item in zip(keys, items, strict=True):
+            made[key] = item  # update of a Counter would count, and dict.update leave an OrderedDict without order
         return made
 
     def _namespace(self, n: int, node: Any, like: Any) -> Any:

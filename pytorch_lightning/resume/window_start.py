@@ -40,6 +40,7 @@ class WindowStart:
         self._nb_rows = 0
         self._losses: deque[Any] = deque()
         self._prog: dict[str, Any] = {}
+        self._norms: dict[str, float] = {}
 
     def note_for(self, accumulate: int) -> Callable[[], None] | None:
         """What is to be called before each window of ``accumulate`` batches. None: a single batch changes nothing
@@ -51,7 +52,7 @@ class WindowStart:
         """A window is about to begin."""
         progress, metrics = self._run.progress, self._run.metrics
         self._place, self._nb_rows = (progress.batch_nb, progress.global_step), self._loggers.nb_rows
-        self._losses, self._prog = metrics._losses.copy(), metrics._prog
+        self._losses, self._prog, self._norms = metrics._losses.copy(), metrics._prog, dict(metrics.grad_norms)
         if self.buffers is not None:
             self.buffers.note()
 
@@ -65,7 +66,7 @@ class WindowStart:
             return False
         # what user code changed of its own in the step that failed isn't known apart from what it changed before
         is_fetching = is_first and self._current.is_fetching
-        if self._attributes.data_has_changed() if is_fetching else self._attributes.has_changed():
+        if self._attributes.data.has_changed() if is_fetching else self._attributes.has_changed():
             return False
         # many large ones would cost more than the time that a save at an exception wins
         can = self.buffers.can_go_back(self._module) if self.buffers is not None else not [*self._module.buffers()]
@@ -76,6 +77,7 @@ class WindowStart:
             return True
         progress.batch_nb, progress.global_step = self._place
         metrics._losses, metrics._prog = self._losses, self._prog
+        metrics.grad_norms.update(self._norms)  # a row may have used them
         self._loggers.nb_to_forget = self._loggers.nb_rows - self._nb_rows
         if self.buffers is not None:
             self.buffers.go_back()

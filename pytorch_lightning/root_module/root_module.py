@@ -13,6 +13,7 @@ from pytorch_lightning.errors import MisconfigurationException, describe
 from pytorch_lightning.printing import tell
 from pytorch_lightning.processes import whole
 from pytorch_lightning.root_module.arguments import Recorded, without_references
+from pytorch_lightning.root_module.elsewhere import LightningMethods
 from pytorch_lightning.root_module.hooks import ModelHooks
 
 REQUIRED = {
@@ -28,6 +29,10 @@ REQUIRED = {
     "forward": "def forward(self, x):\n    return self.layers(x)",
 }
 """Hooks without a default, each with the stub to write."""
+
+
+GIVEN = "_given_loaders"
+"""The attribute of a module with the loaders that were passed to a running call, by the property they replace."""
 
 
 class Standin:
@@ -83,7 +88,7 @@ class assignable(property):
         self.__doc__ = function.__doc__
 
 
-class LightningModule(ModelHooks, Recorded, nn.Module):
+class LightningModule(ModelHooks, Recorded, LightningMethods, nn.Module):
     """An ``nn.Module`` that also defines how it is trained.
 
     Every fit requires ``training_step``, ``configure_optimizers`` and ``tng_dataloader``. A validation requires
@@ -322,7 +327,7 @@ class LightningModule(ModelHooks, Recorded, nn.Module):
         super().__init_subclass__(**kwargs)
         for name in ("tng_dataloader", "val_dataloader", "test_dataloader"):
             if isinstance(cls.__dict__.get(name), property):
-                setattr(cls, name, _showing_its_error(cls.__dict__[name], f"{cls.__name__}.{name}"))
+                setattr(cls, name, _showing_its_error(cls.__dict__[name], f"{cls.__name__}.{name}", name))
 
     def __getstate__(self) -> dict[str, Any]:
         left_out = ("_trainer", "experiment")
@@ -330,16 +335,22 @@ class LightningModule(ModelHooks, Recorded, nn.Module):
         return {**kept, **without_references(self)}
 
 
-def _showing_its_error(loader: property, where: str) -> property:
+def _showing_its_error(loader: property, where: str, name: str) -> property:
     """``loader``, with an AttributeError in it raised as a RuntimeError: nn.Module would report the former as
-    "no attribute 'tng_dataloader'" and hide its cause."""
+    "no attribute 'tng_dataloader'" and hide its cause. A loader that was passed to ``fit`` wins over it."""
     get = loader.fget
     assert get is not None
 
     def get_loader(module: Any) -> Any:
+        if name in vars(module).get(GIVEN, ()):
+            return vars(module)[GIVEN][name]
         try:
             return get(module)
         except AttributeError as cause:
             raise RuntimeError(f"{where} raised AttributeError: {cause}") from cause
 
     return property(get_loader, loader.fset, loader.fdel, loader.__doc__)
+
+
+for _name in ("tng_dataloader", "val_dataloader", "test_dataloader"):
+    setattr(LightningModule, _name, _showing_its_error(vars(LightningModule)[_name], f"LightningModule.{_name}", _name))

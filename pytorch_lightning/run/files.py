@@ -32,9 +32,11 @@ def open_loggers(
     processes: Processes,
     version: int | None,
     step: int,
+    state: dict[str, Any] | None,
 ) -> LoggerGroup:
     """The loggers of a run, which learn its hyperparameters. Sets ``run.version`` and, for a trial, ``run.scratch``.
-    Only the first process has any. ``version`` is that of the run that is resumed, after ``step`` batches.
+    Only the first process has any. ``version`` is that of the run that is resumed, after ``step`` batches, and
+    ``state`` what its save holds of them.
 
     ``experiment`` may be a test-tube Experiment, a Logger, a list of them, None (a folder under
     ``default_save_path``), or False (nothing). A trial (``fast_dev_run``) writes to a temporary folder only.
@@ -65,6 +67,8 @@ def open_loggers(
     run.version = chosen[0].version if chosen else None
     run.folder = next((logger.folder for logger in chosen if logger.folder is not None), None)
     group = LoggerGroup(chosen, notices)
+    if state is not None:  # first: one that keeps its rows elsewhere learns by it which run of its own this is
+        group.load_state_dict(state)
     group.log_hyperparams(plain_hparams(module.hparams, notices))
     group.save()
     processes.from_first([value.version for value in _experiments(config)])

@@ -5,12 +5,14 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import takewhile
 from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.errors import Notices, Problem, describe
-from pytorch_lightning.root_module.root_module import REQUIRED, LightningModule
+from pytorch_lightning.lightning2 import advice
+from pytorch_lightning.root_module.root_module import GIVEN, REQUIRED, LightningModule
 
 Hooks = dict[str, tuple[Callable[..., Any], ...]]
 
@@ -82,7 +84,10 @@ OTHER_NAMES = {
 
 
 def is_overridden(module: Any, name: str) -> bool:
-    """Whether ``module`` has a ``name`` of its own, by its class or by an attribute of the object."""
+    """Whether ``module`` has a ``name`` of its own, by its class or by an attribute of the object, or a loader of that
+    name was passed."""
+    if name in LOADERS and name in vars(module).get(GIVEN, ()):
+        return True
     mine = _static(module, name)
     return mine is not None and mine is not _static(LightningModule, name)
 
@@ -196,18 +201,38 @@ def near_misses(owner: Any) -> dict[str, str]:
     known = [*PARAMETERS, *LOADERS, "add_model_specific_args"] if base is LightningModule else list(CALLBACK_HOOKS)
     others = OTHER_NAMES if base is LightningModule else {}
     found: dict[str, str] = {}
-    for cls in type(owner).__mro__:
-        if cls is base:
-            break
-        for name, value in vars(cls).items():
-            if name.startswith("_") or hasattr(base, name) or not (callable(value) or isinstance(value, property)):
-                continue
-            if name in others:  # where both are written, one surely calls the other
-                close = [others[name]] if not is_overridden(owner, others[name]) else []
-            else:
-                close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
-            found.update((name, hook) for hook in close)
+    for name in _own_methods(owner, base):
+        if name in others:
+            close = [others[name]]
+        elif advice(_kind_of_hooks(base), name) is not None:
+            close = []
+        else:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+        found.update((name, hook) for hook in close)
     return found
+
+
+def _own_methods(owner: Any, base: type) -> list[str]:
+    """The public methods and properties that ``owner``'s classes below ``base`` define, and ``base`` doesn't."""
+    classes = takewhile(lambda cls: cls is not base, type(owner).__mro__)
+    return [
+        name
+        for cls in classes
+        for name, value in vars(cls).items()
+        if not name.startswith("_") and not hasattr(base, name) and (callable(value) or isinstance(value, property))
+    ]
+
+
+def _kind_of_hooks(base: type) -> str:
+    return "module_hooks" if base is LightningModule else "callback_hooks"
+
+
+def modern_hooks(owner: Any) -> dict[str, str]:
+    """The methods of ``owner`` that are hooks of Lightning 2 and not of this library, each with what to write."""
+    base: type = LightningModule if isinstance(owner, LightningModule) else Callback
+    near = near_misses(owner)
+    found = {name: advice(_kind_of_hooks(base), name) for name in _own_methods(owner, base) if name not in near}
+    return {name: text for name, text in found.items() if text is not None}
 
 
 def names_in(method: Any) -> set[str]:
@@ -231,13 +256,15 @@ def names_in(method: Any) -> set[str]:
 
 
 def say_near_misses(owners: Sequence[Any], notices: Notices) -> None:
-    """One line for each method of modules and callbacks whose name nearly is a hook's, and that none of them calls."""
+    """One line for each method of modules and callbacks whose name nearly is a hook's or is one of Lightning 2's, and
+    that none of them calls."""
     classes = {
         c for o in owners for c in type(o).__mro__ if not c.__module__.startswith(("torch.", "pytorch_lightning."))
     }
     called = {used for c in classes for name, method in vars(c).items() for used in names_in(method) if used != name}
     for owner in owners:
-        for name, hook in near_misses(owner).items():
-            if name in called:
-                continue
-            notices.say(f"near-hook-{name}", f"{type(owner).__name__}.{name} is never called; did you mean {hook}?")
+        lines = {name: f"; did you mean {hook}?" for name, hook in near_misses(owner).items()}
+        lines.update((name, f". {text}") for name, text in modern_hooks(owner).items())
+        for name, line in lines.items():
+            if name not in called:
+                notices.say(f"near-hook-{name}", f"{type(owner).__name__}.{name} is never called{line}")

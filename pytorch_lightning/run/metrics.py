@@ -205,6 +205,7 @@ class Metrics:
             "prog": {k: v for k, v in prog.items() if v is not None},
             "validation": dict(self.validation),
             "nb_nonfinite": self.nb_nonfinite,
+            **({"grad_norms": dict(self.grad_norms)} if self.grad_norms else {}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -213,3 +214,5 @@ class Metrics:
         self._prog = dict(state["prog"])
         self.validation = dict(state["validation"])
         self.nb_nonfinite = state["nb_nonfinite"]
+        self.grad_norms.clear()
+        self.grad_norms.update(state.get("grad_norms", {}))

@@ -89,15 +89,25 @@ class Rows:
 
     def write_validation(self, metrics: dict[str, float | int]) -> None:
         """Write the row of a validation that has just ended."""
-        progress = self._run.progress
-        place = {"epoch": progress.epoch, "batch_nb": progress.batch_nb - 1, "global_step": progress.global_step - 1}
-        self._loggers.log_metrics({**place, **metrics}, progress.global_step - 1)
+        step = max(0, self._run.progress.global_step - 1)
+        self._loggers.log_metrics({**self._last_place(), "global_step": step, **metrics}, step)
         if self._needed:
             self._check_needed({**metrics, **self._run.metrics.of_training()}, validated=True)
 
+    def _last_place(self) -> dict[str, int]:
+        """The epoch and the number of the batch that was trained on last."""
+        run, progress = self._run, self._run.progress
+        if progress.batch_nb:
+            return {"epoch": progress.epoch, "batch_nb": progress.batch_nb - 1}
+        nb = run.nb_tng_batches if run.nb_in_last_epoch is None else run.nb_in_last_epoch
+        return {"epoch": max(0, progress.epoch - 1), **({"batch_nb": nb - 1} if nb else {})}
+
     def log_by_hand(self, metrics: dict[str, Any], step: int | None) -> None:
-        """Log a row that a user's own code made; what is no number is left out, as an Experiment's rows do."""
-        row: dict[str, float | int] = {}
+        """Log a row that a user's own code made, with its place; what is no number is left out, as an Experiment's rows
+        do."""
+        progress = self._run.progress
+        step = progress.global_step if step is None else step
+        row: dict[str, float | int] = {"epoch": progress.epoch, "batch_nb": progress.batch_nb, "global_step": step}
         for key, value in metrics.items():
             for name, entry in value.items() if isinstance(value, dict) else [(key, value)]:
                 number = to_number(entry)
@@ -106,7 +116,7 @@ class Rows:
                     self._run.notices.say(f"not-logged-{name}", text)
                 else:
                     row[str(name)] = number
-        self._loggers.log_metrics(row, self._run.progress.global_step if step is None else step)
+        self._loggers.log_metrics(row, step)
 
     def _rates(self) -> dict[str, float]:
         rates = {}

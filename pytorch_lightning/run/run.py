@@ -37,6 +37,8 @@ class FitRun:
     """Lets go of what a plan that fails has opened."""
     leaves_validation: bool = True
     """Whether a signal may end a validation: in that before training, and where the state before it is saved."""
+    nb_in_last_epoch: int | None = None
+    """Batches of the epoch that ended last."""
     running: bool = False
     """Whether a fit is running."""
     timings: Timings = field(default_factory=Timings)

@@ -185,22 +185,53 @@ class HeldGradients:
 
 
 def before_update(
-    config: Config, module: LightningModule, run: FitRun, hooks: Hooks, precision: Precision, several: bool
+    config: Config,
+    module: LightningModule,
+    run: FitRun,
+    hooks: Hooks,
+    precision: Precision,
+    optimizers: Sequence[Optimizer],
 ) -> tuple[Callable[[Sequence[Optimizer]], None], ...]:
-    """What runs between the backward pass and the step, in this order. Often nothing. ``several``: whether there are
-    several optimizers."""
+    """What runs between the backward pass and the step of some of the ``optimizers``, in this order. Often nothing."""
     functions: list[Callable[[Sequence[Optimizer]], None]] = []
     for hook in hooks["on_after_backward"]:
         functions.append(lambda _, hook=hook: hook())  # type: ignore[misc]
     if config.print_nan_grads:
         functions.append(lambda _: _print_nan_gradients(module, run.progress))
     if config.track_grad_norm > 0:
-        functions.append(lambda _: run.metrics.grad_norms.update(module.grad_norm(config.track_grad_norm)))
+        functions.append(build_note_norms(config.track_grad_norm, module, run, optimizers))
     if config.gradient_clip > 0:
         functions.append(build_clip(config))
-    if precision.scales and (functions or several):  # what optimizers share would be unscaled once for each of them
+    # what optimizers share would be unscaled once for each of them
+    if precision.scales and (functions or len(optimizers) > 1):
         functions.insert(0, precision.unscale)
     return tuple(functions)
+
+
+def build_note_norms(
+    norm_type: float, module: LightningModule, run: FitRun, optimizers: Sequence[Optimizer]
+) -> Callable[[Sequence[Optimizer]], None]:
+    """``note(chosen)``: keep the gradient norms of a window. Optimizers that step one after the other each add their
+    own, and the total is that of all so far."""
+    norms, total, place = run.metrics.grad_norms, f"grad_{norm_type:g}_norm_total", -1
+
+    def note(chosen: Sequence[Optimizer]) -> None:
+        nonlocal place
+        found = module.grad_norm(norm_type)
+        if place != run.progress.global_step:
+            place = run.progress.global_step
+            norms.clear()
+        if len(chosen) < len(optimizers):
+            # what the others step is cleared, clipped or not yet complete now
+            elsewhere = set(parameters_of(optimizers)).difference(parameters_of(chosen))
+            for i, parameter in enumerate(module.parameters()):
+                if parameter in elsewhere:
+                    found.pop(f"grad_{norm_type:g}_norm_{i}", None)
+            each = {**norms, **found, total: 0.0}
+            found[total] = float(torch.linalg.vector_norm(torch.tensor([*each.values()]), norm_type))
+        norms.update(found)
+
+    return note
 
 
 def build_clip(config: Config) -> Callable[[Sequence[Optimizer]], None]:

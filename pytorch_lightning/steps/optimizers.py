@@ -48,6 +48,9 @@ def read_optimizers(returned: Any, milestones: Sequence[int]) -> tuple[list[Opti
 
 
 def _split(returned: Any) -> tuple[list[Any], list[Any]]:
+    several = returned if isinstance(returned, (list, tuple)) else [returned]
+    if several and all(isinstance(value, dict) and "optimizer" in value for value in several):
+        return [value["optimizer"] for value in several], [s for value in several for s in _schedule_of(value)]
     if isinstance(returned, (list, tuple)):
         if len(returned) == 2 and isinstance(returned[0], (list, tuple)):
             return list(returned[0]), _as_list(returned[1])
@@ -55,6 +58,28 @@ def _split(returned: Any) -> tuple[list[Any], list[Any]]:
             return [returned[0]], _as_list(returned[1])
         return list(returned), []
     return [returned], []
+
+
+def _schedule_of(returned: dict[str, Any]) -> list[Any]:
+    """The scheduler of a dictionary as Lightning 2 has them: ``{'optimizer': o, 'lr_scheduler': s, 'monitor': name}``,
+    ``s`` being a scheduler or a dictionary of its own."""
+    unknown = sorted(set(returned) - {"optimizer", "lr_scheduler", "monitor"})
+    if unknown:
+        raise MisconfigurationException(
+            f"configure_optimizers returned a dict with {unknown}; expected 'optimizer', 'lr_scheduler' and 'monitor'."
+            " Write: return [optimizer], [scheduler]."
+        )
+    value = returned.get("lr_scheduler")
+    if value is None:
+        return []
+    options = dict(value) if isinstance(value, dict) else {"scheduler": value}
+    if options.get("monitor") is None and "monitor" in returned:
+        options["monitor"] = returned["monitor"]
+    # what is so here in any case
+    for name, kept in (("frequency", 1), ("strict", True), ("reduce_on_plateau", None), ("name", None)):
+        if name in options and (kept is None or options[name] == kept):
+            del options[name]
+    return [options]
 
 
 def _as_list(value: Any) -> list[Any]:

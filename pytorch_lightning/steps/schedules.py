@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from torch.optim import Optimizer
+
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.errors import FitError
 from pytorch_lightning.run.metrics import Metrics
@@ -46,23 +48,26 @@ class EpochSchedules:
     watches a validation metric steps only in epochs that were validated."""
 
     def __init__(self, schedules: Sequence[Schedule]) -> None:
-        self._stepped: set[int] = set()
+        self._stepped: dict[int, Optimizer] = {}
+        """By their ids, since places change where others take part: an optimizer that is new hasn't stepped."""
         self._validated = False
         self.use(schedules)
 
     def use(self, schedules: Sequence[Schedule]) -> None:
-        """Let these be the schedules; what was noted of the optimizers before them is forgotten."""
+        """Let these be the schedules."""
         self._schedules = [s for s in schedules if s.interval == "epoch"]
-        self._stepped.clear()
 
     @property
     def waits_for_steps(self) -> bool:
         """Whether it has to be told of steps at all."""
         return bool(self._schedules)
 
-    def note_steps(self, stepped: Sequence[bool]) -> None:
-        """Take note of which optimizers stepped."""
-        self._stepped.update(i for i, has_stepped in enumerate(stepped) if has_stepped)
+    def note_steps(self, optimizers: Sequence[Optimizer], stepped: Sequence[bool]) -> None:
+        """Take note of which of ``optimizers`` stepped."""
+        self._stepped.update((id(o), o) for o, has_stepped in zip(optimizers, stepped, strict=True) if has_stepped)
+
+    def _has_stepped(self, schedule: Schedule) -> bool:
+        return id(schedule.scheduler.optimizer) in self._stepped
 
     def note_validation(self) -> None:
         """Take note that this epoch was validated."""
@@ -71,7 +76,7 @@ class EpochSchedules:
     def step(self, metrics: Metrics) -> None:
         """The end of an epoch."""
         for schedule in self._schedules:
-            if schedule.optimizer_i not in self._stepped:
+            if not self._has_stepped(schedule):
                 continue
             if schedule.monitor is None:
                 schedule.scheduler.step()
@@ -83,10 +88,12 @@ class EpochSchedules:
         self._validated = False
 
     def state_dict(self) -> dict[str, Any]:
-        return {"stepped": sorted(self._stepped), "validated": self._validated}
+        stepped = {schedule.optimizer_i for schedule in self._schedules if self._has_stepped(schedule)}
+        return {"stepped": sorted(stepped), "validated": self._validated}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._stepped, self._validated = set(state["stepped"]), state["validated"]
+        stepped = [s.scheduler.optimizer for s in self._schedules if s.optimizer_i in state["stepped"]]
+        self._stepped, self._validated = {id(o): o for o in stepped}, state["validated"]
 
 
 def needed_metrics(callbacks: Sequence[Callback], schedules: Sequence[Schedule]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pytorch_lightning.checkpoints.checkpoint import restore_module
 from pytorch_lightning.checkpoints.sharded import read_any
 from pytorch_lightning.errors import CheckpointError, MisconfigurationException, describe
+from pytorch_lightning.lightning2 import advice
 from pytorch_lightning.options.meaning import ALIASES
 from pytorch_lightning.processes import ALONE
 from pytorch_lightning.run.hooks import is_overridden
@@ -59,7 +60,8 @@ class ReadAttributes:
             return getattr(self.module, name) if there else None
         if name in OF_THE_MODULE:
             return None
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        text = advice("trainer_members", name)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}" + (f". {text}." if text else ""))
 
     def __setattr__(self, name: str, value: Any) -> None:
         option, options = ALIASES.get(name, name), vars(self).get("options", {})

@@ -81,6 +81,7 @@ def run_epoch(plan: FitPlan) -> None:
     plan.epoch_schedules.step(plan.run.metrics)
     plan.call("on_epoch_end")
     fault("epoch.end")
+    plan.run.nb_in_last_epoch = progress.batch_nb
     progress.next_epoch()
     save_points.reach()
 

@@ -4,10 +4,13 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from pytorch_lightning.errors import MisconfigurationException
 from pytorch_lightning.root_module.root_module import LightningModule
-from pytorch_lightning.trainer.attributes import ReadAttributes
+
+if TYPE_CHECKING:
+    from pytorch_lightning.trainer.attributes import ReadAttributes
 
 _lock = threading.Lock()
 _busy: list[int] = []
@@ -62,7 +65,7 @@ def refuse_at_import() -> None:
 
 
 @contextlib.contextmanager
-def given_back(trainer: ReadAttributes, model: LightningModule) -> Iterator[None]:
+def given_back(trainer: "ReadAttributes", model: LightningModule) -> Iterator[None]:
     """A scope that may be inside a hook: afterwards ``model.trainer`` and what ``trainer`` knows of its own fit are
     those of the surrounding fit, if any."""
     outer = model.trainer if is_running(getattr(model, "trainer", None)) else None

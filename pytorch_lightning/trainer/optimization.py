@@ -143,7 +143,9 @@ def _step_schedules(
     request: FitRequest, basis: Basis, epoch_schedules: EpochSchedules
 ) -> list[Callable[[Sequence[bool]], None]]:
     schedules = [build_step_schedule(s, request.run.metrics) for s in basis.schedules if s.interval == "step"]
-    return [*schedules, epoch_schedules.note_steps] if epoch_schedules.waits_for_steps else schedules
+    if not epoch_schedules.waits_for_steps:
+        return schedules
+    return [*schedules, partial(epoch_schedules.note_steps, list(basis.optimizers))]
 
 
 def _step_inputs(
@@ -174,7 +176,7 @@ def _step_inputs(
         seed=basis.seed,
         on_device=strategy.device.type != "cpu",
         before_batch=(*([undo] if several and undo is not None else []), *hooks["on_batch_start"]),
-        before_update=before_update(config, module, run, hooks, precision, several=len(basis.optimizers) > 1),
+        before_update=before_update(config, module, run, hooks, precision, basis.optimizers),
         nb_after_backward=len(hooks["on_after_backward"]),
         before_clear=hooks["on_before_zero_grad"],
         after_batch=(rows.after_batch, *hooks["on_batch_end"], *last),

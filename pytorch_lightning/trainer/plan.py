@@ -203,7 +203,7 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
         schedules=schedules,
         gradients=Gradients(module, optimizers),
         hooks=hooks,
-        loader=plan_loader(tng_loader, seed, config, share, callbacks, notices, attributes),
+        loader=plan_loader(tng_loader, seed, config, share, callbacks, notices, attributes.data),
         validation=validation,
         sanity=sanity,
     )
@@ -226,9 +226,8 @@ def _plan_files(request: FitRequest, saver: Saver, resumed: ResumedSave | None) 
     config, module, run, notices = request.config, request.module, request.run, request.notices
     processes = saver.strategy.processes
     version = None if resumed is None else resumed.version
-    loggers = files.open_loggers(config, module, run, notices, processes, version, run.progress.global_step)
-    if resumed is not None and version is not None:
-        loggers.load_state_dict(resumed.checkpoint["parts"]["loggers"])
+    state = None if resumed is None or version is None else resumed.checkpoint["parts"]["loggers"]
+    loggers = files.open_loggers(config, module, run, notices, processes, version, run.progress.global_step, state)
     saver.parts["loggers"] = loggers
     wanted, own = config.resume is not None or config.save_every_nb_batches is not None, resumed and resumed.folder
     folder = files.folder_for_saves(config, module, run, own, wanted) if processes.is_first else None

@@ -32,6 +32,7 @@ from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.strategies.compiled import build_compiler
 from pytorch_lightning.timings import hint
 from pytorch_lightning.trainer.evaluation import names_of, plan_evaluation
+from pytorch_lightning.trainer.explaining import explain
 from pytorch_lightning.trainer.fit_plan import FitPlan
 from pytorch_lightning.trainer.fit_result import FitResult
 from pytorch_lightning.trainer.loop import run_evaluation
@@ -60,7 +61,8 @@ def announce(plan: FitPlan) -> None:
 
 
 def note_place(error: Exception, run: FitRun) -> None:
-    """Add to an exception where in the fit it was raised, unless it says so itself."""
+    """Add to an exception where in the fit it was raised, unless it says so itself, and what is known to help."""
+    explain(error)
     notes = [note for note in getattr(error, "__notes__", ()) if note.startswith("raised while fitting")]
     if not notes and at(run.progress) not in str(error):
         error.add_note(f"raised while fitting {type(run.module).__name__} {at(run.progress)}")

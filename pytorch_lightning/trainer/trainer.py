@@ -26,13 +26,14 @@ from pytorch_lightning.run.progress import INTERRUPTED
 from pytorch_lightning.run.run import FitRun
 from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.strategies.devices import in_use
-from pytorch_lightning.trainer import checks, stages
+from pytorch_lightning.trainer import stages
 from pytorch_lightning.trainer.afterwards import Afterwards
 from pytorch_lightning.trainer.attributes import ReadAttributes
 from pytorch_lightning.trainer.basis import FitRequest
 from pytorch_lightning.trainer.crash import keep_failing_batch
 from pytorch_lightning.trainer.deterministic import deterministic
 from pytorch_lightning.trainer.fit_result import FitResult
+from pytorch_lightning.trainer.given_loaders import given_loaders, loader_and_ckpt, loaders_of_fit, need_module
 from pytorch_lightning.trainer.loop import run_fit
 from pytorch_lightning.trainer.nesting import given_back, in_one_thread, is_running, refuse_at_import
 from pytorch_lightning.trainer.placement import choose_strategy, nb_to_start
@@ -111,8 +112,9 @@ class Trainer(ReadAttributes):
     ) -> None:
         options = {name: value for name, value in locals().items() if name in option_defaults()}
         before = set(vars(self))
-        options = resolve_aliases(aliases, options, option_defaults())
-        self._use_options(options)
+        problems: list[Problem] = []
+        options = resolve_aliases(aliases, options, option_defaults(), problems)
+        self._use_options(options, problems)
         self.interrupted = False
         if slurm.is_batch_job(os.environ):
             signals.watch_early()
@@ -124,8 +126,8 @@ class Trainer(ReadAttributes):
         self._watchdog: Watchdog | None = None
         self._set_here = {"_set_here", *vars(self)} - before
 
-    def _use_options(self, options: dict[str, Any]) -> None:
-        self.config = build_config(options, option_defaults()["default_save_path"])
+    def _use_options(self, options: dict[str, Any], problems: Sequence[Problem] = ()) -> None:
+        self.config = build_config(options, option_defaults()["default_save_path"], [*problems])
         self.options = options
         self._notices = Notices(self.config.silence)
         self._callbacks = all_callbacks(self.config)
@@ -145,8 +147,15 @@ class Trainer(ReadAttributes):
         options = {name: values[name] for name in option_defaults() if name in values and name not in OBJECT_OPTIONS}
         return cls(**{**options, **overrides})
 
-    def fit(self, model: LightningModule) -> int:
-        """Train ``model``. Returns 1 when training is complete and 0 when Ctrl-C ended it.
+    def fit(
+        self,
+        model: LightningModule = None,  # type: ignore[assignment]
+        tng_dataloader: Any = None,
+        val_dataloader: Any = None,
+        **others: Any,
+    ) -> int:
+        """Train ``model``, on its own loaders or those that are passed (also by Lightning 2's names). Returns 1 when
+        training is complete and 0 when Ctrl-C ended it.
 
         SIGTERM, SIGUSR1 and SIGUSR2 end the program with exit code 75 once the state was saved; under SLURM the job
         is then queued again.
@@ -154,13 +163,16 @@ class Trainer(ReadAttributes):
         May be called again: a fresh run, unless ``resume`` is set. Raises ``MisconfigurationException`` for what
         can be seen before the first batch, ``FitError`` for what a batch showed.
         """
+        if not isinstance(self, Trainer):
+            raise MisconfigurationException("fit was called on the class Trainer. Write Trainer().fit(model).")
         refuse_at_import()
+        loaders = loaders_of_fit(tng_dataloader, val_dataloader, others)
         if is_running(self):
             raise MisconfigurationException(
                 f"this Trainer is in the middle of a fit of {type(self.module).__name__}, and fit was called again."
                 " Make another Trainer for the inner one."
             )
-        with given_back(self, model):
+        with given_back(self, model), given_loaders(model, loaders):
             return self._fit(model)
 
     def _fit(self, model: LightningModule) -> int:
@@ -219,15 +231,21 @@ class Trainer(ReadAttributes):
             raise signals.Stopped(state["exit"])
         return int(state["returned"])
 
-    def validate(self, model: LightningModule | None = None, ckpt: str | Path | None = None) -> dict[str, float | int]:
-        """Run the validation set through ``model`` (default: the one of the last fit); returns what
+    def validate(
+        self, model: LightningModule | None = None, dataloader: Any = None, ckpt: Any = None, **others: Any
+    ) -> dict[str, float | int]:
+        """Run the validation set, or ``dataloader``, through ``model`` (default: the one of the last fit); returns what
         ``validation_end`` returned, as numbers. ``ckpt`` is the path of a checkpoint, or 'best'."""
-        return self._evaluate("validation", model, ckpt)  # type: ignore[no-any-return]
+        dataloader, ckpt = loader_and_ckpt("Trainer.validate", dataloader, ckpt, others)
+        return self._evaluate("validation", model, ckpt, {"val_dataloader": dataloader})  # type: ignore[no-any-return]
 
-    def test(self, model: LightningModule | None = None, ckpt: str | Path | None = None) -> dict[str, float | int]:
-        """Run the test set through ``model`` (default: the one of the last fit): ``test_step`` and ``test_end``
-        where they are defined, ``validation_step`` and ``validation_end`` otherwise. Returns their numbers."""
-        return self._evaluate("test", model, ckpt)  # type: ignore[no-any-return]
+    def test(
+        self, model: LightningModule | None = None, dataloader: Any = None, ckpt: Any = None, **others: Any
+    ) -> dict[str, float | int]:
+        """Run the test set, or ``dataloader``, through ``model`` (default: the one of the last fit), by ``test_step``
+        and ``test_end`` where they are defined, those of validation otherwise. Returns their numbers."""
+        dataloader, ckpt = loader_and_ckpt("Trainer.test", dataloader, ckpt, others)
+        return self._evaluate("test", model, ckpt, {"test_dataloader": dataloader})  # type: ignore[no-any-return]
 
     def predict(
         self,
@@ -236,11 +254,13 @@ class Trainer(ReadAttributes):
         ckpt: str | Path | None = None,
         write_to: str | Path | None = None,
         overwrite: bool = False,
+        **others: Any,
     ) -> list[Any]:
         """``predict_step`` of every batch of ``dataloader`` (default: ``test_dataloader``), on the CPU, in the
         loader's order. ``write_to`` is a folder: output n goes to its file ``{n:08d}.pt`` and nothing is
         returned. Where it holds such files already that is an error, unless ``overwrite``: then they are removed."""
-        return self._evaluate("predict", model, ckpt, dataloader, write_to, overwrite)  # type: ignore[no-any-return]
+        dataloader, ckpt = loader_and_ckpt("Trainer.predict", dataloader, ckpt, others)
+        return self._evaluate("predict", model, ckpt, {}, dataloader, write_to, overwrite)  # type: ignore[no-any-return]
 
     def replay(self, step: int) -> Any:
         """Train a copy of the model of the last fit once more, from its newest rolling save before batch ``step`` (a
@@ -251,12 +271,14 @@ class Trainer(ReadAttributes):
         folder = (self._plan and self._plan.folder_of_saves) or files.folder_of_newest(self.config, self.module)
         return replay_step(type(self), self.options, self.module, folder, step)
 
-    def _evaluate(self, stage: str, model: LightningModule | None, ckpt: Any, *of_prediction: Any) -> Any:
+    def _evaluate(
+        self, stage: str, model: LightningModule | None, ckpt: Any, loaders: dict[str, Any], *of_prediction: Any
+    ) -> Any:
         module = model or self.module
         name = "validate" if stage == "validation" else stage
         if module is None:
             raise MisconfigurationException(f"there is no model yet. Pass one: trainer.{name}(model).")
-        with given_back(self, module):
+        with given_back(self, module), given_loaders(module, loaders):
             return self._evaluate_there(stage, name, module, ckpt, *of_prediction)
 
     def _evaluate_there(
@@ -277,7 +299,7 @@ class Trainer(ReadAttributes):
         if nb:
             self._nb_started = nb
             ckpt = None if ckpt is None else stages.path_of(ckpt, self._callbacks)
-            arguments = (loader, ckpt, write_to, overwrite) if stage == "predict" else (ckpt,)
+            arguments = (loader, ckpt, write_to, overwrite) if stage == "predict" else (None, ckpt)
             returned = run_remotely(self._maker(), self.options, name, module, arguments, nb)["returned"]
             if stage != "predict":
                 stages.log_result(self._plan, run, returned)
@@ -355,17 +377,7 @@ class Trainer(ReadAttributes):
         return Standin(None if self._plan is None else self._plan.rows.log_by_hand, like=experiment)
 
     def _begin(self, model: LightningModule, run: FitRun) -> None:
-        if not isinstance(model, LightningModule):
-            advice = "Subclass pytorch_lightning.LightningModule and call super().__init__()."
-            if isinstance(model, type) and issubclass(model, LightningModule):
-                advice = f"Make one: {model.__name__}(...)."
-            elif isinstance(model, (str, Path)):
-                advice = f"Pass a checkpoint by its name: ckpt={str(model)!r}."
-            raise MisconfigurationException(f"a model must be a LightningModule; received {describe(model)}. {advice}")
-        if checks.needs_init(model):
-            raise MisconfigurationException(
-                f"{type(model).__name__}.__init__ doesn't call super().__init__(). Call it first."
-            )
+        need_module(model)
         self.module, self._run, self._nb_started = model, run, 0
         run.min_nb_epochs, run.max_nb_epochs = self.config.min_nb_epochs, self.config.max_nb_epochs
         run.fast_dev_run = self.config.fast_dev_run

@@ -1,5 +1,7 @@
 """Programs that change things while they are trained, made by lot: what tells two of them apart is in a draw."""
 
+import collections
+import dataclasses
 import json
 import os
 import random
@@ -24,9 +26,11 @@ NB, SIZE, NB_EPOCHS = 22, 4, 4
 CHANGES = (
     "freeze", "unfreeze", "add_group", "bn_eval", "rate", "stage", "stage_in_epoch", "counter", "outputs", "deque",
     "array", "tensor", "set", "weights", "callback", "buffer", "replace_data", "reconfigure", "append_optimizer",
-    "dropout_p",
+    "dropout_p", "momentum", "clear_state", "late", "kinds", "aliases", "layer_option",
 )  # fmt: skip
+OF_DATA = ("stage", "stage_in_epoch", "replace_data", "late")
 SAMPLERS = ("in order", "shuffle", "counts first", "counts last", "grows", "batches", "weighted", "stream", "list")
+DRAWING = ("shuffle", "weighted")
 SCHEDULES = ("none", "step", "epoch", "plateau", "cosine", "lambda")
 EXITS = ("kill", "term", "raise")
 
@@ -34,17 +38,19 @@ EXITS = ("kill", "term", "raise")
 def draw(seed: int) -> dict[str, Any]:
     """All that a program is made of, as plain data."""
     lot = random.Random(seed)
+    by_hand = seed % 2 == 0
+    """Nothing is drawn at random, so that a loop by hand can do the same."""
     optimizers = lot.choice((1, 1, 2))
     changes = lot.sample(CHANGES, lot.randint(2, 6))
     if optimizers == 2 or "reconfigure" in changes:
         changes = [c for c in changes if c not in ("append_optimizer",)]
     if "append_optimizer" in changes:
         changes = [c for c in changes if c not in ("add_group",)]
-    sampler = lot.choice(SAMPLERS)
+    sampler = lot.choice([s for s in SAMPLERS if not by_hand or s not in DRAWING])
     if sampler in ("list", "stream"):
-        changes = [c for c in changes if c not in ("stage", "stage_in_epoch", "replace_data")]
-    workers = 0 if sampler == "list" else lot.choice((0, 0, 0, 2))
-    return {
+        changes = [c for c in changes if c not in OF_DATA]
+    workers = 0 if sampler == "list" or by_hand else lot.choice((0, 0, 2))
+    made = {
         "seed": seed,
         "optimizers": optimizers,
         "changes": changes,
@@ -52,23 +58,28 @@ def draw(seed: int) -> dict[str, Any]:
         "sampler": sampler,
         "workers": workers,
         "persistent": workers > 0 and lot.random() < 0.3,
-        "schedule": lot.choice(SCHEDULES),
+        "schedule": lot.choice([s for s in SCHEDULES if not by_hand or s != "plateau"]),
         "norm": lot.random() < 0.5,
-        "dropout": lot.random() < 0.5,
-        "augments": lot.random() < 0.4 and sampler != "list",
+        "dropout": lot.random() < 0.5 and not by_hand,
+        "augments": lot.random() < 0.4 and sampler != "list" and not by_hand,
         "validates": lot.random() < 0.5,
         "accumulate": lot.choice((1, 1, 2)),
         "save_every": lot.choice((1, 2, 3, 5)),
         "cuts": [(lot.choice(EXITS), lot.randrange(1, 6 * NB_EPOCHS - 1)) for _ in range(lot.choice((1, 1, 2)))],
     }
+    if "add_group" in changes and made["schedule"] in ("lambda", "cosine"):
+        made["schedule"] = "step"  # torch's have a number for each of the groups that were there first
+    if optimizers == 2 and {"freeze", "unfreeze"} & {*changes}:
+        made["norm"] = True  # or an optimizer would have frozen parameters alone
+    return made
 
 
 def draws_nothing(made: dict[str, Any]) -> bool:
     """Whether a loop by hand, which draws at other moments, ends with the same weights."""
-    draws = made["dropout"] or made["augments"] or made["sampler"] in ("shuffle", "weighted")
+    draws = made["dropout"] or made["augments"] or made["sampler"] in DRAWING
     # with workers data that change are those of the epoch's start; inside a window the next batch is fetched before the
     # one before it is finished; a plateau watches the Trainer's numbers
-    late = made["accumulate"] > 1 and {"stage_in_epoch", "replace_data"} & {*made["changes"]}
+    late = made["accumulate"] > 1 and {"stage_in_epoch", "replace_data", "late"} & {*made["changes"]}
     return not (draws or made["workers"] or late or made["schedule"] == "plateau")
 
 
@@ -82,8 +93,15 @@ class Points(Dataset[Any]):
         return len(self.rows)
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        x = self.x[self.rows[i]] * (1.0 + 0.1 * self.stage)
+        x = self.x[self.rows[i]] * (1.0 + 0.1 * self.stage) + getattr(self, "late", 0.0)
         return (x + 0.1 * torch.randn(6) if self.augments else x), self.y[self.rows[i]]
+
+
+@dataclasses.dataclass
+class Level:
+    """Plain data of a class of one's own."""
+
+    height: float = 0.0
 
 
 class Stream(IterableDataset[Any]):
@@ -183,6 +201,11 @@ class Changing(LightningModule):
         self.recent: deque[float] = deque(maxlen=5)
         self.table, self.kept = np.zeros(3), torch.zeros(3)
         self.met: set[int] = set()
+        self.tally: Any = collections.Counter()
+        self.by_name: Any = collections.OrderedDict()
+        self.lists: Any = collections.defaultdict(list)
+        self.level, self.seen = Level(), frozenset[int]()
+        self.same = self.lists["same"]
         self.register_buffer("shift", torch.zeros(3), persistent=False)
 
     def training_step(self, data_batch: Any, batch_nb: int) -> Any:
@@ -265,6 +288,35 @@ class Changing(LightningModule):
 
     def do_dropout_p(self) -> None:
         self.drop.p = 0.5 if self.made["dropout"] else 0.0
+
+    def do_momentum(self) -> None:
+        for group in self.optimizer(0).param_groups:
+            group.update({"momentum": 0.3} if "momentum" in group else {"betas": (0.7, 0.9)})
+
+    def do_clear_state(self) -> None:
+        self.optimizer(0).state.clear()
+
+    def do_late(self) -> None:
+        self.data.late = 0.2  # type: ignore[attr-defined]
+
+    def keep_kinds(self) -> None:
+        step = self.global_step
+        self.tally[step % 3] += 1
+        self.by_name[f"{step % 5}"] = step
+        self.by_name.move_to_end(next(iter(self.by_name)))
+        self.level.height += 0.01
+        self.seen = self.seen | {step % 4}
+        self.scale = (
+            1.0 + self.level.height + 0.01 * (len(self.seen) + self.tally[1] + next(iter(self.by_name.values())))
+        )
+
+    def keep_aliases(self) -> None:
+        self.same.append(1.0)
+        self.scale = 1.0 + 0.01 * len(self.lists["same"])
+
+    def do_layer_option(self) -> None:
+        if isinstance(self.norm, nn.BatchNorm1d):
+            self.norm.momentum, self.norm.eps = 0.4, 0.1
 
     def do_reconfigure(self) -> None:
         self.phase = 1
@@ -390,6 +442,8 @@ def train(folder: str, made: dict[str, Any], cut: tuple[str, int] | None = None)
     states = [model.state_dict(), *(o.state_dict() for o in [*trainer.optimizers, *trainer.lr_schedulers])]
     own = [model.counter, model.scale, model.phase, list(model.recent), model.table.tolist(), model.kept, model.shift]
     own += [sorted(model.met), model.data.stage, model.data.rows, trainer.config.callbacks[0].seen, model.outputs]
+    own += [[*model.tally.items()], [*model.by_name.items()], vars(model.level), sorted(model.seen), [*model.same]]
+    own += [model.lists["same"] is model.same, sorted(vars(model.data))]
     modes = [[p.requires_grad for p in model.parameters()], [m.training for m in model.modules()]]
     progress = trainer.progress
     position = [progress.epoch, progress.global_step, progress.nb_optimizer_steps, progress.nb_validations]

@@ -250,7 +250,7 @@ def scheduled(model: Any, **options: Any) -> Any:
     ("returned", "words"),
     [
         (lambda m: None, ("returned None", "Write: return [torch.optim.Adam(self.parameters())]")),
-        (lambda m: {"optimizer": SGD(m.parameters(), 0.1)}, ("(dict)", "Write: return [torch.optim.Adam")),
+        (lambda m: {"sgd": SGD(m.parameters(), 0.1)}, ("(dict)", "Write: return [torch.optim.Adam")),
         (lambda m: STEP(SGD(m.parameters(), 0.1), 1), ("a StepLR", "Write: return [optimizer], [scheduler]")),
         (lambda m: SGD, ("the class SGD", "Make one: SGD(self.parameters(), ...)")),
         (lambda m: "adam", ("'adam' (str)", "Write: return [torch.optim.Adam")),

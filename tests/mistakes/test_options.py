@@ -110,7 +110,7 @@ def test_several_mistakes_are_one_error(refusal: Refusals) -> None:
         ({"progress_bar": False, "show_progress_bar": True}, ("another name of progress_bar", "Pass one of them")),
         ({"gradient_clip": 1.0, "gradient_clip_val": 2.0}, ("gradient_clip=1.0 and gradient_clip_val=2.0",)),
         ({"progress_bar": True, "show_progress_bar": False, "enable_tqdm": True}, ("enable_tqdm=True",)),
-        ({"max_epochs": 3}, ("no option 'max_epochs'", "Did you mean 'max_nb_epochs'")),
+        ({"max_epochs": 3}, ("no option 'max_epochs'", "Write max_nb_epochs")),
         ({"gradeint_clip": 3}, ("no option 'gradeint_clip'", "Did you mean 'gradient_clip'")),
         ({"learning_rate": 3}, ("no option 'learning_rate'", "It has: experiment")),
     ],

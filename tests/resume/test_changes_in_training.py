@@ -1,6 +1,7 @@
 """What user code changes while training runs is trained right, and is there after a resume."""
 
 import collections
+import dataclasses
 import enum
 import threading
 from argparse import Namespace
@@ -28,6 +29,11 @@ CUTS = (7, 10, 12)
 class Point(NamedTuple):
     x: float
     y: float
+
+
+@dataclasses.dataclass
+class Level:
+    height: float = 0.0
 
 
 class Phase(enum.Enum):
@@ -99,6 +105,10 @@ class Everything(Model):
         self.same = self.outputs
         self.recent: Any = collections.deque(maxlen=3)
         self.by_name: Any = collections.defaultdict(list)
+        self.ordered: Any = collections.OrderedDict(a=0, b=0)
+        self.tally: Any = collections.Counter()
+        self.frozen = frozenset[Any]()
+        self.level = Level()
         self.met = {1}
         self.array, self.tensor, self.half = np.zeros((2, 2)), torch.zeros(2), np.float16(0.5)
         self.space, self.args = SimpleNamespace(level=0), Namespace(level=0)
@@ -117,6 +127,11 @@ class Everything(Model):
         self.recent.append(step)
         self.by_name[step % 2].append(step)
         self.met.add(step % 4)
+        self.ordered[f"{step}"] = step
+        self.ordered.move_to_end("a")
+        self.tally.update([step % 2])
+        self.frozen = self.frozen | {(step, "x")}
+        self.level.height += 1.0
         self.array[0, step % 2] += 1
         self.tensor += 1
         self.half = np.float16(step)
@@ -137,7 +152,8 @@ class Everything(Model):
             self.counter, self.word, self.phase, self.outputs, self.recent, self.recent.maxlen, dict(self.by_name),
             self.by_name.default_factory, self.met, self.array.tolist(), self.array.dtype, self.tensor, self.half,
             type(self.half), self.space, self.args, self.points, type(self.points[-1]), self.nested, self.inner.level,
-            self.shift, hasattr(self, "gone"), self.new.tolist(), self.outputs is self.same,
+            [*self.ordered.items()], self.tally, type(self.frozen), self.frozen == {(i, "x") for i in range(20)},
+            self.level, self.shift, hasattr(self, "gone"), self.new.tolist(), self.outputs is self.same,
         ]  # fmt: skip
 
 
@@ -241,6 +257,34 @@ def test_an_exception_in_a_step_that_changed_an_attribute_costs_the_batches_sinc
     quiet_trainer(tmp_path, **options).fit(again)
     assert again.counter == 15
     assert_same(whole, again)
+
+
+WRITES: dict[str, Any] = {
+    "torch": lambda tensor: tensor.add_(1.0),
+    "data": lambda tensor: tensor.data.add_(1.0),
+    "numpy": lambda tensor: np.add(tensor.numpy(), 1.0, out=tensor.numpy()),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("hook", ["on_batch_end", "on_fit_start"])
+def test_one_of_many_tensors_that_is_written_to_is_kept(tmp_path: Path, hook: str, write: str) -> None:
+    class Many(Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.batches = [[torch.zeros(2), torch.zeros(())] for _ in range(100)]
+
+        def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+            return super().training_step(data_batch, batch_nb) * (1 + 0.01 * self.batches[70][0].sum())
+
+        def on_epoch_end(self) -> None:
+            WRITES[write](self.batches[70][0])
+
+    setattr(Many, hook, lambda self: WRITES[write](self.batches[70][1]))
+    whole, _, again = cut_and_resumed(tmp_path, Many, 7)
+    assert_same(whole, again)
+    assert again.batches[70][0].tolist() == [NB_EPOCHS, NB_EPOCHS]
+    assert float(again.batches[70][1]) == (1 if hook == "on_fit_start" else NB_EPOCHS * NB_BATCHES)
 
 
 # ---------------------------------------------------------------------------------------------- data
@@ -369,6 +413,44 @@ def test_workers_that_live_on_see_the_data_of_the_first_epoch_also_after_a_resum
     whole, _, again = cut_and_resumed(tmp_path, Curriculum, cut)
     assert_same(whole, again)
     assert again.data.stage == whole.data.stage
+
+
+class Appears(Dataset[Any]):
+    """What it gives depends on which attributes it has."""
+
+    def __init__(self) -> None:
+        self.base = 0.5
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, i: int) -> Tensor:
+        return torch.full((4,), float(i)).sin() + getattr(self, "base", 0.0) + getattr(self, "late", 0.0)
+
+
+@pytest.mark.parametrize("cut", [1, *CUTS])
+@pytest.mark.parametrize("hook", ["on_epoch_start", "on_batch_end", "on_epoch_end"])
+@pytest.mark.parametrize("workers", ["none", "two", "that live on"])
+def test_attributes_of_the_data_that_appear_and_vanish(tmp_path: Path, workers: str, hook: str, cut: int) -> None:
+    class Changing(Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.data = Appears()
+
+        @property
+        def tng_dataloader(self) -> Any:
+            nb = 0 if workers == "none" else 2
+            return DataLoader(self.data, 2, num_workers=nb, persistent_workers=workers == "that live on")
+
+    def change(self: Any) -> None:
+        if self.current_epoch:
+            self.data.late = 0.1 * self.global_step
+            vars(self.data).pop("base", None)
+
+    setattr(Changing, hook, change)
+    whole, _, again = cut_and_resumed(tmp_path, Changing, cut)
+    assert_same(whole, again)
+    assert vars(again.data) == vars(whole.data)
 
 
 def _order(epoch: int) -> list[Tensor]:
@@ -596,6 +678,32 @@ def test_an_optimizer_that_is_assigned_trains_and_is_refused_where_it_cannot_be_
     assert_same(whole, by_hand)
     with pytest.raises(CheckpointError, match="reconfigure_optimizers"):
         quiet_trainer(tmp_path, max_nb_epochs=3, resume=tmp_path / "end.ckpt").fit(Assigning())
+
+
+class Replacing(Model):
+    """Takes other optimizers after the last batch of an epoch; a rate is halved with each epoch that trained with it"""
+
+    by_assigning = False
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), 0.08)
+        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)]
+
+    def on_batch_end(self) -> None:
+        if self.global_step != NB_BATCHES - 1:
+            return
+        if self.by_assigning:
+            self.trainer.optimizers.append(torch.optim.SGD(self.norm.parameters(), 0.001))
+        else:
+            self.trainer.reconfigure_optimizers()
+
+
+@pytest.mark.parametrize(("by_assigning", "rate"), [(False, 0.04), (True, 0.02)])
+def test_a_schedule_steps_where_its_own_optimizer_did(tmp_path: Path, by_assigning: bool, rate: float) -> None:
+    model = type("Model", (Replacing,), {"by_assigning": by_assigning})()
+    trainer = quiet_trainer(tmp_path, max_nb_epochs=2)
+    trainer.fit(model)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(rate)
 
 
 @pytest.mark.parametrize(

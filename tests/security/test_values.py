@@ -123,7 +123,7 @@ def test_an_attribute_is_a_value_or_left_as_it_is(kind: str, tmp_path: Path) -> 
 
 
 NAMES = ["_parameters", "_modules", "_forward_hooks", "forward", "training_step", "configure_optimizers", "_trainer",
-         "__class__", "__dict__", "hparams", "training", "_lazy_x", "parameters"]  # fmt: skip
+         "__class__", "__dict__", "hparams", "training", "_lazy_x", "parameters", "layers"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -753,7 +753,11 @@ def test_the_experiment_stand_in_logs_rows(tmp_path: Path) -> None:
     keep = Keeping()
     quiet_trainer(tmp_path, experiment=[CSVLogger(tmp_path / "logs", "Logging"), keep]).fit(Logging())
     assert [row["mine"] for row in rows_of(tmp_path, "Logging")[-2:]] == ["4.0", "5"]
-    assert keep.rows[-2:] == [({"mine": 4.0}, 4), ({"mine": 5}, 99)]
+    place = {"epoch": 0, "batch_nb": 4}
+    assert keep.rows[-2:] == [
+        ({**place, "global_step": 4, "mine": 4.0}, 4),
+        ({**place, "global_step": 99, "mine": 5}, 99),
+    ]
 
 
 def test_a_loader_is_read_once_a_fit_and_its_length_may_be_unknown(tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""Methods that a module has in Lightning 2 and not here: calling one says what to write."""
+
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import nn
+
+from pytorch_lightning.errors import MisconfigurationException
+from pytorch_lightning.lightning2 import advice
+
+
+class Refused:
+    """A method of Lightning 2. What user code assigns under its name takes its place, as in any module."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, module: nn.Module | None, owner: type) -> Any:
+        if module is None:
+            return self
+        own = own_part(module, self._name)
+        if own is not None:
+            return own
+
+        def refuse(*_: Any, **__: Any) -> None:
+            raise MisconfigurationException(
+                f"a module has no {self._name}() here. {advice('module_members', self._name)}."
+            )
+
+        return refuse
+
+
+class Device:
+    """The device of the module's first parameter or buffer; the CPU without one."""
+
+    def __get__(self, module: nn.Module | None, owner: type) -> Any:
+        if module is None:
+            return self
+        own = own_part(module, "device")
+        if own is not None:
+            return own
+        tensors = chain(module.parameters(), module.buffers())
+        return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+
+def own_part(module: nn.Module, name: str) -> Any:
+    """The parameter, buffer or submodule called ``name``: Python finds what the class has first."""
+    parts = (vars(module).get(kind, {}) for kind in ("_parameters", "_buffers", "_modules"))
+    return next((part[name] for part in parts if part.get(name) is not None), None)
+
+
+class LightningMethods:
+    """What a module of Lightning 2 has: ``device``, and methods that say what to write instead."""
+
+    device: Any = Device()
+    log: Any = Refused()
+    log_dict: Any = Refused()
+    save_hyperparameters: Any = Refused()
+    manual_backward: Any = Refused()
+    all_gather: Any = Refused()
+    optimizers: Any = Refused()
+    lr_schedulers: Any = Refused()
+    toggle_optimizer: Any = Refused()
+    untoggle_optimizer: Any = Refused()
+    to_onnx: Any = Refused()
+    to_torchscript: Any = Refused()
