@@ -243,6 +243,8 @@ def check_steps(target: Any, state: Any) -> None:
         takes = inspect.signature(kind).parameters
         for group in target.param_groups:
             kind(group["params"], **{name: group[name] for name in takes if name in group and name not in OF_GROUPS})
+            if group.get("capturable") and any(p.device.type == "cpu" for p in group["params"]):
+                raise ValueError("it is capturable, which it can't be on the CPU")
             if float(group["lr"]) != group["lr"] or len(group.get("betas", (0, 0))) != 2:
                 raise ValueError("lr or betas aren't numbers")
             if kind not in (torch.optim.LBFGS, torch.optim.Adafactor):

@@ -195,6 +195,7 @@ STATES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "repeated": of_first("exp_avg", torch.zeros(1, dtype=torch.float64).expand(2**24)),
     "three betas": of_group("betas", (0.9, 0.9, 0.9)),
     "large betas": of_group("betas", (0.9, 2.0)),
+    "capturable on the CPU": of_group("capturable", True),
     "eps as text": of_group("eps", "x"),
     "no rate": of_group("lr", float("nan")),
     "a schedule's method": of_schedule("get_lr", 1),
