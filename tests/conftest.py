@@ -27,7 +27,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # also for the programs that test
 
 import torch
 
+from pytorch_lightning.errors import SHOWN
+
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def forget_notices() -> None:
+    """Each test is a program of its own."""
+    SHOWN.clear()
 
 
 @pytest.hookimpl(wrapper=True)

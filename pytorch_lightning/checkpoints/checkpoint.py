@@ -17,12 +17,12 @@ from pytorch_lightning.checkpoints.layout import PARTS, RESUMABLE, Fits, unfit
 from pytorch_lightning.errors import CheckpointError, LightningError, Notices, describe, one_line
 from pytorch_lightning.version import __version__
 
-FORMAT = 2
+FORMAT = 3
 """The number of this layout. A change of layout raises it; what was written in the ones before is still read."""
 
 ADDED_IN = {"attributes": 2, "groups": 2, "modes": 2}
 """The first layout of a part that wasn't in layout 1: what such a part holds is left as the program makes it where a
-file is older."""
+file is older. Since layout 3 a random stream may be a number that it is seeded with."""
 
 TRAINER_KEYS = (
     *("epoch", "global_step", "optimizer_states", "lr_schedulers", "hparams", "init_arguments", "format", "library"),

@@ -152,7 +152,7 @@ class RunStore:
             self.run_id = found.position.run_id or self.run_id
             break
         if found is not None and damaged:
-            self._notices.say(
+            self._notices.say_again(
                 "damaged-save",
                 f"{', '.join(damaged)} in {self.folder}: damaged, renamed to *{DAMAGED}; {found.name} is the newest"
                 " good save",

@@ -106,7 +106,7 @@ class RandomPart:
 
     def state_dict(self) -> dict[str, Any]:
         own = states_of(self._generators)
-        return {**seeding.get_generator_states(), **({"own": own} if own else {})}
+        return {**seeding.get_short_states(), **({"own": own} if own else {})}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._saved = state
