@@ -37,6 +37,10 @@ def known(**fields: Fits) -> Fits:
     return lambda value: isinstance(value, dict) and all(f(value[k]) for k, f in fields.items() if k in value)
 
 
+def either(one: Fits, other: Fits) -> Fits:
+    return lambda value: one(value) or other(value)
+
+
 def row(*fields: Fits) -> Fits:
     return lambda value: (
         type(value) in (tuple, list)
@@ -79,6 +83,7 @@ def unfit(values: Mapping[str, Any], wanted: Mapping[str, Fits]) -> str | None:
 SIMPLE = is_a(str, int, float, bool, type(None))
 REAL, BOOL, TEXT = is_a(int, float), is_a(bool), is_a(str)
 MODES = record(frozen=texts, eval=texts)
+SEED = number(-(2**63), 2**64 - 1)
 SHARD = row(each(number()), each(number()), number())
 
 PARTS: dict[str, Fits] = {
@@ -96,13 +101,13 @@ PARTS: dict[str, Fits] = {
     "epoch_schedules": record(stepped=each(number()), validated=BOOL),
     "gradients": known(references=each(REAL), waiting=each(is_a(dict))),
     "random": record(
-        python=row(number(), each(number()), or_none(REAL)), torch=is_tensor,
-        numpy=row(TEXT, tensor(torch.int64, 624), number(0, 624), number(0, 1), REAL),
+        python=either(SEED, row(number(), each(number()), or_none(REAL))), torch=either(SEED, is_tensor),
+        numpy=either(number(0, 2**32 - 1), row(TEXT, tensor(torch.int64, 624), number(0, 624), number(0, 1), REAL)),
     ),
     "groups": record(made=number(), optimizers=each(record(kind=TEXT, groups=each(each(or_none(TEXT)))))),
     "modes": record(first=MODES, now=MODES),
     "attributes": record(first=TEXT, nodes=is_a(list), values=named(named(is_a(list)))),
-    "checksums": named(lambda value: number()(value) or each(SHARD)(value)),
+    "checksums": named(either(number(), each(SHARD))),
     "precision": named(SIMPLE),
     "versions": named(SIMPLE),
     "callbacks": named(anything),

@@ -150,7 +150,8 @@ def test_numpy_does_not_read_past_the_end_of_a_state(place: int, tmp_path: Path)
     """Its setters take any place: the next number would come from somewhere else in memory."""
 
     def change(checkpoint: dict[str, Any]) -> None:
-        checkpoint["parts"]["random"]["numpy"][2] = place
+        kind, words, _, *gauss = np.random.get_state(legacy=True)
+        checkpoint["parts"]["random"]["numpy"] = [kind, torch.from_numpy(words.astype(np.int64)), place, *gauss]
 
     check_refused(changed(tmp_path, change), "its part 'random'")
     for name, kind in {"pos": "mersenne", "buffer_pos": "philox"}.items():
