@@ -50,6 +50,7 @@ READ_ELSEWHERE = {
     "test_a_raised_limit_that_a_schedule_cannot_reach_is_an_error_before_training",
     "parts/settings/limits/max_nb_steps": "resume/test_other_settings.py: "
     "test_a_raised_limit_that_a_schedule_cannot_reach_is_an_error_before_training",
+    "parts/settings/schedules": "resume/test_other_settings.py: test_another_kind_of_optimizer_or_schedule_is_refused",
     "parts/run/finished": "resume/test_resume_auto.py: test_a_run_without_a_log_keeps_its_saves_by_default",
 }
 """Entries that no number of a run depends on, and the test that needs them."""
