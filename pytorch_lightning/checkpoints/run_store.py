@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from pytorch_lightning.checkpoints.checkpoint import upgrade
+from pytorch_lightning.checkpoints.checkpoint import checked, upgrade
 from pytorch_lightning.checkpoints.folders import Folder, open_folder
+from pytorch_lightning.checkpoints.layout import POSITION
 from pytorch_lightning.checkpoints.sharded import Cut, is_cut, with_part
 from pytorch_lightning.checkpoints.store import DamagedCheckpoint
 from pytorch_lightning.errors import CheckpointError, MisconfigurationException, Notices, Problem
@@ -248,8 +249,8 @@ def find_runs(save_path: str | os.PathLike[str], name: str) -> Iterator[FoundRun
 
 def _peek(saves: Folder, save: str) -> Position | None:
     try:
-        return position_of(saves.peek(save))
-    except (CheckpointError, KeyError, OSError):
+        return position_of(checked(saves.peek(save), POSITION, save))
+    except (CheckpointError, OSError):
         return None
 
 

@@ -22,7 +22,7 @@ class Writer:
     One such save is in flight at most; a save that falls due meanwhile is skipped, and counted in ``nb_skipped``.
     ``before`` is called, by that thread, before it writes, and ``on_done`` when ``poll`` has something to say. Where
     each of several processes has a part of the checkpoint all have a writer, and ``processes`` talk over a group that
-    only these use.
+    only these use. ``resuming`` is the option that resumes from the saves.
     """
 
     def __init__(
@@ -32,10 +32,11 @@ class Writer:
         on_done: Callable[[], object] | None = None,
         processes: Processes = ALONE,
         before: Callable[[], object] = bool,
+        resuming: str = "resume='auto'",
     ) -> None:
         self.nb_skipped = 0
         self._before = before
-        self._processes = processes
+        self._processes, self._resuming = processes, resuming
         self._store, self._on_done = store, on_done
         self._notices = Notices() if notices is None else notices
         self._snapshot = Snapshot()
@@ -121,7 +122,7 @@ class Writer:
             self._nb_failures = 0
             self._notices.say(
                 "first-save",
-                f"saved {written.path} ({megabytes(written.size)}); resume='auto' resumes from the newest",
+                f"saved {written.path} ({megabytes(written.size)}); {self._resuming} resumes from the newest",
                 key="",
             )
         return written
