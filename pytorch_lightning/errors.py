@@ -184,5 +184,6 @@ class Notices:
             detail(f"{text}  [{code}]")
 
     def report(self, text: str) -> None:
-        """Print ``text`` every time: something went wrong, and training continues."""
-        warn(text)
+        """Print ``text`` every time: something went wrong, and training continues. Some of it may be from a file: a
+        terminal obeys nothing in it."""
+        warn("".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text))

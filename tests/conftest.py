@@ -83,3 +83,9 @@ def pytest_addoption(parser: Any) -> None:
         default=30,
         help="how many programs that change things while they are trained tests/faults cuts (default: 30)",
     )
+    parser.addoption(
+        "--mutations",
+        type=int,
+        default=110,
+        help="how many mutated files tests/security has the library read (default: 110)",
+    )
