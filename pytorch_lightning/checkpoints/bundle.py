@@ -12,7 +12,7 @@ from torch import Tensor
 from pytorch_lightning.checkpoints.store import read_checkpoint
 from pytorch_lightning.errors import CheckpointError, describe
 
-FORMAT = 2
+FORMAT = 3
 """The number of this layout."""
 
 OPTIONS = (
@@ -77,6 +77,7 @@ FIELDS: dict[str, Fits] = {
     "loader": _record(batch_nb=_number(), indices=_anything, in_order=_is(bool)),
     "hparams": _or_none(_named(_anything)),
     "hparams_is_dict": _is(bool),
+    "init_arguments": _record(call=_anything, hparams_argument=_anything, hparams_kinds=_anything),
     "options": _named(_simple),
     "precision": _is(str),
     "scaler": _named(_anything),
