@@ -151,6 +151,10 @@ def noting(text: str) -> Iterator[None]:
         raise
 
 
+SHOWN: set[tuple[str, str]] = set()
+"""The codes and texts of the notices that this program has printed."""
+
+
 class Notices:
     """Prints every notice once, on stderr, unless its code is silenced."""
 
@@ -159,8 +163,16 @@ class Notices:
         self.quiet = False
         """Whether nothing is printed, because another process prints the same."""
 
-    def say(self, code: str, text: str) -> None:
-        """Print ``text`` with its ``code``, unless a notice of that code was printed before, or is silenced."""
+    def say(self, code: str, text: str, *, key: str | None = None) -> None:
+        """Print ``text`` with its ``code``, unless that is silenced, a notice of that code was printed before, or the
+        same text (or ``key``, where that is given) by an earlier fit of this program."""
+        known = (code, text if key is None else key)
+        if code not in self._done and not self.quiet and known not in SHOWN:
+            SHOWN.add(known)
+            self.say_again(code, text)
+
+    def say_again(self, code: str, text: str) -> None:
+        """The same for what goes wrong in this fit, whatever was printed by an earlier one."""
         if code not in self._done and not self.quiet:
             self._done.add(code)
             self.report(f"{text}  [{code}]")
@@ -172,5 +184,6 @@ class Notices:
             detail(f"{text}  [{code}]")
 
     def report(self, text: str) -> None:
-        """Print ``text`` every time: something went wrong, and training continues."""
-        warn(text)
+        """Print ``text`` every time: something went wrong, and training continues. Some of it may be from a file: a
+        terminal obeys nothing in it."""
+        warn("".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text))

@@ -139,6 +139,7 @@ def prepare(bundle: dict[str, Any], module: LightningModule) -> tuple[Trainer, P
         place(module, CPU, precision.dtype)
         if bundle["kind"] != "loader":
             restore(bundle, module)
+            inspect.signature(module.training_step).bind(*range(2 if bundle["optimizer_i"] is None else 3))
     except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
             f"the state in the bundle isn't that of {type(module).__name__}: {one_line(str(error))}. Replay with the"

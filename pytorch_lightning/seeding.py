@@ -32,6 +32,9 @@ MODEL, DATA, ORDER, EVALUATION, WORKER = range(1, 6)
 AHEAD = 64
 """How many hashes ``build_seeder`` makes at once."""
 
+_newest: dict[int, list[tuple[int, int, int]]] = {}
+"""By purpose, the hashes of its last seedings: what a stream was seeded with is among them."""
+
 _pack = struct.Struct("<5Q").pack
 _unpack = struct.Struct("<QQI").unpack_from
 _WORD = 2**64 - 1
@@ -67,7 +70,10 @@ def seed_streams(seed: int, purpose: int, a: int = 0, b: int = 0, c: int = 0) ->
     Takes about 7 us, most of it in ``random.seed`` and ``np.random.seed``, and three times that between training
     steps, where nothing of it is in the processor's caches.
     """
-    for_torch, for_python, for_numpy = _unpack(blake2b(_pack(seed & _WORD, purpose, a, b, c), digest_size=24).digest())
+    words = for_torch, for_python, for_numpy = _unpack(
+        blake2b(_pack(seed & _WORD, purpose, a, b, c), digest_size=24).digest()
+    )
+    _newest[purpose] = [words]
     # torch.manual_seed would also walk over every device type: 130 us
     _seed_torch(for_torch >> 1)
     random.seed(for_python)
@@ -88,6 +94,7 @@ def build_seeder(seed: int, purpose: int, *counters: int | None) -> Callable[[in
         if not 0 <= n - first < len(ahead):
             first = n
             ahead.clear()
+            _newest[purpose] = ahead
             for key[place] in range(n, n + AHEAD):
                 ahead.append(_unpack(blake2b(_pack(seed & _WORD, purpose, *key), digest_size=24).digest()))
         for_torch, for_python, for_numpy = ahead[n - first]
@@ -154,13 +161,42 @@ def get_generator_states() -> dict[str, Any]:
     return states
 
 
+def get_short_states() -> dict[str, Any]:
+    """The same, but a stream that nothing was drawn from since it was seeded is the number that it was seeded with."""
+    states = get_generator_states()
+    word = torch.default_generator.initial_seed()
+    seeds = {"torch": word}
+    for words in (words for newest in _newest.values() for words in newest):
+        if words[0] >> 1 == word:
+            seeds |= {"python": words[1], "numpy": words[2]}
+    set_generator_states({**states, **seeds})
+    fresh = get_generator_states()
+    set_generator_states(states)
+    return states | {name: word for name, word in seeds.items() if _is_same(states[name], fresh[name])}
+
+
+def _is_same(state: Any, other: Any) -> bool:
+    if isinstance(state, list):
+        return all(map(_is_same, state, other))
+    return torch.equal(state, other) if isinstance(state, torch.Tensor) else bool(state == other)
+
+
 def set_generator_states(states: dict[str, Any]) -> None:
-    """Put back what ``get_generator_states`` gave."""
-    version, words, gauss = states["python"]
-    random.setstate((version, tuple(words), gauss))
-    kind, numpy_words, position, has_gauss, numpy_gauss = states["numpy"]
-    np.random.set_state((kind, numpy_words.numpy().astype(np.uint32), position, has_gauss, numpy_gauss))
-    torch.default_generator.set_state(states["torch"])
+    """Put back what ``get_generator_states`` or ``get_short_states`` gave."""
+    if isinstance(states["python"], int):
+        random.seed(states["python"])
+    else:
+        version, words, gauss = states["python"]
+        random.setstate((version, tuple(words), gauss))
+    if isinstance(states["numpy"], int):
+        np.random.seed(states["numpy"])
+    else:
+        kind, numpy_words, position, has_gauss, numpy_gauss = states["numpy"]
+        np.random.set_state((kind, numpy_words.numpy().astype(np.uint32), position, has_gauss, numpy_gauss))
+    if isinstance(states["torch"], int):
+        _seed_torch(states["torch"])
+    else:
+        torch.default_generator.set_state(states["torch"])
     accelerator = _accelerator()
     if accelerator is None:
         return

@@ -27,7 +27,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # also for the programs that test
 
 import torch
 
+from pytorch_lightning.errors import SHOWN
+
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def forget_notices() -> None:
+    """Each test is a program of its own."""
+    SHOWN.clear()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -74,4 +82,10 @@ def pytest_addoption(parser: Any) -> None:
         type=int,
         default=30,
         help="how many programs that change things while they are trained tests/faults cuts (default: 30)",
+    )
+    parser.addoption(
+        "--mutations",
+        type=int,
+        default=110,
+        help="how many mutated files tests/security has the library read (default: 110)",
     )

@@ -106,5 +106,7 @@ class EarlyStopping(Callback):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best, self.wait, self.stopped_epoch = state["best"], state["wait"], state["stopped_epoch"]
+        epoch = state["stopped_epoch"]
+        self.best, self.wait = float(state["best"]), int(state["wait"])
+        self.stopped_epoch = None if epoch is None else int(epoch)
         self._waiting = list(state.get("waiting", ()))

@@ -1,26 +1,28 @@
 """A checkpoint is the dict of named parts, as plain data."""
 
 import codecs
+import contextlib
 import dataclasses
 import enum
 import inspect
 import sys
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any, Protocol
 
 import torch
 
-from pytorch_lightning.errors import CheckpointError, Notices, describe
+from pytorch_lightning.checkpoints.layout import PARTS, RESUMABLE, Fits, unfit
+from pytorch_lightning.errors import CheckpointError, LightningError, Notices, describe, one_line
 from pytorch_lightning.version import __version__
 
-FORMAT = 2
+FORMAT = 3
 """The number of this layout. A change of layout raises it; what was written in the ones before is still read."""
 
 ADDED_IN = {"attributes": 2, "groups": 2, "modes": 2}
 """The first layout of a part that wasn't in layout 1: what such a part holds is left as the program makes it where a
-file is older."""
+file is older. Since layout 3 a random stream may be a number that it is seeded with."""
 
 TRAINER_KEYS = (
     *("epoch", "global_step", "optimizer_states", "lr_schedulers", "hparams", "init_arguments", "format", "library"),
@@ -186,7 +188,30 @@ def upgrade(checkpoint: dict[str, Any], path: Any) -> dict[str, Any]:
             f"{path} doesn't hold all that a resume needs; it has {sorted(map(str, checkpoint))[:8]}, without"
             f" {', '.join(absent) or 'a dict as parts'}.{weights} For its weights alone use load_from_checkpoint."
         )
-    return checkpoint
+    return checked(checkpoint, RESUMABLE, path)
+
+
+def checked(checkpoint: dict[str, Any], wanted: Mapping[str, Fits], path: Any) -> dict[str, Any]:
+    """``checkpoint``. Raises ``CheckpointError`` where something in it isn't what is ``wanted``."""
+    found = unfit(checkpoint, wanted)
+    if found is None:
+        return checkpoint
+    parts = checkpoint.get("parts")
+    if found.startswith("parts is") and isinstance(parts, dict):
+        found = next(f"its part {n!r} is another's" for n, fits in PARTS.items() if n in parts and not fits(parts[n]))
+    raise CheckpointError(f"{path} isn't a whole checkpoint: {one_line(found)}. Use the file as the run wrote it.")
+
+
+@contextlib.contextmanager
+def fitting(where: str) -> Iterator[None]:
+    """A scope in which state is put back: whatever values make of it that aren't a fit's is a ``CheckpointError``."""
+    try:
+        yield
+    except LightningError:
+        raise
+    except Exception as error:
+        why = one_line(f"{type(error).__name__}: {error}").rstrip(".")
+        raise CheckpointError(f"{where} doesn't fit: {why}. Resume with the model that wrote it.") from error
 
 
 def may_be_absent(checkpoint: dict[str, Any]) -> set[str]:
@@ -211,9 +236,10 @@ def restore_module(module: Any, checkpoint: dict[str, Any], path: Any) -> None:
     module.on_load_checkpoint(checkpoint)
     try:
         module.load_model_specific(checkpoint)
-    except (KeyError, RuntimeError) as error:
+    except (LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
             f"load_model_specific of {type(module).__name__} can't restore {path}, which has"
-            f" {sorted(map(str, checkpoint))[:8]}: {type(error).__name__}: {str(error).rstrip('.')}."
+            f" {one_line(str(sorted(map(str, checkpoint))[:8]))}:"
+            f" {one_line(f'{type(error).__name__}: {error}', 600).rstrip('.')}."
             " Use the model, with the hyperparameters, that wrote it."
         ) from error

@@ -26,8 +26,8 @@ from pytorch_lightning.checkpoints.pickled import (
 
 DEEPEST = MOST_DEPTH + 20
 """A tensor in the innermost container is made of containers, too."""
-ROOM, RATIO = 16 * 2**20, 64
-"""Python's objects may take ``ROOM`` bytes, and ``RATIO`` times what the pickle takes; honest ones take half."""
+ROOM, RATIO = 16 * 2**20, 40
+"""Python's objects may take ``ROOM`` bytes, and ``RATIO`` times what the pickle takes; honest ones take 38."""
 
 
 class Outline(NamedTuple):
@@ -131,8 +131,9 @@ class Machine:
         function, arguments = self.last(2)
         if type(function) is not Made or function.kind != "name" or not is_tuple(arguments):
             raise Refused("it calls what it has made")
-        check_call(function.name, arguments.items, self._callables)
-        made = Made("call", 600 if "_rebuild" in function.name else 200, function.name, arguments.items)
+        further = check_call(function.name, arguments.items, self._callables)
+        weight = further + (600 if "_rebuild" in function.name else 200)
+        made = Made("call", weight, function.name, arguments.items)
         self._add(made)
         self._weigh(made, [arguments])
 

@@ -1,5 +1,6 @@
 """What a pickle may make: the objects that a checkpoint is made of, and what may be called for them."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
@@ -57,19 +58,19 @@ class Storage(NamedTuple):
     """In bytes."""
 
 
-def check_call(name: str, arguments: list[Any], callables: Collection[str]) -> None:
-    """Raises ``Refused`` where calling ``name`` isn't what a checkpoint does, or would take memory or time."""
+def check_call(name: str, arguments: list[Any], callables: Collection[str]) -> int:
+    """The bytes that a copy of what ``name`` returns takes beyond those in the file. Raises ``Refused`` where calling
+    it isn't what a checkpoint does, or would take memory or time."""
     if name in callables:
-        return
+        return 0
     if name not in CALLS:
         raise Refused(f"it calls {name}", name)
     check = CALLS[name]
-    if check is not None:
-        check(arguments, callables)
+    return 0 if check is None else check(arguments, callables) or 0
 
 
-def _check_view(arguments: list[Any], _: Collection[str]) -> None:
-    """A tensor must lie in its storage."""
+def _check_view(arguments: list[Any], _: Collection[str]) -> int:
+    """A tensor must lie in its storage. One that repeats it is small, until somebody copies it."""
     storage, offset, size, stride = arguments[0], arguments[1], _numbers(arguments[2]), _numbers(arguments[3])
     if type(storage) is not Made or storage.kind != "storage" or type(offset) is not int:
         raise Refused("it has a tensor without bytes")
@@ -82,14 +83,15 @@ def _check_view(arguments: list[Any], _: Collection[str]) -> None:
         item = kind.itemsize if isinstance(kind, torch.dtype) else item
     if 0 not in size and (last + 1) * item > storage.arguments[0].size:
         raise Refused("it has a tensor that is larger than its bytes")
+    return max(0, math.prod(size) * item - int(storage.arguments[0].size))
 
 
-def _check_typed(arguments: list[Any], callables: Collection[str]) -> None:
+def _check_typed(arguments: list[Any], callables: Collection[str]) -> int:
     """A tensor of another class, or with attributes: what makes it comes with it."""
     function, _, own = arguments[:3]
     if type(function) is not Made or function.kind != "name" or not is_tuple(own):
         raise Refused("it calls what it has made")
-    check_call(function.name, own.items, callables)
+    return check_call(function.name, own.items, callables)
 
 
 def _check_text(arguments: list[Any], _: Collection[str]) -> None:
@@ -109,7 +111,7 @@ def _check_collection(arguments: list[Any], _: Collection[str]) -> None:
 
 FILLED = ("list", "dict")
 
-CALLS: dict[str, Callable[[list[Any], Collection[str]], None] | None] = {
+CALLS: dict[str, Callable[[list[Any], Collection[str]], int | None] | None] = {
     "torch._utils._rebuild_tensor": _check_view,
     "torch._utils._rebuild_tensor_v2": _check_view,
     "torch._utils._rebuild_tensor_v3": _check_view,

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from pytorch_lightning.checkpoints.checkpoint import upgrade
+from pytorch_lightning.checkpoints.checkpoint import checked, upgrade
 from pytorch_lightning.checkpoints.folders import open_folder
+from pytorch_lightning.checkpoints.layout import POSITION
 from pytorch_lightning.checkpoints.sharded import Cut, is_cut, with_part
 from pytorch_lightning.checkpoints.store import DamagedCheckpoint
 from pytorch_lightning.errors import CheckpointError, MisconfigurationException, Notices, Problem
@@ -151,7 +152,7 @@ class RunStore:
             self.run_id = found.position.run_id or self.run_id
             break
         if found is not None and damaged:
-            self._notices.say(
+            self._notices.say_again(
                 "damaged-save",
                 f"{', '.join(damaged)} in {self.folder}: damaged, renamed to *{DAMAGED}; {found.name} is the newest"
                 " good save",
@@ -237,9 +238,9 @@ def find_runs(save_path: str | os.PathLike[str], name: str) -> Iterator[FoundRun
         position = None
         for save in saves_in(names):
             try:
-                position = position_of(saves.peek(save))
+                position = position_of(checked(saves.peek(save), POSITION, save))
                 break
-            except (CheckpointError, KeyError):
+            except CheckpointError:
                 continue
         yield FoundRun(folder, version, bool(saves_in(names) or saves_in(names, DAMAGED)), position)
 

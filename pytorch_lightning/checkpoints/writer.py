@@ -117,7 +117,9 @@ class Writer:
         if written is not None:
             self._nb_failures = 0
             self._notices.say(
-                "first-save", f"saved {written.path} ({megabytes(written.size)}); resume='auto' resumes from the newest"
+                "first-save",
+                f"saved {written.path} ({megabytes(written.size)}); resume='auto' resumes from the newest",
+                key="",
             )
         return written
 

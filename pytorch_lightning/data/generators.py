@@ -157,6 +157,8 @@ def set_state_of(generator: Any, state: Any) -> None:
         generator.set_state(state)
     elif hasattr(generator, "setstate"):
         generator.setstate(state)
+    elif not 0 <= state["state"].get("pos", 0) <= 624 or not 0 <= state.get("buffer_pos", 0) <= 4:
+        raise ValueError("its place isn't one that the generator has")  # numpy would read past its end
     elif hasattr(generator, "bit_generator"):
         generator.bit_generator.state = state
     else:

@@ -39,6 +39,9 @@ class ReplayableLoader(ABC):
     def batches(self, epoch: int, start: int = 0, limit: int | None = None) -> Iterator[Any]:
         """The batches ``start`` to ``limit`` of ``epoch``, those of them that are this process's."""
 
+    def close(self) -> None:
+        """No more batches will be asked for: end the workers that were started for them."""
+
     def crc_at(self, nb_batches: int) -> int | None:
         """The CRC of the indices of the first ``nb_batches`` batches of the epoch; None where there are none."""
         return None

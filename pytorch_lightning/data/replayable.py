@@ -23,6 +23,7 @@ from torch.utils.data import (
     default_collate,
 )
 
+from pytorch_lightning.data import workers
 from pytorch_lightning.data.in_memory import InMemory, is_in_memory
 from pytorch_lightning.data.index_plan import IndexPlan, set_epoch
 from pytorch_lightning.data.loader import OrderWatcher, ReplayableLoader, keeps_state, length_of
@@ -75,6 +76,10 @@ class IndexedLoader(ReplayableLoader):
             return self._in_memory.batches(self._plan.drawn())
         return self._revived(epoch, start, limit) if self._loader.num_workers else iter(self._loader)
 
+    def close(self) -> None:
+        workers.end_workers(self._loader, self._running)
+        self._running = None
+
     def _check_finished(self) -> None:
         waiting, self._waiting = self._waiting, None
         if waiting is None or self._plan.keeps_state or self._stateful is not None:
@@ -90,7 +95,7 @@ class IndexedLoader(ReplayableLoader):
         share, nb_given, dropped = self._plan.share, 0, 0
         while True:
             self._plan.begin_order(starts_workers(self._loader))
-            iterator = without_signal(started(self._loader))
+            iterator = self._running = without_signal(started(self._loader))
             self._plan.end_order()
             try:
                 for batch in islice(iterator, dropped, None):
@@ -102,6 +107,7 @@ class IndexedLoader(ReplayableLoader):
                     raise
                 text = f"a worker of {loader_name(self._plan.loader_id)} is dead: {error}. {OF_MEMORY}"
             del iterator
+            self._running = None
             self.nb_deaths += 1
             workers = self._loader.num_workers
             if self.nb_deaths > MOST_DEATHS:
@@ -112,6 +118,8 @@ class IndexedLoader(ReplayableLoader):
             self._plan.rewind()
             self._plan.begin_epoch(epoch, start + nb_rounds * share.nb, limit)
 
+    _running: Any = None
+    """What gives the batches that workers make."""
     _waiting: tuple[tuple[int, int, int], Callable[[], None]] | None = None
 
     def expect_finished(self, finished: tuple[int, int, int], on_other_order: Callable[[], None]) -> None:

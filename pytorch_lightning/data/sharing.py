@@ -50,6 +50,9 @@ class RoundsLoader(ReplayableLoader):
         # asked for now, not when the first slot is: a resume at the end of an epoch asks for none
         return self._slots(self._loader.batches(epoch, start * nb, None if limit is None else limit * nb), start)
 
+    def close(self) -> None:
+        self._loader.close()
+
     def _slots(self, batches: Iterator[Any], start: int) -> Iterator[Any]:
         nb_given = 0
         for batch in batches:

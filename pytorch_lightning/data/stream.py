@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from pytorch_lightning import seeding
+from pytorch_lightning.data import workers
 from pytorch_lightning.data.generators import find_generators
 from pytorch_lightning.data.index_plan import set_epoch
 from pytorch_lightning.data.loader import OrderWatcher, ReplayableLoader, keeps_state, length_of
@@ -37,7 +38,8 @@ class StreamLoader(ReplayableLoader):
             )
         self.keeps_state = not loader_id and self._view is None and keeps_state(loader)
         self.takes_back = not self.keeps_state
-        self._used_up = self._is_compared = False
+        self._used_up = self._starts = self._is_compared = False
+        self._running: Any = None
         self._watcher: OrderWatcher | None = None
         self._loaded: dict[str, Any] | None = None
         self._open: Iterator[Any] | None = None
@@ -91,11 +93,17 @@ class StreamLoader(ReplayableLoader):
     def _begin(self, epoch: int, first: int) -> int:
         """Begin a pass; ``first`` batches of it are done. Returns ``first``."""
         self._prepare(epoch)
-        iterator = without_signal(started(self._loader))
+        self._starts = self._starts or starts_workers(self._loader)
+        iterator = self._running = without_signal(started(self._loader))
         self._used_up = iterator is self._loader
         self._epoch, self._nb_fetched = epoch, first
         self._open = self._seeded(iterator, epoch, first)
         return first
+
+    def close(self) -> None:
+        if self._starts:  # workers that the user's own loader had before are the user's
+            workers.end_workers(self._loader, self._running)
+        self._running = None
 
     def _prepare(self, epoch: int) -> None:
         if self._view is not None:

@@ -105,6 +105,15 @@ def starts_workers(loader: Any) -> bool:
     return bool(getattr(loader, "num_workers", 0)) and getattr(loader, "_iterator", None) is None
 
 
+def end_workers(loader: Any, iterator: Any) -> None:
+    """End the workers of ``loader``: those of its ``iterator``, and those that live on between epochs."""
+    running: Any
+    for running in {id(each): each for each in (iterator, getattr(loader, "_iterator", None))}.values():
+        if hasattr(running, "_shutdown_workers"):
+            running._shutdown_workers()
+            loader._iterator = None
+
+
 def started(loader: Any) -> Iterator[Any]:
     """``iter(loader)``, signals to its workers held back until they can take them."""
     if not (isinstance(loader, DataLoader) and loader.num_workers and isinstance(loader.worker_init_fn, Shielded)):

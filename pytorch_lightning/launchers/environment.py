@@ -91,7 +91,7 @@ def join(environment: Environment, backend: str, timeout_minutes: float) -> Proc
             own = dist.PrefixStore("default_pg", store)
             dist.init_process_group(backend, store=own, rank=rank, world_size=nb, timeout=timeout)
             sys.excepthook = excepthook  # torch's would put the rank in front a second time
-        except (dist.DistNetworkError, dist.DistStoreError, RuntimeError) as error:
+        except (dist.DistNetworkError, dist.DistStoreError, RuntimeError, OSError) as error:
             raise MisconfigurationException(
                 f"process {environment.rank} of {environment.nb} can't meet the others at"
                 f" {rendezvous.place_of(environment.meeting_file)}: {error}. Check that every process reaches this"

@@ -45,17 +45,20 @@ def wants_requeue(state: str) -> bool:
     return re.search(r"\bJobState=RUNNING\b|\bReason=TimeLimit\b", state) is not None
 
 
-def requeue(environment: Mapping[str, str]) -> str:
-    """Queue this job again, unless it was cancelled; returns what became of it, in words."""
+def requeue(environment: Mapping[str, str], how: str) -> str:
+    """Queue this job again, unless it was cancelled; returns what became of it, in words. ``how`` says what to do where
+    it isn't queued."""
     job = job_name(environment)
     try:
         if not wants_requeue(_ask("show", "job", "-o", job)):
-            return "run the same command with resume='auto' to resume"
+            return how
         with contextlib.suppress(EndedWithTheJob):  # which SLURM ends once it is queued again
             _ask("requeue", job)
+    except FileNotFoundError:
+        return f"job {job} couldn't be requeued, since there is no scontrol here (in a container, perhaps); {how}"
     except (OSError, subprocess.SubprocessError) as error:
         said = (getattr(error, "stderr", None) or str(error)).strip()
-        return f"job {job} couldn't be requeued ({said}); run the same command with resume='auto' to resume"
+        return f"job {job} couldn't be requeued ({said}); {how}"
     return f"job {job} is requeued, and resumes automatically"
 
 

@@ -128,7 +128,7 @@ class LoggerGroup:
         try:
             call(*arguments)
         except Exception as error:  # whatever a logger does, training continues
-            self._notices.say(
+            self._notices.say_again(
                 f"logger-failed-{type(logger).__name__}",
                 f"{type(logger).__name__} failed; training continues, and its rows are kept and retried:"
                 f" {type(error).__name__}: {error}",

@@ -184,7 +184,7 @@ class Config:
     deterministic: bool = option(REPRODUCIBILITY, "run with torch.use_deterministic_algorithms(True)")
     resume: str | None = option(
         REPRODUCIBILITY,
-        "'auto' resumes the newest run of the same name that has saves; or the path of a checkpoint to resume from",
+        "'auto' resumes the newest run of the same name that has saves; or a path, of a checkpoint or a run's folder",
         checks.resume,
         word=words.optional(str),
     )

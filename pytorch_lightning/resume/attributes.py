@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.checkpoints.checkpoint import fitting
 from pytorch_lightning.errors import CheckpointError, Notices
 from pytorch_lightning.resume.data_attributes import GONE, DataAttributes, shown
 from pytorch_lightning.resume.glance import Glance, glance
@@ -187,6 +188,7 @@ class AttributesPart:
             raise CheckpointError("the marks of attributes are of another version.")
         self._saved = state
 
+    @fitting("the part 'attributes' of the checkpoint")
     def restore(self) -> None:
         """Put back what ``load_state_dict`` was given."""
         if self._saved is None:
@@ -219,15 +221,12 @@ class AttributesPart:
         if found != first or storage_is_shared(there.get(name)):
             return False
         if not value:
-            delete_attribute(held, name)
-            return True
+            return delete_attribute(held, name)
         try:
             made = decoder.value(value[0], there.get(name))
         except NotPlainError:
             return False
-        if made is not there.get(name, GONE):
-            set_attribute(held, name, made)
-        return True
+        return made is there.get(name, GONE) or set_attribute(held, name, made)
 
 
 def _inside(value: Any) -> str:

@@ -77,24 +77,40 @@ def attributes_of(held: Any) -> dict[str, Any]:
     return {**{name: getattr(held, name) for name in slots}, **getattr(held, "__dict__", {})}
 
 
-def set_attribute(held: Any, name: str, value: Any) -> None:
-    """Put ``value`` where ``attributes_of`` found it."""
+def may_be_set(held: Any, name: Any) -> bool:
+    """Whether a file may name it: nothing of what makes a module one, and no method."""
+    own = name.startswith("__")
+    if isinstance(held, nn.Module):
+        kept = held._non_persistent_buffers_set
+        own |= name in {*OF_MODULES, *OF_OURS, *OF_TORCH, *held._parameters, *held._modules, *held._buffers} - kept
+        own |= name.startswith("_lazy_")
+    return not own and not callable(getattr(type(held), name, None))
+
+
+def set_attribute(held: Any, name: str, value: Any) -> bool:
+    """Put ``value`` where ``attributes_of`` found it; False where that may not be."""
+    if not may_be_set(held, name):
+        return False
     if isinstance(held, nn.Module) and name in held._buffers:
         held._buffers[name] = value
     elif name in getattr(held, "__dict__", {}) or not _is_slot(held, name):
         vars(held)[name] = value  # not through a property, or a __setattr__ that forbids it
     else:
         object.__setattr__(held, name, value)
+    return True
 
 
-def delete_attribute(held: Any, name: str) -> None:
-    """Remove an attribute, if it exists."""
+def delete_attribute(held: Any, name: str) -> bool:
+    """Remove an attribute, if it exists; False where that may not be."""
+    if not may_be_set(held, name):
+        return False
     if isinstance(held, nn.Module) and name in held._buffers:
         del held._buffers[name]
     elif name in getattr(held, "__dict__", {}):
         del vars(held)[name]
     elif _is_slot(held, name) and hasattr(held, name):
         object.__delattr__(held, name)
+    return True
 
 
 def _is_slot(held: Any, name: str) -> bool:

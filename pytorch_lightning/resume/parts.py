@@ -1,18 +1,26 @@
 """The parts of a checkpoint: what has state, and how it is saved and restored."""
 
+import contextlib
+import copy
+import inspect
 import platform
+import warnings
 from collections import Counter
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pytorch_lightning import seeding
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.checkpoints.checkpoint import fitting
+from pytorch_lightning.checkpoints.snapshot import nb_bytes, tensors_of
 from pytorch_lightning.data.loader import ReplayableLoader
-from pytorch_lightning.errors import CheckpointError, FitError, Notices
+from pytorch_lightning.errors import CheckpointError, FitError, Notices, describe
 from pytorch_lightning.resume.epoch_length import EpochLength
 from pytorch_lightning.resume.own_generators import set_states_of, states_of
 from pytorch_lightning.root_module.root_module import LightningModule
@@ -98,7 +106,7 @@ class RandomPart:
 
     def state_dict(self) -> dict[str, Any]:
         own = states_of(self._generators)
-        return {**seeding.get_generator_states(), **({"own": own} if own else {})}
+        return {**seeding.get_short_states(), **({"own": own} if own else {})}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._saved = state
@@ -199,11 +207,10 @@ class CallbacksPart:
 def load_part(target: Any, state: dict[str, Any], where: str) -> None:
     """Put ``state`` back into ``target``. Raises ``CheckpointError`` where it doesn't fit."""
     own = set(target.defaults) if isinstance(target, Optimizer) else set()  # before torch adds one when it loads
-    try:
+    with fitting(where):
+        _check_size(state)
         target.load_state_dict(state)
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        why = f"{type(error).__name__}: {str(error).rstrip('.')}"
-        raise CheckpointError(f"{where} doesn't fit: {why}. Resume with the model that wrote it.") from error
+        check_steps(target, state)
     # torch takes the state of another kind of optimizer, and fails in the first step
     for group in target.param_groups if isinstance(target, Optimizer) else ():
         absent = sorted(own - set(group))
@@ -212,3 +219,64 @@ def load_part(target: Any, state: dict[str, Any], where: str) -> None:
                 f"{where} doesn't fit: it is the state of a different optimizer, without {', '.join(absent)}."
                 " Resume with the optimizer that wrote it."
             )
+
+
+def _check_size(state: Any) -> None:
+    """Raises ``ValueError`` where copies of its tensors would take much more than the tensors: torch's optimizers make
+    some before they look at shapes."""
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors_of(state))
+    if size > 2**24 + 2 * nb_bytes(state) and not any(tensor.device.type == "meta" for tensor in tensors_of(state)):
+        raise ValueError(f"its tensors repeat themselves; each by itself, they are {size >> 20} MB")
+
+
+def check_steps(target: Any, state: Any) -> None:
+    """Raises ``ValueError``, ``TypeError`` or others where an optimizer or a schedule of torch's has taken a ``state``
+    with which it can't step. Those of others know themselves what theirs are."""
+    kind = type(target)
+    if kind.__module__ == "torch.optim.lr_scheduler" and not hasattr(target, "lr_lambdas"):
+        absent = {name for name in target.state_dict() if not name.startswith("_")} - set(state)
+        if absent:
+            raise ValueError(f"it is without {', '.join(absent)}")
+        if not hasattr(target, "_schedulers"):  # those of several hold theirs
+            _step_a_copy(target)
+    elif isinstance(target, Optimizer) and kind.__module__.startswith("torch.optim."):
+        takes = inspect.signature(kind).parameters
+        for group in target.param_groups:
+            kind(group["params"], **{name: group[name] for name in takes if name in group and name not in OF_GROUPS})
+            if group.get("capturable") and any(p.device.type == "cpu" for p in group["params"]):
+                raise ValueError("it is capturable, which it can't be on the CPU")
+            if float(group["lr"]) != group["lr"] or len(group.get("betas", (0, 0))) != 2:
+                raise ValueError("lr or betas aren't numbers")
+            if kind not in (torch.optim.LBFGS, torch.optim.Adafactor):
+                _check_states({p: target.state[p] for p in group["params"] if target.state.get(p)})
+
+
+def _step_a_copy(schedule: Any) -> None:
+    twin = copy.copy(schedule)
+    groups = [
+        {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in group.items()}
+        for group in schedule.optimizer.param_groups
+    ]
+    twin.optimizer = SimpleNamespace(param_groups=groups, defaults=schedule.optimizer.defaults, step=print)
+    # a OneCycleLR at its end has no further step
+    with contextlib.suppress(ValueError), warnings.catch_warnings(action="ignore"):
+        twin.step(*([1.0] if isinstance(schedule, ReduceLROnPlateau) else []))
+
+
+OF_GROUPS = ("params", "lr")
+"""What isn't like others: a schedule, or a user, may have set a learning rate that no optimizer begins with."""
+NUMBERS = ("step", "eta", "mu", "mu_product")
+"""What torch's optimizers keep as one number for each parameter, beside tensors of its shape."""
+
+
+def _check_states(states: dict[Any, Any]) -> None:
+    if len({frozenset(state) for state in states.values()}) > 1:
+        raise ValueError("the states of its parameters hold different things")
+    for parameter, state in states.items():
+        for name, value in state.items():
+            if name in NUMBERS:
+                fits = not isinstance(value, str) and float(value) >= 0
+            else:
+                fits = (name, value) == ("momentum_buffer", None) or value.shape == parameter.shape
+            if not fits:
+                raise ValueError(f"{name} of a parameter of shape {tuple(parameter.shape)} is {describe(value)}")

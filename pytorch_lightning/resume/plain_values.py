@@ -28,6 +28,8 @@ FACTORIES: dict[str, type] = {c.__name__: c for c in (int, float, list, dict, se
 LISTS: dict[str, type] = {c.__name__: c for c in (list, collections.deque)}
 NAMESPACES: dict[str, type] = {c.__name__: c for c in (types.SimpleNamespace, argparse.Namespace)}
 SETS: dict[str, type] = {c.__name__: c for c in (set, frozenset)}
+LONGEST_DTYPE = 10_000
+"""Characters that describe the type of an array's items."""
 FRAME = 16
 """About what a value takes beside its own bytes."""
 
@@ -160,9 +162,9 @@ def find_class(module: str, name: str) -> Any:
     """The enum, named tuple or dataclass of that name; None where it isn't there. Nothing is imported, and no other
     class is found, so that a file can't call for code."""
     found: Any = sys.modules.get(module)
-    for part in name.split("."):
-        found = None if found is None else getattr(found, part, None)
-    if not isinstance(found, type):
+    for part in name.split("."):  # not by getattr, which may import or run something
+        found = vars(found).get(part) if isinstance(found, (types.ModuleType, type)) else None
+    if not isinstance(found, type) or hasattr(found, "__del__"):
         return None
     fits = issubclass(found, enum.Enum) or dataclasses.is_dataclass(found)
     return found if fits or (issubclass(found, tuple) and hasattr(found, "_fields")) else None
@@ -261,7 +263,10 @@ class Decoder:
         if kind == "bytearray":
             return bytearray(node[1])
         if kind in ("dtype", "device"):
-            return getattr(torch, node[1]) if kind == "dtype" else torch.device(node[1])
+            found = vars(torch).get(node[1]) if kind == "dtype" else torch.device(node[1])
+            if not isinstance(found, (torch.dtype, torch.device)):
+                raise NotPlainError
+            return found
         if kind == "path":
             return pathlib.Path(node[1])
         return self._instance(node)
@@ -334,7 +339,11 @@ class Decoder:
         import ast
 
         kind, content, descr, shape = node
+        if len(descr) > LONGEST_DTYPE:
+            raise NotPlainError
         dtype = np.lib.format.descr_to_dtype(ast.literal_eval(descr))
+        if dtype.hasobject or (not content.numel() and 0 not in (*shape, dtype.itemsize)):
+            raise NotPlainError
         made = content.numpy().view(dtype).reshape(shape) if content.numel() else np.empty(shape, dtype)
         if kind == "scalar":
             return made.reshape(-1)[0]

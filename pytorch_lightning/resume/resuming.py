@@ -4,15 +4,16 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pytorch_lightning.checkpoints.checkpoint import restore_module, upgrade
 from pytorch_lightning.checkpoints.folders import is_remote, open_folder
-from pytorch_lightning.checkpoints.run_store import FoundRun, RunStore, find_runs
+from pytorch_lightning.checkpoints.run_store import FoundRun, RunStore, find_runs, saves_in
 from pytorch_lightning.checkpoints.sharded import read_any
 from pytorch_lightning.checkpoints.snapshot import changed_tensors
-from pytorch_lightning.errors import CheckpointError, Notices
+from pytorch_lightning.errors import CheckpointError, LightningError, Notices
 from pytorch_lightning.launchers.slurm import is_batch_job
 from pytorch_lightning.options.config import Config
 from pytorch_lightning.root_module.root_module import LightningModule
@@ -20,7 +21,8 @@ from pytorch_lightning.run import files
 from pytorch_lightning.strategies import Strategy
 
 
-class ResumedSave(NamedTuple):
+@dataclass
+class ResumedSave:
     """The save that a fit resumes from."""
 
     checkpoint: dict[str, Any]
@@ -30,6 +32,11 @@ class ResumedSave(NamedTuple):
     version: int | None = None
     store: RunStore | None = None
     """That run's saves, locked; in the first process."""
+
+    def forget_state(self) -> None:
+        """Everything has its state: give back the memory of the file."""
+        kept = {key: self.checkpoint.get(key) for key in ("global_step", "hparams")}
+        self.checkpoint = {**kept, "parts": {"run": self.checkpoint["parts"].get("run", {})}}
 
 
 def job_of(environment: Mapping[str, str]) -> str | None:
@@ -43,6 +50,20 @@ def job_of(environment: Mapping[str, str]) -> str | None:
     run = environment.get("TORCHELASTIC_RUN_ID")
     # without --rdzv-id it is 'none'; what starts the processes again is still the same
     return None if run is None else f"torchrun {_agent() if run == 'none' else run}"
+
+
+def has_id(environment: Mapping[str, str]) -> bool:
+    """Whether a further start of this job will have the same name, and another job another one.
+
+    >>> has_id({"TORCHELASTIC_RUN_ID": "search-7"}), has_id({"TORCHELASTIC_RUN_ID": "none"})
+    (True, False)
+    """
+    return is_batch_job(environment) or environment.get("TORCHELASTIC_RUN_ID", "none") != "none"
+
+
+def resuming_option(environment: Mapping[str, str], saves: str | None) -> str:
+    """The option with which the next start of the run with these ``saves`` resumes it: another job has another id."""
+    return f"resume={str(saves).removesuffix('/checkpoints')!r}" if is_batch_job(environment) else "resume='auto'"
 
 
 def _agent() -> str:
@@ -69,23 +90,25 @@ def find_save_to_resume(
 ) -> ResumedSave | None:
     """The save to resume from; None for a new run. The first process looks, and tells the others.
 
-    ``resume='auto'`` takes the newest run of the same name that has saves. A job that was restarted does so by
-    itself, but only with a run of its own. Raises ``CheckpointError`` for files that can't be trusted.
+    ``resume='auto'`` takes the newest run of the same name that has saves; in a job with an id, of that job. A job
+    that was restarted does so by itself, but only with a run of its own. The folder of a run is resumed as it is.
+    Raises ``CheckpointError`` for files that can't be trusted.
     """
     processes = strategy.processes
     job = job_of(os.environ)
     # a machine that was lost and came back starts for the first time
     restarted = config.resume is None and any(processes.gather(job is not None and was_restarted(os.environ)))
-    if config.resume not in (None, "auto"):
-        path = str(config.resume)
-        return ResumedSave(upgrade(read_any(path), path), path)
+    named = None if config.resume in (None, "auto") else str(config.resume)
+    if named is not None and not saves_in(open_folder(f"{named}/checkpoints").names()):
+        return ResumedSave(upgrade(read_any(named), named), named)
     if config.fast_dev_run:
         return None
     if config.resume is None and not restarted:
         if processes.is_first:
             _hint(config, module, notices)
         return None
-    found = _open_newest(config, module, notices, job if restarted else None) if processes.is_first else None
+    own = job if restarted or (named is None and has_id(os.environ)) else None
+    found = _open_newest(config, module, notices, own, named) if processes.is_first else None
     place = processes.from_first(None if found is None else (found.path, found.folder, found.version))
     if found is not None or place is None:
         return found
@@ -98,9 +121,14 @@ def _runs(config: Config, module: LightningModule) -> Iterator[FoundRun]:
     return find_runs(*files.home_of(config, module))
 
 
-def _open_newest(config: Config, module: LightningModule, notices: Notices, job: str | None) -> ResumedSave | None:
+def _open_newest(
+    config: Config, module: LightningModule, notices: Notices, job: str | None, named: str | None
+) -> ResumedSave | None:
+    """The newest run that has saves: of ``job``, or in the folder ``named``, where these are given."""
     for run in _runs(config, module):
         if not run.has_saves or (job is not None and (run.position is None or run.position.job != job)):
+            continue
+        if named is not None and os.path.abspath(run.folder) != os.path.abspath(named):
             continue
         store = RunStore(f"{run.folder}/checkpoints", notices=notices, job=job_of(os.environ)).open()
         try:
@@ -112,9 +140,17 @@ def _open_newest(config: Config, module: LightningModule, notices: Notices, job:
             store.close()
             return None
         path = f"{run.folder}/checkpoints/{saved.name}"
-        _name_own(config, module, run, notices)
+        if named is None:
+            _name_own(config, module, run, notices)
         version = None if is_remote(run.folder) else run.version  # rows of a remote run lie on some other machine
         return ResumedSave(saved.checkpoint, path, run.folder, version, store)
+    if named is not None:
+        raise CheckpointError(
+            f"{named} isn't a run of {'/'.join(files.home_of(config, module))}, where this program's runs are."
+            " Pass default_save_path or the Experiment as that run had them, or the path of one of its checkpoints."
+        )
+    if job is not None:
+        _hint(config, module, notices)
     return None
 
 
@@ -134,12 +170,25 @@ def _name_own(config: Config, module: LightningModule, resumed: FoundRun, notice
 
 def _hint(config: Config, module: LightningModule, notices: Notices) -> None:
     run = next((run for run in _runs(config, module) if run.has_saves), None)
-    if run is not None and run.position is not None and not run.position.finished:
-        notices.say(
-            "unfinished-run",
-            f"{run.folder} holds an unfinished run (epoch {run.position.epoch}, global_step {run.position.step});"
-            " resume='auto' resumes it",
-        )
+    if run is None or run.position is None or run.position.finished or _is_in_use(run.folder):
+        return
+    where = f"(epoch {run.position.epoch}, global_step {run.position.step})"
+    if not has_id(os.environ) or run.position.job == job_of(os.environ):
+        text = f"{run.folder} holds an unfinished run {where}; resume='auto' resumes it"
+    else:
+        whose = f"another job ({run.position.job})" if run.position.job else "no job"
+        text = f"{run.folder} holds an unfinished run {where} of {whose}; resume={run.folder!r} resumes it in this job"
+    notices.say("unfinished-run", text)
+
+
+def _is_in_use(folder: str) -> bool:
+    if is_remote(folder):
+        return False
+    try:
+        RunStore(f"{folder}/checkpoints").open(patience=0).close()
+    except LightningError:
+        return True
+    return False
 
 
 def restore_checked(module: LightningModule, resumed: ResumedSave) -> None:

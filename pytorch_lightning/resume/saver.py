@@ -97,7 +97,7 @@ class Saver:
         text = f"a weight isn't finite, so {what} isn't written; earlier checkpoints are kept"
         if self.stop_on_nan:
             raise FitError(f"{text}. Lower the learning rate, or clip gradients.")
-        self.run.notices.say("weights-not-finite", text)
+        self.run.notices.say_again("weights-not-finite", text)
         return False
 
     def restore(self, checkpoint: dict[str, Any], path: str) -> None:

@@ -164,7 +164,9 @@ def namespace_of(values: Any, source: object) -> Namespace:
     for key in values:
         if not isinstance(key, str) or hasattr(Namespace, key):
             raise CheckpointError(f"{source} has the hyperparameter {key!r:.80}, which a Namespace can't have.")
-    return Namespace(**values)
+    made = Namespace()
+    vars(made).update(values)  # one of them may be called self
+    return made
 
 
 def arguments_part(module: Any) -> dict[str, Any]:

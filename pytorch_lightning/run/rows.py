@@ -164,4 +164,4 @@ class Rows:
                 f"the loss isn't finite{since}, global_step {run.progress.global_step}, {rates}. {at(run.progress)}"
                 " Lower the learning rate, clip gradients (gradient_clip=1.0), or pass stop_on_nan=False to continue."
             )
-        run.notices.say("loss-not-finite", f"a loss isn't finite; training continues {at(run.progress)}")
+        run.notices.say_again("loss-not-finite", f"a loss isn't finite; training continues {at(run.progress)}")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,6 +18,18 @@ from pytorch_lightning.strategies.strategy import Strategy
 LOSS, PRESENT, WEIGHT, COUNTED, ENDED = range(5)
 """The columns of a table with a row for each virtual rank. A batch whose ``loss_count`` is 0 is present, and weighs
 nothing."""
+
+
+@dataclass
+class Round:
+    """What this process has of a round."""
+
+    slots: list[tuple[int, Any]] = field(default_factory=list)
+    """(virtual rank, its batch or ``IDLE``) for each virtual rank that this process runs."""
+    ended: list[int] = field(default_factory=list)
+    """The virtual ranks whose ``on_batch_start`` ends the epoch."""
+    place: tuple[int, int] = 0, 0
+    """``batch_nb`` and ``global_step``, where several rounds are taken before they run."""
 
 
 class RoundTable:

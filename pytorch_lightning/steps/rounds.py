@@ -3,12 +3,19 @@
 A round holds one batch per virtual rank. This process runs its own virtual ranks one after the other; their gradients
 add up, and those of all processes are added in the window's last backward pass. What each batch weighs travels in a
 small table beside them, so that an epoch may end in a short round: no sample is padded, repeated or dropped, and the
-numbers don't depend on how many processes there are.
+numbers don't depend on how many processes there are. An epoch of 10 batches on two processes with four virtual ranks:
+
+    round   batches      process 0 runs   process 1 runs   the step follows the mean of
+    0       0 1 2 3      0 1              2 3              4 batches
+    1       4 5 6 7      4 5              6 7              4 batches
+    2       8 9          8 9              nothing          2 batches: process 1 adds gradients of weight 0
+
+With ``accumulate_grad_batches=2`` the first two rounds make one step, and the last one makes another. On one process
+the same four virtual ranks run one after the other: batches 0, 1, 2, 3, then the step.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
 
@@ -26,7 +33,7 @@ from pytorch_lightning.steps.current_step import FETCHING, FETCHING_NEXT, PREPAR
 from pytorch_lightning.steps.exact_sum import ExactSum
 from pytorch_lightning.steps.gradients import HeldGradients
 from pytorch_lightning.steps.optimizers import gradients_of, needs_closure, parameters_of
-from pytorch_lightning.steps.round_table import RoundTable
+from pytorch_lightning.steps.round_table import Round, RoundTable
 from pytorch_lightning.steps.step_inputs import StepInputs, TrainWindow, build_backward
 from pytorch_lightning.steps.update import build_update
 from pytorch_lightning.steps.weights import RoundWeights, WindowWeights
@@ -35,18 +42,6 @@ from pytorch_lightning.strategies.strategy import Strategy
 
 def do_nothing() -> None:
     """Between two passes after which nobody has to agree on anything."""
-
-
-@dataclass
-class Round:
-    """What this process has of a round."""
-
-    slots: list[tuple[int, Any]] = field(default_factory=list)
-    """(virtual rank, its batch or ``IDLE``) for each virtual rank that this process runs."""
-    ended: list[int] = field(default_factory=list)
-    """The virtual ranks whose ``on_batch_start`` ends the epoch."""
-    place: tuple[int, int] = 0, 0
-    """``batch_nb`` and ``global_step``, where several rounds are taken before they run."""
 
 
 class Rounds:

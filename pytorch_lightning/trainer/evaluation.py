@@ -59,6 +59,11 @@ class EvaluationPlan:
         for hook in self.hooks[name]:
             hook(*arguments)
 
+    def close(self) -> None:
+        """End the workers of its loaders."""
+        for loader, _, _ in self.loaders:
+            loader.close()
+
     def note_place(self, error: Exception, loader_i: int, batch_nb: int | None) -> None:
         """Add to a user's exception where in this pass it was raised; None: after the last batch."""
         note_full_memory(error)

@@ -99,6 +99,12 @@ class FitPlan:
             return ()
         return validation_batches(self.run.nb_tng_batches, self.config.val_check_interval)
 
+    def end_workers(self) -> None:
+        """End the processes that made batches."""
+        for each in (self.loader, self.sanity, self.validation):
+            if each is not None:
+                each.close()
+
     def begin_training(self) -> None:
         """The hooks before training have run: what a checkpoint holds of the user's own state comes last."""
         self.attributes.restore()

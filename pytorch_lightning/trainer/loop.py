@@ -24,6 +24,7 @@ def run_fit(plan: FitPlan) -> None:
         plan.call("on_sanity_check_start")
         with plan.run.timings.measuring("validation"):
             plan.rows.learn_names(run_evaluation(plan.sanity, NEVER))
+        plan.sanity.close()
     fault("fit.begin")
     plan.save_points.begin()
 

@@ -24,7 +24,7 @@ from pytorch_lightning.resume.groups import GroupsPart
 from pytorch_lightning.resume.modes import ModesPart
 from pytorch_lightning.resume.own_generators import generators_of_model
 from pytorch_lightning.resume.parts import CallbacksPart, DataPart, GradientsPart, RandomPart, VersionsPart, load_part
-from pytorch_lightning.resume.resuming import ResumedSave, find_save_to_resume, job_of, restore_checked
+from pytorch_lightning.resume.resuming import find_save_to_resume, job_of, restore_checked
 from pytorch_lightning.resume.rolling import RollingSaves
 from pytorch_lightning.resume.save_points import SavePoints
 from pytorch_lightning.resume.saver import Saver
@@ -70,7 +70,9 @@ def _plan_on(request: FitRequest, basis: Basis) -> FitPlan:
     _begin_or_restore(request, saver, basis, optimization)
     if strategy.processes.is_first:
         files.make_folders(config)  # from here on: a start that fails leaves none behind
-    loggers, rolling = _plan_files(request, saver, basis.resumed)
+    loggers, rolling = _plan_files(request, saver, basis)
+    if basis.resumed is not None:
+        basis.resumed.forget_state()
     rows = _plan_rows(request, basis, loggers)
     # rounds keep their own
     undo = BufferUndo(module) if basis.share.nb == 1 and can_be_kept(module) else None
@@ -221,15 +223,17 @@ def _read_training_loader(
     return loader
 
 
-def _plan_files(request: FitRequest, saver: Saver, resumed: ResumedSave | None) -> tuple[LoggerGroup, RollingSaves]:
+def _plan_files(request: FitRequest, saver: Saver, basis: Basis) -> tuple[LoggerGroup, RollingSaves]:
     """Where rows and rolling saves go: to the run that is resumed, or to a new one."""
     config, module, run, notices = request.config, request.module, request.run, request.notices
-    processes = saver.strategy.processes
+    processes, resumed = saver.strategy.processes, basis.resumed
     version = None if resumed is None else resumed.version
     state = None if resumed is None or version is None else resumed.checkpoint["parts"]["loggers"]
     loggers = files.open_loggers(config, module, run, notices, processes, version, run.progress.global_step, state)
     saver.parts["loggers"] = loggers
-    wanted, own = config.resume is not None or config.save_every_nb_batches is not None, resumed and resumed.folder
+    own = None if resumed is None else resumed.folder
+    from_the_start = config.resume == "auto" or own is not None
+    wanted = from_the_start or config.save_every_nb_batches is not None
     folder = files.folder_for_saves(config, module, run, own, wanted) if processes.is_first else None
     return loggers, RollingSaves(
         saver,
@@ -240,7 +244,7 @@ def _plan_files(request: FitRequest, saver: Saver, resumed: ResumedSave | None) 
         store=None if resumed is None else resumed.store,
         every_minutes=config.save_every_minutes,
         every_batches=config.save_every_nb_batches,
-        from_the_start=config.resume is not None or resumed is not None,
+        from_the_start=from_the_start,
     )
 
 

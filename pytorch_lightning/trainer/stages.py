@@ -21,6 +21,7 @@ from pytorch_lightning.options.config import Config
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.printing import tell
 from pytorch_lightning.processes import Processes
+from pytorch_lightning.resume.resuming import resuming_option
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.root_module.summary import summarize
 from pytorch_lightning.run import files
@@ -86,6 +87,7 @@ def finish_fit(plan: FitPlan, failed: bool) -> None:
         note_place(error, run)
         raise
     finally:
+        plan.end_workers()
         plan.rolling.close(failed)
         with run.timings.measuring("logging"):
             plan.loggers.close()
@@ -115,7 +117,7 @@ def say_what_was_complete(plan: FitPlan) -> None:
     before, now = resumed.checkpoint.get("hparams") or {}, plain_hparams(plan.module.hparams)
     changed = [name for name in {**before, **now} if repr(before.get(name)) != repr(now.get(name))]
     shown = ", ".join(f"{name}={describe(before.get(name))}, now {describe(now.get(name))}" for name in changed[:3])
-    plan.run.notices.say(
+    plan.run.notices.say_again(
         "already-complete",
         f"{resumed.path} is of a run that was complete ({reason}): its weights are there, and nothing was trained."
         + (f" Its hparams were others: {shown}{', ...' if len(changed) > 3 else ''}." if changed else "")
@@ -132,14 +134,14 @@ def stop_program(plan: FitPlan, watch: Watch) -> None:
     if watch.is_inner:
         raise Stopped
     if number != signal.SIGINT and processes.is_first:
-        how = "run the same command with resume='auto' to resume"
+        how = f"run the same command with {resuming_option(os.environ, plan.rolling.folder)} to resume"
         if plan.rolling.folder is None:
             how = "nothing was saved, since this run has no folder"
         elif not plan.rolling.has_begun:
             how = "nothing is lost, since training hadn't begun: run the same command again"
             files.remove_unused(plan.config, run)
         if plan.rolling.folder is not None and is_batch_job(os.environ):
-            how = requeue(os.environ)
+            how = requeue(os.environ, how)
         tell(f"stopped by {number.name} (global_step {run.progress.global_step}): {how}")
     processes.wait()  # who starts them may end all when one has ended
     watch.chain(number)
@@ -189,7 +191,10 @@ def run_stage(
     )
     if write_to is not None:
         _prepare_folder(Path(write_to), overwrite, strategy.processes)
-    result = run_evaluation(plan, 0)
+    try:
+        result = run_evaluation(plan, 0)
+    finally:
+        plan.close()
     strategy.unshard(module)
     if stage == "predict":
         return [] if write_to is not None else result

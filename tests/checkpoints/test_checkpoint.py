@@ -39,7 +39,7 @@ def saved(tmp_path: Path, model: Any, **options: Any) -> dict[str, Any]:
 
 def test_a_checkpoint_is_a_plain_dict_with_the_documented_keys(tmp_path: Path) -> None:
     checkpoint = saved(tmp_path, Recorder(), max_nb_epochs=2)
-    assert (checkpoint["epoch"], checkpoint["global_step"], checkpoint["format"]) == (2, 8, 2)
+    assert (checkpoint["epoch"], checkpoint["global_step"], checkpoint["format"]) == (2, 8, 3)
     assert list(checkpoint["state_dict"]) == ["weight"]
     assert len(checkpoint["optimizer_states"]) == 1
     assert checkpoint["lr_schedulers"] == []

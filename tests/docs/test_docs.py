@@ -244,7 +244,9 @@ def codes_in(path: Path) -> Iterator[str]:
     tree = ast.parse(path.read_text())
     loops = [node for node in ast.walk(tree) if isinstance(node, ast.For)]
     for node in ast.walk(tree):
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "say"):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+            continue
+        if node.func.attr not in ("say", "say_again") or ast.unparse(node.func.value) == "self":
             continue
         code = node.args[0]
         if isinstance(code, ast.Constant):

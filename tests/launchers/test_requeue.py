@@ -7,6 +7,7 @@ import pytest
 from pytorch_lightning.launchers.slurm import requeue
 
 JOB = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "train"}
+HOW = "run the same command with resume='logs/version_0' to resume"
 RUNS, CANCELLED = "echo JobState=RUNNING Reason=None", "echo JobState=COMPLETING Reason=None"
 
 
@@ -20,7 +21,7 @@ RUNS, CANCELLED = "echo JobState=RUNNING Reason=None", "echo JobState=COMPLETING
         (RUNS, "kill -KILL $$", "job 7 couldn't be requeued (Command"),
         (RUNS, "echo no such job >&2; exit 1", "job 7 couldn't be requeued (no such job); run the same command"),
         (RUNS, "kill -SEGV $$", "job 7 couldn't be requeued (Command"),
-        (CANCELLED, "touch called", "run the same command with resume='auto' to resume"),
+        (CANCELLED, "touch called", HOW),
         ("kill -TERM $$", "touch called", "job 7 couldn't be requeued (scontrol was ended by SIGTERM)"),
     ],
 )
@@ -32,12 +33,12 @@ def test_what_became_of_a_job(
     scontrol.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.chdir(tmp_path)
-    assert requeue(JOB).startswith(said)
+    assert requeue(JOB, HOW).startswith(said)
     assert not (tmp_path / "called").exists()
 
 
 def test_without_scontrol_a_line_says_how_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    said = requeue(JOB)
-    assert said.startswith("job 7 couldn't be requeued (")
-    assert said.endswith("run the same command with resume='auto' to resume")
+    said = requeue(JOB, HOW)
+    assert said.startswith("job 7 couldn't be requeued, since there is no scontrol here")
+    assert said.endswith(HOW)

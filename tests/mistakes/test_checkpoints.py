@@ -97,7 +97,7 @@ UNREADABLE: list[tuple[Any, tuple[str, ...]]] = [
     (empty, ("a.ckpt is damaged, or isn't a checkpoint", "0 bytes", "Use an older checkpoint")),
     (stored(Honest), ("more than plain data", "honest.Honest", "could run code", "Save it anew")),
     (stored(lambda: [1]), ("isn't a checkpoint", "it holds a list, not a dict", "Pass a file that a Trainer wrote")),
-    (changed(format=99), ("has format 99", "reads up to 2", "Upgrade")),
+    (changed(format=99), ("has format 99", "reads up to 3", "Upgrade")),
     (stored(lambda: Honest().state_dict()), ("a.ckpt", "['layer.bias', 'layer.weight']", "Use")),
 ]
 
@@ -161,7 +161,7 @@ NO_FIT = "doesn't fit"
             ("all that a resume needs", "without optimizer_states", "use load_from"),
         ),
         (changed(parts={}), Honest, ("all that a resume needs", "parts['data']", "use load_from_checkpoint")),
-        (changed(format=99, parts=None), Honest, ("has format 99", "reads up to 2", "Upgrade")),
+        (changed(format=99, parts=None), Honest, ("has format 99", "reads up to 3", "Upgrade")),
         (changed(parts=3), Honest, ("all that a resume needs", "a dict as parts", "use load_from_checkpoint")),
         (
             written,

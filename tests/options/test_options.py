@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from pytorch_lightning.errors import FitError, MisconfigurationException
+from pytorch_lightning.errors import SHOWN, FitError, MisconfigurationException
 from pytorch_lightning.options.config import flags, options
 from pytorch_lightning.trainer.trainer import option_defaults
 from tests.recorder import QUIET, Recorder, quiet_trainer, rows_of
@@ -700,6 +700,7 @@ def test_all_gpus_of_a_machine_without_any_is_the_cpu(
 ) -> None:
     quiet_trainer(tmp_path, gpus=gpus).fit(Recorder())
     assert capsys.readouterr().err.count("[no-gpu]") == 1
+    SHOWN.clear()
     model = Recorder()
     quiet_trainer(tmp_path, gpus=gpus).test(model)
     assert capsys.readouterr().err.count("[no-gpu]") == 1
