@@ -20,7 +20,7 @@ from pytorch_lightning.version import __version__
 FORMAT = 3
 """The number of this layout. A change of layout raises it; what was written in the ones before is still read."""
 
-ADDED_IN = {"attributes": 2, "groups": 2, "modes": 2}
+ADDED_IN = {"attributes": 2, "groups": 2, "modes": 2, "settings": 3}
 """The first layout of a part that wasn't in layout 1: what such a part holds is left as the program makes it where a
 file is older. Since layout 3 a random stream may be a number that it is seeded with."""
 

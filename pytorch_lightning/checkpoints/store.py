@@ -45,8 +45,9 @@ def write_checkpoint(checkpoint: dict[str, Any], path: str | Path, private: bool
             temporary.unlink(missing_ok=True)
         if not isinstance(error, (OSError, RuntimeError)):
             raise
-        # torch reports a full disk as RuntimeError "unexpected pos"
-        full = "unexpected pos" in str(error) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        # torch reports a full disk as a RuntimeError: "unexpected pos", or "iostream error" where it closes the file
+        by_torch = re.search("unexpected pos|iostream error", str(error)) is not None
+        full = by_torch or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
         raise CheckpointError(
             f"{target} can't be written: {str(error).splitlines()[0]}.{' The disk is full.' if full else ''}"
             " An older file of that name is untouched. Free some space or choose another folder."

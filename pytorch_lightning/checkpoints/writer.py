@@ -21,7 +21,8 @@ class Writer:
 
     One such save is in flight at most; a save that falls due meanwhile is skipped, and counted in ``nb_skipped``.
     ``on_done`` is called, by that thread, when ``poll`` has something to say. Where each of several processes has a
-    part of the checkpoint all have a writer, and ``processes`` talk over a group that only these use.
+    part of the checkpoint all have a writer, and ``processes`` talk over a group that only these use. ``resuming`` is
+    the option that resumes from the saves.
     """
 
     def __init__(
@@ -30,9 +31,10 @@ class Writer:
         notices: Notices | None = None,
         on_done: Callable[[], object] | None = None,
         processes: Processes = ALONE,
+        resuming: str = "resume='auto'",
     ) -> None:
         self.nb_skipped = 0
-        self._processes = processes
+        self._processes, self._resuming = processes, resuming
         self._store, self._on_done = store, on_done
         self._notices = Notices() if notices is None else notices
         self._snapshot = Snapshot()
@@ -118,7 +120,7 @@ class Writer:
             self._nb_failures = 0
             self._notices.say(
                 "first-save",
-                f"saved {written.path} ({megabytes(written.size)}); resume='auto' resumes from the newest",
+                f"saved {written.path} ({megabytes(written.size)}); {self._resuming} resumes from the newest",
                 key="",
             )
         return written

@@ -146,7 +146,7 @@ class StreamLoader(ReplayableLoader):
                 if is_death(error, iterator):
                     raise FitError(
                         f"{error}. {OF_MEMORY} New workers can't resume the stream of an IterableDataset in the middle:"
-                        " resume='auto' resumes from the last save."
+                        " resume from the last save."
                     ) from error
                 error.add_note(
                     f"raised by {loader_name(loader_id)} ({pass_name(loader_id, epoch)}, batch_nb {batch_nb})"

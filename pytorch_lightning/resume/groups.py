@@ -6,28 +6,33 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from pytorch_lightning.errors import CheckpointError, FitError
+from pytorch_lightning.errors import CheckpointError, FitError, Notices
+from pytorch_lightning.resume.own_state import OwnState
 
 
 class GroupsPart:
     """The kind of each optimizer, and the names of the parameters in each of its groups."""
 
-    def __init__(self, module: nn.Module, optimizers: Sequence[Optimizer]) -> None:
-        self._module, self._optimizers = module, optimizers
+    def __init__(self, module: nn.Module, optimizers: Sequence[Optimizer], notices: Notices) -> None:
+        self._module, self._optimizers, self._notices = module, optimizers, notices
         self.nb_made = 1
         """How often ``configure_optimizers`` was called in this run; 0 where others were put in their place since."""
-        self._at_first = [len(optimizer.param_groups) for optimizer in optimizers]
+        self._note_first()
+
+    def _note_first(self) -> None:
+        self._at_first = [len(optimizer.param_groups) for optimizer in self._optimizers]
+        self._own = [OwnState(optimizer) for optimizer in self._optimizers]
 
     def note_new(self, by_the_hook: bool) -> None:
         """Other optimizers are there; ``by_the_hook``: as ``configure_optimizers`` makes them."""
         self.nb_made = self.nb_made + 1 if by_the_hook else 0
-        self._at_first = [len(optimizer.param_groups) for optimizer in self._optimizers]
+        self._note_first()
 
     def state_dict(self) -> dict[str, Any]:
         """Kinds and names. Raises ``FitError`` for a group that was added with parameters of something else."""
         names = {id(p): name for name, p in self._module.named_parameters(remove_duplicate=False)}
         optimizers = []
-        for optimizer, nb_first in zip(self._optimizers, self._at_first, strict=True):
+        for optimizer, nb_first, own in zip(self._optimizers, self._at_first, self._own, strict=True):
             groups = [[names.get(id(p)) for p in group["params"]] for group in optimizer.param_groups]
             nameless = sum(name is None for group in groups[nb_first:] for name in group)
             if nameless:
@@ -36,12 +41,24 @@ class GroupsPart:
                     f" that aren't {type(self._module).__name__}'s, so a checkpoint can't name them. Make them the"
                     " module's: assign the layer or the nn.Parameter to an attribute of it before fit."
                 )
-            optimizers.append({"kind": type(optimizer).__name__, "groups": groups})
+            state = own.state_dict()
+            optimizers.append({"kind": type(optimizer).__name__, "groups": groups, **({"own": state} if state else {})})
+        lost = sorted({name for own in self._own for name in own.lost()})
+        if lost:
+            self._notices.say(
+                "lost-optimizer-state",
+                f"changed while training, and a checkpoint can't hold it: {', '.join(lost)}. A resumed fit finds it as"
+                " configure_optimizers makes it. Give the optimizer a state_dict and a load_state_dict that keep what"
+                " matters of it",
+            )
         return {"made": self.nb_made, "optimizers": optimizers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing more: ``make_again`` comes before the optimizers' own states."""
+        """What optimizers keep of their own: ``make_again`` came before their states."""
         self.nb_made = state["made"]
+        for own, saved in zip(self._own, state["optimizers"], strict=True):
+            if "own" in saved:
+                own.load_state_dict(saved["own"])
 
     def make_again(self, state: dict[str, Any], path: str, configure: Callable[[], object]) -> None:
         """Bring the optimizers to the groups that ``state`` names. ``configure`` calls ``configure_optimizers`` with

@@ -35,8 +35,8 @@ class ResumedSave:
 
     def forget_state(self) -> None:
         """Everything has its state: give back the memory of the file."""
-        kept = {key: self.checkpoint.get(key) for key in ("global_step", "hparams")}
-        self.checkpoint = {**kept, "parts": {"run": self.checkpoint["parts"].get("run", {})}}
+        run = self.checkpoint["parts"].get("run", {})
+        self.checkpoint = {"global_step": self.checkpoint["global_step"], "parts": {"run": run}}
 
 
 def job_of(environment: Mapping[str, str]) -> str | None:

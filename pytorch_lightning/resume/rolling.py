@@ -1,6 +1,7 @@
 """Rolling saves: when one is due, and what is saved at the end."""
 
 import contextlib
+import os
 import time
 import uuid
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from pytorch_lightning.checkpoints.writer import Writer
 from pytorch_lightning.errors import CheckpointError, Notices
 from pytorch_lightning.faults import fault
 from pytorch_lightning.processes import ALONE, Processes
+from pytorch_lightning.resume.resuming import resuming_option
 from pytorch_lightning.resume.saver import Saver
 from pytorch_lightning.run.progress import NEVER
 from pytorch_lightning.run.run import FitRun
@@ -82,8 +84,13 @@ class RollingSaves:
                     self._store.open()
             if self._is_first:
                 self._store.begin(step)
-            self._writer = Writer(self._store, self._notices, self._note_done, self._who_writes())
+            who, how = self._who_writes(), self.resuming()
+            self._writer = Writer(self._store, self._notices, self._note_done, who, how)
         return self._writer
+
+    def resuming(self) -> str:
+        """The option that resumes from these saves."""
+        return resuming_option(os.environ, self.folder)
 
     def _who_writes(self) -> Processes:
         """``ALONE``, or all processes if each has a shard and all see the folder. All of them call it then."""

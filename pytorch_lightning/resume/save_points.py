@@ -115,7 +115,7 @@ class SavePoints:
         with contextlib.suppress(CheckpointError, FitError, torch.OutOfMemoryError):
             self._rolling.save(wait=True)
             step = self._run.progress.global_step
-            error.add_note(f"the state at global_step {step} is saved; resume='auto' resumes from there")
+            error.add_note(f"the state at global_step {step} is saved; {self._rolling.resuming()} resumes from there")
 
     def _can_save_after_error(self) -> bool:
         return self._run.wishes.alone and self._rolling.has_begun

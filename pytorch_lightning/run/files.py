@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.checkpoints.checkpoint import plain_hparams
 from pytorch_lightning.checkpoints.folders import is_remote, open_folder
 from pytorch_lightning.checkpoints.run_store import folder_problem, newest_run
 from pytorch_lightning.checkpoints.store import remove_leftovers
@@ -28,19 +27,20 @@ def open_loggers(
     config: Config,
     module: LightningModule,
     run: FitRun,
-    notices: Notices,
+    hparams: dict[str, Any],
     processes: Processes,
     version: int | None,
     step: int,
     state: dict[str, Any] | None,
 ) -> LoggerGroup:
-    """The loggers of a run, which learn its hyperparameters. Sets ``run.version`` and, for a trial, ``run.scratch``.
+    """The loggers of a run, which learn its ``hparams``. Sets ``run.version`` and, for a trial, ``run.scratch``.
     Only the first process has any. ``version`` is that of the run that is resumed, after ``step`` batches, and
     ``state`` what its save holds of them.
 
     ``experiment`` may be a test-tube Experiment, a Logger, a list of them, None (a folder under
     ``default_save_path``), or False (nothing). A trial (``fast_dev_run``) writes to a temporary folder only.
     """
+    notices = run.notices
     if config.fast_dev_run:
         made = tempfile.mkdtemp(prefix="fast_dev_run_") if processes.is_first else None
         run.scratch = Path(processes.from_first(made))
@@ -69,7 +69,7 @@ def open_loggers(
     group = LoggerGroup(chosen, notices)
     if state is not None:  # first: one that keeps its rows elsewhere learns by it which run of its own this is
         group.load_state_dict(state)
-    group.log_hyperparams(plain_hparams(module.hparams, notices))
+    group.log_hyperparams(hparams)
     group.save()
     processes.from_first([value.version for value in _experiments(config)])
     return group

@@ -16,6 +16,7 @@ from pytorch_lightning.resume.attributes import AttributesPart
 from pytorch_lightning.resume.epoch_length import EpochLength
 from pytorch_lightning.resume.modes import ModesPart
 from pytorch_lightning.resume.resuming import ResumedSave
+from pytorch_lightning.resume.settings import SettingsPart
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.run.hooks import Hooks
 from pytorch_lightning.run.run import FitRun
@@ -41,6 +42,7 @@ class Basis:
     length: EpochLength
     attributes: AttributesPart
     modes: ModesPart
+    settings: SettingsPart
     generators: list[Any]
     """Those that the model draws from."""
     sizes: dict[str, int]

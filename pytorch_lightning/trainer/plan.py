@@ -28,6 +28,7 @@ from pytorch_lightning.resume.resuming import find_save_to_resume, job_of, resto
 from pytorch_lightning.resume.rolling import RollingSaves
 from pytorch_lightning.resume.save_points import SavePoints
 from pytorch_lightning.resume.saver import Saver
+from pytorch_lightning.resume.settings import SettingsPart
 from pytorch_lightning.resume.window_start import WindowStart
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.run import files
@@ -64,7 +65,7 @@ def plan_fit(request: FitRequest, problems: list[Problem]) -> FitPlan:
 def _plan_on(request: FitRequest, basis: Basis) -> FitPlan:
     config, module, run, strategy = request.config, request.module, request.run, request.strategy
     epoch_schedules = EpochSchedules(basis.schedules)
-    groups = GroupsPart(module, basis.optimizers)
+    groups = GroupsPart(module, basis.optimizers, run.notices)
     optimization = Optimization(request=request, basis=basis, groups=groups, epoch_schedules=epoch_schedules)
     saver = _plan_saver(request, basis, epoch_schedules, groups)
     _begin_or_restore(request, saver, basis, optimization)
@@ -134,9 +135,11 @@ def _begin_or_restore(request: FitRequest, saver: Saver, basis: Basis, optimizat
     for callback in request.callbacks:
         callback.reset()
     if resumed is not None:
+        basis.settings.compare(resumed.checkpoint, resumed.path)
         _make_again(request, saver, basis, optimization)
         saver.restore(resumed.checkpoint, resumed.path)
         basis.modes.restore()  # before a strategy wraps the module
+        basis.settings.check_lengths()
         fuse(request.config, saver.optimizers)
         request.run.progress.forget_limits()
         for keeper in files.keepers_of(request.config) if resumed.folder is not None else ():
@@ -199,6 +202,7 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
         length=length,
         attributes=attributes,
         modes=modes,
+        settings=SettingsPart(config, run, optimizers, schedules),
         generators=generators_of_model(module, tng_loader),
         sizes=sizes_of(tng_loader),
         optimizers=optimizers,
@@ -226,10 +230,10 @@ def _read_training_loader(
 def _plan_files(request: FitRequest, saver: Saver, basis: Basis) -> tuple[LoggerGroup, RollingSaves]:
     """Where rows and rolling saves go: to the run that is resumed, or to a new one."""
     config, module, run, notices = request.config, request.module, request.run, request.notices
-    processes, resumed = saver.strategy.processes, basis.resumed
+    processes, resumed, hparams = saver.strategy.processes, basis.resumed, basis.settings.hparams
     version = None if resumed is None else resumed.version
     state = None if resumed is None or version is None else resumed.checkpoint["parts"]["loggers"]
-    loggers = files.open_loggers(config, module, run, notices, processes, version, run.progress.global_step, state)
+    loggers = files.open_loggers(config, module, run, hparams, processes, version, run.progress.global_step, state)
     saver.parts["loggers"] = loggers
     own = None if resumed is None else resumed.folder
     from_the_start = config.resume == "auto" or own is not None
@@ -260,6 +264,7 @@ def _plan_saver(request: FitRequest, basis: Basis, epoch_schedules: EpochSchedul
         "attributes": basis.attributes,
         "modes": basis.modes,
         "groups": groups,
+        "settings": basis.settings,
         "epoch_schedules": epoch_schedules,
         "gradients": GradientsPart(module, basis.optimizers, basis.strategy, basis.gradients),
         "random": RandomPart(basis.generators),

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
-from pytorch_lightning.checkpoints.checkpoint import plain_hparams, restore_module
+from pytorch_lightning.checkpoints.checkpoint import restore_module
 from pytorch_lightning.checkpoints.sharded import read_any
-from pytorch_lightning.errors import CheckpointError, MisconfigurationException, describe, raise_together
+from pytorch_lightning.errors import CheckpointError, MisconfigurationException, raise_together
 from pytorch_lightning.faults import fault
 from pytorch_lightning.launchers.environment import is_loss_of_another
 from pytorch_lightning.launchers.signals import RUN_AGAIN, Stopped, Watch
@@ -21,7 +21,6 @@ from pytorch_lightning.options.config import Config
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.printing import tell
 from pytorch_lightning.processes import Processes
-from pytorch_lightning.resume.resuming import resuming_option
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.root_module.summary import summarize
 from pytorch_lightning.run import files
@@ -114,14 +113,10 @@ def say_what_was_complete(plan: FitPlan) -> None:
     by_limit = reason.startswith(FORGOTTEN)  # a stop by a callback was said already
     if resumed is None or not by_limit or plan.run.progress.global_step > resumed.checkpoint["global_step"]:
         return
-    before, now = resumed.checkpoint.get("hparams") or {}, plain_hparams(plan.module.hparams)
-    changed = [name for name in {**before, **now} if repr(before.get(name)) != repr(now.get(name))]
-    shown = ", ".join(f"{name}={describe(before.get(name))}, now {describe(now.get(name))}" for name in changed[:3])
     plan.run.notices.say_again(
         "already-complete",
         f"{resumed.path} is of a run that was complete ({reason}): its weights are there, and nothing was trained."
-        + (f" Its hparams were others: {shown}{', ...' if len(changed) > 3 else ''}." if changed else "")
-        + " Raise the limit to resume it; for a separate run give the fit its own default_save_path, or its"
+        " Raise the limit to resume it; for a separate run give the fit its own default_save_path, or its"
         " Experiment another name",
     )
 
@@ -134,7 +129,7 @@ def stop_program(plan: FitPlan, watch: Watch) -> None:
     if watch.is_inner:
         raise Stopped
     if number != signal.SIGINT and processes.is_first:
-        how = f"run the same command with {resuming_option(os.environ, plan.rolling.folder)} to resume"
+        how = f"run the same command with {plan.rolling.resuming()} to resume"
         if plan.rolling.folder is None:
             how = "nothing was saved, since this run has no folder"
         elif not plan.rolling.has_begun:

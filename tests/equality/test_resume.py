@@ -60,6 +60,9 @@ def finished(tmp_path: Path, model: Any, **options: Any) -> Any:
 
 def differences(one: Any, other: Any, place: str = "") -> list[str]:
     """Where two checkpoints aren't the same, bit for bit."""
+    kinds = torch.Tensor, dict, (list, tuple)
+    if any(isinstance(one, kind) != isinstance(other, kind) for kind in kinds):
+        return [place]
     if isinstance(one, torch.Tensor):
         return [] if one.dtype == other.dtype and one.equal(other) else [place]
     if isinstance(one, dict):

@@ -295,6 +295,9 @@ def test_a_notice_is_not_repeated_by_the_next_fit_of_the_program(
 
     assert said(Net(), resume="auto") == ["not-shuffled", "first-save"]
     assert said(Net(), "other", resume="auto") == []
+    # another text is another notice
+    assert said(Net(), "other", resume="auto", max_nb_epochs=2, precision="bf16") == ["other-settings"]
+    assert said(Net(), "other", resume="auto", max_nb_epochs=3, gradient_clip=1.0) == ["other-settings"]
 
 
 def test_what_goes_wrong_in_a_fit_is_said_in_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.errors import CheckpointError
+from pytorch_lightning.errors import SHOWN, CheckpointError
 from tests.recorder import quiet_trainer
 
 NB_BATCHES, NB_EPOCHS = 4, 3
@@ -127,6 +127,33 @@ def test_the_folder_of_a_run_is_resumed_as_it_is_by_any_job(tmp_path: Path, monk
     assert [path.name for path in tmp_path.glob("logs/Net/version_0/checkpoints/step-*")] == ["step-000000000012.ckpt"]
     with pytest.raises(CheckpointError, match=r"isn't a run of .*other/logs/Net"):
         fit(tmp_path / "other", 0.001, resume=tmp_path / "logs/Net/version_0")
+
+
+def test_a_job_says_what_resumes_its_run_in_any_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def notes(folder: Path) -> tuple[str, str]:
+        SHOWN.clear()
+        model = Net(0.001)
+        model.stop_at = 3
+        with pytest.raises(KeyError) as raised:
+            quiet_trainer(folder, resume="auto", max_nb_epochs=NB_EPOCHS, crash_bundle=False).fit(model)
+        (note,) = (note for note in raised.value.__notes__ if "is saved" in note)
+        return note, capsys.readouterr().err
+
+    start(monkeypatch)
+    note, said = notes(tmp_path / "none")
+    assert note == "the state at global_step 3 is saved; resume='auto' resumes from there"
+    assert "; resume='auto' resumes from the newest" in said
+    slurm(monkeypatch, 7)
+    note, said = notes(tmp_path / "job")
+    option = f"resume='{tmp_path / 'job'}/logs/Net/version_0'"
+    assert note == f"the state at global_step 3 is saved; {option} resumes from there"
+    assert f"; {option} resumes from the newest" in said
+    slurm(monkeypatch, 8)
+    folder = option.removeprefix("resume=").strip("'")
+    _, weight = fit(tmp_path / "job", 0.001, resume=folder)
+    assert weight == pytest.approx(by_hand(0.001), rel=1e-6)
 
 
 def test_without_a_job_any_newest_run_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

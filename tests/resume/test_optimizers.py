@@ -33,6 +33,88 @@ class Signs(Optimizer):
                 p.sub_(group["lr"] * total.mul_(0.9).add_(p.grad).sign())
 
 
+class Counting(Optimizer):
+    """Keeps what it counts in attributes, among them what belongs to each parameter."""
+
+    def __init__(self, parameters: Any, lr: float = 0.02) -> None:
+        super().__init__(parameters, {"lr": lr})
+        self.nb_steps, self.beta = 0, 0.9
+        self.slow: dict[Tensor, Tensor] = {p: p.detach().clone() for g in self.param_groups for p in g["params"]}
+        self.parameters = [p for g in self.param_groups for p in g["params"]]
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+        self.nb_steps += 1
+        for p in self.parameters:
+            p.sub_(self.param_groups[0]["lr"] / self.nb_steps**0.5 * p.grad)
+            if self.nb_steps % 3 == 0:
+                self.slow[p].lerp_(p, 1 - self.beta)
+                p.copy_(self.slow[p])
+
+
+class Wrapping(Optimizer):
+    """Another one inside of it makes the steps, with the same groups and its own state; as SAM's second half does."""
+
+    def __init__(self, parameters: Any, lr: float = 0.02) -> None:
+        super().__init__(parameters, {"lr": lr, "rho": 0.05})
+        self.base = torch.optim.SGD(self.param_groups, lr=lr, momentum=0.9)
+        self.param_groups = self.base.param_groups
+
+    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+        self.base.step()
+
+
+class Lazy(Optimizer):
+    """Makes what it keeps in its first step."""
+
+    def __init__(self, parameters: Any, lr: float = 0.02) -> None:
+        super().__init__(parameters, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+        self.nb_steps = getattr(self, "nb_steps", 0) + 1
+        for p in self.param_groups[0]["params"]:
+            if not hasattr(self, "largest"):
+                self.largest: dict[Tensor, Tensor] = {}
+            self.largest[p] = torch.maximum(self.largest.get(p, p.grad.abs()), p.grad.abs())
+            p.sub_(self.param_groups[0]["lr"] / self.nb_steps**0.5 * p.grad / (self.largest[p] + 0.1))
+
+
+class Several(Optimizer):
+    """A list of others, one of which keeps attributes of its own, and an average that is a module."""
+
+    def __init__(self, parameters: Any, lr: float = 0.02) -> None:
+        first, *others = parameters
+        super().__init__([first, *others], {"lr": lr})
+        self.each = [Counting([first]), torch.optim.Adam(others, lr)]
+        self.average = nn.Linear(4, 5, bias=False)
+        self.average.load_state_dict({"weight": first.detach()})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+        for one in self.each:
+            one.step()
+        first = self.param_groups[0]["params"][0]
+        self.average.weight.lerp_(first, 0.5)
+        first.lerp_(self.average.weight, 0.5)
+
+
+class Sharing(Optimizer):
+    """The groups are the inner one's too, and another name for its state: what is changed here counts there."""
+
+    def __init__(self, parameters: Any, lr: float = 0.2) -> None:
+        super().__init__(parameters, {"lr": lr})
+        self.base = torch.optim.SGD(self.param_groups, lr=lr, momentum=0.9)
+        self.fast_state = self.base.state
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+        self.base.step()
+        self.param_groups[0]["lr"] *= 0.9
+        for state in self.fast_state.values():
+            state["momentum_buffer"].mul_(0.7)
+
+
 class ScheduleFree(Optimizer):
     """Trains at one point and is validated at another: ``train`` and ``eval`` swap them, and a group says which."""
 
@@ -76,7 +158,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "Adam": {"amsgrad": True},
     "RMSprop": {"momentum": 0.5, "centered": True},
 }
-OWN: dict[str, Any] = {kind.__name__: kind for kind in (Signs, ScheduleFree)}
+OWN: dict[str, Any] = {
+    kind.__name__: kind for kind in (Signs, Counting, Wrapping, Lazy, Several, Sharing, ScheduleFree)
+}
 
 
 class Net(LightningModule):
@@ -176,6 +260,75 @@ def test_every_kind_of_optimizer_is_resumed(tmp_path: Path, name: str) -> None:
             model = Net(name)
             fit(tmp_path / f"{cut}", model, **options)
             assert is_same(model, name), (cut, options)
+
+
+def test_values_that_only_a_program_sets_are_those_of_this_start(tmp_path: Path) -> None:
+    first = fit(tmp_path, Net("Counting"), max_nb_steps=5)
+    first.save_checkpoint(tmp_path / "a.ckpt")
+
+    class Other(Net):
+        def configure_optimizers(self) -> Any:
+            optimizer = super().configure_optimizers()
+            optimizer.beta = 0.5
+            return optimizer
+
+    again = fit(tmp_path, Other("Counting"), resume=tmp_path / "a.ckpt").optimizers[0]
+    assert (again.beta, again.nb_steps) == (0.5, NB_EPOCHS * NB_BATCHES)
+
+
+def test_an_attribute_that_no_checkpoint_can_hold_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Opened(Signs):
+        def __init__(self, parameters: Any) -> None:
+            super().__init__(parameters)
+            self.batches: Any = iter(())
+
+        def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+            super().step()
+            self.batches = iter([1])
+
+    class Own(Net):
+        def configure_optimizers(self) -> Any:
+            return Opened([*self.first.parameters(), *self.last.parameters()])
+
+    fit(tmp_path, Own("Signs"), resume="auto")
+    assert (
+        "changed while training, and a checkpoint can't hold it: Opened.batches. A resumed" in capsys.readouterr().err
+    )
+
+
+class Meter:
+    """No plain value, and changed in place."""
+
+    total = 0.0
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+
+@pytest.mark.parametrize("changes", [True, False])
+def test_an_object_that_changes_in_place_is_said_and_one_that_does_not_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: bool
+) -> None:
+    class Measured(Signs):
+        def __init__(self, parameters: Any) -> None:
+            super().__init__(parameters)
+            self.meter, self.draws, self.hook = Meter(), torch.Generator().manual_seed(0), lambda: None
+
+        def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+            super().step()
+            if changes:
+                self.meter.seen.append(1.0)
+                torch.rand(1, generator=self.draws)
+
+    class Own(Net):
+        def configure_optimizers(self) -> Any:
+            return Measured([*self.first.parameters(), *self.last.parameters()])
+
+    fit(tmp_path, Own("Signs"), resume="auto")
+    expected = "can't hold it: Measured.draws, Measured.meter. A resumed" if changes else ""
+    said = capsys.readouterr().err
+    assert expected in said
+    assert ("Measured" in said) == changes
 
 
 @pytest.mark.parametrize(("before", "now"), [("Adam", "AdamW"), ("Signs", "SGD"), ("Muon", "Signs"), ("SGD", "Muon")])
