@@ -192,6 +192,11 @@ class ModelCheckpoint(Callback):
         if self._before == self.filepath:
             self._find_kept()
 
+    def follow(self, filepath: str, kept: dict[str, float | None], best_path: str | None) -> None:
+        """Take what this callback has kept in another process of the same fit: those files are its own."""
+        self.filepath, self.kept, self.best_path = filepath, kept, best_path
+        self._written = set(kept)
+
     def resume(self, version: int | None) -> None:
         """Write to the folder of the resumed run, if the two folders differ only in the number of a version, which
         must be that of the resumed run if it is known."""

@@ -23,6 +23,7 @@ from pytorch_lightning.checkpoints.snapshot import nb_bytes
 from pytorch_lightning.data.sharing import IDLE
 from pytorch_lightning.data.transfer import build_transfer
 from pytorch_lightning.errors import CheckpointError
+from pytorch_lightning.root_module.arguments import arguments_part
 from pytorch_lightning.steps.current_step import FETCHING_NEXT, OUTSIDE, READYING, RUNNING, STEPPED
 from pytorch_lightning.trainer.fit_plan import FitPlan
 from pytorch_lightning.version import __version__
@@ -153,6 +154,7 @@ def build_bundle(plan: FitPlan, failure: Failure, error: BaseException, options:
         "module": type(module).__qualname__,
         "hparams": None if module.hparams is None else {str(k): v for k, v in plain_hparams(module.hparams).items()},
         "hparams_is_dict": isinstance(module.hparams, Mapping),
+        "init_arguments": arguments_part(module),
         "options": {name: options[name] for name in OPTIONS},
         "precision": plan.config.precision,
         "scaler": plan.saver.parts["precision"].state_dict(),
