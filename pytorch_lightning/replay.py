@@ -1,7 +1,7 @@
 """``python -m pytorch_lightning.replay BUNDLE --script train.py``: run the step of a crash bundle again, on the CPU.
 
-The module is built from a class in ``train.py`` (``--module package.module`` imports one instead) and the ``hparams``
-in the bundle, gets the weights, the batch and the random numbers of the step, and runs ``on_batch_start``,
+The module is built from a class in ``train.py`` (``--module package.module`` imports one instead) and the arguments in
+the bundle, gets the weights, the batch and the random numbers of the step, and runs ``on_batch_start``,
 ``training_step`` and the backward pass: so the exception is raised again. ``--pdb`` then opens the debugger where it
 was raised. A bundle of a loader's error fetches that batch again, in this process.
 
@@ -31,6 +31,7 @@ from pytorch_lightning.errors import CheckpointError, FitError, Misconfiguration
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.root_module.arguments import namespace_of
+from pytorch_lightning.root_module.loading import Call
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.run.metrics import read_output
 from pytorch_lightning.run.progress import Progress
@@ -193,10 +194,23 @@ def restore(bundle: dict[str, Any], module: LightningModule) -> None:
 
 
 def build_module(bundle: dict[str, Any], make: Callable[..., Any]) -> LightningModule:
-    """What ``make``, a class or a function, returns for the hparams in ``bundle``; a function gets none.
+    """What ``make``, a class or a function, returns for the arguments and hparams in ``bundle``; a function gets none.
 
-    Raises ``MisconfigurationException`` where it needs other arguments, or gives something else than a model.
+    Raises ``CheckpointError`` where an argument isn't in the bundle, and ``MisconfigurationException`` where ``make``
+    needs others than it ever got, or gives something else than a model.
     """
+    if inspect.isclass(make) and (bundle.get("init_arguments") or {}).get("call") is not None:
+        advice = "Pass --model NAME, the name of a function beside it that returns the model."
+        module: Any = Call(make, "the bundle", bundle, advice).construct()
+    else:
+        module = make(*hparams_for(bundle, make))
+    if not isinstance(module, LightningModule):
+        raise MisconfigurationException(f"{make.__name__} gives {describe(module)}, and a LightningModule is needed.")
+    return module
+
+
+def hparams_for(bundle: dict[str, Any], make: Callable[..., Any]) -> tuple[Any, ...]:
+    """The arguments of ``make`` where nothing is known of its last call: a class gets the hparams, if it takes any."""
     hparams = bundle["hparams"]
     if hparams is not None and not bundle["hparams_is_dict"]:
         hparams = namespace_of(hparams, "the bundle")
@@ -209,10 +223,7 @@ def build_module(bundle: dict[str, Any], make: Callable[..., Any]) -> LightningM
             f"{make.__name__}{signature} can't be built from the hparams in the bundle: {error}. Pass"
             " --model NAME, the name of a function beside it that returns the model."
         ) from error
-    module = make(*arguments)
-    if not isinstance(module, LightningModule):
-        raise MisconfigurationException(f"{make.__name__} gives {describe(module)}, and a LightningModule is needed.")
-    return module
+    return arguments
 
 
 def find_model(code: ModuleType, name: str, model: str | None = None) -> Callable[..., Any]:

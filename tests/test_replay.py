@@ -594,14 +594,15 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def test_a_script_that_fits_on_import_and_a_class_with_other_arguments_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    script = write_script(tmp_path, guard="if True:", more=", depth", given=", 1")
+    script = write_script(tmp_path, guard="if True:", more=", depth", given=", object()")
     run(script, cwd=tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     path = str(tmp_path / "runs/Model/version_0/crash/bundle.pt")
     assert "starts a fit when it is imported" in refused([path, "--script", str(script)], capsys)
     script.write_text(script.read_text().replace("if True:", "if __name__ == '__main__':"))
     said = refused([path, "--script", str(script)], capsys)
-    assert "Model(hparams, depth) can't be built from the hparams" in said
+    assert "doesn't hold these arguments of Model.__init__, of which only plain data is kept: depth (object). " in said
+    assert "Pass --model NAME" in said
     with pytest.raises(ValueError, match=r"\[0\."):
         main([path, "--script", str(script), "--model", "make"])
     monkeypatch.syspath_prepend(script.parent)
@@ -617,6 +618,50 @@ def test_a_script_that_fits_on_import_and_a_class_with_other_arguments_are_named
     assert "no.such.module can't be imported: " in refused([path, "--module", "no.such.module"], capsys)
     assert "notes.txt can't be imported: " in refused([path, "--script", "notes.txt"], capsys)
     del sys.modules["train"]  # other tests have one of their own
+
+
+SIZED = """
+class Model(LightningModule):
+    def __init__(self, width, *sizes, depth=1, api_key=None):
+        super().__init__()
+        self.layer = torch.nn.Linear(1, width * depth + sum(sizes))
+"""
+
+
+def test_a_model_whose_constructor_takes_arguments_is_built_from_them(tmp_path: Path) -> None:
+    """No function that returns it is needed; the file holds them as plain data, and no secret."""
+    script = write_script(tmp_path)
+    text = script.read_text()
+    begin, end = text.index("class Model"), text.index("    def training_step")
+    text = text[:begin] + SIZED.lstrip() + "\n" + text[end:]
+    script.write_text(text.replace("Model(Namespace(width=3))", "Model(3, 4, 5, depth=2, api_key='hidden')"))
+    first = run(script, cwd=tmp_path)
+    command, _ = printed(first)
+    again = in_shell(command, tmp_path)
+    assert (
+        "doesn't hold these arguments of Model.__init__, of which only plain data is kept: api_key (a secret"
+        in again.stderr
+    )
+    script.write_text(script.read_text().replace(", api_key='hidden'", ""))
+    first = run(script, cwd=tmp_path)
+    command, _ = printed(first)
+    assert raised(in_shell(command, tmp_path)) == raised(first)
+    call = torch.load(tmp_path / "runs/Model/version_1/crash/bundle.pt", weights_only=True)["init_arguments"]["call"]
+    assert call["arguments"] == {"width": 3, "*sizes": (4, 5), "depth": 2, "api_key": None}
+
+
+OTHERS: dict[str, Any] = {"hparams_argument": None, "hparams_kinds": None}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [None, {}, {"call": 3}, {"call": 3, **OTHERS}, {"call": {"arguments": 1, "kinds": {}, "missing": {}}, **OTHERS}],
+)
+def test_arguments_that_no_run_wrote_are_a_damaged_bundle(tmp_path: Path, part: Any) -> None:
+    _, path = failed(Classifier(), tmp_path)
+    torch.save({**read_bundle(path), "init_arguments": part}, path)
+    with pytest.raises(CheckpointError, match=r"isn't a whole crash bundle|is damaged"):
+        built(read_bundle(path))
 
 
 def test_a_replay_without_an_exception_and_another_kind_of_file_are_reported(

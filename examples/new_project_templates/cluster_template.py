@@ -39,7 +39,7 @@ def main(hparams: Namespace, cluster: SlurmCluster) -> None:
         debug=hparams.debug,
     )
     experiment.argparse(hparams)
-    run = Path(hparams.tt_name, f"version_{experiment.version}")
+    run = Path(hparams.tt_name, "debug" if hparams.debug else f"version_{experiment.version}")
 
     # ------------------------
     # 3 CALLBACKS
@@ -70,7 +70,8 @@ def main(hparams: Namespace, cluster: SlurmCluster) -> None:
     run = Path(hparams.tt_name, f"version_{experiment.version}")  # an older one if --resume auto resumed it
     metrics = trainer.test(ckpt="best")
 
-    print(f"metrics         {Path(hparams.tt_save_path, run, 'metrics.csv')}")
+    if not (hparams.debug or hparams.fast_dev_run):  # these keep no log
+        print(f"metrics         {Path(hparams.tt_save_path, run, 'metrics.csv')}")
     print(f"best checkpoint {checkpoint.best_path}")
     print(f"test accuracy   {metrics['test_acc']:.3f}")
 

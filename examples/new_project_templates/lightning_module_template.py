@@ -145,7 +145,7 @@ class LightningTemplateModel(LightningModule):
     # command line
     # ---------------------
     @staticmethod
-    def add_model_specific_args(parent_parser: ArgumentParser, root_dir: str) -> HyperOptArgumentParser:
+    def add_model_specific_args(parent_parser: ArgumentParser, root_dir: str = ".") -> HyperOptArgumentParser:
         """A parser with the options of ``parent_parser`` and those of this model, which are then in ``hparams``."""
         strategy = getattr(parent_parser, "strategy", "grid_search")  # a plain ArgumentParser has none
         parser = HyperOptArgumentParser(

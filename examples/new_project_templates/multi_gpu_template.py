@@ -37,7 +37,7 @@ def main(hparams: Namespace) -> None:
         debug=hparams.debug,
     )
     experiment.argparse(hparams)
-    run = Path(hparams.tt_name, f"version_{experiment.version}")
+    run = Path(hparams.tt_name, "debug" if hparams.debug else f"version_{experiment.version}")
 
     # ------------------------
     # 3 CALLBACKS: they decide alike in all processes, and one of them writes
@@ -72,8 +72,9 @@ def main(hparams: Namespace) -> None:
     # ------------------------
     metrics = trainer.test(ckpt="best")
 
-    print(f"metrics         {Path(hparams.tt_save_path, run, 'metrics.csv')}")
-    print(f"tensorboard     {Path(hparams.tt_save_path, run, 'tf')}")
+    if not (hparams.debug or hparams.fast_dev_run):  # these keep no log
+        print(f"metrics         {Path(hparams.tt_save_path, run, 'metrics.csv')}")
+        print(f"tensorboard     {Path(hparams.tt_save_path, run, 'tf')}")
     print(f"best checkpoint {checkpoint.best_path}")
     print(f"test accuracy   {metrics['test_acc']:.3f}")
 

@@ -35,7 +35,7 @@ def main(hparams: Namespace) -> None:
         debug=hparams.debug,
     )
     experiment.argparse(hparams)
-    run = Path(hparams.tt_name, f"version_{experiment.version}")
+    run = Path(hparams.tt_name, "debug" if hparams.debug else f"version_{experiment.version}")
 
     # ------------------------
     # 3 CALLBACKS

@@ -50,8 +50,6 @@ class EarlyStopping(Callback):
 
     def on_fit_start(self, run: Run) -> None:
         """A fit that resumes a run that this callback stopped stops at once, unless it has more patience now."""
-        if self._is_guess:
-            say_guess(run, self.monitor)
         if self.stopped_epoch is not None:
             epoch, self.stopped_epoch = self.stopped_epoch, None
             self._look(run, epoch)
@@ -76,6 +74,8 @@ class EarlyStopping(Callback):
             self._check(run, run.metrics.validation[self.monitor])
 
     def _check(self, run: Run, value: float) -> None:
+        if self._is_guess:
+            say_guess(run, self.monitor)
         if is_better(value, self.best, self.mode, self.min_delta):
             self.best, self.wait = value, 0
             return

@@ -80,8 +80,6 @@ class ModelCheckpoint(Callback):
         return re.compile(rf"{re.escape(self.prefix)}_ckpt_epoch_\d+(_batch_\d+)?\.ckpt")
 
     def on_fit_start(self, run: Run) -> None:
-        if self._is_guess:
-            say_guess(run, self.monitor)
         if run.scratch is None:
             self._say_what_is_there(run)
 
@@ -111,6 +109,8 @@ class ModelCheckpoint(Callback):
         epoch, last = run.progress.epoch + 1, self._last_epoch or 0
         if epoch != last and epoch // self.period == last // self.period:
             return
+        if self._is_guess and value is not None:
+            say_guess(run, self.monitor)
         folder = Path(self.filepath) if run.scratch is None else run.scratch / "checkpoints"
         within = self.save_top_k not in (None, 1) and run.nb_epochs_completed < epoch
         place = f"{epoch}_batch_{run.progress.batch_nb}" if within else str(epoch)
@@ -191,6 +191,11 @@ class ModelCheckpoint(Callback):
         }
         if self._before == self.filepath:
             self._find_kept()
+
+    def follow(self, filepath: str, kept: dict[str, float | None], best_path: str | None) -> None:
+        """Take what this callback has kept in another process of the same fit: those files are its own."""
+        self.filepath, self.kept, self.best_path = filepath, kept, best_path
+        self._written = set(kept)
 
     def resume(self, version: int | None) -> None:
         """Write to the folder of the resumed run, if the two folders differ only in the number of a version, which

@@ -23,7 +23,7 @@ from pytorch_lightning.checkpoints.layout import (
 from pytorch_lightning.checkpoints.store import read_checkpoint
 from pytorch_lightning.errors import CheckpointError, describe
 
-FORMAT = 2
+FORMAT = 3
 """The number of this layout."""
 
 OPTIONS = (
@@ -47,6 +47,7 @@ FIELDS: dict[str, Fits] = {
     "loader": record(batch_nb=number(), indices=anything, in_order=is_a(bool)),
     "hparams": or_none(named(anything)),
     "hparams_is_dict": is_a(bool),
+    "init_arguments": record(call=anything, hparams_argument=anything, hparams_kinds=anything),
     "options": named(SIMPLE),
     "precision": is_a(str),
     "scaler": named(anything),

@@ -30,8 +30,8 @@ OF_OURS = (
     "_test_dataloader",
     "_optimizer_step_pre_hooks",
 )
-OF_SHARDS = ("_is_fsdp_managed_module", "_fsdp_use_orig_params")
-"""What torch's fully_shard adds to modules: true only where they are sharded."""
+OF_TORCH = ("_is_fsdp_managed_module", "_fsdp_use_orig_params", "_initialize_hook", "_load_hook")
+"""What torch adds to modules while they are sharded, and to lazy ones until their first batch."""
 FOREIGN = (Optimizer, LRScheduler, DataLoader, torch.Tensor, ModuleType, type, BaseException)
 KNOWN = ("torch.utils.data", "torchvision", "torchmetrics")
 """Libraries whose objects are datasets, samplers, transforms and metrics."""
@@ -68,7 +68,7 @@ def owners_of(roots: Iterable[Owner]) -> list[Owner]:
 def attributes_of(held: Any) -> dict[str, Any]:
     """The attributes of an owner that may be state, buffers that ``state_dict`` leaves out among them."""
     if isinstance(held, nn.Module):
-        left_out = {*OF_MODULES, *OF_OURS, *OF_SHARDS}
+        left_out = {*OF_MODULES, *OF_OURS, *OF_TORCH}
         found = {n: v for n, v in vars(held).items() if n not in left_out and not n.startswith("_lazy_")}
         # hidden entries of a module's own are there too: hooks' counters, say
         buffers = cast("Any", held)._non_persistent_buffers_set
@@ -82,7 +82,7 @@ def may_be_set(held: Any, name: Any) -> bool:
     own = name.startswith("__")
     if isinstance(held, nn.Module):
         kept = held._non_persistent_buffers_set
-        own |= name in {*OF_MODULES, *OF_OURS, *OF_SHARDS, *held._parameters, *held._modules, *held._buffers} - kept
+        own |= name in {*OF_MODULES, *OF_OURS, *OF_TORCH, *held._parameters, *held._modules, *held._buffers} - kept
         own |= name.startswith("_lazy_")
     return not own and not callable(getattr(type(held), name, None))
 

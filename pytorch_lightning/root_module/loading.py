@@ -5,8 +5,10 @@ import inspect
 import math
 import stat
 from argparse import Namespace
+from collections.abc import Mapping
 from operator import itemgetter
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from pytorch_lightning import seeding
@@ -103,10 +105,10 @@ def _default_location(on_gpu: Any) -> str:
 
 
 class Call(Generic[M]):
-    """A call of a constructor, with the arguments that a checkpoint holds."""
+    """A call of a constructor, with the arguments that a checkpoint holds; ``advice`` helps where it lacks some."""
 
-    def __init__(self, cls: type[M], path: Any, checkpoint: dict[str, Any]) -> None:
-        self._cls, self._path, self._checkpoint = cls, path, checkpoint
+    def __init__(self, cls: type[M], path: Any, checkpoint: dict[str, Any], advice: str = "") -> None:
+        self._cls, self._path, self._checkpoint, self._advice = cls, path, checkpoint, advice
         self._parameters = parameters_of(cls)
         self._takes_any = any(p.kind == p.VAR_KEYWORD for p in self._parameters)
         self.names = [name_of(p) for p in self._parameters if p.kind != p.VAR_KEYWORD]
@@ -158,6 +160,12 @@ class Call(Generic[M]):
 
     def make(self, overrides: dict[str, Any]) -> M:
         """The module, with the weights of the checkpoint."""
+        model = self.construct(overrides)
+        restore_module(model, self._checkpoint, self._path)
+        return model
+
+    def construct(self, overrides: Mapping[str, Any] = MappingProxyType({})) -> M:
+        """The module as its constructor makes it."""
         cls, path = self._cls, self._path
         overrides = {name if name in self._values else self._starred(name): v for name, v in overrides.items()}
         unknown = [name for name in overrides if name not in self.names and not self._takes_any]
@@ -177,18 +185,17 @@ class Call(Generic[M]):
         absent = {n: text for n, text in absent.items() if n not in values and n.split("[")[0] not in overrides}
         if absent:
             names = dict.fromkeys(name.split("[")[0].lstrip("*") for name in absent)
+            pass_them = f"{cls.__name__}.load_from_checkpoint(path, {', '.join(f'{name}=...' for name in names)})"
             raise CheckpointError(
                 f"{path} doesn't hold these arguments of {cls.__name__}.__init__, of which only plain data is kept:"
-                f" {', '.join(f'{name} ({text})' for name, text in absent.items())}. Pass them:"
-                f" {cls.__name__}.load_from_checkpoint(path, {', '.join(f'{name}=...' for name in names)})."
+                f" {', '.join(f'{name} ({text})' for name, text in absent.items())}."
+                f" {self._advice or f'Pass them: {pass_them}.'}"
             )
         positional, named = self._ordered({name: v for name, v in values.items() if name not in extra})
         shown = ", ".join(f"{name}={describe(value)}" for name, value in values.items())
         # the weights that it begins with are replaced, so nobody need notice what they drew
         with seeding.preserved(), noting(f"raised by {cls.__name__}.__init__ with {shown} (from {path}, or as given)"):
-            model: Any = cls(*positional, **named)
-        restore_module(model, self._checkpoint, path)
-        return model  # type: ignore[no-any-return]
+            return cls(*positional, **named)
 
     def _starred(self, name: str) -> str:
         return f"*{name}" if f"*{name}" in self.names else name

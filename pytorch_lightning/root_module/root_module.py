@@ -180,7 +180,7 @@ class LightningModule(ModelHooks, Recorded, LightningMethods, nn.Module):
         self.load_state_dict(checkpoint["state_dict"])
 
     @staticmethod
-    def add_model_specific_args(parent_parser: ArgumentParser, root_dir: str) -> ArgumentParser:
+    def add_model_specific_args(parent_parser: ArgumentParser, *_: Any, **__: Any) -> ArgumentParser:
         """Add the model's own command line options; returns the parser to use."""
         return parent_parser
 

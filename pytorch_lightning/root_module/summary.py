@@ -1,8 +1,10 @@
 """The summary of a module."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 
 def shape_of(value: Any) -> str:
@@ -10,6 +12,17 @@ def shape_of(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "(" + ", ".join(map(shape_of, value)) + ")"
     return str(list(value.shape)) if hasattr(value, "shape") else "?"
+
+
+def number(parameters: Iterable[nn.Parameter]) -> int:
+    """How many numbers are in ``parameters``; those of layers that are still lazy aren't counted."""
+    return sum(p.numel() for p in parameters if not is_lazy(p))
+
+
+def shown_number(parameters: Iterable[nn.Parameter]) -> str:
+    """``number`` for the table: '?' where some aren't known yet."""
+    each = list(parameters)
+    return "?" if any(map(is_lazy, each)) else f"{number(each):,}"
 
 
 def summarize(module: nn.Module, example: Any = None) -> str:
@@ -22,12 +35,11 @@ def summarize(module: nn.Module, example: Any = None) -> str:
     sizes = _sizes(module, dict(children), example) if example is not None else {}
     header = ["Name", "Type", "Params"] + (["In", "Out"] if sizes else [])
     rows = [
-        [name, type(child).__name__, f"{sum(p.numel() for p in child.parameters()):,}", *sizes.get(name, ())]
-        for name, child in children
+        [name, type(child).__name__, shown_number(child.parameters()), *sizes.get(name, ())] for name, child in children
     ]
-    own = sum(p.numel() for p in module.parameters(recurse=False))
+    own = list(module.parameters(recurse=False))
     if own and children[0][0] != "(itself)":
-        rows.append(["(itself)", "Parameter", f"{own:,}"])
+        rows.append(["(itself)", "Parameter", shown_number(own)])
     rows = [row + [""] * (len(header) - len(row)) for row in rows]
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     lines = [
@@ -35,9 +47,10 @@ def summarize(module: nn.Module, example: Any = None) -> str:
         for row in [header, *rows]
     ]
     lines.insert(1, "-" * max(map(len, lines)))
-    total = sum(p.numel() for p in module.parameters())
-    trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    lines.append(f"{total:,} parameters, {trainable:,} trainable")
+    total = number(module.parameters())
+    trainable = number(p for p in module.parameters() if p.requires_grad)
+    later = " ('?': lazy layers, whose size the first batch decides)" if any(map(is_lazy, module.parameters())) else ""
+    lines.append(f"{total:,} parameters, {trainable:,} trainable{later}")
     return "\n".join(lines)
 
 

@@ -158,7 +158,7 @@ def _default_logger(config: Config, module: LightningModule, notices: Notices, v
         return []
 
 
-def experiment_of(config: Config) -> object:
+def experiment_of(config: Config) -> Any:
     """The user's test-tube Experiment; None without one, or in a process that doesn't write to it."""
     return next(iter(_experiments(config)), None) if not config.fast_dev_run else None
 

@@ -1,7 +1,7 @@
 """Gradients: when they are cleared, which ones wait, and what happens between the backward pass and the step."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -249,9 +249,22 @@ def build_clip(config: Config) -> Callable[[Sequence[Optimizer]], None]:
         if by_norm:
             nn.utils.clip_grad_norm_(found, limit, norm_type)
         else:
-            nn.utils.clip_grad_value_(found, limit)
+            clip_values(found, limit)
 
     return clip
+
+
+def clip_values(parameters: Iterable[Any], limit: float) -> None:
+    """Clip each entry of the gradients; of a sparse one the sum of what an index has got."""
+    dense = []
+    for parameter in parameters:
+        if parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()
+            parameter.grad.values().clamp_(-limit, limit)
+        else:
+            dense.append(parameter)
+    if dense:
+        nn.utils.clip_grad_value_(dense, limit)
 
 
 def _print_nan_gradients(module: LightningModule, progress: Progress) -> None:

@@ -1,6 +1,7 @@
 """What ``configure_optimizers`` returned, made uniform: optimizers and schedules."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import Parameter, signature
 from typing import Any
@@ -195,3 +196,16 @@ class SteppedOptimizer:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._optimizer, name)
+
+
+@contextmanager
+def without_gradients(parameters: Sequence[Any]) -> Iterator[None]:
+    """A scope in which none of ``parameters`` requires gradients."""
+    frozen = [p for p in parameters if p.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad = False
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad = True

@@ -32,7 +32,7 @@ from pytorch_lightning.steps.closure import FirstThenAgain, NothingToLearn, trie
 from pytorch_lightning.steps.current_step import FETCHING, FETCHING_NEXT, PREPARING, RUNNING, STEPPED
 from pytorch_lightning.steps.exact_sum import ExactSum
 from pytorch_lightning.steps.gradients import HeldGradients
-from pytorch_lightning.steps.optimizers import gradients_of, needs_closure, parameters_of
+from pytorch_lightning.steps.optimizers import gradients_of, needs_closure, parameters_of, without_gradients
 from pytorch_lightning.steps.round_table import Round, RoundTable
 from pytorch_lightning.steps.step_inputs import StepInputs, TrainWindow, build_backward
 from pytorch_lightning.steps.update import build_update
@@ -214,10 +214,16 @@ class Rounds:
         rest = [optimizer for i, optimizer in enumerate(optimizers) if i not in self.groups[group]]
         # otherwise an exchange would take along, too early, what the others have so far
         others.take(rest)
-        yield
         own = {id(parameter) for i in self.groups[group] for parameter in parameters_of([optimizers[i]])}
-        for parameter in parameters_of(rest):  # what it gave them isn't theirs
-            parameter.grad = parameter.grad if id(parameter) in own else None
+        foreign = [parameter for parameter in parameters_of(rest) if id(parameter) not in own]
+        if self.strategy.runs_together:
+            # FSDP keeps gradients of batches that aren't exchanged in a place of its own, and hands over all of them
+            with without_gradients(foreign):
+                yield
+        else:
+            yield
+            for parameter in foreign:  # what it gave them isn't theirs
+                parameter.grad = None
         others.put_back(rest)
 
     def exchange_late(self, group: int) -> None:

@@ -42,6 +42,10 @@ class DataParallel(Strategy):
         place(module, self.device, dtype)
         self._dtype = dtype
 
+    def shard(self, module: nn.Module) -> None:
+        if len(self._devices) > 1:
+            self.refuse_lazy(module)
+
     def transfer(self, dtype: torch.dtype | None) -> Callable[[Any], Any] | None:
         # a chunk goes to its own device, and not by way of the first
         return super().transfer(dtype) if len(self._devices) == 1 else None

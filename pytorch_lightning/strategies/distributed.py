@@ -52,6 +52,10 @@ class Distributed(Strategy):
     def place(self, module: nn.Module, dtype: torch.dtype | None) -> None:
         place(module, self.device, dtype)
 
+    def shard(self, module: nn.Module) -> None:
+        if self.processes.nb > 1:
+            self.refuse_lazy(module)
+
     def step_function(self, module: nn.Module, name: str, *, takes_optimizer: bool = False) -> Callable[..., Any]:
         if name != "training_step" or self.processes.nb == 1:
             return getattr(module, name)  # type: ignore[no-any-return]

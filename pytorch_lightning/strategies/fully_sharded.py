@@ -66,6 +66,7 @@ class FullySharded(Strategy):
     def shard(self, module: nn.Module) -> None:
         if self.processes.nb == 1:
             return
+        self.refuse_lazy(module)
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from pytorch_lightning.data.transfer import build_transfer
+from pytorch_lightning.errors import MisconfigurationException
 from pytorch_lightning.processes import ALONE, Processes
 
 
@@ -44,7 +46,18 @@ class Strategy(ABC):
 
     def shard(self, module: nn.Module) -> None:
         """Shard the weights of ``module``, if this strategy does. Their values are loaded already, and optimizers are
-        created afterwards."""
+        created afterwards. Raises ``MisconfigurationException`` for a module that can't be used here."""
+
+    def refuse_lazy(self, module: nn.Module) -> None:
+        """Raise ``MisconfigurationException`` for layers whose sizes aren't known before their first batch."""
+        lazy = [name for name, tensor in [*module.named_parameters(), *module.named_buffers()] if is_lazy(tensor)]
+        if lazy:
+            raise MisconfigurationException(
+                f"lazy layers of {type(module).__name__} don't know their sizes yet"
+                f" ({', '.join(lazy[:3])}{', ...' if lazy[3:] else ''}), and a run in several processes, on several"
+                " devices or with several virtual ranks needs them. Run the model once on a batch before fit:"
+                " with torch.no_grad(): model(batch)."
+            )
 
     def unshard(self, module: nn.Module) -> None:
         """Undo ``shard``: the module is whole, and its parameters are the same objects as before. All processes call

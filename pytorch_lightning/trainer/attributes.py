@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pytorch_lightning.checkpoints.checkpoint import restore_module
 from pytorch_lightning.checkpoints.sharded import read_any
@@ -11,6 +11,7 @@ from pytorch_lightning.errors import CheckpointError, MisconfigurationException,
 from pytorch_lightning.lightning2 import advice
 from pytorch_lightning.options.meaning import ALIASES
 from pytorch_lightning.processes import ALONE
+from pytorch_lightning.run import files
 from pytorch_lightning.run.hooks import is_overridden
 from pytorch_lightning.strategies.devices import choose_devices
 from pytorch_lightning.trainer.live_lists import LiveList
@@ -75,6 +76,20 @@ class ReadAttributes:
             )
         else:
             self._use_options({**options, option: value})
+
+    def __getstate__(self) -> dict[str, Any]:
+        experiment = files.experiment_of(self.config)
+        if experiment is not None and not experiment.debug:
+            raise MisconfigurationException(
+                "a Trainer whose Experiment is writing can't be pickled: its files are open in this process. Make the"
+                " Experiment and the Trainer in the process that uses them."
+            )
+        return dict(vars(self))
+
+    def __copy__(self) -> Self:
+        twin = type(self).__new__(type(self))
+        vars(twin).update(vars(self))
+        return twin
 
     @property
     def _processes(self) -> "Processes":

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
@@ -222,6 +223,7 @@ def say_probable_mistakes(
             "tng_dataloader returned an iterator, which has no second epoch; return the iterable it was made from, or"
             " pass max_nb_epochs=1",
         )
+    say_idle_accelerator(config, notices)
     if not has_validation(module):
         notices.say("no-validation", "there is no validation: val_dataloader isn't defined")
     elif config.check_val_every_n_epoch > config.max_nb_epochs:
@@ -250,6 +252,17 @@ def say_probable_mistakes(
             f" they are: torch computes little with complex numbers of {dtype.itemsize * 8} bits",
         )
     say_odd_parameters(module, optimizers, notices)
+
+
+def say_idle_accelerator(config: Config, notices: Notices) -> None:
+    """Without ``gpus`` a fit runs on the CPU, whatever else the machine has; ``gpus=0`` says that this is meant."""
+    if config.gpus is None and torch.accelerator.is_available():
+        there = f"{torch.accelerator.device_count()} x {torch.accelerator.current_accelerator()}"
+        notices.say(
+            "idle-accelerator",
+            f"training runs on the CPU, though this machine has an accelerator ({there}); pass gpus=1 (--gpus 0) to use"
+            " it, or gpus=0 if the CPU is meant",
+        )
 
 
 def say_odd_parameters(module: LightningModule, optimizers: Sequence[Optimizer], notices: Notices) -> None:

@@ -23,6 +23,7 @@ from pytorch_lightning.checkpoints.snapshot import nb_bytes
 from pytorch_lightning.data.sharing import IDLE
 from pytorch_lightning.data.transfer import build_transfer
 from pytorch_lightning.errors import CheckpointError
+from pytorch_lightning.root_module.arguments import arguments_part
 from pytorch_lightning.steps.current_step import FETCHING_NEXT, OUTSIDE, READYING, RUNNING, STEPPED
 from pytorch_lightning.trainer.fit_plan import FitPlan
 from pytorch_lightning.version import __version__
@@ -153,6 +154,7 @@ def build_bundle(plan: FitPlan, failure: Failure, error: BaseException, options:
         "module": type(module).__qualname__,
         "hparams": None if module.hparams is None else {str(k): v for k, v in plain_hparams(module.hparams).items()},
         "hparams_is_dict": isinstance(module.hparams, Mapping),
+        "init_arguments": arguments_part(module),
         "options": {name: options[name] for name in OPTIONS},
         "precision": plan.config.precision,
         "scaler": plan.saver.parts["precision"].state_dict(),
@@ -170,16 +172,13 @@ def build_bundle(plan: FitPlan, failure: Failure, error: BaseException, options:
 def _state(plan: FitPlan, failure: Failure) -> dict[str, Any]:
     """The module as the step found it."""
     module, now = plan.module, dict(plan.module.named_buffers())
-    kept, others = failure.buffers, set[int]()
-    if failure.optimizer_i is not None:
-        each = [{id(p) for group in o.param_groups for p in group["params"]} for o in plan.optimizers]
-        others = set().union(*each) - each[failure.optimizer_i]
+    kept = failure.buffers
     return {
         "state_dict": module.state_dict(),
         "buffers": {name: now[name] if kept is None else kept.get(name, now[name]) for name in now},
         "buffers_kept": not now or kept is not None,
         "evaluated": [name for name, submodule in module.named_modules() if not submodule.training],
-        "frozen": [name for name, p in module.named_parameters() if not p.requires_grad or id(p) in others],
+        "frozen": [name for name, p in module.named_parameters() if not p.requires_grad],
         "gradients": {n: p.grad for n, p in module.named_parameters() if p.grad is not None}
         if failure.kind == "hook"
         else {},

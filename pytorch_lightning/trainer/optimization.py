@@ -45,6 +45,8 @@ def plan_optimizers(
     takes_optimizer = takes_one_more(module, "training_step", len(found[0]) > 1)
     problems += checks.optimizer_problems(module, found[0], takes_optimizer, precision, request.strategy)
     problems += checks.sharing_problems(module, found[0], request.config, share)
+    if share.nb > 1:
+        attempt(problems, lambda: request.strategy.refuse_lazy(module))
     fuse(request.config, found[0])
     return found
 

@@ -9,8 +9,10 @@ import torch
 from pytorch_lightning.errors import MisconfigurationException, Notices
 from pytorch_lightning.launchers.signals import Stopped
 from pytorch_lightning.loggers.sent_experiment import packed, refresh, unpacked
+from pytorch_lightning.options.config import Config
 from pytorch_lightning.resume.parts import CallbacksPart
 from pytorch_lightning.root_module.root_module import LightningModule
+from pytorch_lightning.run.files import keepers_of
 from pytorch_lightning.run.run import FitRun
 from pytorch_lightning.trainer.fit_result import FitResult
 
@@ -69,7 +71,7 @@ def run_job(path: str) -> dict[str, Any]:
     return {"returned": returned, "exit": code, **(trainer._remote_state() if job.stage == "fit" else {})}
 
 
-def state_of(plan: FitResult) -> dict[str, Any]:
+def state_of(plan: FitResult, config: Config) -> dict[str, Any]:
     """What a fit leaves behind, on the CPU."""
     run = plan.run
     return {
@@ -77,6 +79,7 @@ def state_of(plan: FitResult) -> dict[str, Any]:
         "optimizers": [optimizer.state_dict() for optimizer in plan.get_optimizers()],
         "schedulers": [schedule.scheduler.state_dict() for schedule in plan.get_schedules()],
         "parts": {name: part.state_dict() for name, part in plan.saver.parts.items()},
+        "kept": [(keeper.filepath, keeper.kept, keeper.best_path) for keeper in keepers_of(config)],
         "seed": plan.seed,
         "progress": run.progress.state_dict(),
         "metrics": run.metrics.state_dict(),
@@ -84,7 +87,7 @@ def state_of(plan: FitResult) -> dict[str, Any]:
     }
 
 
-def take_state(state: dict[str, Any], module: LightningModule, run: FitRun, callbacks: Any) -> None:
+def take_state(state: dict[str, Any], config: Config, module: LightningModule, run: FitRun, callbacks: Any) -> None:
     """Bring the caller's objects to the state that ``state_of`` gave."""
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         # loading converts to what is here: the fit may have been in another precision
@@ -95,4 +98,6 @@ def take_state(state: dict[str, Any], module: LightningModule, run: FitRun, call
     run.metrics.load_state_dict(state["metrics"])
     said = Notices(("absent-callbacks",))  # by the fit
     CallbacksPart(callbacks, said).load_state_dict(state["parts"]["callbacks"])
+    for keeper, kept in zip(keepers_of(config), state["kept"], strict=True):
+        keeper.follow(*kept)
     run.nb_tng_batches, run.nb_val_batches, run.version = state["counts"]

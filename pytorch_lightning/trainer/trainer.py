@@ -19,7 +19,7 @@ from pytorch_lightning.errors import MisconfigurationException, Notices, Problem
 from pytorch_lightning.launchers import signals, slurm
 from pytorch_lightning.launchers.environment import another_failed, leaving_together, read_environment
 from pytorch_lightning.options.config import OBJECT_OPTIONS, described
-from pytorch_lightning.options.meaning import build_config, resolve_aliases
+from pytorch_lightning.options.meaning import ALIASES, build_config, resolve_aliases
 from pytorch_lightning.root_module.root_module import LightningModule, Standin
 from pytorch_lightning.run import files
 from pytorch_lightning.run.progress import INTERRUPTED
@@ -137,13 +137,14 @@ class Trainer(ReadAttributes):
 
     @classmethod
     def from_args(cls, hparams: Namespace | Mapping[str, Any], **overrides: Any) -> Self:
-        """A Trainer with the options that ``hparams`` (what ``parse_args`` gave, or a dict) holds; other entries
-        are left alone. ``overrides`` win."""
+        """A Trainer with the options that ``hparams`` (what ``parse_args`` gave, or a dict) holds, also by their other
+        spellings; further entries are left alone. ``overrides`` win."""
         values = hparams if isinstance(hparams, Mapping) else getattr(hparams, "__dict__", None)
         if values is None or isinstance(hparams, type):
             raise MisconfigurationException(
                 f"hparams must be a Namespace or a dict; received {describe(hparams)}. Pass parser.parse_args()."
             )
+        values = {**{meant: values[alias] for alias, meant in ALIASES.items() if alias in values}, **values}
         options = {name: values[name] for name in option_defaults() if name in values and name not in OBJECT_OPTIONS}
         return cls(**{**options, **overrides})
 
@@ -224,7 +225,7 @@ class Trainer(ReadAttributes):
     def _fit_remotely(self, model: LightningModule, run: FitRun, nb: int) -> int:
         self._nb_started = nb
         state = run_remotely(self._maker(), self.options, "fit", model, (), nb)
-        take_state(state, model, run, self._callbacks)
+        take_state(state, self.config, model, run, self._callbacks)
         self._plan = Afterwards(self.config, model, run, self._notices, state)
         self.interrupted = run.interrupted
         if state["exit"] is not None:
@@ -307,13 +308,12 @@ class Trainer(ReadAttributes):
         problems: list[Problem] = []
         strategy, callbacks = self._take_place(run, problems)
         raise_together(problems)
-        wanted, device = self.config.deterministic, strategy.device
         with (
             in_one_thread(),
             self._watched(strategy),
-            in_use(device),
+            in_use(strategy.device),
             seeding.preserved(),
-            deterministic(wanted, device),
+            deterministic(self.config.deterministic, strategy.device),
         ):
             callbacks = self._with_watchdog(callbacks)
             return stages.run_stage(
@@ -351,7 +351,7 @@ class Trainer(ReadAttributes):
     def _remote_state(self) -> dict[str, Any]:
         """After a fit, what is sent to the process that started this one."""
         assert self._plan is not None
-        return state_of(self._plan)
+        return state_of(self._plan, self.config)
 
     def reconfigure_optimizers(self) -> None:
         """Call ``configure_optimizers`` again, in a hook: what it returns now trains from the next window on, with new

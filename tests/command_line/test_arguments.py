@@ -1,12 +1,14 @@
 """The command line, and back."""
 
 import argparse
+import os
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import pytorch_lightning
 from pytorch_lightning import LightningModule, Trainer, add_default_args
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.options.config import OBJECT_OPTIONS
@@ -16,6 +18,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from test_tube import HyperOptArgumentParser
 
+TEMPLATES = Path(pytorch_lightning.__file__).parent.parent / "examples" / "new_project_templates"
 PARSERS = [argparse.ArgumentParser, lambda: HyperOptArgumentParser(strategy="grid_search", add_help=False)]
 
 
@@ -104,6 +107,39 @@ def test_an_option_goes_round(make: Any, name: str) -> None:
 def test_overrides_win_and_other_entries_are_left_alone() -> None:
     trainer = Trainer.from_args({"max_nb_epochs": 3, "hidden_dim": 5}, max_nb_epochs=4)
     assert trainer.max_nb_epochs == 4
+
+
+@pytest.mark.parametrize(
+    ("entries", "changed"),
+    [
+        ({"max_epochs": 7, "lr": 1, "func": print, "options": {}, "aliases": 3}, {}),
+        ({"gradient_clip_val": 0.5, "overfit": 0.1}, {"gradient_clip": 0.5, "overfit_pct": 0.1}),
+        ({"gradient_clip_val": 0.5, "gradient_clip": 2.0}, {"gradient_clip": 2.0}),
+        ({"logger": "a word", "experiment": "another", "callbacks": 3}, {}),
+        ({3: "a key that is no word", "nb_nodes": 1, "max_nb_steps": 4}, {"max_nb_steps": 4}),
+    ],
+)
+def test_options_are_picked_by_each_of_their_spellings_and_nothing_else_is(
+    entries: dict[Any, Any], changed: dict[str, Any]
+) -> None:
+    expected = {**Trainer().options, **changed}
+    assert Trainer.from_args(entries).options == expected
+    if all(isinstance(name, str) for name in entries):
+        assert Trainer.from_args(argparse.Namespace(**entries)).options == expected
+
+
+def test_a_models_arguments_can_be_added_without_a_root_dir(monkeypatch: pytest.MonkeyPatch) -> None:
+    parent = argparse.ArgumentParser(add_help=False)
+    add_default_args(parent, "/root")
+    for more in ((), ("/root",)):
+        assert LightningModule.add_model_specific_args(parent, *more) is parent
+    assert LightningModule.add_model_specific_args(parent, root_dir="/root") is parent
+    monkeypatch.syspath_prepend(str(TEMPLATES))
+    from lightning_module_template import LightningTemplateModel
+
+    there = LightningTemplateModel.add_model_specific_args(parent).parse_args([])
+    assert there.data_root == os.path.join(".", "mnist")
+    assert LightningTemplateModel.add_model_specific_args(parent, "/root").parse_args([]).data_root == "/root/mnist"
 
 
 def test_root_dir_is_where_a_run_keeps_its_files() -> None:

@@ -124,6 +124,22 @@ def test_the_command_line_and_python_give_the_same_weights_and_files(
     assert by_line["hparams"]["hidden_dim"] == 6
 
 
+@pytest.mark.parametrize("template", ["single_cpu_template.py", "multi_gpu_template.py"])
+def test_a_debug_run_leaves_weights_and_no_folder_of_a_version(tmp_path: Path, template: str) -> None:
+    few = {"hidden_dim": 4, "max_nb_epochs": 1, "train_percent_check": 0.01, "val_percent_check": 0.1}
+    options = {**few, "gpus": "none", "data_root": "/nowhere", "progress_bar": False, "model_save_path": tmp_path / "w"}
+    done = subprocess.run(
+        [sys.executable, TEMPLATES / template, "--debug", *words_of(options), "--tt_save_path", str(tmp_path / "tt")],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert files_in(tmp_path) == {"w/default/debug/_ckpt_epoch_1.ckpt"}
+    assert "version_None" not in done.stdout + done.stderr
+
+
 @pytest.fixture
 def parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     made = []

@@ -41,6 +41,7 @@ PARTS = (
 """All but what rolling saves add."""
 
 READ_ELSEWHERE = {
+    "lr_schedulers/0/_last_lr": "equality/test_schedules.py: test_the_last_rates_are_there_after_a_resume",
     "parts/progress/seconds": "checkpoints/test_checkpoint.py: test_max_time_counts_over_restarts",
     "parts/run/id": "checkpoints/test_run_store.py: test_a_run_keeps_its_id_over_restarts_and_its_job",
     "parts/run/job": "checkpoints/test_run_store.py: test_a_run_keeps_its_id_over_restarts_and_its_job",
@@ -170,7 +171,7 @@ def run(folder: Path, kind: type[Scaled], capsys: Any, cut: int | None = None) -
         folder,
         max_nb_epochs=NB_EPOCHS,
         precision=PRECISIONS[kind],
-        early_stop_callback=EarlyStopping(patience=5, min_delta=0.05),
+        early_stop_callback=EarlyStopping(patience=5, min_delta=0.05, every="validation"),
         checkpoint_callback=ModelCheckpoint(folder / "best", save_top_k=2, period=2),
         callbacks=[Watching(), *([] if cut is None else [CutAt(cut)])],
         resume="auto",

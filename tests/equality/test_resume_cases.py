@@ -420,7 +420,10 @@ def test_a_signal_in_the_validation_that_stops_early_does_not_undo_the_stop(tmp_
 
     model = Judged()
     trainer = quiet_trainer(
-        tmp_path, max_nb_epochs=9, callbacks=[Signalled(), First(patience=2)], silence=("not-shuffled",)
+        tmp_path,
+        max_nb_epochs=9,
+        callbacks=[Signalled(), First(patience=2, every="validation")],
+        silence=("not-shuffled",),
     )
     with pytest.raises(KeyboardInterrupt):  # training was complete, so the signal has its usual effect
         trainer.fit(model)

@@ -8,6 +8,7 @@ import torch
 from torch.optim import LBFGS, SGD
 from torch.optim.lr_scheduler import ExponentialLR, MultiStepLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
+from pytorch_lightning.callbacks import Callback
 from tests.equality.models import Classifier, Validated, assert_same, fit, windows
 
 
@@ -224,3 +225,29 @@ def test_lbfgs_with_a_schedule_of_steps(tmp_path: Path) -> None:
             schedule["scheduler"].step()
 
     assert_same(by_hand, fit(tmp_path, Classifier(optimize), nb_epochs=2))
+
+
+def test_the_last_rates_are_there_after_a_resume(tmp_path: Path) -> None:
+    """What ``get_last_lr`` gives until the schedule steps again."""
+
+    class Reads(Classifier):
+        found: list[tuple[int, float]] = []
+
+        def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+            self.found.append((self.global_step, self.trainer.lr_schedulers[0].get_last_lr()[0]))
+            return super().training_step(data_batch, batch_nb)
+
+    def schedule(optimizer: Any) -> Any:
+        return StepLR(optimizer, 1, gamma=0.5)
+
+    class Save(Callback):
+        def on_batch_end(self, run: Any) -> None:
+            if run.progress.global_step == 7:
+                run.save(tmp_path / "cut.ckpt")
+
+    fit(tmp_path, Reads(with_schedule(schedule)), nb_epochs=3, callbacks=[Save()])
+    whole = Reads.found
+    assert [rate for _, rate in whole] == [0.1] * 5 + [0.05] * 5 + [0.025] * 5
+    Reads.found = []
+    fit(tmp_path, Reads(with_schedule(schedule)), nb_epochs=3, resume=tmp_path / "cut.ckpt")
+    assert Reads.found == whole[8:]

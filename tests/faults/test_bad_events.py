@@ -299,7 +299,7 @@ class Endless(IterableDataset[Any]):
 
 
 def test_a_killed_worker_of_an_iterable_dataset_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FitError, match=r"/dev/shm.*resume='auto'"):
+    with pytest.raises(FitError, match=r"(?s)/dev/shm.*from the last save.*resume='auto' resumes from there"):
         train(str(tmp_path), configured(), Loading(Endless(deadly=True)))
 
 

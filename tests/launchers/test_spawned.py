@@ -98,6 +98,33 @@ def test_after_a_fit_in_two_processes_everything_is_as_after_one_here(tmp_path: 
     assert resumed.progress.state_dict() == {**there.progress.state_dict(), "seconds": resumed.progress.seconds}
 
 
+def test_the_best_file_of_processes_that_wrote_elsewhere_is_the_one_that_is_read(tmp_path: Path) -> None:
+    """A ``fast_dev_run`` writes to a temporary folder, and a resumed run to that of its version."""
+    kept = tmp_path / "kept" / "_ckpt_epoch_1.ckpt"
+    keeper, stale = ModelCheckpoint(kept.parent), Net()
+    trainer(tmp_path, checkpoint_callback=ModelCheckpoint(kept.parent), max_nb_epochs=1).fit(stale)
+    model, trial = Net(), trainer(tmp_path, checkpoint_callback=keeper, fast_dev_run=True, nb_processes=2)
+    trial.fit(model)
+    trained = model.layer.weight.detach().clone()
+    assert keeper.best_path != str(kept)
+    trial.test(model, ckpt="best")
+    assert torch.equal(model.layer.weight, trained)
+    assert not torch.equal(model.layer.weight, stale.layer.weight)
+
+    def versioned(number: int, **options: Any) -> tuple[Trainer, ModelCheckpoint]:
+        keeper = ModelCheckpoint(tmp_path / "versions" / f"version_{number}", save_best_only=True)
+        fixed: dict[str, Any] = {"checkpoint_callback": keeper, "nb_processes": 2, "save_every_nb_batches": 1}
+        return trainer(tmp_path / "runs", **{**fixed, **options}), keeper
+
+    versioned(0, max_nb_epochs=1)[0].fit(Net())
+    second, keeper = versioned(1, resume="auto")
+    second.fit(model)
+    assert keeper.best_path is not None
+    assert Path(keeper.best_path).parent == tmp_path / "versions" / "version_0"
+    assert Path(keeper.best_path).exists()
+    assert second.test(model, ckpt="best")["val_loss"] == pytest.approx(keeper.best)
+
+
 def test_predictions_come_in_the_loaders_order_and_rows_of_a_plain_run_continue(tmp_path: Path) -> None:
     model = Net()
     several = trainer(tmp_path, nb_processes=2)

@@ -1,5 +1,7 @@
 """Options and names of 2019 on a trainer, and what a test leaves there."""
 
+import copy
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -316,3 +318,56 @@ def test_an_end_without_a_step_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(MisconfigurationException, match="NoStep doesn't define validation_step"):
         quiet_trainer(tmp_path).fit(NoStep())
+
+
+# ---------------------------------------------------------------------------------------------- copies of a Trainer
+def test_a_trainer_can_be_pickled_before_a_fit(tmp_path: Path) -> None:
+    """It trains as the first one does, with callbacks of its own."""
+    keeper = ModelCheckpoint(tmp_path / "kept", "val_loss", save_top_k=1)
+    first = quiet_trainer(tmp_path, callbacks=[keeper], max_nb_epochs=3, gradient_clip=0.5, accumulate_grad_batches=2)
+    second = pickle.loads(pickle.dumps(first))
+    given = {name: value for name, value in first.options.items() if name != "callbacks"}
+    assert {name: second.options[name] for name in given} == given
+    (own,) = second.callbacks
+    assert own is not keeper
+    assert (own.monitor, own.filepath, own.save_top_k) == ("val_loss", keeper.filepath, 1)
+    models = Model(), Model()
+    first.fit(models[0])
+    best = keeper.best
+    second.fit(models[1])
+    assert models[0].steps == models[1].steps
+    assert len(models[1].steps) == 9
+    assert torch.equal(models[0].layer.weight, models[1].layer.weight)
+    assert own.best == best
+
+
+def test_a_trainer_whose_experiment_is_writing_says_why_it_cannot_be_pickled(tmp_path: Path) -> None:
+    trainer = quiet_trainer(tmp_path, experiment=Experiment(save_dir=str(tmp_path), name="open"))
+    for copied in (pickle.dumps, copy.deepcopy):
+        with pytest.raises(MisconfigurationException, match="a Trainer whose Experiment is writing can't be pickled"):
+            copied(trainer)
+    assert copy.copy(trainer).experiment is trainer.experiment
+    silent = quiet_trainer(tmp_path, experiment=Experiment(save_dir=str(tmp_path), name="open", debug=True))
+    assert pickle.loads(pickle.dumps(silent)).experiment.name == "open"
+
+
+# ---------------------------------------------------------------------------------------------- an idle accelerator
+def of_fit(folder: Path, capsys: pytest.CaptureFixture[str], **options: Any) -> str:
+    quiet_trainer(folder, **options).fit(Model())
+    return capsys.readouterr().err
+
+
+def test_a_fit_on_the_cpu_beside_an_idle_accelerator_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    assert of_fit(tmp_path, capsys) == ""
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    said = of_fit(tmp_path, capsys)
+    assert said.count("\n") == 1
+    assert "training runs on the CPU, though this machine has an accelerator (2 x cuda); pass gpus=1" in said
+    assert said.endswith("  [idle-accelerator]\n")
+    assert of_fit(tmp_path, capsys, gpus=0) == ""
+    assert of_fit(tmp_path, capsys, silence=("idle-accelerator", "not-shuffled")) == ""
