@@ -112,7 +112,7 @@ class Averaging(Recorder):
         super().__init__()
         self.register_buffer("seen_by_validation", torch.zeros(1))
         self.drawn: list[float] = []
-        self.nb = 0
+        self.nb_validated = 0
 
     def on_pre_performance_check(self) -> None:
         self.drawn.append(float(torch.rand(())))
@@ -124,9 +124,9 @@ class Averaging(Recorder):
         self.weight.data.copy_(self.kept)
 
     def validation_step(self, data_batch: Any, batch_nb: int) -> Any:
-        self.nb += 1
+        self.nb_validated += 1
         self.seen_by_validation += 1
-        if self.nb == Averaging.stop_at:
+        if self.nb_validated == Averaging.stop_at:
             os.kill(os.getpid(), signal.SIGINT)
         return super().validation_step(data_batch, batch_nb)
 
@@ -136,7 +136,7 @@ class Counting(Averaging):
     on_post_performance_check = Recorder.on_post_performance_check
 
     def validation_step(self, data_batch: Any, batch_nb: int) -> Any:
-        self.experiment.log({"validated": self.nb})
+        self.experiment.log({"validated": self.nb_validated})
         return super().validation_step(data_batch, batch_nb)
 
     def on_epoch_end(self) -> None:
@@ -161,7 +161,7 @@ def test_what_a_validation_that_was_left_had_changed_is_not_saved(
         trainer = quiet_trainer(tmp_path / ("whole" if stop_at is None else "cut"), resume="auto", **options)
         assert trainer.fit(model) == 1
         rows = next((tmp_path / ("whole" if stop_at is None else "cut")).rglob("metrics.csv")).read_text().count("\n")
-        ends[stop_at] = (model.weight.item(), model.nb, float(model.seen_by_validation), model.drawn, rows)
+        ends[stop_at] = (model.weight.item(), model.nb_validated, float(model.seen_by_validation), model.drawn, rows)
     assert ends[5] == ends[None]
     assert ends[5][1:3] == (9, 9.0), "three validations of three batches, none twice"
 
