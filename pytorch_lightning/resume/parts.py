@@ -22,6 +22,7 @@ from pytorch_lightning.checkpoints.checkpoint import fitting
 from pytorch_lightning.checkpoints.snapshot import nb_bytes, tensors_of
 from pytorch_lightning.data.loader import ReplayableLoader
 from pytorch_lightning.errors import CheckpointError, FitError, Notices, describe
+from pytorch_lightning.processes import own_piece
 from pytorch_lightning.resume.epoch_length import EpochLength
 from pytorch_lightning.resume.own_generators import set_states_of, states_of
 from pytorch_lightning.root_module.root_module import LightningModule
@@ -238,8 +239,9 @@ def load_part(target: Any, state: dict[str, Any], where: str) -> None:
 def _check_size(state: Any) -> None:
     """Raises ``ValueError`` where copies of its tensors would take much more than the tensors: torch's optimizers make
     some before they look at shapes."""
-    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors_of(state))
-    if size > 2**24 + 2 * nb_bytes(state) and not any(tensor.device.type == "meta" for tensor in tensors_of(state)):
+    tensors = [own_piece(tensor) for tensor in tensors_of(state)]
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    if size > 2**24 + 2 * nb_bytes(tensors) and not any(tensor.device.type == "meta" for tensor in tensors):
         raise ValueError(f"its tensors repeat themselves; each by itself, they are {size >> 20} MB")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 
-from pytorch_lightning.checkpoints.checkpoint import plain_hparams
+from pytorch_lightning.checkpoints.checkpoint import fitting, plain_hparams
 from pytorch_lightning.errors import CheckpointError, Problem, one_line, raise_together
 from pytorch_lightning.options.config import Config, options
 from pytorch_lightning.run.hooks import is_overridden
@@ -57,6 +57,10 @@ class SettingsPart:
     def compare(self, checkpoint: dict[str, Any], path: str) -> None:
         """Look at the save that is resumed: one notice lists what differs from it, and which is used. Raises
         ``CheckpointError`` where schedules are of other kinds: they would take each other's numbers."""
+        with fitting(f"{path}: its settings"):
+            self._compare(checkpoint, path)
+
+    def _compare(self, checkpoint: dict[str, Any], path: str) -> None:
         self._saved = saved = checkpoint["parts"].get("settings", {})
         before, now = saved.get("schedules", self._kinds), self._kinds
         if len(before) == len(now) and before != now:
@@ -90,6 +94,10 @@ class SettingsPart:
 
     def check_lengths(self) -> None:
         """Raises ``MisconfigurationException`` where there will be more steps than before, and a schedule ends."""
+        with fitting("the settings of the checkpoint"):
+            self._check_lengths()
+
+    def _check_lengths(self) -> None:
         before, options = self._saved.get("limits", {}), self._saved.get("options", {})
         changed = {name: (before.get(name), now) for name, now in self._limits.items()}
         changed = {k: (old, now) for k, (old, now) in changed.items() if old is not None and (now is None or now > old)}

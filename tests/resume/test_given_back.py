@@ -139,13 +139,18 @@ WIDTH = 50_000
 def held(than: set[int]) -> int:
     """The bytes in tensors that are alive, without the storages in ``than``."""
     gc.collect()
-    alive = [o for o in gc.get_objects() if type(o) in (Tensor, nn.Parameter)]
-    sizes = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in alive}
+    sizes = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors()}
     return sum(size for place, size in sizes.items() if place not in than)
 
 
 def storages() -> set[int]:
-    return {o.untyped_storage().data_ptr() for o in gc.get_objects() if type(o) in (Tensor, nn.Parameter)}
+    return {t.untyped_storage().data_ptr() for t in tensors()}
+
+
+def tensors() -> list[Tensor]:
+    """Those that are alive, the sparse ones aside: they have no storage of their own."""
+    alive = [o for o in gc.get_objects() if type(o) in (Tensor, nn.Parameter)]
+    return [tensor for tensor in alive if tensor.layout == torch.strided]
 
 
 @pytest.mark.parametrize("start", ["new", "auto", "file", "failed"])
