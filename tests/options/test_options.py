@@ -536,7 +536,10 @@ def test_ctrl_c_ends_the_fit_at_the_next_step_and_returns(tmp_path: Path, capsys
     assert trainer.fit(model) == 0
     assert trainer.interrupted
     assert trainer.global_step == 6, "the window is finished first"
-    assert capsys.readouterr().out == "interrupted: training isn't complete\n"
+    assert capsys.readouterr().out == (
+        "Ctrl-C: the fit completes this step and saves the state (again: ends at once)\n"
+        "interrupted: training isn't complete\n"
+    )
     assert signal.getsignal(signal.SIGINT) is before
 
 
