@@ -37,6 +37,11 @@ def known(**fields: Fits) -> Fits:
     return lambda value: isinstance(value, dict) and all(f(value[k]) for k, f in fields.items() if k in value)
 
 
+def having(name: str, fits: Fits) -> Fits:
+    """A dict that fits and has ``name``."""
+    return lambda value: fits(value) and name in value
+
+
 def either(one: Fits, other: Fits) -> Fits:
     return lambda value: one(value) or other(value)
 
@@ -92,10 +97,13 @@ PARTS: dict[str, Fits] = {
         epoch=number(), batch_nb=number(), global_step=number(), nb_optimizer_steps=number(), nb_validations=number(),
         validated_batch=number(), epoch_started=BOOL, epoch_over=BOOL, stop_reason=TEXT, seconds=REAL,
     ),
-    "data": known(
-        seed=number(-(2**63), 2**64), length=or_none(number()), virtual_ranks=number(1), workers=or_none(number()),
-        finished=or_none(row(number(), number(), number())), sizes=named(or_none(number())),
-        indices_crc=or_none(number()), sampler=anything, loader=anything,
+    "data": having(
+        "seed",
+        known(
+            seed=number(-(2**63), 2**64), length=or_none(number()), virtual_ranks=number(1), workers=or_none(number()),
+            finished=or_none(row(number(), number(), number())), sizes=named(or_none(number())),
+            indices_crc=or_none(number()), sampler=anything, loader=anything,
+        ),
     ),
     "metrics": record(losses=each(REAL), prog=named(REAL), validation=named(REAL), nb_nonfinite=number()),
     "epoch_schedules": record(stepped=each(number()), validated=BOOL),

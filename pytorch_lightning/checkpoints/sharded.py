@@ -201,7 +201,8 @@ def is_file_name(name: Any) -> bool:
     >>> [is_file_name(name) for name in ("a.data", ".metadata", "..", "../a", "/a", "", "a\\0b", 3)]
     [True, True, False, False, False, False, False, False]
     """
-    return type(name) is str and name not in ("", ".", "..") and not set(name) & {"/", "\\", "\0"}
+    is_name = type(name) is str and name not in ("", ".", "..") and not set(name) & {"/", "\\", "\0"}
+    return is_name and len(name.encode(errors="replace")) <= 255
 
 
 def read_sharded(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:

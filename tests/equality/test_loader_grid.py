@@ -207,6 +207,7 @@ def trained(folder: Path, model: Any, **options: Any) -> Any:
     found = comparable(torch.load(folder / "end.ckpt", weights_only=True))
     found["parts"].pop("callbacks")
     found["parts"]["data"].pop("workers")
+    found.pop("init_arguments")  # the number of workers is one of them
     found["parts"]["attributes"].pop("for_workers", None)  # what persistent workers have; without them there is none
     return found
 
