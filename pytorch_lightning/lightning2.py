@@ -3,7 +3,6 @@
 A name that isn't known here is looked up in it before similar spellings are suggested.
 """
 
-import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,6 +14,8 @@ from pytorch_lightning.errors import MisconfigurationException, Problem
 def table() -> dict[str, dict[str, str]]:
     """For each kind of name (the section) the names and what to write instead. A text that begins with ``=`` belongs
     to a name that is the same here."""
+    import tomllib
+
     return tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import torch
@@ -12,8 +13,11 @@ from torch.optim.lr_scheduler import LRScheduler
 from pytorch_lightning.resume.plain_values import Decoder, Encoder, NotPlainError, fingerprint
 from pytorch_lightning.steps.optimizers import parameters_of
 
-OF_TORCH = {*vars(torch.optim.SGD([torch.zeros(1)], 0.1)), "step", "_opt_called"}
-"""What torch itself, and its schedules, set on an optimizer."""
+
+@cache
+def of_torch() -> frozenset[str]:
+    """What torch itself, and its schedules, set on an optimizer. (To make one loads torch's compiler.)"""
+    return frozenset({*vars(torch.optim.SGD([torch.zeros(1)], 0.1)), "step", "_opt_called"})
 
 
 class ParameterEncoder(Encoder):
@@ -58,7 +62,7 @@ class OwnState:
         self._first = {name: self._mark(value) for name, value in self._values().items()}
 
     def _values(self) -> dict[str, Any]:
-        return {} if self._has_none else {n: v for n, v in vars(self._optimizer).items() if n not in OF_TORCH}
+        return {} if self._has_none else {n: v for n, v in vars(self._optimizer).items() if n not in of_torch()}
 
     def _mark(self, value: Any) -> Any:
         """What tells whether ``value`` changed; of what isn't plain, as far as that shows."""
@@ -103,7 +107,7 @@ class OwnState:
             inner.param_groups[i] = self._optimizer.param_groups[j]
         decoder = ParameterDecoder(state["nodes"], parameters_of([self._optimizer]))
         for name, value in state["values"].items():
-            if name not in OF_TORCH:
+            if name not in of_torch():
                 setattr(self._optimizer, name, decoder.value(value, getattr(self._optimizer, name, None)))
 
 
