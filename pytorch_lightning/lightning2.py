@@ -4,7 +4,6 @@ A name that isn't known here is looked up in it before similar spellings are sug
 """
 
 from functools import cache
-from pathlib import Path
 from typing import Any, NoReturn
 
 from pytorch_lightning.errors import MisconfigurationException, Problem
@@ -15,8 +14,9 @@ def table() -> dict[str, dict[str, str]]:
     """For each kind of name (the section) the names and what to write instead. A text that begins with ``=`` belongs
     to a name that is the same here."""
     import tomllib
+    from importlib.resources import files
 
-    return tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+    return tomllib.loads(files("pytorch_lightning").joinpath("lightning2.toml").read_text(encoding="utf-8"))
 
 
 def advice(kind: str, name: str) -> str | None:

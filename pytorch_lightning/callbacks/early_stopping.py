@@ -5,6 +5,7 @@ from typing import Any
 from pytorch_lightning.callbacks.callback import Callback, Run
 from pytorch_lightning.callbacks.monitor import check_count, direction, is_better, say_guess, worst
 from pytorch_lightning.errors import MisconfigurationException, describe
+from pytorch_lightning.lightning2 import refuse_arguments
 from pytorch_lightning.printing import tell
 
 
@@ -28,7 +29,9 @@ class EarlyStopping(Callback):
         verbose: int = 0,
         mode: str = "auto",
         every: str = "epoch",
+        **others: Any,
     ) -> None:
+        refuse_arguments("EarlyStopping", "callback_arguments", others)
         check_count(self, "patience", patience, 0)
         self.monitor, self.min_delta, self.patience = monitor, abs(min_delta), patience
         if every not in ("epoch", "validation"):

@@ -7,6 +7,7 @@ from typing import Any
 from pytorch_lightning.callbacks.callback import Callback, Run
 from pytorch_lightning.callbacks.monitor import check_count, direction, is_better, say_guess, worst
 from pytorch_lightning.errors import MisconfigurationException, describe
+from pytorch_lightning.lightning2 import refuse_arguments
 from pytorch_lightning.printing import tell
 
 VERSION = re.compile(r"(?<=version_)\d+")
@@ -32,7 +33,7 @@ class ModelCheckpoint(Callback):
 
     def __init__(
         self,
-        filepath: str | Path,
+        filepath: str | Path = "",
         monitor: str = "val_loss",
         verbose: int = 0,
         save_best_only: bool = False,
@@ -42,7 +43,9 @@ class ModelCheckpoint(Callback):
         prefix: str = "",
         save_top_k: int | None = None,
         save_function: Any = None,
+        **others: Any,
     ) -> None:
+        refuse_arguments("ModelCheckpoint", "callback_arguments", others)
         check_count(self, "period", period, 1)
         if save_top_k is not None:
             check_count(self, "save_top_k", save_top_k, -1)

@@ -455,3 +455,13 @@ def test_a_method_of_such_a_name_that_the_module_calls_is_its_own() -> None:
             self.on_train_epoch_end()
 
     assert "never called" not in said_of(Calls())
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES["callback_arguments"] if lightning2.advice("callback_arguments", n)])
+def test_an_argument_of_their_callbacks_says_what_to_write(name: str) -> None:
+    for cls in (pytorch_lightning.callbacks.ModelCheckpoint, pytorch_lightning.callbacks.EarlyStopping):
+        with pytest.raises(MisconfigurationException) as raised:
+            cls(**{name: 1})
+        assert str(lightning2.advice("callback_arguments", name)) in str(raised.value)
+        with pytest.raises(TypeError, match="unexpected keyword argument 'nonsense'"):
+            cls(nonsense=1)
