@@ -247,6 +247,9 @@ class Config:
     gather_validation: bool = option(
         DEVICES, "false leaves the outputs of validation steps on their own ranks and averages their numbers"
     )
+    data_is_sharded: bool = option(
+        DEVICES, "true: the loaders of each process are its own share of the data; nothing is dealt out or replaced"
+    )
     process_timeout_minutes: float = option(
         DEVICES, "how long processes wait for one that doesn't answer", checks.number(0.01), word=words.number
     )

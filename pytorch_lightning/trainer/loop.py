@@ -135,7 +135,7 @@ def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
                 seed_at = build_seeder(seed, EVALUATION, counter, None, loader_i)
                 batches = numbered(loader, plan.share, counter, limit)
                 if plan.together is not None:
-                    batches = in_step(batches, loader, plan.together, plan.module)
+                    batches = in_step(batches, plan.together, plan.module)
                 for batch_nb, batch in batches:
                     if batch is None:
                         continue
@@ -151,7 +151,7 @@ def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
                     outputs[-1].append((batch_nb, plan.keep(step(batch, batch_nb, *extra), nb_before + batch_nb)))
                     plan.call("on_evaluation_batch_end", plan.stage, nb_before + batch_nb)
                     place = batch_nb + plan.share.nb
-                nb_before += loader.nb_drawn
+                nb_before += plan.nb_of(loader)
             place = None
             return plan.end(outputs)
     except Exception as error:

@@ -12,11 +12,12 @@ from pytorch_lightning.callbacks import Callback, ProgressBar
 from pytorch_lightning.callbacks.profiler import Profiler
 from pytorch_lightning.checkpoints.checkpoint import Part
 from pytorch_lightning.data.replayable import sizes_of
+from pytorch_lightning.data.same_batches import sharding_problems, whole
 from pytorch_lightning.errors import Problem, attempt, raise_together
 from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.options.config import Config
 from pytorch_lightning.precision import build_precision
-from pytorch_lightning.processes import EVERYTHING, Share
+from pytorch_lightning.processes import ALONE, EVERYTHING, Share
 from pytorch_lightning.resume.agreement import Agreement
 from pytorch_lightning.resume.attributes import AttributesPart
 from pytorch_lightning.resume.epoch_length import EpochLength
@@ -171,10 +172,12 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
         run.on_failed_plan = resumed.store.close
     saved = None if resumed is None else resumed.checkpoint
     seed = saved["parts"]["data"]["seed"] if saved else torch.initial_seed() if config.seed is None else config.seed
+    seed = strategy.processes.from_first(seed)  # a program may have seeded each process differently
     share = attempt(problems, lambda: plan_share(config, saved, strategy.processes)) or EVERYTHING
     precision = build_precision(config.precision, strategy.device)
     strategy.place(module, precision.dtype)
-    modes, attributes = ModesPart(module, notices), AttributesPart(module, callbacks, notices, strategy.device)
+    modes, together = ModesPart(module, notices), strategy.processes if share.own else ALONE
+    attributes = AttributesPart(module, callbacks, notices, strategy.device, together)
     compiled = build_compiler(config.compile, strategy.device, notices)
     if resumed is not None:
         # before the optimizers are made: a hook may put new parameters in the place of old ones
@@ -185,12 +188,14 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
     problems += checks.saving_problems(module)
     hooks = hook_table(module, callbacks, run)
     looking = {**hooks, "on_evaluation_batch_end": (*hooks["on_evaluation_batch_end"], run.leave_validation_if_stopped)}
-    evaluate = partial(plan_evaluation, strategy=strategy, precision=precision, seed=seed, hooks=looking)
+    evaluate = partial(
+        plan_evaluation, strategy=strategy, precision=precision, seed=seed, hooks=looking, notices=notices
+    )
     validation, sanity = attempt(problems, lambda: _plan_validation(config, module, evaluate, compiled)) or (None, None)
     raise_together(problems)
     say_near_misses([module, *callbacks], notices)
     checks.say_probable_mistakes(module, tng_loader, optimizers, config, notices)
-    length = EpochLength(tng_loader, config, share, run)
+    length = EpochLength(tng_loader, config, share, run, strategy.processes)
     run.nb_tng_batches, run.nb_val_batches = length.at(0), 0 if validation is None else validation.nb_batches
     return Basis(
         strategy=strategy,
@@ -209,7 +214,7 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
         schedules=schedules,
         gradients=Gradients(module, optimizers),
         hooks=hooks,
-        loader=plan_loader(tng_loader, seed, config, share, callbacks, notices, attributes.data),
+        loader=plan_loader(request, tng_loader, seed, share, attributes.data),
         validation=validation,
         sanity=sanity,
     )
@@ -222,6 +227,9 @@ def _read_training_loader(
     if not can_be_called(module, "tng_dataloader"):
         return None
     loader = checks.reading(module, "tng_dataloader", lambda: module.tng_dataloader)
+    if not request.config.data_is_sharded:
+        loader = whole(loader, request.notices)
+        problems += sharding_problems(loader, "tng_dataloader")
     attributes.note_loader(loader)
     problems += checks.training_loader_problems(loader, request.config, checks.has_validation(module), share)
     return loader
@@ -260,7 +268,16 @@ def _plan_saver(request: FitRequest, basis: Basis, epoch_schedules: EpochSchedul
         "metrics": run.metrics,
         "precision": basis.precision,
         "callbacks": CallbacksPart(request.callbacks, run.notices),
-        "data": DataPart(basis.loader, run, basis.seed, config.resume_check, basis.share.nb, basis.sizes, basis.length),
+        "data": DataPart(
+            basis.loader,
+            run,
+            basis.seed,
+            config.resume_check,
+            basis.share,
+            basis.sizes,
+            basis.length,
+            basis.strategy.processes,
+        ),
         "attributes": basis.attributes,
         "modes": basis.modes,
         "groups": groups,
@@ -278,6 +295,7 @@ def _plan_saver(request: FitRequest, basis: Basis, epoch_schedules: EpochSchedul
         parts=parts,
         stop_on_nan=config.stop_on_nan,
         strategy=basis.strategy,
+        own_data=basis.share.own and basis.strategy.processes.nb > 1,
     )
 
 
@@ -290,7 +308,7 @@ def _plan_validation(
     loaders = checks.reading(module, "val_dataloader", lambda: module.val_dataloader)
     raise_together(checks.iterator_problems(loaders))
     limit = 1 if config.fast_dev_run else None
-    evaluate = partial(evaluate, gather=config.gather_validation, compiled=compiled)
+    evaluate = partial(evaluate, gather=config.gather_validation, own=config.data_is_sharded, compiled=compiled)
     validation = evaluate("validation", module, loaders, limit=limit, percent=config.val_percent_check)
     few = config.nb_sanity_val_steps
     return validation, evaluate("sanity", module, loaders, limit=few) if few else None

@@ -175,7 +175,7 @@ def run_stage(
         loader,
         strategy=strategy,
         precision=precision,
-        seed=torch.initial_seed() if config.seed is None else config.seed,
+        seed=strategy.processes.from_first(torch.initial_seed() if config.seed is None else config.seed),
         hooks=hook_table(module, callbacks, run),
         limit=1 if config.fast_dev_run else None,
         percent=percent,
@@ -183,6 +183,8 @@ def run_stage(
         to_cpu=stage == "predict",
         gather=stage == "predict" or config.gather_validation,
         compiled=build_compiler(config.compile, strategy.device, run.notices),
+        own=config.data_is_sharded,
+        notices=run.notices,
     )
     if write_to is not None:
         _prepare_folder(Path(write_to), overwrite, strategy.processes)

@@ -46,8 +46,7 @@ class Trainer(ReadAttributes):
     """Trains, validates, tests and predicts with a ``LightningModule``.
 
     ``Trainer().fit(model)`` works without any arguments. Invalid values raise one ``MisconfigurationException`` that
-    lists all of them. Below, "batches" are training batches and "steps" are optimizer steps. The texts stand in
-    options/config.py; ``--help`` and docs/Trainer/index.md show the same.
+    lists all of them. Below, "batches" are training batches and "steps" are optimizer steps.
     """
 
     def __init__(
@@ -70,6 +69,7 @@ class Trainer(ReadAttributes):
         virtual_ranks: int | None = None,
         exact_elastic: bool = False,
         gather_validation: bool = True,
+        data_is_sharded: bool = False,
         process_timeout_minutes: float = 10,
         progress_bar: bool = True,
         overfit_pct: float = 0.0,
