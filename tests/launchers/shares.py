@@ -276,7 +276,7 @@ def fit_all(folder: Path) -> None:
             except LightningError as error:
                 told["error"] = str(error)
             tell(here, told)
-    (folder / "tutorial" / "").mkdir()
+    (folder / "tutorial").mkdir(exist_ok=True)
     tutorial(folder / "tutorial")
     for name, loader in RESUMED.items():
         resume(folder / "resumed" / name, loader)
