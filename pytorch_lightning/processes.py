@@ -134,6 +134,25 @@ class Processes:
         dist.all_reduce(told, dist.ReduceOp.MAX, group=self.group)
         return bool(told)
 
+    @contextlib.contextmanager
+    def first_here_first(self) -> Iterator[None]:
+        """A scope that the first process of each machine leaves before the others there enter it: a download in it is
+        made once. torch's own barrier, so that a user's in the scope finds its counterpart."""
+        if self.nb > 1 and self.local_rank:
+            try:
+                dist.barrier()
+            except RuntimeError as error:
+                error.add_note(
+                    f"process {self.rank} waited for the first process of its machine, which makes loaders and"
+                    " optimizers before the others do: of torch.distributed only barrier() can be used there"
+                )
+                raise
+        try:
+            yield
+        finally:
+            if self.nb > 1 and not self.local_rank:
+                dist.barrier()
+
     def wait(self) -> None:
         """Wait for all processes."""
         if self.nb > 1:

@@ -18,7 +18,7 @@ from pytorch_lightning.errors import Notices, Problem, attempt, describe, noting
 from pytorch_lightning.options.config import Config
 from pytorch_lightning.precision.full import DTYPES
 from pytorch_lightning.precision.precision import Precision
-from pytorch_lightning.processes import Share
+from pytorch_lightning.processes import ALONE, Processes, Share
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.run.hooks import is_overridden, missing, takes_one_more, wrongly_signed, wrongly_signed_callbacks
 from pytorch_lightning.steps.optimizers import needs_closure, parameters_of
@@ -29,9 +29,10 @@ T = TypeVar("T")
 SHARES = ("train_percent_check", "val_percent_check", "test_percent_check")
 
 
-def reading(module: LightningModule, name: str, function: Callable[[], T]) -> T:
-    """What ``function`` gives, which runs the hook ``name``; a user's exception gets a note of where that was."""
-    with noting(f"raised by {name} of {type(module).__name__}, before the first batch"):
+def reading(module: LightningModule, name: str, function: Callable[[], T], processes: Processes = ALONE) -> T:
+    """What ``function`` gives, which runs the hook ``name``, first in the first of ``processes`` on each machine; a
+    user's exception gets a note of where that was."""
+    with noting(f"raised by {name} of {type(module).__name__}, before the first batch"), processes.first_here_first():
         return function()
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from inspect import signature
 from itertools import chain
+from math import isclose
 from operator import attrgetter, itemgetter
 from typing import Any
 
@@ -137,6 +138,7 @@ def plan_evaluation(
             processes,
             _outputs_of(module, step_name) if gather and outputs_to is None else None,
             own,
+            (end_name, notices) if end_name is not None else None,
         ),
         keep=_to_cpu(outputs_to) if to_cpu or (processes.nb > 1 and gather) else keep_detached,
         loaders=planned,
@@ -192,7 +194,11 @@ def _nb_in_all(processes: Processes, loader: ReplayableLoader) -> int:
 
 
 def build_end(
-    summarize: Callable[[list[list[Any]]], Any], processes: Processes, gathered: Subject | None, by_rank: bool = False
+    summarize: Callable[[list[list[Any]]], Any],
+    processes: Processes,
+    gathered: Subject | None,
+    by_rank: bool = False,
+    names: tuple[str, Notices] | None = None,
 ) -> Callable[[list[list[tuple[int, Any]]]], Any]:
     """``end(outputs)``: ``summarize`` of the outputs of all processes, in the order of the loader, or those of one
     process after the other.
@@ -208,7 +214,7 @@ def build_end(
         if gathered is not None:
             numbers = [[0 if by_rank else number for number, _ in each] for each in outputs]
             result = summarize(_in_order(processes.gather(numbers), processes.gather(own, gathered)))
-            return processes.from_first(result) if isinstance(result, dict) else result
+            return result if names is None else _of_first(processes.gather(result), *names)
         nb_own = sum(map(len, own))
         told = processes.gather((nb_own, summarize(own) if nb_own else None))
         if not isinstance(told[0][1], dict):
@@ -217,6 +223,28 @@ def build_end(
         return {key: sum(nb * own[key] for nb, own in told if nb) / total for key in told[0][1]}
 
     return end
+
+
+def _of_first(results: list[dict[str, float]], name: str, notices: Notices) -> dict[str, float]:
+    """The numbers of process 0, and a notice where others have others though the outputs were the same."""
+    first = results[0]
+    for rank, other in enumerate(results):
+        names = [k for k in {**first, **other} if not _is_close(first.get(k), other.get(k))]
+        if names:
+            shown = ", ".join(f"{k} {first.get(k)} and {other.get(k)}" for k in names[:3])
+            notices.say(
+                "ranks-differ",
+                f"{name} gives other numbers in process {rank} than in process 0 ({shown}); those of process 0 are"
+                " used. Make them from its outputs alone, which are the same everywhere, or add up with"
+                " torch.distributed what each process counted",
+                key=name,
+            )
+            break
+    return first
+
+
+def _is_close(one: float | None, other: float | None) -> bool:
+    return one == other or (one is not None and other is not None and (one != one or isclose(one, other, rel_tol=1e-5)))
 
 
 def _in_order(numbers: list[list[list[int]]], outputs: list[list[list[Any]]]) -> list[list[Any]]:

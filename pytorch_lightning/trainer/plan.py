@@ -233,7 +233,7 @@ def _read_training_loader(
     module = request.module
     if not can_be_called(module, "tng_dataloader"):
         return None
-    loader = checks.reading(module, "tng_dataloader", lambda: module.tng_dataloader)
+    loader = checks.reading(module, "tng_dataloader", lambda: module.tng_dataloader, request.strategy.processes)
     if not request.config.data_is_sharded:
         loader = whole(loader, request.notices)
         problems += sharding_problems(loader, "tng_dataloader")
@@ -313,7 +313,7 @@ def _plan_validation(
     config, module = request.config, request.module
     if not can_be_called(module, "val_dataloader", "validation_step"):
         return None, None
-    loaders = checks.reading(module, "val_dataloader", lambda: module.val_dataloader)
+    loaders = checks.reading(module, "val_dataloader", lambda: module.val_dataloader, request.strategy.processes)
     raise_together(checks.iterator_problems(loaders))
     limit = 1 if config.fast_dev_run else None
     how = {"gather": config.gather_validation, "own": config.data_is_sharded, "notices": request.notices}

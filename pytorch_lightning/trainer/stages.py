@@ -167,7 +167,8 @@ def run_stage(
         restore_module(module, read_any(path), path)
     strategy.shard(module)
     if loader is None:
-        loader = module.val_dataloader if stage == "validation" else module.test_dataloader
+        with strategy.processes.first_here_first():  # it may download
+            loader = module.val_dataloader if stage == "validation" else module.test_dataloader
     percent = {"validation": config.val_percent_check, "test": config.test_percent_check}.get(stage, 1.0)
     plan = plan_evaluation(
         stage,

@@ -1,10 +1,12 @@
 """Modules whose loaders, in several processes, deal out their data in one way or another."""
 
 import contextlib
+import io
 import json
 import os
 import random
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -276,6 +278,7 @@ def fit_all(folder: Path) -> None:
             except LightningError as error:
                 told["error"] = str(error)
             tell(here, told)
+    download(folder / "download")
     (folder / "tutorial").mkdir(exist_ok=True)
     tutorial(folder / "tutorial")
     for name, loader in RESUMED.items():
@@ -304,6 +307,37 @@ def tutorial(folder: Path, nb_epochs: int = 3) -> None:
     trainer(folder, max_nb_epochs=nb_epochs).fit(model)
     pairs = zip(model.layer.parameters(), by_hand.parameters(), strict=True)
     tell(folder, {"largest difference": max(float((a - b).abs().max()) for a, b in pairs)})
+
+
+class Downloads(Net):
+    """Reads its loader for a schedule too, and its ``validation_end`` counts what this process has seen."""
+
+    @property
+    def tng_dataloader(self) -> Any:
+        data = Path(self.folder, "data")
+        if not data.exists():
+            with open(Path(self.folder, "downloads"), "a") as file:
+                print("a download", file=file)
+            time.sleep(1.0)
+            data.touch()
+        torch.distributed.barrier()  # as many write, after rank 0's download
+        return self.loader()
+
+    def configure_optimizers(self) -> Any:
+        assert len(self.tng_dataloader)
+        return super().configure_optimizers()
+
+    def validation_end(self, outputs: Any) -> Any:
+        return {"own": 10.0 + place()[0]}
+
+
+def download(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    there = trainer(folder)
+    with contextlib.redirect_stderr(io.StringIO()) as stderr:
+        there.fit(Downloads(LOADERS["shuffled"], str(folder)))
+    nb = len(Path(folder, "downloads").read_text().splitlines())
+    tell(folder, {"downloads": nb, "metrics": there.tqdm_metrics, "said": stderr.getvalue()})
 
 
 def tell(folder: Path, told: dict[str, Any]) -> None:

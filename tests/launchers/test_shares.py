@@ -96,3 +96,14 @@ def test_a_resume_in_another_sharing_is_refused(found: Found) -> None:
 def test_torchs_tutorial_trains_as_by_hand(found: Found) -> None:
     told, _ = found("tutorial", "")
     assert told["largest difference"] < 1e-6
+
+
+def test_data_is_downloaded_once(found: Found) -> None:
+    told, _ = found("download", "")
+    assert told["downloads"] == 1
+
+
+def test_numbers_that_differ_between_processes_are_said(found: Found) -> None:
+    told, _ = found("download", "")
+    assert told["metrics"]["own"] == 10.0
+    assert "validation_end gives other numbers in process 1 than in process 0 (own 10.0 and 11.0)" in told["said"]
