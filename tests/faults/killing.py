@@ -1,11 +1,13 @@
 """A run that is killed again and again, and what it has to end with."""
 
+import contextlib
 import csv
 import hashlib
 import json
 import random
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,7 +71,8 @@ def train(folder: str, configuration: dict[str, Any], model: Any = None) -> None
             **options,
         }
     )
-    assert trainer.fit(model) == 1
+    with every_save_written():
+        assert trainer.fit(model) == 1
     states = [model.state_dict(), *(o.state_dict() for o in [*trainer.optimizers, *trainer.lr_schedulers])]
     progress = trainer.progress
     assert progress is not None
@@ -78,6 +81,22 @@ def train(folder: str, configuration: dict[str, Any], model: Any = None) -> None
     Path(folder, "end.json").write_text(
         json.dumps({"state": digest(states), "position": [*position, progress.stop_reason, best]})
     )
+
+
+@contextlib.contextmanager
+def every_save_written() -> Iterator[None]:
+    """Wait for the save that is being written where the next one is due: on a slow disk that one would be left out."""
+    from pytorch_lightning.checkpoints.writer import Writer
+
+    def is_busy(writer: Writer) -> bool:
+        writer.wait()
+        return asked(writer)
+
+    asked, Writer.is_busy = Writer.is_busy, is_busy  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Writer.is_busy = asked  # type: ignore[method-assign]
 
 
 def train_changing(folder: str, made: dict[str, Any], cut: tuple[str, int] | None) -> None:

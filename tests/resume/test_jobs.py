@@ -163,6 +163,7 @@ def test_without_a_job_any_newest_run_is_resumed(tmp_path: Path, monkeypatch: py
         {},
         {"SLURM_JOB_ID": 9, "SLURM_JOB_NAME": "bash"},
         {"TORCHELASTIC_RUN_ID": "none"},
+        {"TORCHELASTIC_RUN_ID": "1c51eea6-9928-4408-8256-49cddcf36aa9"},  # as torchrun makes it up
     )
     for variables in each:
         start(monkeypatch, **variables)
