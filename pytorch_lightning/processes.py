@@ -190,6 +190,8 @@ class Share:
     mine: range = range(1)
     own: bool = False
     """Whether each process has a loader of its own share: nothing is dealt out."""
+    whole: bool = False
+    """Whether a last round that has fewer batches than virtual ranks is left out."""
 
     def has(self, batch_nb: int) -> bool:
         """Whether batch ``batch_nb`` is this process's."""
@@ -201,7 +203,9 @@ class Share:
         >>> Share(2, range(2)).nb_rounds(5)
         3
         """
-        return nb_batches if self.own else -(-nb_batches // self.nb)
+        if self.own:
+            return nb_batches
+        return nb_batches // self.nb if self.whole else -(-nb_batches // self.nb)
 
 
 EVERYTHING = Share()

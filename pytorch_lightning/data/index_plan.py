@@ -210,7 +210,8 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
                     yield from waiting
                     waiting.clear()
             self.nb_drawn = batch_nb + 1
-            yield from waiting
+            if not self.share.whole:
+                yield from waiting
             if batch_nb < start:  # all of them dropped, or there are fewer now
                 self._compare(crc)
                 crcs[batch_nb + 1] = crc

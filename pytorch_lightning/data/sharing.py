@@ -125,7 +125,7 @@ class OwnShares(RoundsLoader):
     def _slots(self, batches: Iterator[Any], start: int, limit: int | None) -> Iterator[Any]:
         if self._asks is None:
             self._asks = self._processes.any(not self._has_length)
-        return own_slots(batches, self._processes if self._asks else None, start, limit)
+        return own_slots(batches, self._processes if self._asks else None, start, limit, self.share.whole)
 
     def crc_at(self, nb_batches: int) -> int | None:
         crc = self._loader.crc_at(nb_batches)  # the others' shares may be longer
@@ -134,14 +134,16 @@ class OwnShares(RoundsLoader):
         )
 
 
-def own_slots(batches: Iterator[Any], asking: Processes | None, start: int, limit: int | None) -> Iterator[Any]:
+def own_slots(
+    batches: Iterator[Any], asking: Processes | None, start: int, limit: int | None, whole: bool
+) -> Iterator[Any]:
     """``batches`` from ``start`` to ``limit``, and ``IDLE`` where there are none any more; with ``asking`` as long as
-    one of these processes has some."""
+    one of these processes has some, or (``whole``) each."""
     for nb in count(start):
         if nb == limit:
             return
         batch = next(batches, IDLE)
-        if asking is not None and not asking.any(batch is not IDLE):
+        if asking is not None and asking.any((batch is IDLE) == whole) == whole:
             break
         yield batch
     if not nb:

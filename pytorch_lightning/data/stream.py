@@ -133,10 +133,17 @@ class StreamLoader(ReplayableLoader):
         self.nb_drawn = start
         if self._watcher is not None:
             self._watcher.end_order()
+        waiting = list[Any]()
         for batch in batches:
             self.nb_drawn += 1
             if self._share.has(self.nb_drawn - 1):
-                yield batch
+                if not self._share.whole:
+                    yield batch
+                    continue
+                waiting.append(batch)
+            if self._share.whole and not self.nb_drawn % self._share.nb:  # now it is known to be a round
+                yield from waiting
+                waiting.clear()
 
     def _seeded(self, iterator: Iterator[Any], epoch: int, first: int) -> Iterator[Any]:
         seed, loader_id, batch_nb = self._seed, self._loader_id, first

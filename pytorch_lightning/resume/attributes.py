@@ -17,15 +17,6 @@ from pytorch_lightning.errors import CheckpointError, Notices
 from pytorch_lightning.processes import ALONE, Processes, Subject
 from pytorch_lightning.resume.data_attributes import GONE, DataAttributes, shown
 from pytorch_lightning.resume.glance import Glance, glance
-from pytorch_lightning.resume.owners import (
-    Owner,
-    attributes_of,
-    delete_attribute,
-    has_state,
-    owners_of,
-    owners_of_callbacks,
-    set_attribute,
-)
 from pytorch_lightning.resume.plain_values import (
     Decoder,
     Encoder,
@@ -34,6 +25,15 @@ from pytorch_lightning.resume.plain_values import (
     fingerprint,
     storage_is_shared,
     writable_memory,
+)
+from pytorch_lightning.run.owners import (
+    Owner,
+    attributes_of,
+    delete_attribute,
+    has_state,
+    owners_of,
+    owners_of_callbacks,
+    set_attribute,
 )
 
 LEAST_LIMIT = 16 * 2**20

@@ -37,7 +37,7 @@ class EpochLength:
         """That of the longest, where each process has a loader of its own share."""
         own = length_of(self._loader)
         lengths = self._processes.gather(own) if self._share.own else [own]
-        return None if None in lengths else max(lengths)
+        return None if None in lengths else (min if self._share.whole else max)(lengths)
 
     @property
     def is_known(self) -> bool:
@@ -48,7 +48,10 @@ class EpochLength:
     def is_whole(self) -> bool:
         """Whether an epoch is as long as the loader."""
         return (
-            self._nb_batches is not None and self._config.train_percent_check >= 1.0 and not self._config.fast_dev_run
+            self._nb_batches is not None
+            and self._config.train_percent_check >= 1.0
+            and not self._config.fast_dev_run
+            and not (self._share.whole and (self._share.own or self._nb_batches % self._share.nb))
         )
 
     def state_dict(self) -> int | None:

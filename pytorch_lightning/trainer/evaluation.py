@@ -94,14 +94,15 @@ def plan_evaluation(
     gather: bool = True,
     compiled: Compile = as_it_is,
     own: bool = False,
+    repeats: bool = False,
     notices: Notices,
 ) -> EvaluationPlan:
     """A plan for one pass over ``loaders`` (one, or a list of several).
 
     ``limit`` is the number of batches of each loader, ``percent`` the share of them. ``to_cpu`` brings the outputs
     to the CPU; ``outputs_to`` takes each instead of a list. ``gather``: where there are several processes, give
-    every one all outputs. ``own``: the loaders are this process's own share. Raises ``MisconfigurationException`` for
-    loaders that don't fit.
+    every one all outputs. ``own``: the loaders are this process's own share. ``repeats``: who has no batch runs along
+    with those who have. Raises ``MisconfigurationException`` for loaders that don't fit.
     """
     step_name, end_name = names_of(module, stage)
     hook = {"test": "test_dataloader", "predict": "predict"}.get(stage, "val_dataloader")
@@ -149,7 +150,7 @@ def plan_evaluation(
         hooks=hooks,
         nb_of=partial(_nb_in_all, processes) if own else attrgetter("nb_drawn"),
         share=share,
-        together=processes if strategy.runs_together else None,
+        together=processes if strategy.runs_together or (repeats and processes.nb > 1) else None,
     )
 
 

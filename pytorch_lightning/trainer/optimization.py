@@ -186,6 +186,7 @@ def _step_inputs(
         after_batch=(rows.after_batch, *hooks["on_batch_end"], *last),
         schedules=_step_schedules(request, basis, epoch_schedules),
         generators=basis.generators,
+        repeats=config.uneven_batches == "repeat" and strategy.processes.nb > 1,
         fuses=config.fused_optimizers,
         optimizer_step=module.optimizer_step if is_overridden(module, "optimizer_step") else None,
         nonfinite=rows.nonfinite,

@@ -1,6 +1,7 @@
 """Where a run takes place: on which devices, in which processes, and who starts them."""
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -110,7 +111,7 @@ def plan_share(config: Config, saved: dict[str, Any] | None, processes: Processe
             f"{processes.nb} processes can't share {nb_virtual} virtual ranks evenly. Start {allowed} processes"
             + (", or pass another virtual_ranks." if before is None else ", as this run began with so many.")
         )
-    return share_of(nb_virtual, processes)
+    return replace(share_of(nb_virtual, processes), whole=config.uneven_batches == "drop")
 
 
 def _own_share(config: Config, before: int | None, processes: Processes) -> Share:
@@ -126,4 +127,4 @@ def _own_share(config: Config, before: int | None, processes: Processes) -> Shar
             f"virtual_ranks={config.virtual_ranks}, and with data_is_sharded=True there are as many as processes, {nb}."
             " Leave virtual_ranks out."
         )
-    return Share(nb, range(processes.rank, processes.rank + 1), own=True)
+    return Share(nb, range(processes.rank, processes.rank + 1), own=True, whole=config.uneven_batches == "drop")

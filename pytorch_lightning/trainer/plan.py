@@ -182,7 +182,7 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
     attempt(problems, lambda: strategy.shard(module))
     optimizers, schedules = plan_optimizers(request, precision, share, problems)
     tng_loader = _read_training_loader(request, share, attributes, problems)
-    problems += checks.saving_problems(module)
+    problems += checks.saving_problems(module) + checks.uneven_problems(module, config, strategy)
     hooks = hook_table(module, callbacks, run)
     looking = {**hooks, "on_evaluation_batch_end": (*hooks["on_evaluation_batch_end"], run.leave_validation_if_stopped)}
     evaluate = partial(plan_evaluation, strategy=strategy, precision=precision, seed=seed, hooks=looking)
@@ -317,6 +317,7 @@ def _plan_validation(
     raise_together(checks.iterator_problems(loaders))
     limit = 1 if config.fast_dev_run else None
     how = {"gather": config.gather_validation, "own": config.data_is_sharded, "notices": request.notices}
+    how["repeats"] = config.uneven_batches != "wait"
     evaluate = partial(evaluate, compiled=compiled, **how)
     validation = evaluate("validation", module, loaders, limit=limit, percent=config.val_percent_check)
     few = config.nb_sanity_val_steps

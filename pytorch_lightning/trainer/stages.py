@@ -68,6 +68,11 @@ def note_place(error: Exception, run: FitRun) -> None:
         error.add_note(f"raised while fitting {type(run.module).__name__} {at(run.progress)}")
     if not run.wishes.alone and is_loss_of_another(error):
         error.add_note("another process of this run has ended or hangs: see its own traceback, or its stacks")
+        if run.nb_tng_batches in (None, run.progress.batch_nb + 1):
+            error.add_note(
+                "with uneven_batches='wait' a step that exchanges something itself (all_gather in a loss, say) hangs in"
+                " the last round of an epoch, where some processes may have no batch: pass 'repeat' or 'drop'"
+            )
 
 
 def finish_fit(plan: FitPlan, failed: bool) -> None:
@@ -185,6 +190,7 @@ def run_stage(
         gather=stage == "predict" or config.gather_validation,
         compiled=build_compiler(config.compile, strategy.device, run.notices),
         own=config.data_is_sharded,
+        repeats=config.uneven_batches != "wait",
         notices=run.notices,
     )
     if write_to is not None:

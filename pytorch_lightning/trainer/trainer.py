@@ -70,6 +70,7 @@ class Trainer(ReadAttributes):
         exact_elastic: bool = False,
         gather_validation: bool = True,
         data_is_sharded: bool = False,
+        uneven_batches: str = "wait",
         process_timeout_minutes: float = 10,
         progress_bar: bool = True,
         overfit_pct: float = 0.0,
@@ -380,8 +381,7 @@ class Trainer(ReadAttributes):
         need_module(model)
         self.module, self._run, self._nb_started = model, run, 0
         run.min_nb_epochs, run.max_nb_epochs = self.config.min_nb_epochs, self.config.max_nb_epochs
-        run.fast_dev_run = self.config.fast_dev_run
-        model.trainer = self
+        run.fast_dev_run, model.trainer = self.config.fast_dev_run, self
 
 
 Trainer.__doc__ = f"{inspect.cleandoc(Trainer.__doc__ or '')}\n\n{described()}\n"
