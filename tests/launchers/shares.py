@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import (
     BatchSampler,
@@ -279,6 +280,7 @@ def fit_all(folder: Path) -> None:
                 told["error"] = str(error)
             tell(here, told)
     download(folder / "download")
+    uneven(folder / "uneven")
     (folder / "tutorial").mkdir(exist_ok=True)
     tutorial(folder / "tutorial")
     for name, loader in RESUMED.items():
@@ -338,6 +340,95 @@ def download(folder: Path) -> None:
         there.fit(Downloads(LOADERS["shuffled"], str(folder)))
     nb = len(Path(folder, "downloads").read_text().splitlines())
     tell(folder, {"downloads": nb, "metrics": there.tqdm_metrics, "said": stderr.getvalue()})
+
+
+class Counts:
+    """As a metric keeps its state."""
+
+    def __init__(self) -> None:
+        self.total, self.seen = torch.zeros(()), np.zeros(1)
+        self.batches = list[int]()
+
+    def update(self, batch: torch.Tensor) -> None:
+        self.total += len(batch)
+        self.seen[0] += len(batch)
+        self.batches.append(len(batch))
+
+    def numbers(self) -> list[float]:
+        return [float(self.total), float(self.seen[0]), float(sum(self.batches))]
+
+
+class Exchanging(Net):
+    """A step with a collective of its own, which counts in many ways what it is given."""
+
+    def __init__(self, loader: Any, folder: str, exchanges: bool) -> None:
+        super().__init__(loader, folder)
+        self.exchanges, self.nb_trained, self.nb_validated = exchanges, 0, 0
+        self.trained, self.validated = Counts(), Counts()
+        self.register_buffer("nb", torch.zeros(1))
+
+    def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+        if self.exchanges:
+            torch.distributed.all_reduce(torch.ones(1))
+        self.nb += len(data_batch)
+        self.nb_trained += len(data_batch)
+        self.trained.update(data_batch)
+        return {"loss": self.layer(data_batch / NB).pow(2).mean(), "loss_count": len(data_batch)}
+
+    def validation_step(self, data_batch: Any, batch_nb: int) -> Any:
+        if self.exchanges:
+            torch.distributed.all_reduce(torch.ones(1))
+        self.nb_validated += len(data_batch)
+        self.validated.update(data_batch)
+        return data_batch
+
+    def on_epoch_end(self) -> None:
+        told = torch.tensor([self.nb_trained, *self.trained.numbers()])
+        torch.distributed.all_reduce(told)
+        self.counted = told.tolist()
+
+    def validation_end(self, outputs: Any) -> Any:
+        told = torch.tensor([self.nb_validated, *self.validated.numbers()])
+        torch.distributed.all_reduce(told)
+        return {f"count {n}": float(number) for n, number in enumerate(told)}
+
+
+def by_hand(batches: list[torch.Tensor], drops: bool) -> list[float]:
+    """One epoch of plain steps, each on the batches of all processes."""
+    layer, nb = Net(list, "").layer, place()[1]
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    for first in range(0, len(batches) // nb * nb if drops else len(batches), nb):
+        optimizer.zero_grad()
+        layer(torch.cat(batches[first : first + nb]) / NB).pow(2).mean().backward()
+        optimizer.step()
+    return [p.item() for p in layer.parameters()]
+
+
+UNEVEN = {"wait": "ddp", "repeat": "ddp", "drop": "ddp", "wait, sharded weights": "fsdp"}
+
+
+def uneven(folder: Path) -> None:
+    """A last short round, by each way to end it."""
+    for name, backend in UNEVEN.items():
+        here, how = folder / name, name.partition(",")[0]
+        here.mkdir(parents=True, exist_ok=True)
+        there = trainer(here, max_nb_epochs=1, nb_sanity_val_steps=0, distributed_backend=backend, uneven_batches=how)
+        model = Exchanging(LOADERS["list"], str(here), exchanges=how != "wait")
+        there.fit(model)
+        told: dict[str, Any] = {
+            "trained": model.counted,
+            "validated": [there.tqdm_metrics[f"count {n}"] for n in range(4)],
+        }
+        told["weights"] = [float(p) for p in model.layer.parameters()]
+        told["whole rounds"] = NB // SIZE // place()[1] * place()[1] * SIZE
+        told["by hand"] = by_hand(LOADERS["list"](), how == "drop")
+        tell(here, told)
+    model = Exchanging(LOADERS["list"], str(folder), exchanges=False)
+    model.norm = torch.nn.SyncBatchNorm(1)
+    try:
+        trainer(folder).fit(model)
+    except LightningError as error:
+        tell(folder, {"error": str(error)})
 
 
 def tell(folder: Path, told: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.launchers.shares import LOADERS, NB, RESUMED, SHARDED, SIZE, seen
+from tests.launchers.shares import LOADERS, NB, RESUMED, SHARDED, SIZE, UNEVEN, seen
 from tests.launchers.test_spawned import ROOT
 
 TWICE = ("subclass of DistributedSampler", "DistributedSampler in a batch sampler")
@@ -107,3 +107,18 @@ def test_numbers_that_differ_between_processes_are_said(found: Found) -> None:
     told, _ = found("download", "")
     assert told["metrics"]["own"] == 10.0
     assert "validation_end gives other numbers in process 1 than in process 0 (own 10.0 and 11.0)" in told["said"]
+
+
+@pytest.mark.parametrize("name", UNEVEN)
+def test_what_is_repeated_leaves_no_trace(found: Found, name: str) -> None:
+    told, _ = found("uneven", name)
+    nb_trained = told["whole rounds"] if name == "drop" else NB
+    assert told["trained"] == [nb_trained] * 4
+    assert told["validated"] == [NB] * 4
+    assert told["weights"] == pytest.approx(told["by hand"], abs=1e-6)
+
+
+def test_layers_that_wait_for_all_processes_are_refused(found: Found) -> None:
+    told, _ = found("uneven", "")
+    assert "SyncBatchNorm waits for all processes" in told["error"]
+    assert "uneven_batches='drop'" in told["error"]
