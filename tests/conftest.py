@@ -84,6 +84,13 @@ def pytest_addoption(parser: Any) -> None:
         help="how many programs that change things while they are trained tests/faults cuts (default: 30)",
     )
     parser.addoption(
+        "--logger-cuts",
+        type=int,
+        default=12,
+        help="how many programs with several loggers tests/faults cuts (default: 12)",
+    )
+    parser.addoption("--first-seed", type=int, default=0, help="the first of their seeds (default: 0)")
+    parser.addoption(
         "--mutations",
         type=int,
         default=110,

@@ -102,7 +102,15 @@ class LoggerGroup:
                 state["rows"] -= self.nb_to_forget
             if "events" in state:
                 state["purge"] = True
-        return states
+        # the saves lie in the folder of the first
+        versions = {_name(logger, i): logger.version for i, logger in enumerate(self.loggers) if logger.folder}
+        own = {name: version for name, version in versions.items() if version != next(iter(versions.values()))}
+        return {**states, "versions": own} if own else states
+
+    def resume(self, version: int, step: int, state: dict[str, Any]) -> None:
+        """Have each logger resume ``version``, or the other one that it had at the save with this ``state``."""
+        for i, logger in enumerate(self.loggers):
+            logger.resume(state.get("versions", {}).get(_name(logger, i), version), step)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Cut each logger back to where it was, and report what isn't there any more."""

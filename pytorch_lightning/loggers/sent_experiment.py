@@ -1,5 +1,6 @@
 """A user's test-tube Experiment on its way to another process: it can't be pickled."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,19 +41,22 @@ def unpacked(sent: Any, *, is_first: bool) -> Any:
         experiment.metrics, experiment.tags = sent.metrics, sent.tags
         return experiment
     if isinstance(sent, list):
-        return [unpacked(each, is_first=is_first) for each in sent]
+        each = [unpacked(each, is_first=is_first) for each in sent]
+        return [logger for logger in each if logger is not False] or False
     return sent if is_first else False
 
 
-def refresh(experiment: Any, version: Any = None, step: int = 0) -> None:
+def refresh(experiment: Any, version: Any = None, step: int = 0, others: Mapping[str, Any] | None = None) -> None:
     """Bring an Experiment that another process has logged to up to date: its next save writes all that it holds.
 
-    ``version`` is that of the run that was resumed after ``step`` batches, if one was.
+    ``version`` is that of the run that was resumed after ``step`` batches, if one was; ``others`` those of the loggers
+    that have another one.
     """
-    for each in experiment if isinstance(experiment, (list, tuple)) else [experiment]:
+    for i, each in enumerate(experiment if isinstance(experiment, (list, tuple)) else [experiment]):
         folder = mend(each, Notices()) if is_experiment(each) else None
-        if folder is not None and version not in (None, each.version):
-            folder = reopen(each, version, step)
+        own = (others or {}).get(f"TestTubeLogger_{i}", version)
+        if folder is not None and own not in (None, each.version):
+            folder = reopen(each, own, step)
         path = None if folder is None else Path(folder, "metrics.csv")
         if path is not None and path.exists():
             each.metrics = read_rows(path)

@@ -61,12 +61,11 @@ def open_loggers(
         else:
             each = given if isinstance(given, (list, tuple)) else [given]
             chosen = [TestTubeLogger(value, notices) if is_experiment(value) else value for value in each]
-            if version is not None:
-                for logger in chosen:
-                    logger.resume(version, step)
+    group = LoggerGroup(chosen, notices)
+    if given not in (None, False) and run.scratch is None and version is not None:
+        group.resume(version, step, state or {})
     run.version = chosen[0].version if chosen else None
     run.folder = next((logger.folder for logger in chosen if logger.folder is not None), None)
-    group = LoggerGroup(chosen, notices)
     if state is not None:  # first: one that keeps its rows elsewhere learns by it which run of its own this is
         group.load_state_dict(state)
     group.log_hyperparams(hparams)

@@ -43,7 +43,8 @@ def run_remotely(
         told = run_in_processes(run_job, job, nb)
     finally:
         version = told["counts"][2] if "counts" in told else None
-        refresh(options["experiment"], version, told.get("progress", {}).get("global_step", 0))
+        others = told.get("parts", {}).get("loggers", {}).get("versions")
+        refresh(options["experiment"], version, told.get("progress", {}).get("global_step", 0), others)
     return told
 
 

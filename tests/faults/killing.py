@@ -106,6 +106,13 @@ def train_changing(folder: str, made: dict[str, Any], cut: tuple[str, int] | Non
     train_made(folder, made, cut)
 
 
+def train_logged(folder: str, made: dict[str, Any], cut: tuple[str, str, int] | None) -> None:
+    """A program with several loggers; see ``logging_by_lot``."""
+    from tests.faults.logging_by_lot import train as train_made
+
+    train_made(folder, made, cut)
+
+
 def keep_weights(folder: str) -> None:
     """A fit of one epoch that writes to nothing but ``folder``, once."""
     from pytorch_lightning import Trainer

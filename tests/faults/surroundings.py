@@ -92,6 +92,70 @@ def train_within(folder: str, name: str, how: str) -> None:
     train(folder, CONFIGURATIONS[name], Growing())
 
 
+def train_hungry(folder: str, who: str, members: str | None) -> None:
+    """Train in the control group whose file of ``members`` is given, until ``who`` takes all memory of it: the program
+    at its tenth batch, a worker once, all workers each time, or a worker of a stream. None: there is no such group.
+    Empty: nobody takes any."""
+    import signal
+
+    import torch
+    from torch.utils.data import DataLoader, IterableDataset
+
+    from tests.faults.killing import CONFIGURATIONS, train
+    from tests.faults.models import BATCH_SIZE, Augmented, Network
+
+    def eat() -> None:
+        if members is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        held = [] if members else None
+        while held is not None:
+            held.append(bytearray(b"x" * 2**24))
+
+    def is_first() -> bool:
+        try:
+            Path(folder, "eaten").touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
+    class Data(Augmented):
+        def __getitem__(self, index: int) -> Any:
+            if index == 17 and Hungry.has_begun and members != "" and (who == "workers" or is_first()):
+                eat()
+            return super().__getitem__(index)
+
+    class Stream(IterableDataset[Any]):
+        def __init__(self) -> None:
+            self.data = Data()
+
+        def __iter__(self) -> Any:
+            info = torch.utils.data.get_worker_info()
+            return map(self.data.__getitem__, range(28, 52) if info is not None and info.id else range(28))
+
+    class Hungry(Network):
+        has_begun = False
+
+        def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+            wait_for_saves()
+            if self.global_step == 10 and who == "program" and members != "":
+                eat()
+            return super().training_step(data_batch, batch_nb)
+
+        def on_epoch_start(self) -> None:
+            Hungry.has_begun = self.current_epoch == 1
+
+        @property
+        def tng_dataloader(self) -> Any:
+            if who == "stream":
+                return DataLoader(Stream(), BATCH_SIZE, num_workers=2)
+            return DataLoader(Data(), BATCH_SIZE, shuffle=True, num_workers=0 if who == "program" else 2)
+
+    Hungry.__name__ = "Network"
+    if members:
+        Path(members).write_text("0")
+    train(folder, CONFIGURATIONS["plain"], Hungry())
+
+
 def train_elsewhere(folder: str, name: str, temporary: str) -> None:
     """Train with another folder for temporary files, and one trial run of a batch."""
     import tempfile

@@ -18,6 +18,7 @@ import pytorch_lightning
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.errors import MisconfigurationException
+from pytorch_lightning.loggers import CSVLogger
 from tests.launchers import program
 from tests.launchers.nets import Net, NotingTrainer, trainer
 from tests.launchers.signalled import run, run_script, saves_of, session_of
@@ -96,6 +97,21 @@ def test_after_a_fit_in_two_processes_everything_is_as_after_one_here(tmp_path: 
     resumed = trainer(tmp_path / "resumed", resume=last, max_nb_epochs=7, **options)
     assert resumed.fit(Net()) == 1
     assert resumed.progress.state_dict() == {**there.progress.state_dict(), "seconds": resumed.progress.seconds}
+
+
+def test_an_experiment_whose_version_is_not_that_of_the_run_keeps_it(tmp_path: Path) -> None:
+    """The logger before it had an earlier run, and holds the saves."""
+    (tmp_path / "csv/version_0").mkdir(parents=True)
+    for nb_epochs in (1, 2):
+        experiment = Experiment(save_dir=str(tmp_path), name="exp")
+        loggers = [CSVLogger(tmp_path, "csv"), experiment]
+        trainer(tmp_path, experiment=loggers, nb_processes=2, resume="auto", max_nb_epochs=nb_epochs).fit(Net())
+        experiment.log({"after": 1.0})
+        experiment.save()
+        assert experiment.version == 0
+        assert [path.name for path in (tmp_path / "exp").iterdir()] == ["version_0"]
+        assert sorted(path.name for path in (tmp_path / "csv").iterdir()) == ["version_0", "version_1"]
+        assert "after" in rows_of(tmp_path / "exp/version_0")[-1]
 
 
 def test_the_best_file_of_processes_that_wrote_elsewhere_is_the_one_that_is_read(tmp_path: Path) -> None:

@@ -158,6 +158,53 @@ def test_what_is_logged_after_a_resumed_fit_hides_nothing(tmp_path: Path) -> Non
         assert steps == [e * NB + b for e in range(3) for b in (0, 3, 6, 9)]
 
 
+@pytest.mark.parametrize("first", ["csv", "tb", "tt"])
+def test_loggers_of_different_versions_each_resume_their_own(
+    tmp_path: Path, first: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One whose name had earlier runs, one with a number of its own, and one without either."""
+    numbers = {"csv": 2, "tb": 7, "tt": 0}
+
+    def loggers() -> list[Any]:
+        made = {
+            "csv": lambda: CSVLogger(tmp_path, name="csv"),
+            "tb": lambda: TensorBoardLogger(tmp_path, name="tb", version=7),
+            "tt": lambda: Experiment(save_dir=str(tmp_path), name="tt", autosave=False),
+        }
+        return [made[name]() for name in sorted(made, key=lambda name: (name != first, name))]
+
+    (tmp_path / "csv/version_1").mkdir(parents=True)
+    Cut.after = 14
+    with pytest.raises(KeyError):
+        fit(tmp_path, experiment=loggers())
+    Cut.after = None
+    fit(tmp_path, experiment=loggers())
+    assert "isn't as it was" not in capsys.readouterr().err
+    steps = [e * NB + b for e in range(3) for b in (0, 3, 6, 9)]
+    for name, number in numbers.items():
+        made = {path.name for path in (tmp_path / name).iterdir()}
+        assert made == {f"version_{number}"} | ({"version_1"} if name == "csv" else set())
+        folder = tmp_path / name / f"version_{number}"
+        if name != "tb":
+            rows = [row for row in rows_in(folder / "metrics.csv") if "tng_loss" in row]
+            assert [int(row["global_step"]) for row in rows] == steps
+        if name != "csv":
+            assert [step for step, _ in points_in(folder / "tf")["tng_loss"]] == steps
+
+
+def test_a_run_whose_folders_were_renamed_is_logged_there(tmp_path: Path) -> None:
+    def loggers() -> list[Any]:
+        return [CSVLogger(tmp_path, name="csv"), TensorBoardLogger(tmp_path, name="tb")]
+
+    fit(tmp_path, experiment=loggers(), max_nb_epochs=1)
+    for name in ("csv", "tb"):
+        (tmp_path / name / "version_0").rename(tmp_path / name / "version_5")
+    fit(tmp_path, experiment=loggers(), max_nb_epochs=2)
+    assert [path.name for name in ("csv", "tb") for path in (tmp_path / name).iterdir()] == ["version_5"] * 2
+    points = points_in(tmp_path / "tb/version_5/tf")["tng_loss"]
+    assert [step for step, _ in points] == [e * NB + b for e in range(2) for b in (0, 3, 6, 9)]
+
+
 class Tracker(Logger):
     """Notes what it is told, as one that opens a run somewhere else."""
 
