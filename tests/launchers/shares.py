@@ -419,7 +419,7 @@ def uneven(folder: Path) -> None:
             "trained": model.counted,
             "validated": [there.tqdm_metrics[f"count {n}"] for n in range(4)],
         }
-        told["weights"] = [float(p) for p in model.layer.parameters()]
+        told["weights"] = [p.item() for p in model.layer.parameters()]
         told["whole rounds"] = NB // SIZE // place()[1] * place()[1] * SIZE
         told["by hand"] = by_hand(LOADERS["list"](), how == "drop")
         tell(here, told)
