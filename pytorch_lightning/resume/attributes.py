@@ -5,7 +5,8 @@ What differs from either when a checkpoint is made is in it, with the first mark
 than the first start found it is the program's business, and is left alone.
 """
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +15,9 @@ from torch import nn
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.checkpoints.checkpoint import fitting
 from pytorch_lightning.errors import CheckpointError, Notices
+from pytorch_lightning.processes import Processes
 from pytorch_lightning.resume.data_attributes import GONE, DataAttributes, shown
+from pytorch_lightning.resume.each_process import State, join, merged_metrics, own_of
 from pytorch_lightning.resume.glance import Glance, glance
 from pytorch_lightning.resume.owners import (
     Owner,
@@ -52,9 +55,14 @@ class AttributesPart:
     ``state_dict``."""
 
     def __init__(
-        self, module: nn.Module, callbacks: Sequence[Callback], notices: Notices, device: torch.device
+        self,
+        module: nn.Module,
+        callbacks: Sequence[Callback],
+        notices: Notices,
+        device: torch.device,
+        processes: Processes,
     ) -> None:
-        self._module, self._notices, self._device = module, notices, device
+        self._module, self._notices, self._device, self._processes = module, notices, device, processes
         self._roots = [Owner("module", module), *owners_of_callbacks(callbacks)]
         sizes = [t.nbytes for t in [*module.parameters(), *module.buffers()] if not nn.parameter.is_lazy(t)]
         self._limit = max(LEAST_LIMIT, sum(sizes))
@@ -62,7 +70,8 @@ class AttributesPart:
         self._begun: dict[int, Marks] = {}
         self._glances: dict[tuple[int, str], Glance] = {}
         self._alive: list[Any] = []
-        self._saved: dict[str, Any] | None = None
+        self._saved: State | None = None
+        self._joined: State | None = None
         self.data = DataAttributes(self._limit, self._mark, notices, device)
         self._note_first(self._roots)
 
@@ -114,8 +123,21 @@ class AttributesPart:
         return mark != self._first[id(held)].get(name, GONE) or mark != begun
 
     # ------------------------------------------------------------------------------------------ saving
-    def state_dict(self) -> dict[str, Any]:
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Every process enters it where the first one makes a checkpoint, so that what each has is in it."""
+        if self._processes.nb > 1 and self._begun:
+            owners = [held for _, held in owners_of([*self.data.owners, *self._roots])]
+            self._joined = join(self.state_dict(), self._processes, owners)
+        try:
+            yield
+        finally:
+            self._joined = None
+
+    def state_dict(self) -> State:
         """What changed, as plain data."""
+        if self._joined is not None:
+            return self._joined
         if not self._begun:  # a save before training
             return self._saved or {"nodes": [], "values": {}, "first": HEAD}
         changed, lost = self._find_changed()
@@ -128,7 +150,8 @@ class AttributesPart:
                 continue
             values.setdefault(path, {})[name] = entry
         self._say(values, lost)
-        state: dict[str, Any] = {"nodes": encoder.nodes, "values": values, "first": self._first_marks()}
+        nb = self._processes.nb
+        state: State = {"nodes": encoder.nodes, "values": values, "first": self._first_marks(), "nb": nb}
         return {**state, **self.data.state_dict(lambda held: self._first.get(id(held), {}))}
 
     def _first_marks(self) -> str:
@@ -193,15 +216,21 @@ class AttributesPart:
         """Put back what ``load_state_dict`` was given."""
         if self._saved is None:
             return
-        state, left = self._saved, []
-        decoder = Decoder(state["nodes"], self._device, writable_memory())
         owners: dict[str, Any] = dict(owners_of([*self.data.owners, *self._roots]))
+        state, of_others = own_of(self._saved, self._processes)
+        left, merged = list[str](), set[Any]()
+        for place, first, made in merged_metrics(self._saved, owners, self._processes, self._device):
+            merged.add(place)
+            if self._first.get(id(owners[place.path]), {}).get(place.name, GONE) == first:
+                set_attribute(owners[place.path], place.name, made)
+        self._say_of_others([str(place) for place in of_others if place not in merged])
+        decoder = Decoder(state["nodes"], self._device, writable_memory())
         for path, attributes in state["values"].items():
             if path not in owners:
                 left.append(path)
                 continue
             for name, (first, *value) in attributes.items():
-                if not self._put(owners[path], name, first, value, decoder):
+                if (path, name, "values") not in merged and not self._put(owners[path], name, first, value, decoder):
                     left.append(f"{path}.{name}")
         for line in state["first"].split("\n")[1:]:
             path, name, mark = line.split("\t")
@@ -213,6 +242,14 @@ class AttributesPart:
             self._notices.say(
                 "other-attributes",
                 f"other than at the first start, and left as the program makes it: {shown(left)}",
+            )
+
+    def _say_of_others(self, names: list[str]) -> None:
+        if names:
+            self._notices.say(
+                "attributes-of-processes",
+                f"each process had its own, and the number of processes was {(self._saved or {})['nb']} and is"
+                f" {self._processes.nb}: {shown(list(dict.fromkeys(names)))}. They are as the program makes them",
             )
 
     def _put(self, held: Any, name: str, first: str, value: list[Any], decoder: Decoder) -> bool:

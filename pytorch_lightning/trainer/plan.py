@@ -174,7 +174,8 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
     share = attempt(problems, lambda: plan_share(config, saved, strategy.processes)) or EVERYTHING
     precision = build_precision(config.precision, strategy.device)
     strategy.place(module, precision.dtype)
-    modes, attributes = ModesPart(module, notices), AttributesPart(module, callbacks, notices, strategy.device)
+    modes = ModesPart(module, notices)
+    attributes = AttributesPart(module, callbacks, notices, strategy.device, strategy.processes)
     compiled = build_compiler(config.compile, strategy.device, notices)
     if resumed is not None:
         # before the optimizers are made: a hook may put new parameters in the place of old ones
