@@ -91,6 +91,10 @@ MODES = record(frozen=texts, eval=texts)
 SEED = number(-(2**63), 2**64 - 1)
 ATTRIBUTES = record(first=TEXT, nodes=is_a(list), values=named(named(is_a(list))))
 SHARD = row(each(number()), each(number()), number())
+OF_LOADER: dict[str, Fits] = {
+    "workers": or_none(number()), "finished": or_none(row(number(), number(), number())),
+    "sizes": named(or_none(number())), "indices_crc": or_none(number()), "sampler": anything, "loader": anything,
+}  # fmt: skip
 
 
 def of_processes(attributes: dict[str, Any]) -> bool:
@@ -108,9 +112,8 @@ PARTS: dict[str, Fits] = {
     "data": having(
         "seed",
         known(
-            seed=number(-(2**63), 2**64), length=or_none(number()), virtual_ranks=number(1), workers=or_none(number()),
-            finished=or_none(row(number(), number(), number())), sizes=named(or_none(number())),
-            indices_crc=or_none(number()), sampler=anything, loader=anything,
+            seed=number(-(2**63), 2**64), length=or_none(number()), virtual_ranks=number(1),
+            by_rank=each(known(**OF_LOADER)), **OF_LOADER,
         ),
     ),
     "metrics": record(losses=each(REAL), prog=named(REAL), validation=named(REAL), nb_nonfinite=number()),

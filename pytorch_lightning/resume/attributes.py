@@ -15,19 +15,9 @@ from torch import nn
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.checkpoints.checkpoint import fitting
 from pytorch_lightning.errors import CheckpointError, Notices
-from pytorch_lightning.processes import Processes
 from pytorch_lightning.resume.data_attributes import GONE, DataAttributes, shown
 from pytorch_lightning.resume.each_process import State, join, merged_metrics, own_of
 from pytorch_lightning.resume.glance import Glance, glance
-from pytorch_lightning.resume.owners import (
-    Owner,
-    attributes_of,
-    delete_attribute,
-    has_state,
-    owners_of,
-    owners_of_callbacks,
-    set_attribute,
-)
 from pytorch_lightning.resume.plain_values import (
     Decoder,
     Encoder,
@@ -37,6 +27,16 @@ from pytorch_lightning.resume.plain_values import (
     storage_is_shared,
     writable_memory,
 )
+from pytorch_lightning.run.owners import (
+    Owner,
+    attributes_of,
+    delete_attribute,
+    has_state,
+    owners_of,
+    owners_of_callbacks,
+    set_attribute,
+)
+from pytorch_lightning.strategies import Strategy
 
 LEAST_LIMIT = 16 * 2**20
 """Bytes that may always be kept; as many as the model has, where that is more."""
@@ -54,15 +54,9 @@ class AttributesPart:
     """The attributes of the module and its submodules, of the training data, and of callbacks without a
     ``state_dict``."""
 
-    def __init__(
-        self,
-        module: nn.Module,
-        callbacks: Sequence[Callback],
-        notices: Notices,
-        device: torch.device,
-        processes: Processes,
-    ) -> None:
-        self._module, self._notices, self._device, self._processes = module, notices, device, processes
+    def __init__(self, module: nn.Module, callbacks: Sequence[Callback], notices: Notices, strategy: Strategy) -> None:
+        self._module, self._notices = module, notices
+        self._device, self._processes = strategy.device, strategy.processes
         self._roots = [Owner("module", module), *owners_of_callbacks(callbacks)]
         sizes = [t.nbytes for t in [*module.parameters(), *module.buffers()] if not nn.parameter.is_lazy(t)]
         self._limit = max(LEAST_LIMIT, sum(sizes))
@@ -72,7 +66,7 @@ class AttributesPart:
         self._alive: list[Any] = []
         self._saved: State | None = None
         self._joined: State | None = None
-        self.data = DataAttributes(self._limit, self._mark, notices, device)
+        self.data = DataAttributes(self._limit, self._mark, notices, strategy.device)
         self._note_first(self._roots)
 
     def note_loader(self, loader: Any) -> None:

@@ -11,6 +11,7 @@ from pytorch_lightning.processes import Processes, Subject
 from pytorch_lightning.resume.plain_values import Decoder, fingerprint
 
 State = dict[str, Any]
+ATTRIBUTES = Subject("attributes", "Keep other values elsewhere.")
 IN_ONE = ("sum", "cat")
 """Reductions whose result one process may have only."""
 REDUCTIONS = (*IN_ONE, "mean", "max", "min", "forget")
@@ -38,13 +39,13 @@ class Merged(NamedTuple):
 
 def join(state: State, processes: Processes, owners: Iterable[Any]) -> State:
     """One state of those of all processes, the same in all of them. Everybody calls it."""
-    told = processes.gather(_checksums(state), Subject("checksums of attributes"))
+    told = processes.gather(_checksums(state), ATTRIBUTES)
     places = sorted({tuple(place) for checksums in told for place, _ in checksums})
     maps = [{tuple(place): text for place, text in checksums} for checksums in told]
     differ = [list(place) for place in places if len({checksums.get(place) for checksums in maps}) > 1]
     if not (differ or any(map(_is_metric, owners))):
         return state
-    first, *others = processes.gather(state, Subject("attributes"))
+    first, *others = processes.gather(state, ATTRIBUTES)
     return {**first, "differ": differ, "others": others}
 
 

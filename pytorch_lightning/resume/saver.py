@@ -23,6 +23,7 @@ from pytorch_lightning.errors import CheckpointError, FitError
 from pytorch_lightning.processes import own_piece
 from pytorch_lightning.resume.parts import load_part
 from pytorch_lightning.root_module.arguments import arguments_part
+from pytorch_lightning.run.metrics import at
 from pytorch_lightning.run.run import FitRun
 from pytorch_lightning.steps.optimizers import Schedule
 from pytorch_lightning.strategies import Strategy
@@ -44,6 +45,13 @@ class Saver:
     parts: dict[str, Part]
     stop_on_nan: bool
     strategy: Strategy
+    own_data: bool = False
+    """Whether each process has data of its own, whose state it tells the first."""
+
+    @property
+    def saves_together(self) -> bool:
+        """Whether every process must take part in making a checkpoint."""
+        return self.own_data or self.strategy.saves_together
 
     def checkpoint(self, weights_only: bool = False, whole: bool = True) -> dict[str, Any]:
         """Everything as one dict of plain data; without ``whole`` sharded tensors stay sharded."""
@@ -74,11 +82,11 @@ class Saver:
             )
         return {key: to_plain(value, f"checkpoint[{key!r}]") for key, value in checkpoint.items()}
 
-    def with_all(self) -> AbstractContextManager[None]:
-        """In it a checkpoint has what is each process's own. Every process enters it; not after the fit, when the first
-        one may be alone."""
+    def with_all(self, weights_only: bool = False) -> AbstractContextManager[None]:
+        """In it a checkpoint has what is each process's own. Every process enters it; after the fit the first one may
+        be alone, and then has its own."""
         attributes: Any = self.parts["attributes"]
-        several = self.run.running and self.strategy.processes.nb > 1
+        several = self.strategy.processes.nb > 1 and not weights_only and (self.run.running or self.saves_together)
         return attributes.together() if several else nullcontext()
 
     def save(self, path: str | Path, weights_only: bool = False) -> bool:
@@ -87,8 +95,8 @@ class Saver:
             return False
         processes = self.strategy.processes
         problem = None
-        with self.with_all():
-            checkpoint = self.checkpoint(weights_only) if processes.is_first or self.strategy.saves_together else {}
+        with self.with_all(weights_only):
+            checkpoint = self.checkpoint(weights_only) if processes.is_first or self.saves_together else {}
         try:
             if processes.is_first:
                 write_checkpoint(checkpoint, path)
@@ -100,11 +108,21 @@ class Saver:
             raise UnwrittenCheckpoint(problem)
         return True
 
+    def check_replicas(self) -> None:
+        """Raises ``FitError`` where processes have trained different weights."""
+        different = self.strategy.first_difference(self.module)
+        if different is not None:
+            raise FitError(
+                f"the weights of the processes aren't the same any more: {different} isn't that of process 0."
+                " Something changed them in one process only. Change weights in every process, and by the same"
+                f" numbers: outside of a step nothing is exchanged. {at(self.run.progress)}"
+            )
+
     def is_finite(self, what: str) -> bool:
         """Whether every weight is; otherwise ``what`` isn't to be written, which is an error or a notice."""
         weights = (own_piece(p) for p in self.module.parameters() if p.is_floating_point())
         finite = all(map(is_finite, weights))
-        if all(self.strategy.processes.gather(finite)) if self.strategy.saves_together else finite:
+        if all(self.strategy.processes.gather(finite)) if self.saves_together else finite:
             return True
         text = f"a weight isn't finite, so {what} isn't written; earlier checkpoints are kept"
         if self.stop_on_nan:
