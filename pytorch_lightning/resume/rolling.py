@@ -185,6 +185,7 @@ class RollingSaves:
             return
         self.has_begun = True
         step = self._run.progress.global_step
+        self.saver.check_replicas()
         if not self.saver.is_finite("the rolling save"):
             return
         began = time.monotonic()

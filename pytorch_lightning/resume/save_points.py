@@ -78,6 +78,8 @@ class SavePoints:
     def reach(self) -> None:
         """State is whole here: write what was asked for, and see whether a limit is reached."""
         run, progress, wishes = self._run, self._run.progress, self._run.wishes
+        if not progress.epoch_started:
+            self._rolling.saver.check_replicas()
         if progress.nb_optimizer_steps >= self.most_steps:
             run.stop(f"max_nb_steps reached ({self.most_steps})")
         wishes.pending = False

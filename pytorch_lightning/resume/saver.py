@@ -22,6 +22,7 @@ from pytorch_lightning.errors import CheckpointError, FitError
 from pytorch_lightning.processes import own_piece
 from pytorch_lightning.resume.parts import load_part
 from pytorch_lightning.root_module.arguments import arguments_part
+from pytorch_lightning.run.metrics import at
 from pytorch_lightning.run.run import FitRun
 from pytorch_lightning.steps.optimizers import Schedule
 from pytorch_lightning.strategies import Strategy
@@ -91,6 +92,16 @@ class Saver:
         if problem is not None:
             raise UnwrittenCheckpoint(problem)
         return True
+
+    def check_replicas(self) -> None:
+        """Raises ``FitError`` where processes have trained different weights."""
+        different = self.strategy.first_difference(self.module)
+        if different is not None:
+            raise FitError(
+                f"the weights of the processes aren't the same any more: {different} isn't that of process 0."
+                " Something changed them in one process only. Change weights in every process, and by the same"
+                f" numbers: outside of a step nothing is exchanged. {at(self.run.progress)}"
+            )
 
     def is_finite(self, what: str) -> bool:
         """Whether every weight is; otherwise ``what`` isn't to be written, which is an error or a notice."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pytorch_lightning.data.sharing import IDLE
+from pytorch_lightning.errors import FitError
 from pytorch_lightning.processes import Share
 from pytorch_lightning.run.metrics import at
 from pytorch_lightning.steps.step_inputs import StepInputs
@@ -18,6 +19,8 @@ from pytorch_lightning.strategies.strategy import Strategy
 LOSS, PRESENT, WEIGHT, COUNTED, ENDED = range(5)
 """The columns of a table with a row for each virtual rank. A batch whose ``loss_count`` is 0 is present, and weighs
 nothing."""
+CHANGED = 2.0
+"""In the last column: the process sees that other parameters are to be trained. See ``replicas``."""
 
 
 @dataclass
@@ -78,6 +81,8 @@ class RoundTable:
             for virtual_rank, row in enumerate(rows):
                 self._check(virtual_rank, row)
         if any(row[ENDED] for row in rows):
+            if any(row[ENDED] == CHANGED for row in rows):
+                raise changed_alone(f"not in process {self._strategy.processes.rank}")
             inputs.progress.epoch_over = True
         rows = [row for row in rows if row[PRESENT]]
         self.any_present = bool(rows)
@@ -127,3 +132,13 @@ class RoundTable:
             weight.settle(max(own), sum(own), any(row[COUNTED] for row in self._rows))
         self._mean = table[:, LOSS].sum() / (weights > 0).sum().clamp(min=1)
         self.weighted = (weights * table[:, LOSS]).sum(), weights.sum()
+
+
+def changed_alone(what: str) -> FitError:
+    """What is raised where some processes freeze or add a parameter, and others don't."""
+    return FitError(
+        f"parameters began or ceased to require gradients, or are new, in some processes and not in all: {what}."
+        " Every process must train the same parameters: decide by epoch and batch_nb, or by numbers that all have; in"
+        " on_epoch_start rather than on_batch_start, which isn't called where a process has no batch in an epoch's last"
+        " round."
+    )

@@ -33,6 +33,7 @@ from pytorch_lightning.steps.current_step import FETCHING, FETCHING_NEXT, PREPAR
 from pytorch_lightning.steps.exact_sum import ExactSum
 from pytorch_lightning.steps.gradients import HeldGradients
 from pytorch_lightning.steps.optimizers import gradients_of, needs_closure, parameters_of, without_gradients
+from pytorch_lightning.steps.replicas import Replicas
 from pytorch_lightning.steps.round_table import Round, RoundTable
 from pytorch_lightning.steps.step_inputs import StepInputs, TrainWindow, build_backward
 from pytorch_lightning.steps.update import build_update
@@ -78,7 +79,7 @@ class Rounds:
         self._keeps_left = inputs.takes_optimizer and len(share.mine) > 1
         self._left: dict[int, dict[str, Any]] = {}
         """What each virtual rank's batch has left on the module, for the turn of the next optimizer."""
-        self._looked_for_unused = False
+        self._replicas = Replicas(inputs, strategy, share) if strategy.processes.nb > 1 and not in_order else None
         if shares_with is not None:
             self.buffers, self.weights, self.spare = shares_with.buffers, shares_with.weights, shares_with.spare
             self._exact = shares_with._exact
@@ -106,6 +107,8 @@ class Rounds:
             current.phase = FETCHING
         if self.spare is not None and taken.slots:
             self.spare.take(drawn)
+        if self._replicas is not None and taken.slots:
+            self._replicas.follow()
         return taken
 
     def run(self, taken: Round, group: int, last: bool) -> tuple[Any, Any]:
@@ -244,9 +247,8 @@ class Rounds:
         if self._exact is not None:
             averaged_over = 1
             self._exact.put_sums(chosen)
-        elif not self._looked_for_unused:
-            self._looked_for_unused = True
-            check_unused(self.strategy, self.inputs.name)
+        elif self._replicas is not None:
+            self._replicas.check_exchange()
         return self.weights[group].close(gradients_of(chosen), averaged_over)
 
     def _scale(self, which: Sequence[int], factor: Any) -> None:
@@ -382,15 +384,3 @@ def build_closure_rounds(rounds: Rounds, again: Rounds) -> TrainWindow:
         inputs.current.leave()
 
     return train_window
-
-
-def check_unused(strategy: Strategy, name: str) -> None:
-    """Raises ``FitError`` if parameters got no gradient and the strategy doesn't allow that."""
-    unused = strategy.unused_parameters()
-    if unused:
-        shown = ", ".join(unused[:5]) + (", ..." if len(unused) > 5 else "")
-        raise FitError(
-            f"{len(unused)} parameters got no gradient from {name}: {shown}. With several processes every step"
-            " waits for the gradients of all parameters. Freeze them (requires_grad=False), or pass"
-            " distributed_backend=Distributed(find_unused_parameters=True) from pytorch_lightning.strategies."
-        )

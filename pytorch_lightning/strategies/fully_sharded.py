@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pytorch_lightning.data.casting import place
-from pytorch_lightning.errors import MisconfigurationException
+from pytorch_lightning.errors import FitError, MisconfigurationException
 from pytorch_lightning.nested import map_tensors
 from pytorch_lightning.processes import Processes
 from pytorch_lightning.strategies.strategy import Strategy
@@ -52,6 +52,8 @@ class FullySharded(Strategy):
         self._entry: Any = None
         self._before: list[tuple[nn.Module, type, set[str]]] = []
         self._originals: list[tuple[nn.Module, str, nn.Parameter]] = []
+        self._uncalled: dict[nn.Module, Any] = {}
+        """The groups that weren't called yet, and what would see it."""
 
     def attach(self, device: torch.device, processes: Processes, devices: Sequence[torch.device] = ()) -> None:
         super().attach(device, processes, devices)
@@ -86,6 +88,7 @@ class FullySharded(Strategy):
         ]
         for group in self._groups(module):
             fully_shard(group, mesh=mesh, **self._options)
+            self._note_call(group)
         # the module itself isn't wrapped: it keeps its class, and every step of it can be the way in
         self._entry = fully_shard(Entry(module), mesh=mesh, **self._options)
         for _, _, parameter in self._originals:
@@ -99,12 +102,16 @@ class FullySharded(Strategy):
             owners.setdefault(parameter, set()).add(owner)
         groups: list[nn.Module] = []
         taken: set[Tensor] = set()
+        # torch's own attention takes the weights of this layer, and doesn't call it
+        never_called = {m.out_proj for m in module.modules() if isinstance(m, nn.MultiheadAttention)}
         for candidate in reversed(list(module.modules())):
             inside = set(candidate.modules())
             parameters = set(candidate.parameters())
             # a weight that is tied to one elsewhere stays with it, in the last group
             tied = any(not owners[p] <= inside for p in parameters)
             if candidate is module or isinstance(candidate, HOLDERS) or tied or not parameters - taken:
+                continue
+            if candidate in never_called:
                 continue
             if self._is_group(candidate, sum(p.numel() for p in parameters - taken)):
                 groups.append(candidate)
@@ -137,23 +144,70 @@ class FullySharded(Strategy):
             for attribute in added:
                 del changed.__dict__[attribute]
             remove_hooks_of("torch.distributed.fsdp", changed)
-        self._entry, self._before, self._originals = None, [], []
+        for handle in self._uncalled.values():
+            handle.remove()
+        self._entry, self._before, self._originals, self._uncalled = None, [], [], {}
         module.cpu()  # where it came from: no device may have the room for all of it
 
     def step_function(self, module: nn.Module, name: str, *, takes_optimizer: bool = False) -> Callable[..., Any]:
         if self._entry is None:
             return getattr(module, name)  # type: ignore[no-any-return]
         entry = self._entry
-        if name == "training_step":
-            return lambda *arguments: entry(name, *arguments)
+
+        def run(*arguments: Any) -> Any:
+            try:
+                return entry(name, *arguments)
+            except RuntimeError as error:
+                groups = self._in_the_way(error)
+                if not groups:
+                    raise
+                kinds = {m: type(m).__name__.removeprefix("FSDP") for m in groups}
+                names = [f"{name} ({kinds[m]})" for name, m in module.named_modules() if m in groups]
+                raise FitError(
+                    "the weights of a module that is sharded by itself were used while it wasn't called:"
+                    f" {', '.join(names[:5])}{', ...' if names[5:] else ''}. Call it as a module, or choose the modules"
+                    " that are sharded by themselves, with distributed_backend=FullySharded(shard=[Block]) from"
+                    " pytorch_lightning.strategies."
+                ) from error
 
         def step(*arguments: Any) -> Any:
             try:
-                return entry(name, *arguments)
+                return run(*arguments)
             finally:
                 entry.reshard()  # there is no backward pass that would
 
-        return step
+        return run if name == "training_step" else step
+
+    def _note_call(self, group: nn.Module) -> None:
+        def note(*_: Any) -> None:
+            self._uncalled.pop(group).remove()
+
+        self._uncalled[group] = group.register_forward_pre_hook(note)
+
+    def _in_the_way(self, error: RuntimeError) -> set[nn.Module]:
+        """The groups one of whose shards came into a computation with whole tensors, since nobody called it: those in
+        the innermost module that has any."""
+        if "DTensor" not in str(error):
+            return set()
+        frame, running = error.__traceback__, list[Any]()
+        while frame is not None:
+            running.append(frame.tb_frame.f_locals.get("self"))
+            frame = frame.tb_next
+        for owner in reversed(running):
+            inside = set(owner.modules()) if isinstance(owner, nn.Module) else set()
+            if not inside.isdisjoint(self._uncalled):
+                return inside.intersection(self._uncalled)
+        return set()
+
+    def changed(self, optimizers: Sequence[Optimizer]) -> list[str]:
+        whole = [p for o in optimizers for group in o.param_groups for p in group["params"] if not is_sharded(p)]
+        if whole and self._entry is not None:
+            raise FitError(
+                f"an optimizer was given {len(whole)} parameters after the module was sharded, or of something else"
+                " than the module: with distributed_backend='fsdp' they can't be exchanged. Make the layer in __init__,"
+                " frozen, and unfreeze it later; or use 'ddp'."
+            )
+        return []
 
     @contextmanager
     def _not_exchanging(self) -> Iterator[None]:

@@ -113,6 +113,20 @@ class Strategy(ABC):
             for buffer, piece in zip(buffers, torch.split(flat, [b.numel() for b in buffers]), strict=True):
                 buffer.copy_(piece.view_as(buffer))
 
-    def unused_parameters(self) -> list[str]:
-        """Parameters whose gradient this strategy needs in every step and that got none; checked once."""
+    def changed(self, optimizers: Sequence[Optimizer]) -> list[str]:
+        """The parameters whose gradients must be exchanged from now on and weren't, or the other way round. Raises
+        ``FitError`` where that can't be."""
         return []
+
+    def follow(self, optimizers: Sequence[Optimizer]) -> None:
+        """Exchange the gradients of the parameters that require them now. All processes call it."""
+
+    def not_exchanged(self) -> tuple[list[str], list[str]]:
+        """Parameters that got no gradient in an exchange that waits for theirs, and those whose gradient wasn't
+        exchanged."""
+        return [], []
+
+    def first_difference(self, module: nn.Module) -> str | None:
+        """The first parameter that isn't the same in every process, and whose; None where all are, or where no two
+        processes have the same. All processes call it."""
+        return None
