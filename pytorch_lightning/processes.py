@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, NamedTuple
 
+import torch
 import torch.distributed as dist
 
 from pytorch_lightning.errors import FitError
@@ -125,6 +126,33 @@ class Processes:
             before_leaving.append(_apart.clear)
         return replace(self, group=_apart[0]) if self.nb > 1 else self
 
+    def any(self, value: bool) -> bool:
+        """Whether anybody's ``value`` is true: quicker than ``gather``."""
+        if self.nb == 1:
+            return value
+        told = torch.tensor(value, dtype=torch.int32)
+        dist.all_reduce(told, dist.ReduceOp.MAX, group=self.group)
+        return bool(told)
+
+    @contextlib.contextmanager
+    def first_here_first(self) -> Iterator[None]:
+        """A scope that the first process of each machine leaves before the others there enter it: a download in it is
+        made once. torch's own barrier, so that a user's in the scope finds its counterpart."""
+        if self.nb > 1 and self.local_rank:
+            try:
+                dist.barrier()
+            except RuntimeError as error:
+                error.add_note(
+                    f"process {self.rank} waited for the first process of its machine, which makes loaders and"
+                    " optimizers before the others do: of torch.distributed only barrier() can be used there"
+                )
+                raise
+        try:
+            yield
+        finally:
+            if self.nb > 1 and not self.local_rank:
+                dist.barrier()
+
     def wait(self) -> None:
         """Wait for all processes."""
         if self.nb > 1:
@@ -160,6 +188,10 @@ class Share:
 
     nb: int = 1
     mine: range = range(1)
+    own: bool = False
+    """Whether each process has a loader of its own share: nothing is dealt out."""
+    whole: bool = False
+    """Whether a last round that has fewer batches than virtual ranks is left out."""
 
     def has(self, batch_nb: int) -> bool:
         """Whether batch ``batch_nb`` is this process's."""
@@ -171,7 +203,9 @@ class Share:
         >>> Share(2, range(2)).nb_rounds(5)
         3
         """
-        return -(-nb_batches // self.nb)
+        if self.own:
+            return nb_batches
+        return nb_batches // self.nb if self.whole else -(-nb_batches // self.nb)
 
 
 EVERYTHING = Share()

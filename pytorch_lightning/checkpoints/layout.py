@@ -90,6 +90,11 @@ REAL, BOOL, TEXT = is_a(int, float), is_a(bool), is_a(str)
 MODES = record(frozen=texts, eval=texts)
 SEED = number(-(2**63), 2**64 - 1)
 SHARD = row(each(number()), each(number()), number())
+OF_LOADER: dict[str, Fits] = {
+    "workers": or_none(number()), "finished": or_none(row(number(), number(), number())),
+    "sizes": named(or_none(number())), "indices_crc": or_none(number()), "sampler": anything, "loader": anything,
+}  # fmt: skip
+OF_ATTRIBUTES: dict[str, Fits] = {"first": TEXT, "nodes": is_a(list), "values": named(named(is_a(list)))}
 
 PARTS: dict[str, Fits] = {
     "run": known(id=TEXT, finished=BOOL, job=or_none(TEXT)),
@@ -100,9 +105,8 @@ PARTS: dict[str, Fits] = {
     "data": having(
         "seed",
         known(
-            seed=number(-(2**63), 2**64), length=or_none(number()), virtual_ranks=number(1), workers=or_none(number()),
-            finished=or_none(row(number(), number(), number())), sizes=named(or_none(number())),
-            indices_crc=or_none(number()), sampler=anything, loader=anything,
+            seed=number(-(2**63), 2**64), length=or_none(number()), virtual_ranks=number(1),
+            by_rank=each(known(**OF_LOADER)), **OF_LOADER,
         ),
     ),
     "metrics": record(losses=each(REAL), prog=named(REAL), validation=named(REAL), nb_nonfinite=number()),
@@ -114,7 +118,7 @@ PARTS: dict[str, Fits] = {
     ),
     "groups": record(made=number(), optimizers=each(record(kind=TEXT, groups=each(each(or_none(TEXT)))))),
     "modes": record(first=MODES, now=MODES),
-    "attributes": record(first=TEXT, nodes=is_a(list), values=named(named(is_a(list)))),
+    "attributes": record(**OF_ATTRIBUTES),
     "checksums": named(either(number(), each(SHARD))),
     "precision": named(SIMPLE),
     "versions": named(SIMPLE),

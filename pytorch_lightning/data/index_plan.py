@@ -21,6 +21,7 @@ from torch.utils.data.distributed import DistributedSampler
 from pytorch_lightning import seeding
 from pytorch_lightning.data.generators import find_generators, set_state_of, state_of
 from pytorch_lightning.data.loader import OrderWatcher
+from pytorch_lightning.data.same_batches import FirstUse
 from pytorch_lightning.data.seeded_view import BatchKey
 from pytorch_lightning.processes import EVERYTHING, Share
 
@@ -71,6 +72,10 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
         """What the sampler has not given yet."""
         self._before_epoch: dict[str, Any] | None = None
         self._loaded: dict[str, Any] | None = None
+        self.first_use: FirstUse | None = None
+        """Compares the first batch over the processes, once."""
+        self.lane = 0
+        """Added to the loader's id in keys: what batches draw differs where each process has its own."""
 
     def begin_epoch(self, epoch: int, start: int, limit: int | None) -> None:
         """The next iteration gives the batches ``start`` to ``limit`` of ``epoch``."""
@@ -78,6 +83,8 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
             self._catch_up()
         self.epoch, self.start, self.limit = epoch, start, limit
         self._crcs, self._rest = {0: 0}, None
+        if self.first_use is not None:
+            self._chosen = self.first_use.agree(self._chosen)
 
     def crc_at(self, nb_batches: int) -> int | None:
         """The CRC of the indices of this epoch's first ``nb_batches`` batches; None where not yet drawn."""
@@ -124,6 +131,7 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
         """A plan of all batches from ``start`` to ``limit`` of ``epoch``. What is being drawn stays as it is."""
         other = copy.copy(self)
         other.share, other.watcher, other.is_read_ahead = EVERYTHING, None, False
+        other.first_use = None
         other.begin_epoch(epoch, start, limit)
         return other
 
@@ -160,7 +168,7 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[tuple[BatchKey, Any]]:
-        seed, epoch, loader_id = self.seed, self.epoch, self.loader_id
+        seed, epoch, loader_id = self.seed, self.epoch, self.loader_id + self.lane
         for batch_nb, indices, _, crc in self.drawn():
             yield BatchKey(seed, epoch, loader_id, batch_nb, crc), indices
 
@@ -202,7 +210,8 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
                     yield from waiting
                     waiting.clear()
             self.nb_drawn = batch_nb + 1
-            yield from waiting
+            if not self.share.whole:
+                yield from waiting
             if batch_nb < start:  # all of them dropped, or there are fewer now
                 self._compare(crc)
                 crcs[batch_nb + 1] = crc
@@ -231,6 +240,9 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
         first = list(islice(iterator, 1))
         inner = seeding.get_generator_states()
         seeding.set_generator_states(outer)
+        first_use, self.first_use = self.first_use, None
+        if first_use is not None:
+            first_use.compare_indices(first)
         return chain(first, iterator if self._draws_once else _in_streams(iterator, inner))
 
 

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-from pytorch_lightning.processes import EVERYTHING, Share
+from pytorch_lightning.processes import EVERYTHING, Processes, Share
 
 
 class OrderWatcher(Protocol):
@@ -38,6 +38,10 @@ class ReplayableLoader(ABC):
     @abstractmethod
     def batches(self, epoch: int, start: int = 0, limit: int | None = None) -> Iterator[Any]:
         """The batches ``start`` to ``limit`` of ``epoch``, those of them that are this process's."""
+
+    def use_in(self, processes: Processes, own: bool) -> None:
+        """The same is made in each of ``processes``, which compare what they get first, unless it is each one's
+        ``own`` share."""
 
     def close(self) -> None:
         """No more batches will be asked for: end the workers that were started for them."""

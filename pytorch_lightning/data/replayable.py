@@ -10,28 +10,26 @@ from collections.abc import Callable, Iterator, Sequence, Sized
 from itertools import islice
 from typing import Any, cast
 
-import torch
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
-    DistributedSampler,
     IterableDataset,
-    RandomSampler,
-    Sampler,
     SequentialSampler,
     TensorDataset,
     default_collate,
 )
 
+from pytorch_lightning import seeding
 from pytorch_lightning.data import workers
 from pytorch_lightning.data.in_memory import InMemory, is_in_memory
 from pytorch_lightning.data.index_plan import IndexPlan, set_epoch
 from pytorch_lightning.data.loader import OrderWatcher, ReplayableLoader, keeps_state, length_of
-from pytorch_lightning.data.seeded_view import KeyedDataset, SeededDataset, loader_name
+from pytorch_lightning.data.same_batches import FirstUse
+from pytorch_lightning.data.seeded_view import LANE, BatchKey, KeyedDataset, SeededDataset, loader_name
 from pytorch_lightning.data.stream import StreamLoader
 from pytorch_lightning.data.workers import OF_MEMORY, is_death, options_of, started, starts_workers, without_signal
 from pytorch_lightning.errors import MisconfigurationException, Notices, describe
-from pytorch_lightning.processes import EVERYTHING, Share
+from pytorch_lightning.processes import EVERYTHING, Processes, Share
 
 MOST_DEATHS = 3
 """After so many deaths of workers there are fewer of them."""
@@ -49,24 +47,38 @@ class IndexedLoader(ReplayableLoader):
             sampler = BatchSampler(
                 SequentialSampler(cast("Sized", loader.dataset)), loader.batch_size, loader.drop_last
             )
-        if share.nb > 1:
-            sampler = _undistributed(sampler, loader)
         self._plan = IndexPlan(
             sampler, seed, loader_id, generator=loader.generator, same_each_epoch=in_order, share=share
         )
         # a TensorDataset only indexes its tensors: nothing is drawn, so nothing is seeded
         draws_nothing = type(loader.dataset) is TensorDataset and loader.collate_fn is default_collate
         view = (KeyedDataset if draws_nothing else SeededDataset)(loader.dataset, loader.collate_fn)
-        place = {"batch_sampler": self._plan} if batched else {"batch_size": None, "sampler": self._plan}
+        self._dataset = loader.dataset
+
+        def build(workers: int, plan: Any = self._plan, **options: Any) -> DataLoader[Any]:
+            place = {"batch_sampler": plan} if batched else {"batch_size": None, "sampler": plan}
+            return DataLoader(view, **place, **{**options_of(loader, workers), **options})
+
+        self._build = build
         self._stateful: Any = loader if keeps_state(loader) else None
-        self._build: Callable[[int], DataLoader[Any]] = lambda workers: DataLoader(
-            view, **place, **options_of(loader, workers)
-        )
         self.nb_deaths = 0
         """Workers that died."""
         self._loader: DataLoader[Any] = self._build(0 if here else loader.num_workers)
         self._in_memory = InMemory(cast("TensorDataset", loader.dataset)) if is_in_memory(loader) else None
         self.nb_workers = loader.num_workers if self._in_memory is None else None
+
+    def use_in(self, processes: Processes, own: bool) -> None:
+        if own:
+            self._plan.lane = LANE * processes.rank
+        else:
+            self._plan.first_use = FirstUse(processes, self._plan.loader_id, self._dataset, self._fetch)
+
+    def _fetch(self, indices: Any) -> Any:
+        """The batch of these indices, made as the first one is, and apart from all others."""
+        key = BatchKey(self._plan.seed, 0, self._plan.loader_id, 0, 0)
+        with seeding.preserved():
+            once = self._build(min(1, self._loader.num_workers), [(key, indices)], persistent_workers=False)
+            return next(started(once))
 
     def batches(self, epoch: int, start: int = 0, limit: int | None = None) -> Iterator[Any]:
         self._plan.begin_epoch(epoch, start, limit)
@@ -167,25 +179,22 @@ class IndexedLoader(ReplayableLoader):
 class SequenceLoader(ReplayableLoader):
     """A list or tuple of ready batches."""
 
-    def __init__(self, batches: Sequence[Any], share: Share = EVERYTHING) -> None:
-        self._batches, self._share = batches, share
+    def __init__(self, batches: Sequence[Any], loader_id: int, share: Share) -> None:
+        self._batches, self._loader_id, self._share = batches, loader_id, share
+
+    _first_use: FirstUse | None = None
+
+    def use_in(self, processes: Processes, own: bool) -> None:
+        self._first_use = None if own else FirstUse(processes, self._loader_id)
 
     def batches(self, epoch: int, start: int = 0, limit: int | None = None) -> Iterator[Any]:
+        first_use, self._first_use = self._first_use, None
+        if first_use is not None:
+            first_use.compare_batch([len(self._batches), *self._batches[:1]])
         self.nb_drawn = len(self._batches) if limit is None else min(limit, len(self._batches))
         if self._share.nb == 1:
             return islice(iter(self._batches), start, limit)
         return (self._batches[n] for n in range(start, self.nb_drawn) if self._share.has(n))
-
-
-def _undistributed(sampler: Any, loader: DataLoader[Any]) -> Any:
-    """``sampler`` without a DistributedSampler in it: batches are dealt out here, and dealing twice loses samples."""
-    inner = sampler.sampler if type(sampler) is BatchSampler else sampler
-    if type(inner) is not DistributedSampler:
-        return sampler
-    data = cast("Sized", loader.dataset)
-    generator = torch.Generator().manual_seed(inner.seed)
-    whole: Sampler[int] = RandomSampler(data, generator=generator) if inner.shuffle else SequentialSampler(data)
-    return BatchSampler(whole, sampler.batch_size, sampler.drop_last) if type(sampler) is BatchSampler else whole
 
 
 def replayable(
@@ -209,7 +218,7 @@ def replayable(
             return StreamLoader(loader, seed, loader_id, share)
         return IndexedLoader(loader, seed, loader_id, in_order, share, here)
     if type(loader) in (list, tuple):
-        return SequenceLoader(loader, share)
+        return SequenceLoader(loader, loader_id, share)
     if not hasattr(loader, "__iter__"):
         raise MisconfigurationException(
             f"a loader must have __iter__; received {describe(loader)}. Return a DataLoader."
@@ -217,9 +226,13 @@ def replayable(
     return StreamLoader(loader, seed, loader_id, share)
 
 
-def is_distributed(loader: Any) -> bool:
-    """Whether ``loader`` deals its samples out to processes by itself."""
-    return isinstance(getattr(loader, "sampler", None), DistributedSampler)
+def shared_out(loader: Any, seed: int, loader_id: int, share: Share, processes: Processes, **how: Any) -> Any:
+    """``replayable``, in each of ``processes``: what of ``loader`` is dealt out to this one, or all of it where that is
+    its own share."""
+    replay = replayable(loader, seed, loader_id, share=EVERYTHING if share.own else share, **how)
+    if processes.nb > 1:
+        replay.use_in(processes, share.own)
+    return replay
 
 
 def sizes_of(loader: Any) -> dict[str, int]:

@@ -14,6 +14,9 @@ LOADER_IDS = {"the training loader": 0, "validation loader": 16, "test loader": 
 """Keeps the random streams of a run's loaders apart: the first id of each kind. Released numbers never change."""
 
 
+LANE = 2**20
+"""Times the rank, this keeps apart what the loaders of several processes draw where each has its own share."""
+
 HANG_SECONDS = 60.0
 """A loader's worker that makes one batch for so long writes the stacks of its threads."""
 
@@ -24,6 +27,7 @@ def loader_name(loader_id: int) -> str:
     >>> loader_name(0), loader_name(17)
     ('the training loader', 'validation loader 1')
     """
+    loader_id %= LANE
     name, first = max(((n, i) for n, i in LOADER_IDS.items() if i <= loader_id), key=lambda pair: pair[1])
     return f"{name} {loader_id - first}" if first else name
 
@@ -34,7 +38,7 @@ def pass_name(loader_id: int, epoch: int) -> str:
     >>> pass_name(0, 3), pass_name(16, 3), pass_name(16, 2**62)
     ('epoch 3', 'pass 3', 'sanity pass')
     """
-    return f"epoch {epoch}" if loader_id == 0 else f"pass {epoch}" if epoch < 2**62 else "sanity pass"
+    return f"epoch {epoch}" if loader_id % LANE == 0 else f"pass {epoch}" if epoch < 2**62 else "sanity pass"
 
 
 def watch() -> bool:
@@ -188,14 +192,20 @@ class SeededIterable(_View, IterableDataset[Any]):
         # shared memory, so that persistent workers see the epoch change
         self.__dict__["_key"] = torch.tensor([signed, loader_id, 0], dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
+    def enter_lane(self, lane: int) -> None:
+        """What workers draw differs from what those of other processes draw."""
+        self._key[1] += lane
+
     def begin_epoch(self, epoch: int) -> None:
         self._key[2] = epoch
 
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
         seed, loader_id, epoch = self._key.tolist()
-        word = seeding.derive(seed, seeding.WORKER, epoch, loader_id, 0 if worker is None else worker.id)
         if worker is not None:  # without workers the streams are seeded for each batch
+            word = seeding.derive(seed, seeding.WORKER, epoch, loader_id, worker.id)
             seeding.seed_streams(word, seeding.WORKER)
+        # alike in all workers and processes: one that shares out a shuffled list counts on that
+        word = seeding.derive(seed, seeding.WORKER, epoch, loader_id % LANE, 0)
         seeding.reseed_generators(self._find_generators(), word)
         return iter(self._dataset) if worker is None else watched(self._dataset, self._together)

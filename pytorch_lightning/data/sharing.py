@@ -1,9 +1,11 @@
 """A loader's batches dealt out to processes: in rounds for training, one after the other for evaluation."""
 
 from collections.abc import Iterable, Iterator
+from itertools import count
 from typing import Any
 
 from pytorch_lightning.data.loader import OrderWatcher, ReplayableLoader
+from pytorch_lightning.errors import FitError
 from pytorch_lightning.processes import Processes, Share, Subject
 
 IDLE = object()
@@ -44,16 +46,19 @@ class RoundsLoader(ReplayableLoader):
 
     def __init__(self, loader: ReplayableLoader, share: Share) -> None:
         self._loader, self.share = loader, share
+        self._per_round = 1 if share.own else share.nb
+        """How many batches of ``loader`` make a round."""
 
     def batches(self, epoch: int, start: int = 0, limit: int | None = None) -> Iterator[Any]:
-        nb = self.share.nb
+        nb = self._per_round
         # asked for now, not when the first slot is: a resume at the end of an epoch asks for none
-        return self._slots(self._loader.batches(epoch, start * nb, None if limit is None else limit * nb), start)
+        batches = self._loader.batches(epoch, start * nb, None if limit is None else limit * nb)
+        return self._slots(batches, start, limit)
 
     def close(self) -> None:
         self._loader.close()
 
-    def _slots(self, batches: Iterator[Any], start: int) -> Iterator[Any]:
+    def _slots(self, batches: Iterator[Any], start: int, limit: int | None) -> Iterator[Any]:
         nb_given = 0
         for batch in batches:
             yield batch
@@ -64,8 +69,8 @@ class RoundsLoader(ReplayableLoader):
 
     def crc_at(self, nb_batches: int) -> int | None:
         # the last round may be a short one
-        nb = nb_batches * self.share.nb
-        found = (self._loader.crc_at(n) for n in range(nb, nb - self.share.nb, -1))
+        nb = nb_batches * self._per_round
+        found = (self._loader.crc_at(n) for n in range(nb, nb - self._per_round, -1))
         return next((crc for crc in found if crc is not None), None)
 
     takes_back = False  # each virtual rank has buffers of its own
@@ -78,7 +83,7 @@ class RoundsLoader(ReplayableLoader):
         return self._loader.sampler_state(begun)
 
     def load_sampler(self, state: dict[str, Any], epoch: int, start: int) -> None:
-        self._loader.load_sampler(state, epoch, start * self.share.nb)
+        self._loader.load_sampler(state, epoch, start * self._per_round)
 
     def own_state(self, epoch: int) -> dict[str, Any] | None:
         return self._loader.own_state(epoch)
@@ -94,7 +99,7 @@ class RoundsLoader(ReplayableLoader):
         self._loader.expect_finished(finished, on_other_order)
 
     def finish(self, epoch: int, nb_batches: int, is_whole: bool) -> None:
-        self._loader.finish(epoch, nb_batches * self.share.nb, is_whole)
+        self._loader.finish(epoch, nb_batches * self._per_round, is_whole)
 
     def watch(self, watcher: OrderWatcher) -> None:
         self._loader.watch(watcher)
@@ -104,6 +109,45 @@ class RoundsLoader(ReplayableLoader):
 
     def expect(self, crc: int, on_other_order: Any) -> None:
         self._loader.expect(crc, on_other_order)
+
+
+class OwnShares(RoundsLoader):
+    """The slots of one process whose loader is its own share: in each round a batch, as long as anybody has one.
+
+    Where a length isn't known the processes ask each other in each round.
+    """
+
+    def __init__(self, loader: ReplayableLoader, share: Share, processes: Processes, has_length: bool) -> None:
+        super().__init__(loader, share)
+        self._processes, self._has_length = processes, has_length
+        self._asks: bool | None = None
+
+    def _slots(self, batches: Iterator[Any], start: int, limit: int | None) -> Iterator[Any]:
+        if self._asks is None:
+            self._asks = self._processes.any(not self._has_length)
+        return own_slots(batches, self._processes if self._asks else None, start, limit, self.share.whole)
+
+    def crc_at(self, nb_batches: int) -> int | None:
+        crc = self._loader.crc_at(nb_batches)  # the others' shares may be longer
+        return (
+            crc if crc is not None or self._loader.nb_drawn > nb_batches else self._loader.crc_at(self._loader.nb_drawn)
+        )
+
+
+def own_slots(
+    batches: Iterator[Any], asking: Processes | None, start: int, limit: int | None, whole: bool
+) -> Iterator[Any]:
+    """``batches`` from ``start`` to ``limit``, and ``IDLE`` where there are none any more; with ``asking`` as long as
+    one of these processes has some, or (``whole``) each."""
+    for nb in count(start):
+        if nb == limit:
+            return
+        batch = next(batches, IDLE)
+        if asking is not None and asking.any((batch is IDLE) == whole) == whole:
+            break
+        yield batch
+    if not nb:
+        raise FitError("the training loaders of all processes yielded no batches. Check their shares and lengths.")
 
 
 def numbered(loader: ReplayableLoader, share: Share, epoch: int, limit: int | None) -> Iterator[tuple[int, Any]]:
@@ -119,22 +163,14 @@ class Filler:
         self.batch = batch
 
 
-def in_step(
-    batches: Iterator[tuple[int, Any]],
-    loader: ReplayableLoader,
-    processes: Processes,
-    module: Any,
-) -> Iterator[tuple[int, Any]]:
-    """``batches``, as many of them in each process: those that one lacks are ``Along``. The code
+def in_step(batches: Iterator[tuple[int, Any]], processes: Processes, module: Any) -> Iterator[tuple[int, Any]]:
+    """``batches``, as many of them in each process: those that one lacks are ``Filler``. The code
     of ``module`` names the types of those that are sent to a process that never had one."""
-    spare, nb = Spare(processes, module), 0
-    for number, batch in batches:
-        nb += 1
+    spare = Spare(processes, module)
+    while processes.any((pair := next(batches, None)) is not None):
+        number, batch = pair or (0, None)
         spare.take([batch])
         yield number, batch if batch is not None or spare.batch is None else Filler(spare.batch)
-    for _ in range(-(-loader.nb_drawn // processes.nb) - nb):
-        spare.take([])
-        yield 0, None if spare.batch is None else Filler(spare.batch)
 
 
 def _numbers_of(share: Share) -> Iterator[int]:

@@ -13,10 +13,11 @@ from pytorch_lightning.data import workers
 from pytorch_lightning.data.generators import find_generators
 from pytorch_lightning.data.index_plan import set_epoch
 from pytorch_lightning.data.loader import OrderWatcher, ReplayableLoader, keeps_state, length_of
-from pytorch_lightning.data.seeded_view import SeededIterable, loader_name, pass_name
+from pytorch_lightning.data.same_batches import FirstUse
+from pytorch_lightning.data.seeded_view import LANE, SeededIterable, loader_name, pass_name
 from pytorch_lightning.data.workers import OF_MEMORY, is_death, options_of, started, starts_workers, without_signal
 from pytorch_lightning.errors import FitError, describe
-from pytorch_lightning.processes import EVERYTHING, Share
+from pytorch_lightning.processes import EVERYTHING, Processes, Share
 
 
 class StreamLoader(ReplayableLoader):
@@ -52,8 +53,19 @@ class StreamLoader(ReplayableLoader):
         # a loader of the user's own: what it draws from is seeded when a pass begins
         self._of_loader = find_generators(loader) if self._view is None and not self.keeps_state else []
         self._at_start: list[torch.Tensor] = []
+        self._lane = 0
+        self._first_use: FirstUse | None = None
+        self._may_be_empty = False
         self._looked_at: int | None = None
         """The epoch at whose start they were read: asking a loader for its state may make it draw."""
+
+    def use_in(self, processes: Processes, own: bool) -> None:
+        if not own:
+            self._first_use = FirstUse(processes, self._loader_id)
+            return
+        self._may_be_empty, self._lane = True, LANE * processes.rank
+        if self._view is not None:
+            self._view.enter_lane(self._lane)
 
     def batches(self, epoch: int, start: int = 0, limit: int | None = None) -> Iterator[Any]:
         if self._used_up:
@@ -121,10 +133,17 @@ class StreamLoader(ReplayableLoader):
         self.nb_drawn = start
         if self._watcher is not None:
             self._watcher.end_order()
+        waiting = list[Any]()
         for batch in batches:
             self.nb_drawn += 1
             if self._share.has(self.nb_drawn - 1):
-                yield batch
+                if not self._share.whole:
+                    yield batch
+                    continue
+                waiting.append(batch)
+            if self._share.whole and not self.nb_drawn % self._share.nb:  # now it is known to be a round
+                yield from waiting
+                waiting.clear()
 
     def _seeded(self, iterator: Iterator[Any], epoch: int, first: int) -> Iterator[Any]:
         seed, loader_id, batch_nb = self._seed, self._loader_id, first
@@ -133,11 +152,13 @@ class StreamLoader(ReplayableLoader):
                 # many draw the whole order here, and must do so again behind any state
                 seeding.seed_order(seed, epoch, loader_id, (), ())
             else:
-                seeding.seed_streams(seed, seeding.DATA, epoch, batch_nb, loader_id)
+                # a stream may shuffle before its first batch, alike in all processes
+                seeding.seed_streams(seed, seeding.DATA, epoch, batch_nb, loader_id + self._lane * bool(batch_nb))
             try:
                 batch = next(iterator)
             except StopIteration:
-                if not batch_nb:
+                self._compare_first(())
+                if not batch_nb and not self._may_be_empty:
                     text = f"{loader_name(loader_id)} yielded no batches ({pass_name(loader_id, epoch)})"
                     raise FitError(f"{text}. Check its dataset and its length.") from None
                 self._open = self._looked_at = None
@@ -152,8 +173,15 @@ class StreamLoader(ReplayableLoader):
                     f"raised by {loader_name(loader_id)} ({pass_name(loader_id, epoch)}, batch_nb {batch_nb})"
                 )
                 raise
+            if self._first_use is not None:
+                self._compare_first(batch)
             batch_nb = self._nb_fetched = batch_nb + 1
             yield batch
+
+    def _compare_first(self, batch: Any) -> None:
+        first_use, self._first_use = self._first_use, None
+        if first_use is not None:
+            first_use.compare_batch(batch)
 
     # ------------------------------------------------------------------------------------------ a state of its own
     def _end_pass(self) -> None:

@@ -249,6 +249,15 @@ class Config:
     gather_validation: bool = option(
         DEVICES, "false leaves the outputs of validation steps on their own ranks and averages their numbers"
     )
+    data_is_sharded: bool = option(
+        DEVICES, "true: the loaders of each process are its own share of the data; nothing is dealt out or replaced"
+    )
+    uneven_batches: str = option(
+        DEVICES,
+        "what a process without a batch does in a last short round: 'wait', 'repeat' (run its last batch again, with "
+        "weight 0), or 'drop' (nobody trains on that round)",
+        checks.choice("wait", "repeat", "drop"),
+    )
     process_timeout_minutes: float = option(
         DEVICES, "how long processes wait for one that doesn't answer", checks.number(0.01), word=words.number
     )

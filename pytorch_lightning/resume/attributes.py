@@ -14,17 +14,9 @@ from torch import nn
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.checkpoints.checkpoint import fitting
 from pytorch_lightning.errors import CheckpointError, Notices
+from pytorch_lightning.processes import ALONE, Processes, Subject
 from pytorch_lightning.resume.data_attributes import GONE, DataAttributes, shown
 from pytorch_lightning.resume.glance import Glance, glance
-from pytorch_lightning.resume.owners import (
-    Owner,
-    attributes_of,
-    delete_attribute,
-    has_state,
-    owners_of,
-    owners_of_callbacks,
-    set_attribute,
-)
 from pytorch_lightning.resume.plain_values import (
     Decoder,
     Encoder,
@@ -34,6 +26,15 @@ from pytorch_lightning.resume.plain_values import (
     storage_is_shared,
     writable_memory,
 )
+from pytorch_lightning.run.owners import (
+    Owner,
+    attributes_of,
+    delete_attribute,
+    has_state,
+    owners_of,
+    owners_of_callbacks,
+    set_attribute,
+)
 
 LEAST_LIMIT = 16 * 2**20
 """Bytes that may always be kept; as many as the model has, where that is more."""
@@ -41,6 +42,8 @@ HERE = "~"
 """How a mark begins that means something in this process only: that of what can't be kept."""
 HEAD = "attributes 1"
 """How the list of first marks begins."""
+
+ATTRIBUTES = Subject("attributes of the data", "Keep other values elsewhere.")
 
 Marks = dict[str, str]
 Kept = dict[str, dict[str, list[Any]]]
@@ -52,8 +55,15 @@ class AttributesPart:
     ``state_dict``."""
 
     def __init__(
-        self, module: nn.Module, callbacks: Sequence[Callback], notices: Notices, device: torch.device
+        self,
+        module: nn.Module,
+        callbacks: Sequence[Callback],
+        notices: Notices,
+        device: torch.device,
+        processes: Processes = ALONE,
     ) -> None:
+        """``processes``: those that have data, so attributes, of their own."""
+        self._processes = processes
         self._module, self._notices, self._device = module, notices, device
         self._roots = [Owner("module", module), *owners_of_callbacks(callbacks)]
         sizes = [t.nbytes for t in [*module.parameters(), *module.buffers()] if not nn.parameter.is_lazy(t)]
@@ -116,6 +126,11 @@ class AttributesPart:
     # ------------------------------------------------------------------------------------------ saving
     def state_dict(self) -> dict[str, Any]:
         """What changed, as plain data."""
+        state = self._own_state()
+        by_rank = self._processes.gather(state, ATTRIBUTES) if self._processes.nb > 1 else []
+        return {**state, "by_rank": by_rank} if by_rank else state
+
+    def _own_state(self) -> dict[str, Any]:
         if not self._begun:  # a save before training
             return self._saved or {"nodes": [], "values": {}, "first": HEAD}
         changed, lost = self._find_changed()
@@ -186,7 +201,7 @@ class AttributesPart:
         """Take what is to be put back when training begins: hooks before that may set attributes too."""
         if state["first"].split("\n")[0] != HEAD:
             raise CheckpointError("the marks of attributes are of another version.")
-        self._saved = state
+        self._saved = state["by_rank"][self._processes.rank] if self._processes.nb > 1 else state
 
     @fitting("the part 'attributes' of the checkpoint")
     def restore(self) -> None:

@@ -9,15 +9,6 @@ from typing import Any, NamedTuple
 import torch
 
 from pytorch_lightning.errors import Notices
-from pytorch_lightning.resume.owners import (
-    Owner,
-    attributes_of,
-    delete_attribute,
-    has_state,
-    is_of_the_program,
-    owners_of,
-    set_attribute,
-)
 from pytorch_lightning.resume.plain_values import (
     Decoder,
     Encoder,
@@ -25,6 +16,15 @@ from pytorch_lightning.resume.plain_values import (
     TooLargeError,
     fingerprint,
     writable_memory,
+)
+from pytorch_lightning.run.owners import (
+    Owner,
+    attributes_of,
+    delete_attribute,
+    has_state,
+    is_of_the_program,
+    owners_of,
+    set_attribute,
 )
 
 GONE = "gone"

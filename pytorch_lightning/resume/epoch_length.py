@@ -5,7 +5,7 @@ from typing import Any
 from pytorch_lightning.data.index_plan import set_epoch
 from pytorch_lightning.data.loader import length_of
 from pytorch_lightning.options.config import Config
-from pytorch_lightning.processes import Share
+from pytorch_lightning.processes import Processes, Share
 from pytorch_lightning.run.progress import nb_checked
 from pytorch_lightning.run.run import FitRun
 
@@ -13,14 +13,15 @@ from pytorch_lightning.run.run import FitRun
 class EpochLength:
     """The rounds of an epoch, from the length that the user's loader has when the epoch begins."""
 
-    def __init__(self, loader: Any, config: Config, share: Share, run: FitRun) -> None:
+    def __init__(self, loader: Any, config: Config, share: Share, run: FitRun, processes: Processes) -> None:
+        self._processes = processes
         self._loader, self._config, self._share, self._run = loader, config, share, run
         self._tells = [
             part
             for part in (getattr(loader, name, None) for name in ("dataset", "batch_sampler", "sampler"))
             if part is not None and type(loader) not in (list, tuple)
         ]
-        self._at_first = self._nb_batches = length_of(loader)
+        self._at_first = self._nb_batches = self._length()
         self._resumed: int | None = None
 
     def at(self, epoch: int) -> int | None:
@@ -28,9 +29,15 @@ class EpochLength:
         it began with."""
         for part in self._tells:
             set_epoch(part, 0 if self._config.overfit_pct else epoch)
-        self._nb_batches, self._resumed = self._resumed or length_of(self._loader), None
+        self._nb_batches, self._resumed = self._resumed or self._length(), None
         nb_rounds = None if self._nb_batches is None else self._share.nb_rounds(self._nb_batches)
         return 1 if self._config.fast_dev_run else nb_checked(nb_rounds, self._config.train_percent_check)
+
+    def _length(self) -> int | None:
+        """That of the longest, where each process has a loader of its own share."""
+        own = length_of(self._loader)
+        lengths = self._processes.gather(own) if self._share.own else [own]
+        return None if None in lengths else (min if self._share.whole else max)(lengths)
 
     @property
     def is_known(self) -> bool:
@@ -41,7 +48,10 @@ class EpochLength:
     def is_whole(self) -> bool:
         """Whether an epoch is as long as the loader."""
         return (
-            self._nb_batches is not None and self._config.train_percent_check >= 1.0 and not self._config.fast_dev_run
+            self._nb_batches is not None
+            and self._config.train_percent_check >= 1.0
+            and not self._config.fast_dev_run
+            and not (self._share.whole and (self._share.own or self._nb_batches % self._share.nb))
         )
 
     def state_dict(self) -> int | None:

@@ -5,8 +5,8 @@ from typing import Any
 from torch import nn
 
 from pytorch_lightning.data.generators import find_generators, set_state_of, state_of
-from pytorch_lightning.resume.owners import attributes_of
 from pytorch_lightning.resume.plain_values import Decoder, Encoder
+from pytorch_lightning.run.owners import attributes_of
 
 
 def generators_of_model(module: nn.Module, loader: Any) -> list[Any]:

@@ -22,7 +22,7 @@ from pytorch_lightning.checkpoints.checkpoint import fitting
 from pytorch_lightning.checkpoints.snapshot import nb_bytes, tensors_of
 from pytorch_lightning.data.loader import ReplayableLoader
 from pytorch_lightning.errors import CheckpointError, FitError, Notices, describe
-from pytorch_lightning.processes import own_piece
+from pytorch_lightning.processes import Processes, Share, Subject, own_piece
 from pytorch_lightning.resume.epoch_length import EpochLength
 from pytorch_lightning.resume.own_generators import set_states_of, states_of
 from pytorch_lightning.root_module.root_module import LightningModule
@@ -31,6 +31,8 @@ from pytorch_lightning.run.run import FitRun
 from pytorch_lightning.steps.gradients import Gradients
 from pytorch_lightning.steps.optimizers import parameters_of
 from pytorch_lightning.strategies import Strategy
+
+OWN_SHARES = Subject("states of loaders", "Return plain data from the state_dict of the loader, or of its sampler.")
 
 
 class DataPart:
@@ -42,21 +44,29 @@ class DataPart:
         run: FitRun,
         seed: int,
         check: str,
-        nb_virtual: int,
+        share: Share,
         sizes: dict[str, int],
         length: EpochLength,
+        processes: Processes,
     ) -> None:
         self._loader, self._run, self._seed, self._check = loader, run, seed, check
-        self._nb_virtual, self._sizes, self._length = nb_virtual, sizes, length
+        self._share, self._sizes, self._length, self._processes = share, sizes, length, processes
 
     def state_dict(self) -> dict[str, Any]:
+        state: dict[str, Any] = {
+            "seed": self._seed,
+            "virtual_ranks": self._share.nb,
+            "length": self._length.state_dict(),
+        }
+        if self._share.own:
+            state["by_rank"] = self._processes.gather(self._of_loader(), OWN_SHARES)
+        return state | self._of_loader()
+
+    def _of_loader(self) -> dict[str, Any]:
         nb_done = self._run.progress.batch_nb
         finished = self._loader.finished_epoch
         return {
-            "length": self._length.state_dict(),
             "finished": None if nb_done or finished is None else list(finished),
-            "seed": self._seed,
-            "virtual_ranks": self._nb_virtual,
             "sizes": self._sizes,
             "indices_crc": self._loader.crc_at(nb_done) if nb_done else None,
             "workers": self._loader.bound_to_workers,
@@ -65,6 +75,13 @@ class DataPart:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        by_rank = state.get("by_rank")
+        if (by_rank is not None) != self._share.own:
+            raise CheckpointError(
+                "the run was begun with data_is_sharded="
+                f"{not self._share.own}, and now it is {self._share.own}. Pass what it was begun with."
+            )
+        state = state if by_rank is None else {**state, **by_rank[self._processes.rank]}
         before = state.get("sizes", self._sizes)
         changed = [f"{k} was {before[k]} and is {v}" for k, v in self._sizes.items() if before.get(k, v) != v]
         if changed:

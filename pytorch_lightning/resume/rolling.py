@@ -71,7 +71,7 @@ class RollingSaves:
             self._next_number = (self._run.progress.global_step // self._every + 1) * self._every
         if not self.has_begun:
             return
-        if self._is_first or self.saver.strategy.saves_together:
+        if self._is_first or self.saver.saves_together:
             self._open(step)
         if self._run.progress.stop_reason == "" and step is None:
             self.save()
@@ -189,7 +189,7 @@ class RollingSaves:
         if not self.saver.is_finite("the rolling save"):
             return
         began = time.monotonic()
-        takes_part = self._is_first or self.saver.strategy.saves_together
+        takes_part = self._is_first or self.saver.saves_together
         if takes_part and not self._write(self._open(None), step, wait, finished):
             return
         self._saved_at, self._saved_step = time.monotonic(), step

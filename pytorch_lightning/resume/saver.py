@@ -44,6 +44,13 @@ class Saver:
     parts: dict[str, Part]
     stop_on_nan: bool
     strategy: Strategy
+    own_data: bool = False
+    """Whether each process has data of its own, whose state it tells the first."""
+
+    @property
+    def saves_together(self) -> bool:
+        """Whether every process must take part in making a checkpoint."""
+        return self.own_data or self.strategy.saves_together
 
     def checkpoint(self, weights_only: bool = False, whole: bool = True) -> dict[str, Any]:
         """Everything as one dict of plain data; without ``whole`` sharded tensors stay sharded."""
@@ -80,7 +87,7 @@ class Saver:
             return False
         processes = self.strategy.processes
         problem = None
-        if processes.is_first or self.strategy.saves_together:
+        if processes.is_first or self.saves_together:
             checkpoint = self.checkpoint(weights_only)
             try:
                 if processes.is_first:
@@ -107,7 +114,7 @@ class Saver:
         """Whether every weight is; otherwise ``what`` isn't to be written, which is an error or a notice."""
         weights = (own_piece(p) for p in self.module.parameters() if p.is_floating_point())
         finite = all(map(is_finite, weights))
-        if all(self.strategy.processes.gather(finite)) if self.strategy.saves_together else finite:
+        if all(self.strategy.processes.gather(finite)) if self.saves_together else finite:
             return True
         text = f"a weight isn't finite, so {what} isn't written; earlier checkpoints are kept"
         if self.stop_on_nan:

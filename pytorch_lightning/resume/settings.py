@@ -19,7 +19,7 @@ COMPARED = (
     "precision", "accumulate_grad_batches", "gradient_clip", "gradient_clip_algorithm", "gradient_clip_norm_type",
     "train_percent_check", "val_percent_check", "val_check_interval", "check_val_every_n_epoch", "overfit_pct",
     "add_log_row_interval", "track_grad_norm", "stop_on_nan", "deterministic", "compile", "fused_optimizers",
-    "exact_elastic", "gather_validation",
+    "exact_elastic", "gather_validation", "uneven_batches",
 )  # fmt: skip
 """The options that numbers and rows depend on. The seed is that of the save, and schedules hold their milestones."""
 LIMITS = ("max_nb_epochs", "max_nb_steps")

@@ -27,7 +27,7 @@ from pytorch_lightning.errors import FitError
 from pytorch_lightning.processes import Share
 from pytorch_lightning.run.metrics import at, read_output
 from pytorch_lightning.seeding import MODEL, reseed_generators, seed_device, seed_streams
-from pytorch_lightning.steps.buffers import BufferPerRank, kept_buffers
+from pytorch_lightning.steps.buffers import BufferPerRank
 from pytorch_lightning.steps.closure import FirstThenAgain, NothingToLearn, tried
 from pytorch_lightning.steps.current_step import FETCHING, FETCHING_NEXT, PREPARING, RUNNING, STEPPED
 from pytorch_lightning.steps.exact_sum import ExactSum
@@ -36,6 +36,7 @@ from pytorch_lightning.steps.optimizers import gradients_of, needs_closure, para
 from pytorch_lightning.steps.replicas import Replicas
 from pytorch_lightning.steps.round_table import Round, RoundTable
 from pytorch_lightning.steps.step_inputs import StepInputs, TrainWindow, build_backward
+from pytorch_lightning.steps.traces import without_trace
 from pytorch_lightning.steps.update import build_update
 from pytorch_lightning.steps.weights import RoundWeights, WindowWeights
 from pytorch_lightning.strategies.strategy import Strategy
@@ -70,7 +71,7 @@ class Rounds:
         self.update = build_update(inputs, self._windows, self.stepped)
         self.buffers = BufferPerRank(module, strategy, len(share.mine), keeps)
         self.table = RoundTable(inputs, strategy, share)
-        self.spare = Spare(strategy.processes, module) if strategy.runs_together else None
+        self.spare = Spare(strategy.processes, module) if strategy.runs_together or inputs.repeats else None
         self._module = module
         self._exact = ExactSum(inputs.optimizers, share, strategy.processes) if in_order else None
         self._step = inputs.timed("forward", inputs.step)
@@ -193,7 +194,7 @@ class Rounds:
         self._seed(virtual_rank, group)
         batch = batch if inputs.to_device is None else inputs.to_device(batch)
         extra = (group,) if inputs.takes_optimizer else ()
-        with kept_buffers(self._module):
+        with without_trace(self._module):
             loss, _, _ = read_output(inputs.step(batch, inputs.progress.batch_nb, *extra), inputs.name, inputs.progress)
             between()
             inputs.precision.backward(loss * 0.0)

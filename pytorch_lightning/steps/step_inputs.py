@@ -53,6 +53,8 @@ class StepInputs:
     """What steps the schedules that count optimizer steps; told which optimizers stepped."""
     optimizer_step: Callable[..., None] | None = None
     """The user's own, if any."""
+    repeats: bool = False
+    """Whether a process without a batch runs its last one again."""
     fuses: bool = False
     """Whether optimizers were made fused for which the user chose nothing."""
     generators: Sequence[Any] = ()

@@ -18,7 +18,7 @@ from pytorch_lightning.errors import Notices, Problem, attempt, describe, noting
 from pytorch_lightning.options.config import Config
 from pytorch_lightning.precision.full import DTYPES
 from pytorch_lightning.precision.precision import Precision
-from pytorch_lightning.processes import Share
+from pytorch_lightning.processes import ALONE, Processes, Share
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.run.hooks import is_overridden, missing, takes_one_more, wrongly_signed, wrongly_signed_callbacks
 from pytorch_lightning.steps.optimizers import needs_closure, parameters_of
@@ -29,9 +29,10 @@ T = TypeVar("T")
 SHARES = ("train_percent_check", "val_percent_check", "test_percent_check")
 
 
-def reading(module: LightningModule, name: str, function: Callable[[], T]) -> T:
-    """What ``function`` gives, which runs the hook ``name``; a user's exception gets a note of where that was."""
-    with noting(f"raised by {name} of {type(module).__name__}, before the first batch"):
+def reading(module: LightningModule, name: str, function: Callable[[], T], processes: Processes = ALONE) -> T:
+    """What ``function`` gives, which runs the hook ``name``, first in the first of ``processes`` on each machine; a
+    user's exception gets a note of where that was."""
+    with noting(f"raised by {name} of {type(module).__name__}, before the first batch"), processes.first_here_first():
         return function()
 
 
@@ -168,6 +169,9 @@ def training_loader_problems(loader: Any, config: Config, validates: bool, share
             if (share < 1.0 and validates) or (share != 1.0 and name == "train_percent_check")
         ]
     length = None if length is None else share.nb_rounds(length)
+    if length == 0:
+        received = f"{length_of(loader)} batches for {share.nb} processes"
+        return [Problem("uneven_batches='drop' leaves no round of training batches", received, "Make batches smaller")]
     if validates and length is not None and config.val_check_interval > max(1, length):
         return [
             Problem(
@@ -177,6 +181,22 @@ def training_loader_problems(loader: Any, config: Config, validates: bool, share
             )
         ]
     return []
+
+
+def uneven_problems(module: LightningModule, config: Config, strategy: Strategy) -> list[Problem]:
+    """Layers that exchange something in each step, where a process may have no batch."""
+    waits = config.uneven_batches == "wait" and strategy.processes.nb > 1 and not strategy.runs_together
+    names = [name for name, layer in module.named_modules() if isinstance(layer, nn.SyncBatchNorm)] if waits else []
+    if not names:
+        return []
+    return [
+        Problem(
+            "SyncBatchNorm waits for all processes in each step, and in the last round of an epoch some may have no"
+            " batch, so they would wait forever",
+            f"uneven_batches='wait' and {', '.join(names[:3])}",
+            "Pass uneven_batches='drop', which leaves that round out, or 'repeat'",
+        )
+    ]
 
 
 def saving_problems(module: LightningModule) -> list[Problem]:

@@ -2,19 +2,22 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from inspect import signature
 from itertools import chain
-from operator import itemgetter
+from math import isclose
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pytorch_lightning.data.loader import ReplayableLoader, length_of
-from pytorch_lightning.data.replayable import replayable
+from pytorch_lightning.data.replayable import shared_out
+from pytorch_lightning.data.same_batches import sharding_problems, whole
 from pytorch_lightning.data.seeded_view import LOADER_IDS
 from pytorch_lightning.data.transfer import build_transfer
-from pytorch_lightning.errors import FitError, MisconfigurationException, describe, raise_together
+from pytorch_lightning.errors import FitError, MisconfigurationException, Notices, describe, raise_together
 from pytorch_lightning.nested import map_tensors
 from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.processes import Processes, Share, Subject
@@ -49,6 +52,8 @@ class EvaluationPlan:
     seed: int
     on_device: bool
     hooks: Hooks
+    nb_of: Callable[[ReplayableLoader], int]
+    """How many numbers a loader's batches took, those of other processes included."""
     share: Share
     """Which batches of each loader are this process's."""
     together: Processes | None
@@ -88,12 +93,16 @@ def plan_evaluation(
     to_cpu: bool = False,
     gather: bool = True,
     compiled: Compile = as_it_is,
+    own: bool = False,
+    repeats: bool = False,
+    notices: Notices,
 ) -> EvaluationPlan:
     """A plan for one pass over ``loaders`` (one, or a list of several).
 
     ``limit`` is the number of batches of each loader and process, ``percent`` the share of them. ``to_cpu`` brings
     the outputs to the CPU; ``outputs_to`` takes each instead of a list. ``gather``: where there are several processes,
-    give every one all outputs. Raises ``MisconfigurationException`` for loaders that don't fit.
+    give every one all outputs. ``own``: the loaders are this process's own share. ``repeats``: who has no batch runs
+    along with those who have. Raises ``MisconfigurationException`` for loaders that don't fit.
     """
     step_name, end_name = names_of(module, stage)
     hook = {"test": "test_dataloader", "predict": "predict"}.get(stage, "val_dataloader")
@@ -108,14 +117,17 @@ def plan_evaluation(
             f" Write def {step_name}(self, data_batch, batch_nb, dataloader_i)."
         )
     processes = strategy.processes
-    share = Share(processes.nb, range(processes.rank, processes.rank + 1))
+    share = Share(processes.nb, range(processes.rank, processes.rank + 1), own)
     names = [hook] if len(each) == 1 else [f"{hook}[{i}]" for i in range(len(each))]
+    if not own:
+        each = [whole(loader, notices) for loader in each]
+        raise_together(problem for pair in zip(each, names, strict=True) for problem in sharding_problems(*pair))
     raise_together(problem for pair in zip(each, names, strict=True) for problem in loader_problems(*pair))
     planned = []
     for i, loader in enumerate(each):
-        nb = _nb_of(loader, stage, percent, None if limit is None else limit * processes.nb)
+        nb = _nb_of(loader, stage, percent, limit if own or limit is None else limit * processes.nb)
         loader_id = LOADER_IDS[LOADERS.get(stage, "validation loader")] + i
-        planned.append((replayable(loader, seed, loader_id, share=share), nb, (i,) if takes_loader else ()))
+        planned.append((shared_out(loader, seed, loader_id, share, processes), nb, (i,) if takes_loader else ()))
     counts = [nb for _, nb, _ in planned]
     nested = several and takes_loader
     return EvaluationPlan(
@@ -126,6 +138,8 @@ def plan_evaluation(
             _build_summary(module, end_name, nested),
             processes,
             _outputs_of(module, step_name) if gather and outputs_to is None else None,
+            own,
+            (end_name, notices) if end_name is not None else None,
         ),
         keep=_to_cpu(outputs_to) if to_cpu or (processes.nb > 1 and gather) else keep_detached,
         loaders=planned,
@@ -134,8 +148,9 @@ def plan_evaluation(
         seed=seed,
         on_device=strategy.device.type != "cpu",
         hooks=hooks,
+        nb_of=partial(_nb_in_all, processes) if own else attrgetter("nb_drawn"),
         share=share,
-        together=processes if strategy.runs_together else None,
+        together=processes if strategy.runs_together or (repeats and processes.nb > 1) else None,
     )
 
 
@@ -175,10 +190,19 @@ def _nb_of(loader: Any, stage: str, percent: float, limit: int | None) -> int | 
     return nb if limit is None else (limit if nb is None else min(nb, limit))
 
 
+def _nb_in_all(processes: Processes, loader: ReplayableLoader) -> int:
+    return processes.nb * int(max(processes.gather(loader.nb_drawn)))
+
+
 def build_end(
-    summarize: Callable[[list[list[Any]]], Any], processes: Processes, gathered: Subject | None
+    summarize: Callable[[list[list[Any]]], Any],
+    processes: Processes,
+    gathered: Subject | None,
+    by_rank: bool = False,
+    names: tuple[str, Notices] | None = None,
 ) -> Callable[[list[list[tuple[int, Any]]]], Any]:
-    """``end(outputs)``: ``summarize`` of the outputs of all processes, in the order of the loader.
+    """``end(outputs)``: ``summarize`` of the outputs of all processes, in the order of the loader, or those of one
+    process after the other.
 
     Where they aren't ``gathered`` each process makes its own summary, and the numbers are averaged by how many batches
     each had.
@@ -189,9 +213,9 @@ def build_end(
         if processes.nb == 1:
             return summarize(own)
         if gathered is not None:
-            numbers = [[number for number, _ in each] for each in outputs]
+            numbers = [[0 if by_rank else number for number, _ in each] for each in outputs]
             result = summarize(_in_order(processes.gather(numbers), processes.gather(own, gathered)))
-            return processes.from_first(result) if isinstance(result, dict) else result
+            return result if names is None else _of_first(processes.gather(result), *names)
         nb_own = sum(map(len, own))
         told = processes.gather((nb_own, summarize(own) if nb_own else None))
         if not isinstance(told[0][1], dict):
@@ -200,6 +224,28 @@ def build_end(
         return {key: sum(nb * own[key] for nb, own in told if nb) / total for key in told[0][1]}
 
     return end
+
+
+def _of_first(results: list[dict[str, float]], name: str, notices: Notices) -> dict[str, float]:
+    """The numbers of process 0, and a notice where others have others though the outputs were the same."""
+    first = results[0]
+    for rank, other in enumerate(results):
+        names = [k for k in {**first, **other} if not _is_close(first.get(k), other.get(k))]
+        if names:
+            shown = ", ".join(f"{k} {first.get(k)} and {other.get(k)}" for k in names[:3])
+            notices.say(
+                "ranks-differ",
+                f"{name} gives other numbers in process {rank} than in process 0 ({shown}); those of process 0 are"
+                " used. Make them from its outputs alone, which are the same everywhere, or add up with"
+                " torch.distributed what each process counted",
+                key=name,
+            )
+            break
+    return first
+
+
+def _is_close(one: float | None, other: float | None) -> bool:
+    return one == other or (one is not None and other is not None and (one != one or isclose(one, other, rel_tol=1e-5)))
 
 
 def _in_order(numbers: list[list[list[int]]], outputs: list[list[list[Any]]]) -> list[list[Any]]:

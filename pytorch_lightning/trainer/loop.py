@@ -11,7 +11,7 @@ from pytorch_lightning.faults import fault
 from pytorch_lightning.launchers.signals import Stopped
 from pytorch_lightning.run.progress import NEVER, accumulation_at, next_due
 from pytorch_lightning.seeding import EVALUATION, build_seeder, seed_device
-from pytorch_lightning.steps.buffers import kept_buffers
+from pytorch_lightning.steps.traces import without_trace
 from pytorch_lightning.timings import FIRST_SAMPLE, SAMPLE_EVERY
 from pytorch_lightning.trainer.evaluation import EvaluationPlan
 from pytorch_lightning.trainer.fit_plan import FitPlan
@@ -135,7 +135,7 @@ def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
                 seed_at = build_seeder(seed, EVALUATION, counter, None, loader_i)
                 batches = numbered(loader, plan.share, counter, limit)
                 if plan.together is not None:
-                    batches = in_step(batches, loader, plan.together, plan.module)
+                    batches = in_step(batches, plan.together, plan.module)
                 for batch_nb, batch in batches:
                     if batch is None:
                         continue
@@ -151,7 +151,7 @@ def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
                     outputs[-1].append((batch_nb, plan.keep(step(batch, batch_nb, *extra), nb_before + batch_nb)))
                     plan.call("on_evaluation_batch_end", plan.stage, nb_before + batch_nb)
                     place = batch_nb + plan.share.nb
-                nb_before += loader.nb_drawn
+                nb_before += plan.nb_of(loader)
             place = None
             return plan.end(outputs)
     except Exception as error:
@@ -162,8 +162,8 @@ def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
 
 
 def run_filler(plan: EvaluationPlan, batch: Any, extra: tuple[int, ...]) -> None:
-    """Take part in a step of the other processes; the output is dropped and buffers stay."""
-    with kept_buffers(plan.module):
+    """Take part in a step of the other processes; the output is dropped, and the module stays as it is."""
+    with without_trace(plan.module):
         plan.step(batch if plan.to_device is None else plan.to_device(batch), 0, *extra)
 
 

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from pytorch_lightning.errors import MisconfigurationException, Problem, attempt, raise_together
 from pytorch_lightning.options.config import Config
 from pytorch_lightning.precision.precision import Precision
-from pytorch_lightning.processes import Share
+from pytorch_lightning.processes import ALONE, Share
 from pytorch_lightning.resume.groups import GroupsPart
 from pytorch_lightning.run.hooks import can_be_called, is_overridden, takes_one_more
 from pytorch_lightning.run.metrics import at
@@ -38,7 +38,9 @@ def plan_optimizers(
     if not any(True for _ in module.parameters()) and checks.unregistered(module):
         problems.append(checks.no_parameters(module))
         return [], []
-    returned = checks.reading(module, "configure_optimizers", module.configure_optimizers)
+    # it may read a loader; where weights are sharded all must take part in what it computes with them
+    processes = ALONE if request.strategy.runs_together else request.strategy.processes
+    returned = checks.reading(module, "configure_optimizers", module.configure_optimizers, processes)
     found = attempt(problems, lambda: read_optimizers(returned, request.config.lr_scheduler_milestones))
     if found is None:
         return [], []
@@ -184,6 +186,7 @@ def _step_inputs(
         after_batch=(rows.after_batch, *hooks["on_batch_end"], *last),
         schedules=_step_schedules(request, basis, epoch_schedules),
         generators=basis.generators,
+        repeats=config.uneven_batches == "repeat" and strategy.processes.nb > 1,
         fuses=config.fused_optimizers,
         optimizer_step=module.optimizer_step if is_overridden(module, "optimizer_step") else None,
         nonfinite=rows.nonfinite,

@@ -1,6 +1,7 @@
 """Where a run takes place: on which devices, in which processes, and who starts them."""
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -97,6 +98,8 @@ def plan_share(config: Config, saved: dict[str, Any] | None, processes: Processe
     Raises ``MisconfigurationException`` where they can't be dealt out evenly.
     """
     before = None if saved is None else saved["parts"]["data"].get("virtual_ranks", 1)
+    if config.data_is_sharded:
+        return _own_share(config, before, processes)
     nb_virtual = before or config.virtual_ranks or processes.nb
     if config.virtual_ranks not in (None, nb_virtual):
         raise MisconfigurationException(
@@ -108,4 +111,20 @@ def plan_share(config: Config, saved: dict[str, Any] | None, processes: Processe
             f"{processes.nb} processes can't share {nb_virtual} virtual ranks evenly. Start {allowed} processes"
             + (", or pass another virtual_ranks." if before is None else ", as this run began with so many.")
         )
-    return share_of(nb_virtual, processes)
+    return replace(share_of(nb_virtual, processes), whole=config.uneven_batches == "drop")
+
+
+def _own_share(config: Config, before: int | None, processes: Processes) -> Share:
+    """Each process's loader is its own share, so there are as many virtual ranks as processes."""
+    nb = processes.nb
+    if before not in (None, nb):
+        raise MisconfigurationException(
+            f"with data_is_sharded=True each process has its own share of the data, so the run, which began on {before}"
+            f" processes, can't be resumed on {nb}. Start {before} processes."
+        )
+    if config.virtual_ranks not in (None, nb):
+        raise MisconfigurationException(
+            f"virtual_ranks={config.virtual_ranks}, and with data_is_sharded=True there are as many as processes, {nb}."
+            " Leave virtual_ranks out."
+        )
+    return Share(nb, range(processes.rank, processes.rank + 1), own=True, whole=config.uneven_batches == "drop")

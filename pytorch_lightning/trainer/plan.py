@@ -12,11 +12,12 @@ from pytorch_lightning.callbacks import Callback, ProgressBar
 from pytorch_lightning.callbacks.profiler import Profiler
 from pytorch_lightning.checkpoints.checkpoint import Part
 from pytorch_lightning.data.replayable import sizes_of
+from pytorch_lightning.data.same_batches import sharding_problems, whole
 from pytorch_lightning.errors import Problem, attempt, raise_together
 from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.options.config import Config
 from pytorch_lightning.precision import build_precision
-from pytorch_lightning.processes import EVERYTHING, Share
+from pytorch_lightning.processes import ALONE, EVERYTHING, Processes, Share
 from pytorch_lightning.resume.agreement import Agreement
 from pytorch_lightning.resume.attributes import AttributesPart
 from pytorch_lightning.resume.epoch_length import EpochLength
@@ -30,7 +31,6 @@ from pytorch_lightning.resume.save_points import SavePoints
 from pytorch_lightning.resume.saver import Saver
 from pytorch_lightning.resume.settings import SettingsPart
 from pytorch_lightning.resume.window_start import WindowStart
-from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.run import files
 from pytorch_lightning.run.hooks import can_be_called, hook_table, say_near_misses
 from pytorch_lightning.run.rows import Rows
@@ -170,11 +170,11 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
     if resumed is not None and resumed.store is not None:
         run.on_failed_plan = resumed.store.close
     saved = None if resumed is None else resumed.checkpoint
-    seed = saved["parts"]["data"]["seed"] if saved else torch.initial_seed() if config.seed is None else config.seed
+    seed = _seed_of(config, saved, strategy.processes)
     share = attempt(problems, lambda: plan_share(config, saved, strategy.processes)) or EVERYTHING
     precision = build_precision(config.precision, strategy.device)
     strategy.place(module, precision.dtype)
-    modes, attributes = ModesPart(module, notices), AttributesPart(module, callbacks, notices, strategy.device)
+    modes, attributes = ModesPart(module, notices), _keep_attributes(request, share)
     compiled = build_compiler(config.compile, strategy.device, notices)
     if resumed is not None:
         # before the optimizers are made: a hook may put new parameters in the place of old ones
@@ -182,15 +182,15 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
     attempt(problems, lambda: strategy.shard(module))
     optimizers, schedules = plan_optimizers(request, precision, share, problems)
     tng_loader = _read_training_loader(request, share, attributes, problems)
-    problems += checks.saving_problems(module)
+    problems += checks.saving_problems(module) + checks.uneven_problems(module, config, strategy)
     hooks = hook_table(module, callbacks, run)
     looking = {**hooks, "on_evaluation_batch_end": (*hooks["on_evaluation_batch_end"], run.leave_validation_if_stopped)}
     evaluate = partial(plan_evaluation, strategy=strategy, precision=precision, seed=seed, hooks=looking)
-    validation, sanity = attempt(problems, lambda: _plan_validation(config, module, evaluate, compiled)) or (None, None)
+    validation, sanity = attempt(problems, lambda: _plan_validation(request, evaluate, compiled)) or (None, None)
     raise_together(problems)
     say_near_misses([module, *callbacks], notices)
     checks.say_probable_mistakes(module, tng_loader, optimizers, config, notices)
-    length = EpochLength(tng_loader, config, share, run)
+    length = EpochLength(tng_loader, config, share, run, strategy.processes)
     run.nb_tng_batches, run.nb_val_batches = length.at(0), 0 if validation is None else validation.nb_batches
     return Basis(
         strategy=strategy,
@@ -209,10 +209,22 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
         schedules=schedules,
         gradients=Gradients(module, optimizers),
         hooks=hooks,
-        loader=plan_loader(tng_loader, seed, config, share, callbacks, notices, attributes.data),
+        loader=plan_loader(request, tng_loader, seed, share, attributes.data),
         validation=validation,
         sanity=sanity,
     )
+
+
+def _seed_of(config: Config, saved: dict[str, Any] | None, processes: Processes) -> int:
+    seed = torch.initial_seed() if config.seed is None else config.seed
+    # a program may have seeded each process differently
+    return int(processes.from_first(seed if saved is None else saved["parts"]["data"]["seed"]))
+
+
+def _keep_attributes(request: FitRequest, share: Share) -> AttributesPart:
+    """Where each process has data of its own, each one's attributes are kept."""
+    processes = request.strategy.processes if share.own else ALONE
+    return AttributesPart(request.module, request.callbacks, request.notices, request.strategy.device, processes)
 
 
 def _read_training_loader(
@@ -221,7 +233,10 @@ def _read_training_loader(
     module = request.module
     if not can_be_called(module, "tng_dataloader"):
         return None
-    loader = checks.reading(module, "tng_dataloader", lambda: module.tng_dataloader)
+    loader = checks.reading(module, "tng_dataloader", lambda: module.tng_dataloader, request.strategy.processes)
+    if not request.config.data_is_sharded:
+        loader = whole(loader, request.notices)
+        problems += sharding_problems(loader, "tng_dataloader")
     attributes.note_loader(loader)
     problems += checks.training_loader_problems(loader, request.config, checks.has_validation(module), share)
     return loader
@@ -260,7 +275,16 @@ def _plan_saver(request: FitRequest, basis: Basis, epoch_schedules: EpochSchedul
         "metrics": run.metrics,
         "precision": basis.precision,
         "callbacks": CallbacksPart(request.callbacks, run.notices),
-        "data": DataPart(basis.loader, run, basis.seed, config.resume_check, basis.share.nb, basis.sizes, basis.length),
+        "data": DataPart(
+            basis.loader,
+            run,
+            basis.seed,
+            config.resume_check,
+            basis.share,
+            basis.sizes,
+            basis.length,
+            basis.strategy.processes,
+        ),
         "attributes": basis.attributes,
         "modes": basis.modes,
         "groups": groups,
@@ -278,19 +302,23 @@ def _plan_saver(request: FitRequest, basis: Basis, epoch_schedules: EpochSchedul
         parts=parts,
         stop_on_nan=config.stop_on_nan,
         strategy=basis.strategy,
+        own_data=basis.share.own and basis.strategy.processes.nb > 1,
     )
 
 
 def _plan_validation(
-    config: Config, module: LightningModule, evaluate: Callable[..., EvaluationPlan], compiled: Compile
+    request: FitRequest, evaluate: Callable[..., EvaluationPlan], compiled: Compile
 ) -> tuple[EvaluationPlan | None, EvaluationPlan | None]:
     """The validation, and the few batches of it that are run before training."""
+    config, module = request.config, request.module
     if not can_be_called(module, "val_dataloader", "validation_step"):
         return None, None
-    loaders = checks.reading(module, "val_dataloader", lambda: module.val_dataloader)
+    loaders = checks.reading(module, "val_dataloader", lambda: module.val_dataloader, request.strategy.processes)
     raise_together(checks.iterator_problems(loaders))
     limit = 1 if config.fast_dev_run else None
-    evaluate = partial(evaluate, gather=config.gather_validation, compiled=compiled)
+    how = {"gather": config.gather_validation, "own": config.data_is_sharded, "notices": request.notices}
+    how["repeats"] = config.uneven_batches != "wait"
+    evaluate = partial(evaluate, compiled=compiled, **how)
     validation = evaluate("validation", module, loaders, limit=limit, percent=config.val_percent_check)
     few = config.nb_sanity_val_steps
     return validation, evaluate("sanity", module, loaders, limit=few) if few else None

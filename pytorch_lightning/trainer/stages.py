@@ -68,6 +68,11 @@ def note_place(error: Exception, run: FitRun) -> None:
         error.add_note(f"raised while fitting {type(run.module).__name__} {at(run.progress)}")
     if not run.wishes.alone and is_loss_of_another(error):
         error.add_note("another process of this run has ended or hangs: see its own traceback, or its stacks")
+        if run.nb_tng_batches in (None, run.progress.batch_nb + 1):
+            error.add_note(
+                "with uneven_batches='wait' a step that exchanges something itself (all_gather in a loss, say) hangs in"
+                " the last round of an epoch, where some processes may have no batch: pass 'repeat' or 'drop'"
+            )
 
 
 def finish_fit(plan: FitPlan, failed: bool) -> None:
@@ -167,7 +172,8 @@ def run_stage(
         restore_module(module, read_any(path), path)
     strategy.shard(module)
     if loader is None:
-        loader = module.val_dataloader if stage == "validation" else module.test_dataloader
+        with strategy.processes.first_here_first():  # it may download
+            loader = module.val_dataloader if stage == "validation" else module.test_dataloader
     percent = {"validation": config.val_percent_check, "test": config.test_percent_check}.get(stage, 1.0)
     plan = plan_evaluation(
         stage,
@@ -175,7 +181,7 @@ def run_stage(
         loader,
         strategy=strategy,
         precision=precision,
-        seed=torch.initial_seed() if config.seed is None else config.seed,
+        seed=strategy.processes.from_first(torch.initial_seed() if config.seed is None else config.seed),
         hooks=hook_table(module, callbacks, run),
         limit=1 if config.fast_dev_run else None,
         percent=percent,
@@ -183,6 +189,9 @@ def run_stage(
         to_cpu=stage == "predict",
         gather=stage == "predict" or config.gather_validation,
         compiled=build_compiler(config.compile, strategy.device, run.notices),
+        own=config.data_is_sharded,
+        repeats=config.uneven_batches != "wait",
+        notices=run.notices,
     )
     if write_to is not None:
         _prepare_folder(Path(write_to), overwrite, strategy.processes)

@@ -46,8 +46,7 @@ class Trainer(ReadAttributes):
     """Trains, validates, tests and predicts with a ``LightningModule``.
 
     ``Trainer().fit(model)`` works without any arguments. Invalid values raise one ``MisconfigurationException`` that
-    lists all of them. Below, "batches" are training batches and "steps" are optimizer steps. The texts stand in
-    options/config.py; ``--help`` and docs/Trainer/index.md show the same.
+    lists all of them. Below, "batches" are training batches and "steps" are optimizer steps.
     """
 
     def __init__(
@@ -70,6 +69,8 @@ class Trainer(ReadAttributes):
         virtual_ranks: int | None = None,
         exact_elastic: bool = False,
         gather_validation: bool = True,
+        data_is_sharded: bool = False,
+        uneven_batches: str = "wait",
         process_timeout_minutes: float = 10,
         progress_bar: bool = True,
         overfit_pct: float = 0.0,
@@ -380,8 +381,7 @@ class Trainer(ReadAttributes):
         need_module(model)
         self.module, self._run, self._nb_started = model, run, 0
         run.min_nb_epochs, run.max_nb_epochs = self.config.min_nb_epochs, self.config.max_nb_epochs
-        run.fast_dev_run = self.config.fast_dev_run
-        model.trainer = self
+        run.fast_dev_run, model.trainer = self.config.fast_dev_run, self
 
 
 Trainer.__doc__ = f"{inspect.cleandoc(Trainer.__doc__ or '')}\n\n{described()}\n"

@@ -1,31 +1,20 @@
 """The training loader of a fit."""
 
-from collections.abc import Sequence
 from typing import Any
 
-from pytorch_lightning.callbacks import Callback, ProgressBar
+from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.data.loader import OrderWatcher, ReplayableLoader, length_of
-from pytorch_lightning.data.replayable import is_distributed, replayable
-from pytorch_lightning.data.sharing import RoundsLoader
+from pytorch_lightning.data.replayable import shared_out
+from pytorch_lightning.data.sharing import OwnShares, RoundsLoader
 from pytorch_lightning.data.stream import StreamLoader
-from pytorch_lightning.errors import Notices
-from pytorch_lightning.options.config import Config
 from pytorch_lightning.processes import Share
+from pytorch_lightning.trainer.basis import FitRequest
 
 
-def plan_loader(
-    loader: Any,
-    seed: int,
-    config: Config,
-    share: Share,
-    callbacks: Sequence[Callback],
-    notices: Notices,
-    watcher: OrderWatcher,
-) -> ReplayableLoader:
+def plan_loader(request: FitRequest, loader: Any, seed: int, share: Share, watcher: OrderWatcher) -> ReplayableLoader:
     """``loader`` as the loop reads it. A notice reports what differs from what the user may expect."""
-    if share.nb > 1 and is_distributed(loader):
-        notices.say("distributed-sampler", "the DistributedSampler is replaced: batches are dealt out to processes")
-    replay = replayable(loader, seed, 0, in_order=bool(config.overfit_pct), share=share)
+    notices, processes = request.notices, request.strategy.processes
+    replay = shared_out(loader, seed, 0, share, processes, in_order=bool(request.config.overfit_pct))
     if isinstance(replay, StreamLoader) and replay.keeps_state:
         notices.say(
             "own-state",
@@ -38,7 +27,10 @@ def plan_loader(
         " others aren't trained on; correct the __len__ of the loader, or of its dataset",
     )
     replay.watch(watcher)
-    for bar in callbacks:
+    for bar in request.callbacks:
         if isinstance(bar, ProgressBar):
             replay.on_dropped = bar.on_dropped
+    if share.own and share.nb > 1:
+        has_length = length_of(loader) is not None and not isinstance(replay, StreamLoader)
+        return OwnShares(replay, share, processes, has_length)
     return replay if share.nb == 1 else RoundsLoader(replay, share)

@@ -84,6 +84,8 @@ GIVEN: dict[str, tuple[tuple[str, ...], Any]] = {
     "virtual_ranks": (("4",), 4),
     "exact_elastic": ((), True),
     "gather_validation": (("false",), False),
+    "data_is_sharded": (("true",), True),
+    "uneven_batches": (("repeat",), "repeat"),
     "process_timeout_minutes": (("2.5",), 2.5),
     "compile": ((), True),
     "fused_optimizers": ((), True),
