@@ -89,12 +89,19 @@ SIMPLE = is_a(str, int, float, bool, type(None))
 REAL, BOOL, TEXT = is_a(int, float), is_a(bool), is_a(str)
 MODES = record(frozen=texts, eval=texts)
 SEED = number(-(2**63), 2**64 - 1)
+ATTRIBUTES = record(first=TEXT, nodes=is_a(list), values=named(named(is_a(list))))
 SHARD = row(each(number()), each(number()), number())
 OF_LOADER: dict[str, Fits] = {
     "workers": or_none(number()), "finished": or_none(row(number(), number(), number())),
     "sizes": named(or_none(number())), "indices_crc": or_none(number()), "sampler": anything, "loader": anything,
 }  # fmt: skip
-OF_ATTRIBUTES: dict[str, Fits] = {"first": TEXT, "nodes": is_a(list), "values": named(named(is_a(list)))}
+
+
+def of_processes(attributes: dict[str, Any]) -> bool:
+    """Whether what several processes had of them fits."""
+    fits = known(nb=number(1), differ=each(row(TEXT, TEXT, TEXT)), others=each(ATTRIBUTES))(attributes)
+    return fits and len(attributes.get("others", ())) in (0, attributes.get("nb", 1) - 1)
+
 
 PARTS: dict[str, Fits] = {
     "run": known(id=TEXT, finished=BOOL, job=or_none(TEXT)),
@@ -118,7 +125,7 @@ PARTS: dict[str, Fits] = {
     ),
     "groups": record(made=number(), optimizers=each(record(kind=TEXT, groups=each(each(or_none(TEXT)))))),
     "modes": record(first=MODES, now=MODES),
-    "attributes": record(**OF_ATTRIBUTES),
+    "attributes": lambda value: ATTRIBUTES(value) and of_processes(value),
     "checksums": named(either(number(), each(SHARD))),
     "precision": named(SIMPLE),
     "versions": named(SIMPLE),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.errors import Notices
+from pytorch_lightning.errors import Notices, describe
 
 
 class Logger(ABC):
@@ -96,7 +96,7 @@ class LoggerGroup:
         self.save()
         states: dict[str, Any] = {}
         for i, logger in enumerate(self.loggers):
-            self._try(logger, lambda name, own: states.update({name: own.state_dict()}), _name(logger, i), logger)
+            self._try(logger, lambda name, own: states.update({name: _state_of(own)}), _name(logger, i), logger)
         for state in states.values() if self.nb_to_forget else ():
             if "rows" in state:
                 state["rows"] -= self.nb_to_forget
@@ -143,6 +143,13 @@ class LoggerGroup:
             )
             return False
         return True
+
+
+def _state_of(logger: Logger) -> dict[str, Any]:
+    state: Any = logger.state_dict()
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise TypeError(f"its state_dict() returned {describe(state)}; expected a dict of values by name, or {{}}")
+    return state
 
 
 def _name(logger: Logger, i: int) -> str:

@@ -5,7 +5,8 @@ What differs from either when a checkpoint is made is in it, with the first mark
 than the first start found it is the program's business, and is left alone.
 """
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,8 +15,8 @@ from torch import nn
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.checkpoints.checkpoint import fitting
 from pytorch_lightning.errors import CheckpointError, Notices
-from pytorch_lightning.processes import ALONE, Processes, Subject
 from pytorch_lightning.resume.data_attributes import GONE, DataAttributes, shown
+from pytorch_lightning.resume.each_process import State, join, merged_metrics, own_of
 from pytorch_lightning.resume.glance import Glance, glance
 from pytorch_lightning.resume.plain_values import (
     Decoder,
@@ -35,6 +36,7 @@ from pytorch_lightning.run.owners import (
     owners_of_callbacks,
     set_attribute,
 )
+from pytorch_lightning.strategies import Strategy
 
 LEAST_LIMIT = 16 * 2**20
 """Bytes that may always be kept; as many as the model has, where that is more."""
@@ -42,8 +44,6 @@ HERE = "~"
 """How a mark begins that means something in this process only: that of what can't be kept."""
 HEAD = "attributes 1"
 """How the list of first marks begins."""
-
-ATTRIBUTES = Subject("attributes of the data", "Keep other values elsewhere.")
 
 Marks = dict[str, str]
 Kept = dict[str, dict[str, list[Any]]]
@@ -54,17 +54,9 @@ class AttributesPart:
     """The attributes of the module and its submodules, of the training data, and of callbacks without a
     ``state_dict``."""
 
-    def __init__(
-        self,
-        module: nn.Module,
-        callbacks: Sequence[Callback],
-        notices: Notices,
-        device: torch.device,
-        processes: Processes = ALONE,
-    ) -> None:
-        """``processes``: those that have data, so attributes, of their own."""
-        self._processes = processes
-        self._module, self._notices, self._device = module, notices, device
+    def __init__(self, module: nn.Module, callbacks: Sequence[Callback], notices: Notices, strategy: Strategy) -> None:
+        self._module, self._notices = module, notices
+        self._device, self._processes = strategy.device, strategy.processes
         self._roots = [Owner("module", module), *owners_of_callbacks(callbacks)]
         sizes = [t.nbytes for t in [*module.parameters(), *module.buffers()] if not nn.parameter.is_lazy(t)]
         self._limit = max(LEAST_LIMIT, sum(sizes))
@@ -72,8 +64,9 @@ class AttributesPart:
         self._begun: dict[int, Marks] = {}
         self._glances: dict[tuple[int, str], Glance] = {}
         self._alive: list[Any] = []
-        self._saved: dict[str, Any] | None = None
-        self.data = DataAttributes(self._limit, self._mark, notices, device)
+        self._saved: State | None = None
+        self._joined: State | None = None
+        self.data = DataAttributes(self._limit, self._mark, notices, strategy.device)
         self._note_first(self._roots)
 
     def note_loader(self, loader: Any) -> None:
@@ -124,13 +117,21 @@ class AttributesPart:
         return mark != self._first[id(held)].get(name, GONE) or mark != begun
 
     # ------------------------------------------------------------------------------------------ saving
-    def state_dict(self) -> dict[str, Any]:
-        """What changed, as plain data."""
-        state = self._own_state()
-        by_rank = self._processes.gather(state, ATTRIBUTES) if self._processes.nb > 1 else []
-        return {**state, "by_rank": by_rank} if by_rank else state
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Every process enters it where the first one makes a checkpoint, so that what each has is in it."""
+        if self._processes.nb > 1 and self._begun:
+            owners = [held for _, held in owners_of([*self.data.owners, *self._roots])]
+            self._joined = join(self.state_dict(), self._processes, owners)
+        try:
+            yield
+        finally:
+            self._joined = None
 
-    def _own_state(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
+        """What changed, as plain data."""
+        if self._joined is not None:
+            return self._joined
         if not self._begun:  # a save before training
             return self._saved or {"nodes": [], "values": {}, "first": HEAD}
         changed, lost = self._find_changed()
@@ -143,7 +144,8 @@ class AttributesPart:
                 continue
             values.setdefault(path, {})[name] = entry
         self._say(values, lost)
-        state: dict[str, Any] = {"nodes": encoder.nodes, "values": values, "first": self._first_marks()}
+        nb = self._processes.nb
+        state: State = {"nodes": encoder.nodes, "values": values, "first": self._first_marks(), "nb": nb}
         return {**state, **self.data.state_dict(lambda held: self._first.get(id(held), {}))}
 
     def _first_marks(self) -> str:
@@ -201,22 +203,28 @@ class AttributesPart:
         """Take what is to be put back when training begins: hooks before that may set attributes too."""
         if state["first"].split("\n")[0] != HEAD:
             raise CheckpointError("the marks of attributes are of another version.")
-        self._saved = state["by_rank"][self._processes.rank] if self._processes.nb > 1 else state
+        self._saved = state
 
     @fitting("the part 'attributes' of the checkpoint")
     def restore(self) -> None:
         """Put back what ``load_state_dict`` was given."""
         if self._saved is None:
             return
-        state, left = self._saved, []
-        decoder = Decoder(state["nodes"], self._device, writable_memory())
         owners: dict[str, Any] = dict(owners_of([*self.data.owners, *self._roots]))
+        state, of_others = own_of(self._saved, self._processes)
+        left, merged = list[str](), set[Any]()
+        for place, first, made in merged_metrics(self._saved, owners, self._processes, self._device):
+            merged.add(place)
+            if self._first.get(id(owners[place.path]), {}).get(place.name, GONE) == first:
+                set_attribute(owners[place.path], place.name, made)
+        self._say_of_others([str(place) for place in of_others if place not in merged])
+        decoder = Decoder(state["nodes"], self._device, writable_memory())
         for path, attributes in state["values"].items():
             if path not in owners:
                 left.append(path)
                 continue
             for name, (first, *value) in attributes.items():
-                if not self._put(owners[path], name, first, value, decoder):
+                if (path, name, "values") not in merged and not self._put(owners[path], name, first, value, decoder):
                     left.append(f"{path}.{name}")
         for line in state["first"].split("\n")[1:]:
             path, name, mark = line.split("\t")
@@ -228,6 +236,14 @@ class AttributesPart:
             self._notices.say(
                 "other-attributes",
                 f"other than at the first start, and left as the program makes it: {shown(left)}",
+            )
+
+    def _say_of_others(self, names: list[str]) -> None:
+        if names:
+            self._notices.say(
+                "attributes-of-processes",
+                f"each process had its own, and the number of processes was {(self._saved or {})['nb']} and is"
+                f" {self._processes.nb}: {shown(list(dict.fromkeys(names)))}. They are as the program makes them",
             )
 
     def _put(self, held: Any, name: str, first: str, value: list[Any], decoder: Decoder) -> bool:

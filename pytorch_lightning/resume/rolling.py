@@ -190,8 +190,9 @@ class RollingSaves:
             return
         began = time.monotonic()
         takes_part = self._is_first or self.saver.saves_together
-        if takes_part and not self._write(self._open(None), step, wait, finished):
-            return
+        with self.saver.with_all():
+            if takes_part and not self._write(self._open(None), step, wait, finished):
+                return
         self._saved_at, self._saved_step = time.monotonic(), step
         self._cost = self._saved_at - began
 

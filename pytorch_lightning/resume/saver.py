@@ -1,6 +1,7 @@
 """A fit as a checkpoint, and back."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,19 +82,26 @@ class Saver:
             )
         return {key: to_plain(value, f"checkpoint[{key!r}]") for key, value in checkpoint.items()}
 
+    def with_all(self, weights_only: bool = False) -> AbstractContextManager[None]:
+        """In it a checkpoint has what is each process's own. Every process enters it; after the fit the first one may
+        be alone, and then has its own."""
+        attributes: Any = self.parts["attributes"]
+        several = self.strategy.processes.nb > 1 and not weights_only and (self.run.running or self.saves_together)
+        return attributes.together() if several else nullcontext()
+
     def save(self, path: str | Path, weights_only: bool = False) -> bool:
         """Write a checkpoint; False where it was left out since a weight isn't finite."""
         if not self.is_finite(str(path)):
             return False
         processes = self.strategy.processes
         problem = None
-        if processes.is_first or self.saves_together:
-            checkpoint = self.checkpoint(weights_only)
-            try:
-                if processes.is_first:
-                    write_checkpoint(checkpoint, path)
-            except CheckpointError as error:
-                problem = str(error)
+        with self.with_all(weights_only):
+            checkpoint = self.checkpoint(weights_only) if processes.is_first or self.saves_together else {}
+        try:
+            if processes.is_first:
+                write_checkpoint(checkpoint, path)
+        except CheckpointError as error:
+            problem = str(error)
         # no process continues before the file exists, and none waits for one that couldn't write it
         problem = processes.from_first(problem)
         if problem is not None:

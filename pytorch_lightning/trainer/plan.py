@@ -17,7 +17,7 @@ from pytorch_lightning.errors import Problem, attempt, raise_together
 from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.options.config import Config
 from pytorch_lightning.precision import build_precision
-from pytorch_lightning.processes import ALONE, EVERYTHING, Processes, Share
+from pytorch_lightning.processes import EVERYTHING, Processes, Share
 from pytorch_lightning.resume.agreement import Agreement
 from pytorch_lightning.resume.attributes import AttributesPart
 from pytorch_lightning.resume.epoch_length import EpochLength
@@ -174,7 +174,7 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
     share = attempt(problems, lambda: plan_share(config, saved, strategy.processes)) or EVERYTHING
     precision = build_precision(config.precision, strategy.device)
     strategy.place(module, precision.dtype)
-    modes, attributes = ModesPart(module, notices), _keep_attributes(request, share)
+    modes, attributes = ModesPart(module, notices), AttributesPart(module, callbacks, notices, strategy)
     compiled = build_compiler(config.compile, strategy.device, notices)
     if resumed is not None:
         # before the optimizers are made: a hook may put new parameters in the place of old ones
@@ -219,12 +219,6 @@ def _seed_of(config: Config, saved: dict[str, Any] | None, processes: Processes)
     seed = torch.initial_seed() if config.seed is None else config.seed
     # a program may have seeded each process differently
     return int(processes.from_first(seed if saved is None else saved["parts"]["data"]["seed"]))
-
-
-def _keep_attributes(request: FitRequest, share: Share) -> AttributesPart:
-    """Where each process has data of its own, each one's attributes are kept."""
-    processes = request.strategy.processes if share.own else ALONE
-    return AttributesPart(request.module, request.callbacks, request.notices, request.strategy.device, processes)
 
 
 def _read_training_loader(

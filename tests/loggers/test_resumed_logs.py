@@ -256,6 +256,24 @@ def test_a_logger_whose_state_cannot_be_had_stops_nothing(tmp_path: Path, capsys
     assert "Broken failed; training continues" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("state", [None, [1], {1: 2}], ids=["none", "list", "number"])
+def test_a_logger_whose_state_is_no_dict_by_name_is_said_and_the_run_resumes(
+    tmp_path: Path, state: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Odd(Tracker):
+        def state_dict(self) -> dict[str, Any]:
+            return state  # type: ignore[no-any-return]
+
+    Cut.after = 12
+    with pytest.raises(KeyError):
+        fit(tmp_path, experiment=[Odd(), CSVLogger(tmp_path, "csv", 0)])
+    assert "its state_dict() returned" in capsys.readouterr().err
+    Cut.after = None
+    fit(tmp_path, experiment=[Odd(), CSVLogger(tmp_path, "csv", 0)])
+    rows = [row for row in rows_in(tmp_path / "csv/version_0/metrics.csv") if "tng_loss" in row]
+    assert [int(row["global_step"]) for row in rows] == [e * NB + b for e in range(3) for b in (0, 3, 6, 9)]
+
+
 class ByHand(Cut):
     def on_batch_end(self) -> None:
         if self.global_step % 7 == 0:
