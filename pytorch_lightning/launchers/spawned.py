@@ -22,6 +22,7 @@ from pytorch_lightning.errors import MisconfigurationException, ProcessError
 from pytorch_lightning.launchers import signals
 from pytorch_lightning.launchers.environment import MEETING_FILE, leave
 from pytorch_lightning.launchers.failures import error_of, read_failure, write_failure
+from pytorch_lightning.launchers.job import write_job
 from pytorch_lightning.launchers.rendezvous import stay_on_this_machine
 
 GUARD = 'if __name__ == "__main__":'
@@ -42,7 +43,7 @@ def run_in_processes(entry: Callable[[str], Any], job: dict[str, Any], nb: int) 
     with tempfile.TemporaryDirectory(prefix="processes_") as folder:
         job_path = os.path.join(folder, "job")
         try:
-            torch.save(job, job_path)
+            write_job(job, job_path)
         except (pickle.PicklingError, AttributeError, TypeError, RuntimeError) as error:
             raise MisconfigurationException(
                 f"the model or a callback can't be sent to another process: {error}. Keep functions and classes at the"

@@ -106,7 +106,7 @@ class Config:
         checks.number(),
     )
     fast_dev_run: bool = option(
-        DATA, "one epoch of one training and one validation batch, logged to a temporary folder"
+        DATA, "one epoch of one training and one validation batch in each process, logged to a temporary folder"
     )
     accumulate_grad_batches: int | dict[int, int] = option(
         STEPS,
@@ -150,7 +150,9 @@ class Config:
     )
     check_val_every_n_epoch: int = option(VALIDATION, "validate only in every n-th epoch", checks.number(1, whole=True))
     nb_sanity_val_steps: int = option(
-        VALIDATION, "validation batches to run before training; 0 for none", checks.number(0, whole=True)
+        VALIDATION,
+        "validation batches that each process runs before training; 0 for none",
+        checks.number(0, whole=True),
     )
     progress_bar: bool = option(DISPLAY, "show a progress bar, or plain lines if the output isn't a terminal")
     process_position: int = option(

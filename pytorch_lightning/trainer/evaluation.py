@@ -99,10 +99,10 @@ def plan_evaluation(
 ) -> EvaluationPlan:
     """A plan for one pass over ``loaders`` (one, or a list of several).
 
-    ``limit`` is the number of batches of each loader, ``percent`` the share of them. ``to_cpu`` brings the outputs
-    to the CPU; ``outputs_to`` takes each instead of a list. ``gather``: where there are several processes, give
-    every one all outputs. ``own``: the loaders are this process's own share. ``repeats``: who has no batch runs along
-    with those who have. Raises ``MisconfigurationException`` for loaders that don't fit.
+    ``limit`` is the number of batches of each loader and process, ``percent`` the share of them. ``to_cpu`` brings
+    the outputs to the CPU; ``outputs_to`` takes each instead of a list. ``gather``: where there are several processes,
+    give every one all outputs. ``own``: the loaders are this process's own share. ``repeats``: who has no batch runs
+    along with those who have. Raises ``MisconfigurationException`` for loaders that don't fit.
     """
     step_name, end_name = names_of(module, stage)
     hook = {"test": "test_dataloader", "predict": "predict"}.get(stage, "val_dataloader")
@@ -125,7 +125,7 @@ def plan_evaluation(
     raise_together(problem for pair in zip(each, names, strict=True) for problem in loader_problems(*pair))
     planned = []
     for i, loader in enumerate(each):
-        nb = _nb_of(loader, stage, percent, limit)
+        nb = _nb_of(loader, stage, percent, limit if own or limit is None else limit * processes.nb)
         loader_id = LOADER_IDS[LOADERS.get(stage, "validation loader")] + i
         planned.append((shared_out(loader, seed, loader_id, share, processes), nb, (i,) if takes_loader else ()))
     counts = [nb for _, nb, _ in planned]

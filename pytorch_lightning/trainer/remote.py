@@ -52,9 +52,10 @@ def run_job(path: str) -> dict[str, Any]:
     """What a new process does."""
     import os
 
+    from pytorch_lightning.launchers.job import read_job
+
     try:
-        # written by the process that started this one; what was on a device there is brought to this one's own later
-        job = Namespace(**torch.load(path, weights_only=False, map_location="cpu"))
+        job = Namespace(**read_job(path))
     except (AttributeError, ImportError) as error:
         raise MisconfigurationException(
             f"a new process doesn't find what the model or a callback is made of: {error}. Define classes at the top"

@@ -32,13 +32,15 @@ ALLOWED = {
     "launchers/rendezvous.py: _serve_here: socket.create_server": "at a loopback address, for the store",
     "launchers/rendezvous.py: name_the_first_host: subprocess.run": "scontrol of Slurm: a list of words, no shell",
     "launchers/slurm.py: _ask: subprocess.run": "scontrol of Slurm: a list of words, no shell",
+    "launchers/job.py: _Pickler: pickle.Pickler": PRIVATE,
+    "launchers/job.py: write_job: pickle.dumps": PRIVATE,
+    "launchers/job.py: read_job: torch.load without weights_only=True": PRIVATE,
     "launchers/spawned.py: run_in_processes: multiprocessing.get_context": "nb_processes=2: that is what it is for",
     "launchers/spawned.py: run_in_processes: torch.load without weights_only=True": PRIVATE,
     "replay.py: import_code: exec_module": CHOSEN,
     "replay.py: import_code: importlib.import_module": CHOSEN,
     "replay.py: import_code: importlib.util.module_from_spec": CHOSEN,
     "replay.py: import_code: importlib.util.spec_from_file_location": CHOSEN,
-    "trainer/remote.py: run_job: torch.load without weights_only=True": PRIVATE,
 }
 """Each place of the package that can run code from elsewhere, start a process or open a connection, and why it may."""
 
