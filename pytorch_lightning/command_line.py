@@ -56,11 +56,13 @@ def add_default_args(
     root_dir: str,
     rand_seed: int | None = None,
     possible_model_names: Sequence[str] | None = None,
+    run_options: bool = True,
 ) -> None:
     """Add every option of the Trainer, with its default, and what programs of 2019 read beside them.
 
     ``root_dir`` is the folder under which a run keeps its files. ``rand_seed`` becomes the default of ``--seed``
-    and ``--random_seed``; ``possible_model_names`` the choices of ``--model_name``. A bool may stand alone
+    and ``--random_seed``; ``possible_model_names`` the choices of ``--model_name``. ``run_options=False`` leaves out
+    what programs of 2019 read, so that a program that reads none of it refuses it. A bool may stand alone
     (``--fast_dev_run``) or with a value (``--progress_bar false``). An option that the parser has already stays as
     it is. A parser made from this one may add options of the same names, which then win.
     """
@@ -76,10 +78,10 @@ def add_default_args(
                     _add(parser, alias, value, kind, text=f"the same as --{name}")
                 else:
                     _add(parser, alias, argparse.SUPPRESS, kind, text=f"the same as --{name}", dest=name)
-    for name, default, kind, text in RUN_OPTIONS:
+    for name, default, kind, text in RUN_OPTIONS if run_options else ():
         value = default.format(root=str(root_dir).rstrip(os.sep)) if isinstance(default, str) else default
         _add(parser, name, value, kind, text=text)
-    for short, name in (("-en", "tt_name"), ("-td", "tt_description")):
+    for short, name in (("-en", "tt_name"), ("-td", "tt_description")) if run_options else ():
         _add(parser, short, argparse.SUPPRESS, str, text=f"the same as --{name}", dest=name)
     _add(
         parser,
@@ -91,7 +93,9 @@ def add_default_args(
         const=False,
         dest="enable_early_stop",
     )
-    _add(parser, "enable_single_run", argparse.SUPPRESS, None, text="run once", nargs=0, const=True, dest="single_run")
+    if run_options:
+        once = {"nargs": 0, "const": True, "dest": "single_run"}
+        _add(parser, "enable_single_run", argparse.SUPPRESS, None, text="run once", **once)
     if possible_model_names:
         _add(parser, "model_name", "", str, text=f"one of {', '.join(possible_model_names)}")
     if rand_seed is not None:

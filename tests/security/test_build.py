@@ -14,7 +14,8 @@ import pytest
 import pytorch_lightning
 
 ROOT = Path(__file__).parent.parent.parent
-SOURCES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "pytorch_lightning", "tests/test_architecture.py")
+SOURCES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "CHANGELOG.md", "LICENSE", "pytorch_lightning")
+SOURCES = (*SOURCES, "examples", "docs", "tests/test_architecture.py")
 
 try:
     SETUPTOOLS = int(importlib.metadata.version("setuptools").split(".")[0])
@@ -25,6 +26,9 @@ pytestmark = [
     pytest.mark.packaging,
     pytest.mark.skipif(SETUPTOOLS < 77, reason='no setuptools of 77 or newer is installed: pip install -e ".[test]"'),
 ]
+
+MADE = ("__pycache__", "lightning_logs", "_build", "mnist", "test_tube_logs", "model_weights")
+"""Folders that programs, and the docs' own, leave there."""
 
 HOOKS = """
 import sys
@@ -57,7 +61,7 @@ def clean(tmp_path: Path) -> Path:
         source, target = ROOT / name, clone / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns(*MADE))
         else:
             shutil.copy(source, target)
     return clone
@@ -125,6 +129,15 @@ def test_the_wheel_holds_the_package_and_nothing_else(clean: Path, tmp_path: Pat
     assert held == package
     modes = {member.external_attr >> 16 for name, member in members.items() if not name.endswith("/RECORD")}
     assert modes == {0o100644}
+
+
+def test_the_sdist_holds_the_package_the_examples_and_the_docs(clean: Path, tmp_path: Path) -> None:
+    build("sdist", clean, tmp_path)
+    (path,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        held = {member.name.split("/", 1)[1] for member in archive if member.isfile()}
+    wanted = [p for name in ("pytorch_lightning", "examples", "docs") for p in (clean / name).rglob("*") if p.is_file()]
+    assert {p.relative_to(clean).as_posix() for p in wanted} | {"CHANGELOG.md", "LICENSE", "README.md"} <= held
 
 
 def test_the_version_is_that_of_the_package(clean: Path, tmp_path: Path) -> None:
