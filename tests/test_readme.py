@@ -30,6 +30,7 @@ def test_its_commands_are_those_that_are_checked() -> None:
     commands = re.findall(r"```bash\n(.*?)\n```", README, re.DOTALL)
     assert commands == [
         "pip install -e . && python examples/new_project_templates/single_cpu_template.py",
+        "python -m pytorch_lightning new my_project && cd my_project && python train.py",  # tests/commands
         'pip install -e ".[test]" && pytest -n 2 --dist loadfile',
     ]
     assert 'pip install --quiet -e ".[test]"\n' in checked

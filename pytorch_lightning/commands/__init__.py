@@ -1,4 +1,4 @@
-"""Commands: ``python -m pytorch_lightning COMMAND ...``. Each is a function of its words in a file of its own."""
+"""Commands of ``python -m pytorch_lightning``: each is a function of its words, in a file of its own."""
 
 import sys
 from collections.abc import Callable, Sequence

@@ -27,8 +27,8 @@ def new(words: Sequence[str]) -> int:
     parser.add_argument("folder", help="where it is written; it must not exist yet, or be empty")
     parser.add_argument("--template", choices=list(ABOUT), default="mnist", help="what to start from (default: mnist)")
     given = parser.parse_args(words)
-    problem = refusal(given.folder)
     try:
+        problem = refusal(given.folder)
         if problem is None:
             copy(TEMPLATES / given.template, Path(given.folder))
     except OSError as error:
