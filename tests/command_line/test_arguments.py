@@ -149,6 +149,18 @@ def test_root_dir_is_where_a_run_keeps_its_files() -> None:
     assert (hparams.tt_save_path, hparams.model_save_path) == ("/root/test_tube_logs", "/root/model_weights")
 
 
+def test_what_programs_of_2019_read_can_be_left_out() -> None:
+    parser = argparse.ArgumentParser()
+    add_default_args(parser, "/root", run_options=False)
+    assert Trainer.from_args(parser.parse_args([])).options == Trainer().options
+    for name in option_defaults().keys() - OBJECT_OPTIONS:
+        assert f"--{name}" in parser.format_help()
+    assert parser.parse_args(["--disable_early_stop"]).enable_early_stop is False
+    for word in ("--tt_name", "-en", "-td", "--debug", "--enable_single_run", "--early_stop_patience"):
+        with pytest.raises(SystemExit):
+            parser.parse_args([word])
+
+
 def test_seed_and_model_names() -> None:
     parser = argparse.ArgumentParser()
     add_default_args(parser, "/root", rand_seed=7, possible_model_names=["a", "b"])

@@ -17,8 +17,8 @@ def table_of(path=None):
         noise = 0.1 * torch.randn(3000, generator=numbers)
         return x, 10 + 3 * x[:, 0] - 2 * x[:, 1] * x[:, 2] + (2 * x[:, 3]).sin() + noise
     table = np.genfromtxt(path, delimiter=",", skip_header=1, dtype=np.float32, ndmin=2)
-    if min(table.shape) < 2:
-        raise SystemExit(f"{path}: it needs a header, two columns or more with commas between, and rows below.")
+    if table.shape[1] < 2:
+        raise SystemExit(f"{path}: it needs a header, and below it rows of two numbers or more with commas between.")
     if not np.isfinite(table).all():
         row, column = np.argwhere(~np.isfinite(table))[0] + 1
         raise SystemExit(f"{path}: row {row} below the header has no number in column {column}. Write one there.")
@@ -31,6 +31,8 @@ class Regressor(LightningModule):
     def __init__(self, hparams):
         super().__init__(hparams)
         x, y = table_of(hparams.csv)
+        if len(y) < 7:
+            raise SystemExit(f"{hparams.csv}: it has {len(y)} rows, too few to share out. It needs 7, or better 100.")
         # the same rows at each start: seven tenths to learn from, and the others to choose and to test by
         shares, generator = [0.7, 0.15, 0.15], torch.Generator().manual_seed(0)
         self.rows = random_split(TensorDataset(x, y), shares, generator=generator)
