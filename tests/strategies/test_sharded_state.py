@@ -42,8 +42,17 @@ class Average(Callback):
 
 
 average = Average()
-one = trainer(".", distributed_backend="fsdp", virtual_ranks=2, callbacks=[average], **json.loads(os.environ["OPTIONS"]))
+options = json.loads(os.environ["OPTIONS"])
+one = trainer(".", distributed_backend="fsdp", virtual_ranks=2, callbacks=[average], **options)
+
+
 class Saving(Net):
+    def on_fit_start(self):
+        self.average = {"weight": self.layer.weight.detach().clone()}
+
+    def on_batch_end(self):
+        self.average["weight"].lerp_(self.layer.weight.detach(), 0.2)
+
     def on_epoch_end(self):
         if self.current_epoch == 0:
             self.trainer.save_checkpoint("mid.ckpt")
@@ -59,6 +68,8 @@ Path(f"told_{os.environ['RANK']}.json").write_text(json.dumps([average.whole, av
 def told(folder: Path, nb: int, **options: Any) -> list[Any]:
     done = torchrun(folder, PROGRAM, nb=nb, OPTIONS=json.dumps(options))
     assert done.returncode == 0, done.stderr
+    is_said = "a checkpoint can't hold it: module.average" in done.stderr
+    assert is_said == (nb > 1 and options.get("resume") != "mid.ckpt"), "that a sharded attribute is lost"
     return [json.loads((folder / f"told_{rank}.json").read_text()) for rank in range(nb)]
 
 
