@@ -130,6 +130,7 @@ PARTS: dict[str, Fits] = {
     "precision": named(SIMPLE),
     "versions": named(SIMPLE),
     "callbacks": named(anything),
+    "sharded": each(row(each(is_a(str, int, float, bool, type(None))), number(0, 64))),
     "loggers": named(named(anything)),
 }  # fmt: skip
 """The parts of a checkpoint that this library's own code reads."""

@@ -107,7 +107,7 @@ class AttributesPart:
             length = len(value) if hasattr(value, "__len__") else ""
             return f"{HERE}large {id(value)} {getattr(value, '_version', '')} {length}"
         except NotPlainError:
-            return f"{HERE}{id(value)}{_inside(value)}"
+            return f"{HERE}{_seen(value)}{_inside(value)}"
 
     def _has_changed(self, held: Any, name: str, mark: str) -> bool:
         begun = self._begun.get(id(held), {}).get(name, GONE)
@@ -249,7 +249,7 @@ class AttributesPart:
     def _put(self, held: Any, name: str, first: str, value: list[Any], decoder: Decoder) -> bool:
         found = self._first.get(id(held), {}).get(name, GONE)
         there = attributes_of(held)
-        if found != first or storage_is_shared(there.get(name)):
+        if found != first or storage_is_shared(there.get(name)) or _is_sharded(there.get(name)):
             return False
         if not value:
             return delete_attribute(held, name)
@@ -261,11 +261,23 @@ class AttributesPart:
 
 
 def _inside(value: Any) -> str:
-    """What a container of things that aren't plain holds, by their ids."""
+    """What a container of things that aren't plain holds."""
     if isinstance(value, (list, tuple, set, dict)) and len(value) <= 10_000:
         items = value.values() if isinstance(value, dict) else value
-        return f" {sorted(map(id, items))}"
+        return f" {sorted(map(_seen, items))}"
     return ""
+
+
+def _is_sharded(value: Any) -> bool:
+    """Whether it is, or directly holds, a shard: what is saved is whole."""
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
+    return any(hasattr(item, "full_tensor") for item in items)
+
+
+def _seen(value: Any) -> str:
+    """Which object it is, and of a tensor how often it was changed."""
+    is_counted = isinstance(value, torch.Tensor) and not value.is_inference()
+    return f"{id(value)} {value._version}" if is_counted else str(id(value))
 
 
 def _is_iterator(value: Any) -> bool:

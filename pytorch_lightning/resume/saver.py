@@ -13,6 +13,7 @@ from pytorch_lightning.checkpoints.checkpoint import (
     FORMAT,
     TRAINER_KEYS,
     Part,
+    fitting,
     may_be_absent,
     module_part,
     plain_hparams,
@@ -22,6 +23,7 @@ from pytorch_lightning.checkpoints.store import write_checkpoint
 from pytorch_lightning.errors import CheckpointError, FitError
 from pytorch_lightning.processes import own_piece
 from pytorch_lightning.resume.parts import load_part
+from pytorch_lightning.resume.sharded_state import places_of, sharded_again
 from pytorch_lightning.root_module.arguments import arguments_part
 from pytorch_lightning.run.metrics import at
 from pytorch_lightning.run.run import FitRun
@@ -70,7 +72,9 @@ class Saver:
         if not weights_only:
             checkpoint["optimizer_states"] = [gather(o.state_dict()) for o in self.optimizers]
             checkpoint["lr_schedulers"] = [schedule.scheduler.state_dict() for schedule in self.schedules]
-            checkpoint["parts"] = gather({name: part.state_dict() for name, part in self.parts.items()})
+            parts: dict[str, Any] = {name: part.state_dict() for name, part in self.parts.items()}
+            sharded = places_of(parts["callbacks"]) if self.strategy.saves_together else []
+            checkpoint["parts"] = gather({**parts, "sharded": sharded} if sharded else parts)
         if whole and not self.strategy.processes.is_first:
             return {}
         own = {key: checkpoint[key] for key in TRAINER_KEYS if key in checkpoint}
@@ -148,8 +152,11 @@ class Saver:
             for target, state in zip(targets, states, strict=True):
                 state = self.strategy.shard_optimizer_state(target, state) if kind == "optimizers" else state
                 load_part(target, state, f"{path}: {type(target).__name__}")
+        with fitting(f"{path}: callbacks"):
+            nb = saved.get("attributes", {}).get("nb", 0)
+            callbacks = sharded_again(saved["callbacks"], saved.get("sharded", []), self.strategy, self.module, nb)
         for name in (name for name in self.parts if name in saved):
-            load_part(self.parts[name], saved[name], f"{path}: {name}")
+            load_part(self.parts[name], callbacks if name == "callbacks" else saved[name], f"{path}: {name}")
         for optimizer in self.optimizers if self.run.progress.nb_optimizer_steps else ():
             optimizer._opt_called = True  # type: ignore[attr-defined]  # or a schedule that steps first is warned of
 

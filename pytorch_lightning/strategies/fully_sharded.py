@@ -50,6 +50,7 @@ class FullySharded(Strategy):
         self._save_shards = options.pop("save_pieces", save_shards)  # its first name
         self._min_parameters, self._options, self._shard = min_parameters, options, shard
         self._entry: Any = None
+        self._mesh: Any = None
         self._before: list[tuple[nn.Module, type, set[str]]] = []
         self._originals: list[tuple[nn.Module, str, nn.Parameter]] = []
         self._uncalled: dict[nn.Module, Any] = {}
@@ -78,7 +79,7 @@ class FullySharded(Strategy):
                 f"distributed_backend='fsdp' can't shard the parameters {scalars}, which have no dimension. Give them"
                 " one: nn.Parameter(torch.zeros(1))."
             )
-        mesh = init_device_mesh(self.device.type, (self.processes.nb,))
+        mesh = self._mesh = init_device_mesh(self.device.type, (self.processes.nb,))
         self._before = [(m, m.__class__, set(vars(m))) for m in module.modules()]
         self._originals = [
             (owner, name, parameter)
@@ -234,6 +235,13 @@ class FullySharded(Strategy):
         if self._entry is not None and isinstance(optimizer, torch.optim.LBFGS):
             return "LBFGS needs all gradients in one vector, which torch can't build from shards. Use 'ddp'"
         return None
+
+    def shard_tensor(self, tensor: Tensor, dim: int) -> Tensor:
+        if self._entry is None:
+            return tensor
+        from torch.distributed.tensor import Shard, distribute_tensor
+
+        return distribute_tensor(tensor.to(self.device), self._mesh, [Shard(dim)], src_data_rank=None)
 
     def shard_optimizer_state(self, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
         from torch.distributed.tensor import distribute_tensor

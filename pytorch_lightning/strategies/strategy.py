@@ -76,6 +76,10 @@ class Strategy(ABC):
         """The ``state_dict`` of an optimizer of whole parameters as ``optimizer`` takes it."""
         return state
 
+    def shard_tensor(self, tensor: Tensor, dim: int) -> Tensor:
+        """This process's shard of ``tensor``, shared out along ``dim``; the tensor where weights aren't sharded."""
+        return tensor
+
     @abstractmethod
     def step_function(self, module: nn.Module, name: str, *, takes_optimizer: bool = False) -> Callable[..., Any]:
         """The method ``name`` of ``module`` as it is to be called. ``takes_optimizer``: a training step that is

@@ -1,4 +1,9 @@
-"""What happens in a fit and in an evaluation, in order."""
+"""What happens in a fit and in an evaluation, in order.
+
+A *window* is the batches of one optimizer step; a *save point* is where state is whole, so that a checkpoint or a stop
+that was asked for can happen. Batches and epochs are counted from 0, and ``plan.progress`` holds where the fit is.
+``fault(...)`` is a point at which a test can make the library fail, and does nothing otherwise.
+"""
 
 import contextlib
 from collections.abc import Iterator
@@ -24,12 +29,13 @@ def run_fit(plan: FitPlan) -> None:
     if plan.sanity is not None:
         plan.call("on_sanity_check_start")
         with plan.run.timings.measuring("validation"):
-            plan.rows.learn_names(run_evaluation(plan.sanity, NEVER))
+            plan.rows.learn_names(run_evaluation(plan.sanity, NEVER))  # which metrics there are; the values are dropped
         plan.sanity.close()
     fault("fit.begin")
     plan.save_points.begin()
 
-    if plan.progress.epoch_started:  # before the checkpoint: what its end still owes, though nothing more be trained
+    # one that was begun before the checkpoint: its validation and its end may be due even if a limit ends training
+    if plan.progress.epoch_started:
         run_epoch(plan)
     while not plan.is_complete():
         run_epoch(plan)
@@ -46,34 +52,36 @@ def run_epoch(plan: FitPlan) -> None:
         plan.run.nb_tng_batches = plan.length.at(progress.epoch)  # for the hooks
         progress.epoch_started = True
         plan.call("on_epoch_start")
+    # the hook may have changed parameters, and the length of the loader
     plan.gradients.look_around()
     nb_batches = plan.run.nb_tng_batches = plan.length.at(progress.epoch)
     last = NEVER if nb_batches is None else nb_batches
-    checks = plan.validation_batches(progress.epoch)
-    next_check = next_due(checks, progress.validated_batch)
+    validations = plan.validation_batches(progress.epoch)
+    next_validation = next_due(validations, progress.validated_batch)
     batches = timings.waiting(plan.loader.batches, progress.epoch, progress.batch_nb, nb_batches)
 
     while True:
         if progress.stop_reason and progress.interrupted:
-            return  # what is due now is done by the fit that resumes
+            return  # a signal: a validation that is due now is run by the fit that resumes
         # also where a validation fell due before the checkpoint that this fit resumes
-        if progress.batch_nb >= next_check or (progress.epoch_over and plan.ended_unchecked()):
+        if progress.batch_nb >= next_validation or (progress.epoch_over and plan.ended_unchecked()):
             run_validation(plan)
-            next_check = next_due(checks, progress.validated_batch)
+            next_validation = next_due(validations, progress.validated_batch)
         if progress.epoch_over or progress.batch_nb >= last:
             break
         if progress.stop_reason:
-            return
-        is_sample = progress.nb_optimizer_steps % SAMPLE_EVERY == FIRST_SAMPLE
-        run_window = plan.windows.sampled if is_sample else plan.windows.train
+            return  # a limit or a callback, within the epoch: its end isn't run
+        is_timed = progress.nb_optimizer_steps % SAMPLE_EVERY == FIRST_SAMPLE
+        run_window = plan.windows.sampled if is_timed else plan.windows.train
         if note_start is not None:
-            note_start()
+            note_start()  # for save_before, which goes back to here
         try:
             run_window(batches, min(accumulate, last - progress.batch_nb), accumulate)
         except Exception as error:
             save_points.save_before(error)
             raise
         progress.steps_begun = False
+        # the clock is to be looked at, somebody asked for something, or max_nb_steps is reached
         is_due = progress.global_step >= wishes.next_save_point
         if is_due or wishes.pending or progress.nb_optimizer_steps >= save_points.most_steps:
             save_points.reach()
@@ -89,7 +97,10 @@ def run_epoch(plan: FitPlan) -> None:
 
 
 def run_validation(plan: FitPlan) -> None:
-    """Validate, and tell everybody."""
+    """Validate between two windows: run it, keep and log its metrics, call the hooks, and come to a save point.
+
+    A signal may end it before its last batch; what is saved then is the state from before it.
+    """
     assert plan.validation is not None
     progress, run = plan.progress, plan.run
     fault("validation.begin")
@@ -121,7 +132,10 @@ def run_validation(plan: FitPlan) -> None:
 def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
     """Run a step over every batch of every loader; returns what the plan's ``end`` makes of the outputs.
 
-    ``counter`` tells one pass from the next: random numbers are a function of it.
+    ``counter`` tells one pass from the next, since random numbers depend on it: how many validations there were, or
+    NEVER for the one before training. Each loader comes with the number of its batches to run and with what its step
+    gets as further arguments: its own number, where there are several loaders. ``place`` is the batch at which an
+    error is reported.
     """
     step, to_device, seed = plan.step, plan.to_device, plan.seed
     outputs: list[list[tuple[int, Any]]] = []

@@ -1,4 +1,8 @@
-"""Every choice of a fit, made once: options and a module become a ``FitPlan``."""
+"""Every choice of a fit, made once: options and a module become a ``FitPlan``.
+
+First the ``Basis``: all checks, and what they look at. Then state is restored, files are opened, and the
+functions of a step are built, by ``Optimization`` in optimization.py, which reads most options that concern a step.
+"""
 
 import copy
 import os
@@ -56,13 +60,14 @@ def plan_fit(request: FitRequest, problems: list[Problem]) -> FitPlan:
     """
     try:
         basis = _plan_basis(request, problems)
-        return _plan_on(request, basis)
+        return _complete_plan(request, basis)
     except BaseException:
         request.run.on_failed_plan()
         raise
 
 
-def _plan_on(request: FitRequest, basis: Basis) -> FitPlan:
+def _complete_plan(request: FitRequest, basis: Basis) -> FitPlan:
+    """Restore what is resumed, open the files, build the functions of a step, and put all together."""
     config, module, run, strategy = request.config, request.module, request.run, request.strategy
     epoch_schedules = EpochSchedules(basis.schedules)
     groups = GroupsPart(module, basis.optimizers, run.notices)
@@ -73,9 +78,9 @@ def _plan_on(request: FitRequest, basis: Basis) -> FitPlan:
         files.make_folders(config)  # from here on: a start that fails leaves none behind
     loggers, rolling = _plan_files(request, saver, basis)
     if basis.resumed is not None:
-        basis.resumed.forget_state()
+        basis.resumed.forget_state()  # every part has its own by now
     rows = _plan_rows(request, basis, loggers)
-    # rounds keep their own
+    # a failed step gives buffers back; each virtual rank has its own, which steps/rounds.py keeps
     undo = BufferUndo(module) if basis.share.nb == 1 and can_be_kept(module) else None
     current = CurrentStep() if undo is None else CurrentStep(undo.by_name)
     optimization.build(rows, current, undo)
@@ -131,22 +136,23 @@ def _plan_rows(request: FitRequest, basis: Basis, loggers: LoggerGroup) -> Rows:
 
 
 def _begin_or_restore(request: FitRequest, saver: Saver, basis: Basis, optimization: Optimization) -> None:
+    """Put every part into the state that it had in the save, where there is one. The module has its weights already."""
     resumed = basis.resumed
     for callback in request.callbacks:
         callback.reset()
     if resumed is not None:
         basis.settings.compare(resumed.checkpoint, resumed.path)
-        _make_again(request, saver, basis, optimization)
+        _remake_groups(request, saver, basis, optimization)
         saver.restore(resumed.checkpoint, resumed.path)
-        basis.modes.restore()  # before a strategy wraps the module
+        basis.modes.restore()  # before the step is built: 'ddp' wraps it for the parameters that are trained
         basis.settings.check_lengths()
         fuse(request.config, saver.optimizers)
-        request.run.progress.forget_limits()
+        request.run.progress.forget_limits()  # this start may have others
         for keeper in files.keepers_of(request.config) if resumed.folder is not None else ():
             keeper.resume(resumed.version)
 
 
-def _make_again(request: FitRequest, saver: Saver, basis: Basis, optimization: Optimization) -> None:
+def _remake_groups(request: FitRequest, saver: Saver, basis: Basis, optimization: Optimization) -> None:
     """The groups that were added while training, and optimizers that ``configure_optimizers`` made again then."""
     assert basis.resumed is not None
     checkpoint, path = basis.resumed.checkpoint, basis.resumed.path
@@ -163,6 +169,8 @@ def _make_again(request: FitRequest, saver: Saver, basis: Basis, optimization: O
 
 
 def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
+    """Check everything, and raise all ``problems`` together; bring the module to its device, with the weights that are
+    resumed, and make the optimizers and the loaders. No folder of the run is made."""
     config, module, run, callbacks = request.config, request.module, request.run, request.callbacks
     notices, strategy = request.notices, request.strategy
     problems = problems + checks.hook_problems(module, callbacks) + files.folder_problems(config)
@@ -184,8 +192,8 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
     tng_loader = _read_training_loader(request, share, attributes, problems)
     problems += checks.saving_problems(module) + checks.uneven_problems(module, config, strategy)
     hooks = hook_table(module, callbacks, run)
-    looking = {**hooks, "on_evaluation_batch_end": (*hooks["on_evaluation_batch_end"], run.leave_validation_if_stopped)}
-    evaluate = partial(plan_evaluation, strategy=strategy, precision=precision, seed=seed, hooks=looking)
+    watched = {**hooks, "on_evaluation_batch_end": (*hooks["on_evaluation_batch_end"], run.leave_validation_if_stopped)}
+    evaluate = partial(plan_evaluation, strategy=strategy, precision=precision, seed=seed, hooks=watched)
     validation, sanity = attempt(problems, lambda: _plan_validation(request, evaluate, compiled)) or (None, None)
     raise_together(problems)
     say_near_misses([module, *callbacks], notices)
@@ -243,8 +251,8 @@ def _plan_files(request: FitRequest, saver: Saver, basis: Basis) -> tuple[Logger
     version = None if resumed is None else resumed.version
     state = None if resumed is None or version is None else resumed.checkpoint["parts"]["loggers"]
     loggers = files.open_loggers(config, module, run, hparams, processes, version, run.progress.global_step, state)
-    saver.parts["loggers"] = loggers
-    own = None if resumed is None else resumed.folder
+    saver.parts["loggers"] = loggers  # the one part that isn't there when the others are restored
+    own = None if resumed is None else resumed.folder  # of a run that is resumed in its own folder
     from_the_start = config.resume == "auto" or own is not None
     wanted = from_the_start or config.save_every_nb_batches is not None
     folder = files.folder_for_saves(config, module, run, own, wanted) if processes.is_first else None
@@ -262,7 +270,8 @@ def _plan_files(request: FitRequest, saver: Saver, basis: Basis) -> tuple[Logger
 
 
 def _plan_saver(request: FitRequest, basis: Basis, epoch_schedules: EpochSchedules, groups: GroupsPart) -> Saver:
-    """Everything that changes in a fit, as named parts."""
+    """What changes in a fit, as named parts. Module, optimizers and schedules are the saver's own, and the loggers
+    become a part in ``_plan_files``."""
     config, module, run = request.config, request.module, request.run
     parts: dict[str, Part] = {
         "progress": run.progress,
