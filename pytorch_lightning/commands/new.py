@@ -32,7 +32,7 @@ def new(words: Sequence[str]) -> int:
         if problem is None:
             copy(TEMPLATES / given.template, Path(given.folder))
     except OSError as error:
-        problem = f"{given.folder!r} can't be written: {error.strerror or error}. Name another folder."
+        problem = f"{given.folder!r} can't be written: {error.strerror or error}. Name another folder, or mend that."
     if problem is not None:
         print(f"{parser.prog}: {problem}", file=sys.stderr)
         return 1
@@ -56,7 +56,10 @@ def refusal(name: str) -> str | None:
 
 def copy(template: Path, folder: Path) -> None:
     """The files of ``template``, as files of the user's own: nothing that exists is replaced."""
-    for source in sorted(template.rglob("*")):
+    sources = sorted(template.rglob("*"))
+    if not sources:
+        raise OSError(f"the installed package has no {template}; install it again")
+    for source in sources:
         if source.is_file() and "__pycache__" not in source.parts:
             target = folder / source.relative_to(template)
             target.parent.mkdir(parents=True, exist_ok=True)

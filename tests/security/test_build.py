@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.skipif(SETUPTOOLS < 77, reason='no setuptools of 77 or newer is installed: pip install -e ".[test]"'),
 ]
 
-MADE = ("__pycache__", "lightning_logs", "_build", "mnist", "test_tube_logs", "model_weights")
+MADE = ("__pycache__", "lightning_logs", "_build", "test_tube_logs", "model_weights")
 """Folders that programs, and the docs' own, leave there."""
 
 HOOKS = """
@@ -136,7 +136,9 @@ def test_the_sdist_holds_the_package_the_examples_and_the_docs(clean: Path, tmp_
     (path,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(path) as archive:
         held = {member.name.split("/", 1)[1] for member in archive if member.isfile()}
-    wanted = [p for name in ("pytorch_lightning", "examples", "docs") for p in (clean / name).rglob("*") if p.is_file()]
+    kinds = {"pytorch_lightning": ["*"], "examples": ["*.py"], "docs": ["*.md", "*.py", "*.svg"]}
+    found = [path for name, patterns in kinds.items() for kind in patterns for path in (clean / name).rglob(kind)]
+    wanted = [path for path in found if path.is_file()]
     assert {p.relative_to(clean).as_posix() for p in wanted} | {"CHANGELOG.md", "LICENSE", "README.md"} <= held
 
 
