@@ -76,6 +76,7 @@ class ModelCheckpoint(Callback):
         self._last_epoch: int | None = None
         self._before = self.filepath
         self._kept_before: dict[str, float | None] = {}
+        self._continues = False
 
     @property
     def names(self) -> re.Pattern[str]:
@@ -83,7 +84,7 @@ class ModelCheckpoint(Callback):
         return re.compile(rf"{re.escape(self.prefix)}_ckpt_epoch_\d+(_batch_\d+)?\.ckpt")
 
     def on_fit_start(self, run: Run) -> None:
-        if run.scratch is None:
+        if run.scratch is None and not self._continues:  # a run that was killed writes the same files again
             self._say_what_is_there(run)
 
     def _say_what_is_there(self, run: Run) -> None:
@@ -192,7 +193,8 @@ class ModelCheckpoint(Callback):
             for name, value in values.items()
             if self.names.fullmatch(name)
         }
-        if self._before == self.filepath:
+        self._continues = self._before == self.filepath
+        if self._continues:
             self._find_kept()
 
     def follow(self, filepath: str, kept: dict[str, float | None], best_path: str | None) -> None:
@@ -206,7 +208,7 @@ class ModelCheckpoint(Callback):
         before, now = VERSION.findall(self._before), VERSION.findall(self.filepath)
         same = VERSION.sub("", self._before) == VERSION.sub("", self.filepath)
         if same and all(old in (new, str(version)) or version is None for old, new in zip(before, now, strict=True)):
-            self.filepath = self._before
+            self.filepath, self._continues = self._before, True
             self._find_kept()
 
     def _find_kept(self) -> None:

@@ -26,6 +26,7 @@ from pytorch_lightning.strategies import Strategy
 
 T = TypeVar("T")
 
+DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 SHARES = ("train_percent_check", "val_percent_check", "test_percent_check")
 
 
@@ -229,6 +230,24 @@ def saving_problems(module: LightningModule) -> list[Problem]:
     return problems
 
 
+def _say_idle_dropout(module: nn.Module, optimizers: Sequence[Optimizer], notices: Notices) -> None:
+    """A notice of the outermost submodules in eval mode that have dropout, and weights in an optimizer."""
+    trained = set(parameters_of(optimizers))
+    found = list[str]()
+    for name, submodule in module.named_modules():
+        if submodule.training or any(name.startswith(f"{outer}.") for outer in found):
+            continue
+        drops = any(isinstance(layer, DROPOUT) and layer.p > 0 for layer in submodule.modules())
+        if drops and any(p.requires_grad and p in trained for p in submodule.parameters()):
+            found.append(name)
+    if found:
+        notices.say(
+            "eval-mode",
+            f"in eval mode, as pretrained models are given, and so trained without dropout: {', '.join(found[:5])}."
+            " Call train() on it in __init__ if that isn't intended",
+        )
+
+
 def say_probable_mistakes(
     module: LightningModule, loader: Any, optimizers: Sequence[Optimizer], config: Config, notices: Notices
 ) -> None:
@@ -244,6 +263,7 @@ def say_probable_mistakes(
             " pass max_nb_epochs=1",
         )
     say_idle_accelerator(config, notices)
+    _say_idle_dropout(module, optimizers, notices)
     if not has_validation(module):
         notices.say("no-validation", "there is no validation: val_dataloader isn't defined")
     elif config.check_val_every_n_epoch > config.max_nb_epochs:

@@ -514,6 +514,21 @@ def test_files_of_an_earlier_run_are_named_before_they_are_written_over(
     assert fit(fast_dev_run=True) == ""
 
 
+def test_a_resumed_run_writes_its_own_files_again_without_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Saving(Recorder):
+        def on_epoch_end(self) -> None:
+            if self.current_epoch == 0:
+                self.trainer.save_checkpoint(tmp_path / "x.ckpt")
+
+    for resume in (None, tmp_path / "x.ckpt"):
+        keep = ModelCheckpoint(tmp_path / "w")
+        quiet_trainer(tmp_path, checkpoint_callback=keep, max_nb_epochs=3, resume=resume).fit(Saving())
+        assert len(list((tmp_path / "w").iterdir())) == 3, "those after the first are there already"
+    assert "writes-over" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("options", [{"mode": "best"}, {"period": 0}, {"save_best_only": True, "save_top_k": 3}])
 def test_options_that_cannot_work(options: Any) -> None:
     with pytest.raises(MisconfigurationException):

@@ -95,7 +95,7 @@ def test_another_template_is_refused_with_those_there_are(tmp_path: Path, capsys
 def test_a_package_without_its_templates_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("pytorch_lightning.commands.new.TEMPLATES", tmp_path / "nowhere")
+    monkeypatch.setattr(sys.modules["pytorch_lightning.commands.new"], "TEMPLATES", tmp_path / "nowhere")
     assert main(["new", str(tmp_path / "a")]) == 1
     assert "install it again" in capsys.readouterr().err
 

@@ -581,6 +581,27 @@ def test_a_layer_in_eval_mode_stays_so_and_a_module_in_eval_mode_is_trained_with
     assert "[train-mode]" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("rate", "frozen", "train", "is_said"),
+    [(0.1, False, False, True), (0.0, False, False, False), (0.1, True, False, False), (0.1, False, True, False)],
+)
+def test_a_pretrained_layer_that_would_train_without_its_dropout_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rate: float, frozen: bool, train: bool, is_said: bool
+) -> None:
+    class Pretrained(Model):
+        def __init__(self) -> None:
+            super().__init__()
+            block = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Sequential(torch.nn.Dropout(rate)))
+            self.pretrained = block.requires_grad_(not frozen).train(train)
+
+    model = Pretrained()
+    quiet_trainer(tmp_path).fit(model)
+    said = capsys.readouterr().err
+    assert said.count("[eval-mode]") == is_said
+    assert ("without dropout: pretrained." in said) == is_said, "not each layer of it"
+    assert model.pretrained.training == train
+
+
 # ---------------------------------------------------------------------------------------------- optimizers
 class Growing(Model):
     """Its body is trained by a group that is added later."""
