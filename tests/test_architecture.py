@@ -25,6 +25,8 @@ on it is the user's. It has a limit of its own, since somebody who begins reads 
 MOST_LINES_OF_A_FILE = 400
 MOST_LINES_OF_A_FUNCTION = 50
 # of code: the docstrings are the reference pages. What a step runs through stays short; callbacks, loggers and commands
+# are what may grow, and what several processes do beside a step: own shares, repeats, what proves them equal, and the
+# state that each has of its own
 MOST_LINES_OF_THE_PACKAGE = 17_500
 MOST_LINES_OF_A_TEMPLATE = 180
 MOST_OF_A_ROOM = 0.2
