@@ -13,7 +13,7 @@ from pytorch_lightning.commands.new import ABOUT
 from tests.security import test_build
 from tests.security.test_build import MADE, ROOT, SOURCES, build
 
-pytestmark = test_build.pytestmark
+pytestmark = [*test_build.pytestmark, pytest.mark.slow]
 
 Python = tuple[Path, dict[str, str]]
 """The python of the venv, and its environment."""

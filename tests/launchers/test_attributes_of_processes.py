@@ -8,6 +8,8 @@ import pytest
 
 from tests.launchers.test_torchrun import torchrun
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 import json, os, signal, time
 import torch

@@ -9,6 +9,8 @@ import torch
 
 from tests.launchers.test_torchrun import torchrun
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 import json, os
 from pathlib import Path

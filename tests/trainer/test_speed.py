@@ -83,8 +83,12 @@ class SaveAt(Callback):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"accumulate_grad_batches": 2}, {"precision": "bf16"}, {"precision": "16"}, {"gradient_clip": 0.1}],
-    ids=["plain", "accumulated", "bf16", "16", "clipped"],
+    [
+        pytest.param({"accumulate_grad_batches": 2, "gradient_clip": 0.1}, id="accumulated and clipped"),
+        pytest.param({}, id="plain", marks=pytest.mark.slow),
+        pytest.param({"precision": "bf16"}, id="bf16", marks=pytest.mark.slow),
+        pytest.param({"precision": "16"}, id="16", marks=pytest.mark.slow),
+    ],
 )
 def test_compiled_steps_train_as_plain_ones_do(tmp_path: Path, options: dict[str, Any]) -> None:
     plain, _ = trained(tmp_path, **options)
