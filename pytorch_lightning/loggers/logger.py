@@ -1,11 +1,15 @@
 """The interface of loggers, and a group of loggers whose failures never stop training."""
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.errors import Notices, describe
+
+Noted = tuple[float, int, list[int]]
+"""A moment: its time, how many rows there were, and in each logger to which user code may add some."""
 
 
 class Logger(ABC):
@@ -45,6 +49,10 @@ class Logger(ABC):
         """What a checkpoint stores, plain data: the number of rows as ``rows``, or the id of a run elsewhere."""
         return {}
 
+    def count_rows(self) -> int:
+        """How many rows there are. Override it where user code may add rows by itself, past the trainer."""
+        return 0
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state``, before ``log_hyperparams`` is called. Remove the rows that were logged after the
         checkpoint: they will be logged again."""
@@ -56,8 +64,10 @@ class LoggerGroup:
     def __init__(self, loggers: Sequence[Logger], notices: Notices) -> None:
         self.loggers = list(loggers)
         self._notices = notices
-        self.nb_rows = self.nb_to_forget = 0
-        """Rows in this fit; how many of the last ones a checkpoint is to leave out."""
+        self.nb_rows = 0
+        """Rows in this fit."""
+        self._counting = [i for i, logger in enumerate(loggers) if type(logger).count_rows is not Logger.count_rows]
+        self._kept: Noted | None = None
         self._waiting: list[list[tuple[dict[str, Any], int]]] = [[] for _ in self.loggers]
 
     @property
@@ -91,17 +101,35 @@ class LoggerGroup:
         for logger in self.loggers:
             self._try(logger, logger.close)
 
+    def note_rows(self) -> Noted:
+        """The time, how many rows there are, and in each logger to which user code may have added some."""
+        return time.time(), self.nb_rows, [self.loggers[i].count_rows() for i in self._counting]
+
+    def keep_rows(self, noted: Noted) -> None:
+        """Checkpoints from now on leave out what was logged since ``note_rows``."""
+        self._kept = noted
+
+    def _nb_to_forget(self, i: int) -> int:
+        """How many of the last rows of a logger a checkpoint is to leave out."""
+        if self._kept is None:
+            return 0
+        _, nb_rows, counted = self._kept
+        if i in self._counting:
+            return self.loggers[i].count_rows() - counted[self._counting.index(i)]
+        return self.nb_rows - nb_rows
+
     def state_dict(self) -> dict[str, Any]:
         """How far each logger is, once it has written what it has."""
         self.save()
         states: dict[str, Any] = {}
         for i, logger in enumerate(self.loggers):
             self._try(logger, lambda name, own: states.update({name: _state_of(own)}), _name(logger, i), logger)
-        for state in states.values() if self.nb_to_forget else ():
+        for i, logger in enumerate(self.loggers):
+            state, nb_to_forget = states.get(_name(logger, i), {}), self._nb_to_forget(i)
             if "rows" in state:
-                state["rows"] -= self.nb_to_forget
-            if "events" in state:
-                state["purge"] = True
+                state["rows"] -= nb_to_forget
+            if "events" in state and self._kept is not None:
+                state["since"] = self._kept[0]
         # the saves lie in the folder of the first
         versions = {_name(logger, i): logger.version for i, logger in enumerate(self.loggers) if logger.folder}
         own = {name: version for name, version in versions.items() if version != next(iter(versions.values()))}

@@ -23,7 +23,6 @@ class TensorBoardLogger(Logger):
         self._folder = self.save_dir / name / f"version_{self._version}"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._writer: Any = None
-        self._step = 0
         self._purge_step: int | None = None
         self._has_text = False
 
@@ -49,16 +48,16 @@ class TensorBoardLogger(Logger):
         if version != self._version:
             remove_unused(self._folder)
         self.__init__(self.save_dir, self.name, version)  # type: ignore[misc]
-        self._step = self._purge_step = step
+        self._purge_step = step
 
     def state_dict(self) -> dict[str, Any]:
         return {"events": event_sizes(self._folder / "tf")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.close()
-        cut_events(self._folder / "tf", state["events"])
+        cut_events(self._folder / "tf", state["events"], state.get("since"))
         # TensorBoard would hide the points of every axis that lie above that step, a user's own axes too
-        self._purge_step = self._step if state.get("purge") else None
+        self._purge_step = None
         self._has_text = True
 
     def log_hyperparams(self, hparams: dict[str, Any]) -> None:

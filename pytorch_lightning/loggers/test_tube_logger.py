@@ -29,7 +29,6 @@ class TestTubeLogger(Logger):
         self._nb_in_file = 0
         self._columns: list[str] = []
         self._mark: tuple[int, int] | None = None
-        self._step = 0
 
     @property
     def folder(self) -> Path | None:
@@ -40,7 +39,6 @@ class TestTubeLogger(Logger):
         return self.experiment.version  # type: ignore[no-any-return]
 
     def resume(self, version: int, step: int) -> None:
-        self._step = step
         if self._folder is not None and version != self.experiment.version:
             self._folder = reopen(self.experiment, version, step)
             self._mark = None
@@ -53,6 +51,9 @@ class TestTubeLogger(Logger):
             state["events"] = event_sizes(Path(self.experiment.log_dir))
         return state
 
+    def count_rows(self) -> int:
+        return len(self.experiment.metrics)
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if not self._writes():
             return
@@ -60,11 +61,12 @@ class TestTubeLogger(Logger):
         self.experiment.metrics = read_rows(self._folder / "metrics.csv")[: state["rows"]]
         if "events" in state:
             self.experiment.close()
-            cut_events(Path(self.experiment.log_dir), state["events"])
+            cut_events(Path(self.experiment.log_dir), state["events"], state.get("since"))
             self.experiment.tag_markdown_saved = True
-            self.experiment.purge_step = self._step if state.get("purge") else None
+        # TensorBoard would hide the points of every axis that lie above that step, a user's own axes too
+        self.experiment.purge_step = None
+        if "events" in state:
             self.experiment._get_file_writer()
-        self.experiment.purge_step = None  # or each file that it begins later hides what came before
         self._save_all()
 
     def log_hyperparams(self, hparams: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from pytorch_lightning.loggers.logger import LoggerGroup
+from pytorch_lightning.loggers.logger import LoggerGroup, Noted
 from pytorch_lightning.resume.attributes import AttributesPart
 from pytorch_lightning.run.hooks import Hooks, is_overridden
 from pytorch_lightning.run.run import FitRun
@@ -42,7 +42,7 @@ class WindowStart:
         self.is_whole_in_validation = all(_is_ours(hook) for name in AROUND for hook in hooks[name])
         """Whether weights are the same in a validation as before it: a hook may put averaged ones in their place."""
         self._place: tuple[int, int] | None = None
-        self._nb_rows = 0
+        self._rows: Noted = 0.0, 0, []
         self._losses: deque[Any] = deque()
         self._prog: dict[str, Any] = {}
         self._norms: dict[str, float] = {}
@@ -56,7 +56,7 @@ class WindowStart:
     def note(self) -> None:
         """A window is about to begin."""
         progress, metrics = self._run.progress, self._run.metrics
-        self._place, self._nb_rows = (progress.batch_nb, progress.global_step), self._loggers.nb_rows
+        self._place, self._rows = (progress.batch_nb, progress.global_step), self._loggers.note_rows()
         self._losses, self._prog, self._norms = metrics._losses.copy(), metrics._prog, dict(metrics.grad_norms)
         if self.buffers is not None:
             self.buffers.note()
@@ -83,7 +83,7 @@ class WindowStart:
         progress.batch_nb, progress.global_step = self._place
         metrics._losses, metrics._prog = self._losses, self._prog
         metrics.grad_norms.update(self._norms)  # a row may have used them
-        self._loggers.nb_to_forget = self._loggers.nb_rows - self._nb_rows
+        self._loggers.keep_rows(self._rows)
         if self.buffers is not None:
             self.buffers.go_back()
         return True
