@@ -281,7 +281,10 @@ def check_steps(target: Any, state: Any) -> None:
             if float(group["lr"]) != group["lr"] or len(group.get("betas", (0, 0))) != 2:
                 raise ValueError("lr or betas aren't numbers")
             if kind not in (torch.optim.LBFGS, torch.optim.Adafactor):
-                _check_states({p: target.state[p] for p in group["params"] if target.state.get(p)})
+                states = {p: target.state[p] for p in group["params"] if target.state.get(p)}
+                _check_states(states)
+                if group.get("amsgrad") and any("exp_avg" in s and "max_exp_avg_sq" not in s for s in states.values()):
+                    raise ValueError("it has no maxima, which amsgrad needs")
 
 
 def _step_a_copy(schedule: Any) -> None:

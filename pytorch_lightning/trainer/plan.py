@@ -194,7 +194,7 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
     hooks = hook_table(module, callbacks, run)
     watched = {**hooks, "on_evaluation_batch_end": (*hooks["on_evaluation_batch_end"], run.leave_validation_if_stopped)}
     evaluate = partial(plan_evaluation, strategy=strategy, precision=precision, seed=seed, hooks=watched)
-    validation, sanity = attempt(problems, lambda: _plan_validation(request, evaluate, compiled)) or (None, None)
+    validation, sanity = attempt(problems, lambda: _plan_validation(request, share, evaluate, compiled)) or (None, None)
     raise_together(problems)
     say_near_misses([module, *callbacks], notices)
     checks.say_probable_mistakes(module, tng_loader, optimizers, config, notices)
@@ -310,7 +310,7 @@ def _plan_saver(request: FitRequest, basis: Basis, epoch_schedules: EpochSchedul
 
 
 def _plan_validation(
-    request: FitRequest, evaluate: Callable[..., EvaluationPlan], compiled: Compile
+    request: FitRequest, share: Share, evaluate: Callable[..., EvaluationPlan], compiled: Compile
 ) -> tuple[EvaluationPlan | None, EvaluationPlan | None]:
     """The validation, and the few batches of it that are run before training."""
     config, module = request.config, request.module
@@ -318,12 +318,13 @@ def _plan_validation(
         return None, None
     loaders = checks.reading(module, "val_dataloader", lambda: module.val_dataloader, request.strategy.processes)
     raise_together(checks.iterator_problems(loaders))
-    limit = 1 if config.fast_dev_run else None
+    per_rank = share.nb // request.strategy.processes.nb  # however many processes run them
+    limit = per_rank if config.fast_dev_run else None
     how = {"gather": config.gather_validation, "own": config.data_is_sharded, "notices": request.notices}
     how["repeats"] = config.uneven_batches != "wait"
     evaluate = partial(evaluate, compiled=compiled, **how)
     validation = evaluate("validation", module, loaders, limit=limit, percent=config.val_percent_check)
-    few = config.nb_sanity_val_steps
+    few = config.nb_sanity_val_steps * per_rank
     return validation, evaluate("sanity", module, loaders, limit=few) if few else None
 
 

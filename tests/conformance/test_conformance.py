@@ -261,7 +261,8 @@ def comparable(checkpoint: dict[str, Any]) -> dict[str, Any]:
     parts = {
         k: v for k, v in checkpoint["parts"].items() if k not in ("callbacks", "random", "metrics", "run", "checksums")
     }
-    return {**checkpoint, "parts": {**parts, "progress": {**parts["progress"], "seconds": 0.0}}}
+    of_run = {"progress": {**parts["progress"], "seconds": 0.0}, "attributes": {**parts["attributes"], "nb": 0}}
+    return {**checkpoint, "parts": {**parts, **of_run}}
 
 
 @pytest.mark.parametrize("strategy", SHARED)
