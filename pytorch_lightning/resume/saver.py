@@ -23,7 +23,6 @@ from pytorch_lightning.checkpoints.store import write_checkpoint
 from pytorch_lightning.errors import CheckpointError, FitError
 from pytorch_lightning.processes import own_piece
 from pytorch_lightning.resume.parts import load_part
-from pytorch_lightning.resume.sharded_state import places_of, sharded_again
 from pytorch_lightning.root_module.arguments import arguments_part
 from pytorch_lightning.run.metrics import at
 from pytorch_lightning.run.run import FitRun
@@ -73,7 +72,7 @@ class Saver:
             checkpoint["optimizer_states"] = [gather(o.state_dict()) for o in self.optimizers]
             checkpoint["lr_schedulers"] = [schedule.scheduler.state_dict() for schedule in self.schedules]
             parts: dict[str, Any] = {name: part.state_dict() for name, part in self.parts.items()}
-            sharded = places_of(parts["callbacks"]) if self.strategy.saves_together else []
+            sharded = _sharded_in(parts["callbacks"]) if self.strategy.saves_together else []
             checkpoint["parts"] = gather({**parts, "sharded": sharded} if sharded else parts)
         if whole and not self.strategy.processes.is_first:
             return {}
@@ -136,6 +135,8 @@ class Saver:
 
     def restore(self, checkpoint: dict[str, Any], path: str) -> None:
         """Put back everything but the module, and the loggers, which are made later."""
+        from pytorch_lightning.resume.sharded_state import sharded_again
+
         saved = checkpoint["parts"]
         absent = sorted({*self.parts, "loggers"} - set(saved) - may_be_absent(checkpoint))
         if absent:
@@ -159,6 +160,12 @@ class Saver:
             load_part(self.parts[name], callbacks if name == "callbacks" else saved[name], f"{path}: {name}")
         for optimizer in self.optimizers if self.run.progress.nb_optimizer_steps else ():
             optimizer._opt_called = True  # type: ignore[attr-defined]  # or a schedule that steps first is warned of
+
+
+def _sharded_in(state: Any) -> list[Any]:
+    from pytorch_lightning.resume.sharded_state import places_of
+
+    return places_of(state)
 
 
 def is_finite(weight: torch.Tensor) -> bool:
