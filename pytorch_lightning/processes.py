@@ -169,9 +169,14 @@ _apart: list[Any] = []
 """The group that ``Processes.apart`` made."""
 
 
+def is_sharded(tensor: Any) -> bool:
+    """Whether ``tensor`` is a ``DTensor``, whose import alone costs half a second."""
+    return hasattr(tensor, "full_tensor")
+
+
 def whole(tensor: Any) -> Any:
     """The whole of ``tensor``, gathered if it is sharded. All processes call it."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return tensor.full_tensor() if is_sharded(tensor) else tensor
 
 
 def own_piece(tensor: Any) -> Any:

@@ -181,8 +181,7 @@ class SequenceLoader(ReplayableLoader):
 
     def __init__(self, batches: Sequence[Any], loader_id: int, share: Share) -> None:
         self._batches, self._loader_id, self._share = batches, loader_id, share
-
-    _first_use: FirstUse | None = None
+        self._first_use: FirstUse | None = None
 
     def use_in(self, processes: Processes, own: bool) -> None:
         self._first_use = None if own else FirstUse(processes, self._loader_id)

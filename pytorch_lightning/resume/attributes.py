@@ -15,6 +15,7 @@ from torch import nn
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.checkpoints.checkpoint import fitting
 from pytorch_lightning.errors import CheckpointError, Notices
+from pytorch_lightning.processes import is_sharded
 from pytorch_lightning.resume.data_attributes import GONE, DataAttributes, shown
 from pytorch_lightning.resume.each_process import State, join, merged_metrics, own_of
 from pytorch_lightning.resume.glance import Glance, glance
@@ -249,7 +250,7 @@ class AttributesPart:
     def _put(self, held: Any, name: str, first: str, value: list[Any], decoder: Decoder) -> bool:
         found = self._first.get(id(held), {}).get(name, GONE)
         there = attributes_of(held)
-        if found != first or storage_is_shared(there.get(name)) or _is_sharded(there.get(name)):
+        if found != first or storage_is_shared(there.get(name)) or _holds_shards(there.get(name)):
             return False
         if not value:
             return delete_attribute(held, name)
@@ -268,10 +269,10 @@ def _inside(value: Any) -> str:
     return ""
 
 
-def _is_sharded(value: Any) -> bool:
+def _holds_shards(value: Any) -> bool:
     """Whether it is, or directly holds, a shard: what is saved is whole."""
     items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
-    return any(hasattr(item, "full_tensor") for item in items)
+    return any(map(is_sharded, items))
 
 
 def _seen(value: Any) -> str:

@@ -56,16 +56,18 @@ def job_of(environment: Mapping[str, str]) -> str | None:
 def has_id(environment: Mapping[str, str]) -> bool:
     """Whether a further start of this job will have the same name, and another job another one.
 
-    torchrun makes up a UUID for a run on one machine, and another one at the next start.
+    For a run on one machine torchrun makes up a UUID, and another one at the next start.
 
     >>> has_id({"TORCHELASTIC_RUN_ID": "search-7"}), has_id({"TORCHELASTIC_RUN_ID": "none"})
     (True, False)
-    >>> has_id({"TORCHELASTIC_RUN_ID": "1c51eea6-9928-4408-8256-49cddcf36aa9"})
-    False
+    >>> made_up = {"TORCHELASTIC_RUN_ID": "1c51eea6-9928-4408-8256-49cddcf36aa9"}
+    >>> has_id(made_up), has_id({**made_up, "GROUP_WORLD_SIZE": "2"})
+    (False, True)
     """
     run = environment.get("TORCHELASTIC_RUN_ID", "none")
-    made_up = run == "none" or re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", run)
-    return is_batch_job(environment) or not made_up
+    alone = environment.get("GROUP_WORLD_SIZE", "1") == "1"
+    made_up = alone and re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", run)
+    return is_batch_job(environment) or not (run == "none" or made_up)
 
 
 def resuming_option(environment: Mapping[str, str], saves: str | None) -> str:

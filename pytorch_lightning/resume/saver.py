@@ -86,11 +86,9 @@ class Saver:
         return {key: to_plain(value, f"checkpoint[{key!r}]") for key, value in checkpoint.items()}
 
     def with_all(self, weights_only: bool = False) -> AbstractContextManager[None]:
-        """In it a checkpoint has what is each process's own. Every process enters it; after the fit the first one may
-        be alone, and then has its own."""
+        """In it a checkpoint has what is each process's own. Every process enters it."""
         attributes: Any = self.parts["attributes"]
-        several = self.strategy.processes.nb > 1 and not weights_only and (self.run.running or self.saves_together)
-        return attributes.together() if several else nullcontext()
+        return attributes.together() if self.strategy.processes.nb > 1 and not weights_only else nullcontext()
 
     def save(self, path: str | Path, weights_only: bool = False) -> bool:
         """Write a checkpoint; False where it was left out since a weight isn't finite."""

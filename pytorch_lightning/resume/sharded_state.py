@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pytorch_lightning.processes import is_sharded
 from pytorch_lightning.strategies import Strategy
 
 Path = tuple[Any, ...]
@@ -15,7 +16,7 @@ def places_of(state: Any) -> list[tuple[list[Any], int]]:
     """Where in nested ``state`` there are sharded tensors, and the dimension that is shared out."""
     found = []
     for path, tensor in _tensors_in(state):
-        for placement in getattr(tensor, "placements", ()):
+        for placement in tensor.placements if is_sharded(tensor) else ():
             if placement.is_shard():
                 found.append((list(path), int(placement.dim)))
     return found
@@ -25,7 +26,7 @@ def sharded_again(state: Any, places: Any, strategy: Strategy, module: nn.Module
     """``state`` with the tensors at ``places`` sharded. One process has whole weights: what it kept of them under their
     names is sharded as they are."""
     dimensions = {tuple(path): dim for path, dim in places}
-    weights = {name: p for name, p in module.named_parameters() if hasattr(p, "placements")}
+    weights = {name: p for name, p in module.named_parameters() if is_sharded(p)}
 
     def piece(path: Path, tensor: Tensor) -> Any:
         if path in dimensions:

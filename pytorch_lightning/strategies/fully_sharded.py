@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from pytorch_lightning.data.casting import place
 from pytorch_lightning.errors import FitError, MisconfigurationException
 from pytorch_lightning.nested import map_tensors
-from pytorch_lightning.processes import Processes
+from pytorch_lightning.processes import Processes, is_sharded
 from pytorch_lightning.strategies.strategy import Strategy
 
 HOLDERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
@@ -261,11 +261,6 @@ class FullySharded(Strategy):
             for name, values in state["state"].items()
         }
         return {**state, "state": cut}
-
-
-def is_sharded(tensor: Any) -> bool:
-    """Whether ``tensor`` is a ``DTensor``, whose import alone costs half a second."""
-    return hasattr(tensor, "full_tensor")
 
 
 def gathered(piece: Any) -> Tensor:

@@ -74,13 +74,15 @@ def run_job(path: str) -> dict[str, Any]:
 
 
 def state_of(plan: FitResult, config: Config) -> dict[str, Any]:
-    """What a fit leaves behind, on the CPU."""
+    """What a fit leaves behind, on the CPU. Every process calls it."""
     run = plan.run
+    with plan.saver.with_all():
+        parts = {name: part.state_dict() for name, part in plan.saver.parts.items()}
     return {
         "module": {name: value.cpu() for name, value in plan.module.state_dict().items()},
         "optimizers": [optimizer.state_dict() for optimizer in plan.get_optimizers()],
         "schedulers": [schedule.scheduler.state_dict() for schedule in plan.get_schedules()],
-        "parts": {name: part.state_dict() for name, part in plan.saver.parts.items()},
+        "parts": parts,
         "kept": [(keeper.filepath, keeper.kept, keeper.best_path) for keeper in keepers_of(config)],
         "seed": plan.seed,
         "progress": run.progress.state_dict(),

@@ -361,7 +361,7 @@ class Trainer(ReadAttributes):
         self._optimization("reconfigure_optimizers()").reconfigure()
 
     def save_checkpoint(self, path: str | Path) -> None:
-        """Write a checkpoint to ``path``: at the next save point during a fit, at once after one."""
+        """Write a checkpoint to ``path``: at the next save point during a fit, at once after one, in every process."""
         if self._plan is None or self._run is None:
             raise MisconfigurationException("there is nothing to save before fit. Call fit(model) first.")
         if self._run.running:

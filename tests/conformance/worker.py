@@ -15,6 +15,7 @@ from torch import distributed, multiprocessing
 
 from pytorch_lightning.launchers.environment import leave
 from tests.conformance.cases import CASES, ELASTIC, FITS, SHARED, Place, fit
+from tests.launchers.grouped import enter_group
 
 dist: Any = distributed
 mp: Any = multiprocessing
@@ -64,17 +65,7 @@ def run_group(rank: int, nb: int, folder: str, port: int, after: bool) -> None:
     """What one process of a group of ``nb`` does."""
     torch.set_num_threads(1)
     if nb > 1:
-        os.environ.update(
-            RANK=str(rank),
-            WORLD_SIZE=str(nb),
-            LOCAL_RANK=str(rank),
-            LOCAL_WORLD_SIZE=str(nb),
-            GROUP_RANK="0",
-            MASTER_ADDR="127.0.0.1",
-            MASTER_PORT=str(port),
-            TORCHELASTIC_USE_AGENT_STORE="True",
-            TORCHELASTIC_RESTART_COUNT="0",
-        )
+        enter_group(rank, nb, port)
     results: dict[Any, Any] = {}
     only = os.environ.get("CASES", "")
     for key, job in jobs_of(nb, folder, after).items():

@@ -69,8 +69,10 @@ class Counting(Net):
 rank = int(os.environ["RANK"])
 model = Counting()
 options = json.loads(os.environ["OPTIONS"])
-one = trainer(".", resume="auto", **options)
+one = trainer(".", **{"resume": "auto", **options})
 result = one.fit(model)
+if os.environ.get("AFTER"):
+    one.save_checkpoint("after.ckpt")
 m = model.metric
 Path(f"told_{rank}.json").write_text(json.dumps({
     "result": result, "seen": model.seen, "is_one_list": model.held.get("seen") is model.seen,
@@ -81,12 +83,12 @@ Path(f"told_{rank}.json").write_text(json.dumps({
 """
 
 
-def told(folder: Path, nb: int, cut: str = "") -> tuple[list[dict[str, Any]], str]:
+def told(folder: Path, nb: int, cut: str = "", after: str = "", **more: Any) -> tuple[list[dict[str, Any]], str]:
     folder.mkdir(exist_ok=True)
     for path in folder.glob("told_*"):
         path.unlink()
-    options = {"virtual_ranks": 2, "save_every_nb_batches": 1}
-    done = torchrun(folder, PROGRAM, nb=nb, OPTIONS=json.dumps(options), CUT=cut)
+    options = {"virtual_ranks": 2, "save_every_nb_batches": 1, **more}
+    done = torchrun(folder, PROGRAM, nb=nb, OPTIONS=json.dumps(options), CUT=cut, AFTER=after)
     assert bool(done.returncode) == bool(cut), done.stderr
     return [json.loads(path.read_text()) for path in sorted(folder.glob("told_*"))], done.stderr
 
@@ -131,3 +133,14 @@ def test_more_processes_have_a_metric_once(tmp_path: Path) -> None:
     assert rounded(two[0]["kept"] + two[1]["kept"]) == rounded(2 * samples())
     assert max(one["most"] for one in two) == pytest.approx(max(samples()))
     assert [one["nb_epochs"] for one in two] == [2, 2]
+
+
+@pytest.mark.parametrize("nb", [1, 2])
+def test_a_checkpoint_that_is_written_after_the_fit_has_what_each_had(tmp_path: Path, nb: int) -> None:
+    before, _ = told(tmp_path, 2, after="yes")
+    more, _ = told(tmp_path, nb, resume="after.ckpt", max_nb_epochs=3)
+    assert sum(one["total"] for one in more) == pytest.approx(3 * sum(samples()), abs=1e-3)
+    assert [one["nb_epochs"] for one in more] == [3] * nb
+    if nb == 2:
+        assert [a["seen"][: len(b["seen"])] for a, b in zip(more, before, strict=True)] == [b["seen"] for b in before]
+        assert rounded(more[0]["seen"] + more[1]["seen"]) == rounded(3 * samples())

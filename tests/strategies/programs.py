@@ -19,6 +19,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.launchers.environment import leave
 from pytorch_lightning.strategies import Distributed, FullySharded
+from tests.launchers.grouped import enter_group
 
 dist: Any = distributed
 mp: Any = multiprocessing
@@ -263,17 +264,7 @@ def programs() -> Programs:
 
 def run_process(rank: int, nb: int, folder: str, port: int, name: str) -> None:
     torch.set_num_threads(1)
-    os.environ.update(
-        RANK=str(rank),
-        WORLD_SIZE=str(nb),
-        LOCAL_RANK=str(rank),
-        LOCAL_WORLD_SIZE=str(nb),
-        GROUP_RANK="0",
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-        TORCHELASTIC_USE_AGENT_STORE="True",
-        TORCHELASTIC_RESTART_COUNT="0",
-    )
+    enter_group(rank, nb, port)
     place = os.path.join(folder, f"{name}-{nb}-{rank}.pt")
     try:
         torch.save(programs()[name, nb](Path(folder), rank), place)
