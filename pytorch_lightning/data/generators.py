@@ -37,8 +37,15 @@ def find_generators(root: object, depth: int = MOST_LEVELS, limit: int = MOST_OB
                 if not is_global_stream(value):
                     found.setdefault(id(value), value)
                 continue
-            stack.extend((child, level + 1) for child in reversed(list(children_of(value))))
+            if level == 0 or not _is_of_the_library(value):
+                stack.extend((child, level + 1) for child in reversed(list(children_of(value))))
     return list(found.values())
+
+
+def _is_of_the_library(value: Any) -> bool:
+    """Whether it is an object of this library other than a loader: what that holds isn't of the one who is asked."""
+    module = type(value).__module__
+    return module.startswith("pytorch_lightning.") and not module.startswith("pytorch_lightning.data.")
 
 
 def is_global_stream(generator: Any) -> bool:

@@ -58,6 +58,14 @@ class ReplayableLoader(ABC):
         """Call ``on_other_order`` where the batches dropped by the next ``batches`` don't have this CRC."""
         del crc, on_other_order  # without indices there is nothing to compare
 
+    def sketch_at(self, nb_batches: int) -> list[Any] | None:
+        """What the last of the epoch's first ``nb_batches`` batches was like, where there are no indices."""
+        return None
+
+    def expect_like(self, sketch: list[Any], on_other_order: Callable[[], None]) -> None:
+        """Call ``on_other_order`` where the last batch dropped by the next ``batches`` isn't like this."""
+        del sketch, on_other_order
+
     def expect_finished(self, finished: tuple[int, int, int], on_other_order: Callable[[], None]) -> None:
         """Before the next epoch draw this one again, and call ``on_other_order`` where its CRC is another."""
         del finished, on_other_order

@@ -73,6 +73,9 @@ class RoundsLoader(ReplayableLoader):
         found = (self._loader.crc_at(n) for n in range(nb, nb - self._per_round, -1))
         return next((crc for crc in found if crc is not None), None)
 
+    def sketch_at(self, nb_batches: int) -> list[Any] | None:
+        return self._loader.sketch_at(min(nb_batches * self._per_round, self._loader.nb_drawn))
+
     takes_back = False  # each virtual rank has buffers of its own
 
     @property
@@ -109,6 +112,9 @@ class RoundsLoader(ReplayableLoader):
 
     def expect(self, crc: int, on_other_order: Any) -> None:
         self._loader.expect(crc, on_other_order)
+
+    def expect_like(self, sketch: list[Any], on_other_order: Any) -> None:
+        self._loader.expect_like(sketch, on_other_order)
 
 
 class OwnShares(RoundsLoader):

@@ -1,7 +1,7 @@
 """Loaders that can only be run: each from its epoch's start, or from where its own state says."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -15,9 +15,13 @@ from pytorch_lightning.data.index_plan import set_epoch
 from pytorch_lightning.data.loader import OrderWatcher, ReplayableLoader, keeps_state, length_of
 from pytorch_lightning.data.same_batches import FirstUse
 from pytorch_lightning.data.seeded_view import LANE, SeededIterable, loader_name, pass_name
+from pytorch_lightning.data.sketch import is_alike, sketch
 from pytorch_lightning.data.workers import OF_MEMORY, is_death, options_of, started, starts_workers, without_signal
 from pytorch_lightning.errors import FitError, describe
 from pytorch_lightning.processes import EVERYTHING, Processes, Share
+
+MOST_SKETCHES = 100
+"""Of so many batches it is known what they were like: training is a few behind."""
 
 
 class StreamLoader(ReplayableLoader):
@@ -47,6 +51,8 @@ class StreamLoader(ReplayableLoader):
         """The batches of the pass that was begun last, where it isn't known to be at its end."""
         self._epoch = self._nb_fetched = 0
         """Of that pass."""
+        self._sketches: dict[int, list[Any]] = {}
+        self._expected: tuple[list[Any], Callable[[], None]] | None = None
         own = [getattr(loader, name, None) for name in ("generator", "sampler", "batch_sampler")]
         self._generators = [g for g in find_generators(own) if isinstance(g, torch.Generator)]
         """That of a sampler, which no state may hold."""
@@ -109,8 +115,15 @@ class StreamLoader(ReplayableLoader):
         iterator = self._running = without_signal(started(self._loader))
         self._used_up = iterator is self._loader
         self._epoch, self._nb_fetched = epoch, first
+        self._sketches.clear()
         self._open = self._seeded(iterator, epoch, first)
         return first
+
+    def sketch_at(self, nb_batches: int) -> list[Any] | None:
+        return self._sketches.get(nb_batches)
+
+    def expect_like(self, sketch: list[Any], on_other_order: Callable[[], None]) -> None:
+        self._expected = sketch, on_other_order
 
     def close(self) -> None:
         if self._starts:  # workers that the user's own loader had before are the user's
@@ -128,8 +141,12 @@ class StreamLoader(ReplayableLoader):
 
     def _dealt(self, batches: Iterator[Any], first: int, start: int) -> Iterator[Any]:
         """This process's share of ``batches``. The others' are made too: only so do all see the same stream."""
+        nb = 0
         for nb, _ in zip(range(1, start - first + 1), batches, strict=False):
             self.on_dropped(nb, start - first)
+        expected, self._expected = self._expected, None
+        if nb and expected is not None and not is_alike(expected[0], self.sketch_at(first + nb)):
+            expected[1]()
         self.nb_drawn = start
         if self._watcher is not None:
             self._watcher.end_order()
@@ -176,6 +193,9 @@ class StreamLoader(ReplayableLoader):
             if self._first_use is not None:
                 self._compare_first(batch)
             batch_nb = self._nb_fetched = batch_nb + 1
+            if not loader_id and not self.keeps_state:
+                self._sketches[batch_nb] = sketch(batch)
+                self._sketches.pop(batch_nb - MOST_SKETCHES, None)
             yield batch
 
     def _compare_first(self, batch: Any) -> None:

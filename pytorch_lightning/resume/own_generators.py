@@ -1,5 +1,6 @@
-"""The generator objects that the model draws from."""
+"""The generator objects that the model and the callbacks draw from."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -9,19 +10,25 @@ from pytorch_lightning.resume.plain_values import Decoder, Encoder
 from pytorch_lightning.run.owners import attributes_of
 
 
-def generators_of_model(module: nn.Module, loader: Any) -> list[Any]:
-    """The generators that the code and the attributes of a module and its submodules reach, without those that the
-    training data draw from."""
+def generators_of_data(*loaders: Any) -> list[Any]:
+    """The generators that loaders, the user's or those made of them, and what they are made of reach."""
     parts = ("dataset", "collate_fn", "sampler", "batch_sampler", "generator")
-    of_data = {id(g) for part in parts for g in find_generators(getattr(loader, part, None))}
-    of_data |= {id(g) for g in find_generators(loader)}
+    inner = [getattr(loader, "_loader", loader) for loader in loaders]
+    roots = [getattr(loader, part, None) for loader in inner for part in parts]
+    return [generator for root in [*roots, *inner] for generator in find_generators(root)]
+
+
+def generators_of_model(module: nn.Module, callbacks: Sequence[Any], loader: Any) -> list[Any]:
+    """The generators that the code and the attributes of a module, its submodules and the callbacks reach, without
+    those that the training data draw from."""
+    of_data = {id(generator) for generator in generators_of_data(loader)}
     found: dict[int, Any] = {}
-    for submodule in module.modules():
-        if type(submodule).__module__.startswith("torch."):
+    for owner in (*module.modules(), *callbacks):
+        if type(owner).__module__.startswith(("torch.", "pytorch_lightning.")):
             continue
         # first what it holds, then what the code of its class uses
-        for root in (*attributes_of(submodule).values(), type(submodule)):
-            if not isinstance(root, nn.Module):
+        for root in (*attributes_of(owner).values(), type(owner)):
+            if not isinstance(root, nn.Module) and not type(root).__module__.startswith("pytorch_lightning."):
                 found.update((id(g), g) for g in find_generators(root) if id(g) not in of_data)
     return list(found.values())
 

@@ -6,7 +6,7 @@ import inspect
 import platform
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -69,6 +69,7 @@ class DataPart:
             "finished": None if nb_done or finished is None else list(finished),
             "sizes": self._sizes,
             "indices_crc": self._loader.crc_at(nb_done) if nb_done else None,
+            "sketch": self._loader.sketch_at(nb_done) if nb_done else None,
             "workers": self._loader.bound_to_workers,
             "sampler": self._loader.sampler_state(begun=nb_done > 0),
             "loader": self._loader.own_state(self._run.progress.epoch),
@@ -100,6 +101,8 @@ class DataPart:
         self._length.load_state_dict(state.get("length"))
         if state["indices_crc"] is not None:
             self._loader.expect(state["indices_crc"], self._other_order)
+        elif state.get("sketch") is not None:
+            self._loader.expect_like(state["sketch"], self._other_order)
         elif state.get("finished") is not None:
             epoch, nb, crc = state["finished"]
             self._loader.expect_finished((epoch, nb, crc), self._other_order)
@@ -120,10 +123,23 @@ class DataPart:
 class RandomPart:
     """The global random streams and the model's own generators, for hooks that draw between batches."""
 
-    def __init__(self, generators: list[Any]) -> None:
+    def __init__(self, generators: list[Any], of_data: Callable[[], list[Any]], notices: Notices, early: bool) -> None:
         self._generators, self._saved = generators, dict[str, Any]()
+        self._of_data, self._notices, self._early = of_data, notices, early
+        self._escaped: Any = None
+
+    def begin(self) -> None:
+        """Training begins."""
+        from pytorch_lightning.resume.escaped import EscapedGenerators
+
+        self.restore()
+        self._escaped = EscapedGenerators(lambda: [*self._generators, *self._of_data()], self._notices)
+        if self._early:
+            self._escaped.begin()
 
     def state_dict(self) -> dict[str, Any]:
+        if self._escaped is not None:
+            self._escaped.look()
         own = states_of(self._generators)
         return {**seeding.get_short_states(), **({"own": own} if own else {})}
 

@@ -44,7 +44,7 @@ class Basis:
     modes: ModesPart
     settings: SettingsPart
     generators: list[Any]
-    """Those that the model draws from."""
+    """Those that the model and the callbacks draw from."""
     sizes: dict[str, int]
     """Of the training data."""
     optimizers: list[Optimizer]

@@ -110,7 +110,7 @@ class FitPlan:
         self.attributes.restore()
         self.modes.restore()
         self.attributes.begin()
-        self.random.restore()
+        self.random.begin()
 
     def ended_unchecked(self) -> bool:
         """Whether an epoch that ended early, or whose length wasn't known, still has its validation to come. Where they

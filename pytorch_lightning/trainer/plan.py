@@ -27,7 +27,7 @@ from pytorch_lightning.resume.attributes import AttributesPart
 from pytorch_lightning.resume.epoch_length import EpochLength
 from pytorch_lightning.resume.groups import GroupsPart
 from pytorch_lightning.resume.modes import ModesPart
-from pytorch_lightning.resume.own_generators import generators_of_model
+from pytorch_lightning.resume.own_generators import generators_of_data, generators_of_model
 from pytorch_lightning.resume.parts import CallbacksPart, DataPart, GradientsPart, RandomPart, VersionsPart, load_part
 from pytorch_lightning.resume.resuming import find_save_to_resume, job_of, restore_checked
 from pytorch_lightning.resume.rolling import RollingSaves
@@ -211,7 +211,7 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
         attributes=attributes,
         modes=modes,
         settings=SettingsPart(config, run, optimizers, schedules),
-        generators=generators_of_model(module, tng_loader),
+        generators=generators_of_model(module, callbacks, tng_loader),
         sizes=sizes_of(tng_loader),
         optimizers=optimizers,
         schedules=schedules,
@@ -242,6 +242,11 @@ def _read_training_loader(
     attributes.note_loader(loader)
     problems += checks.training_loader_problems(loader, request.config, checks.has_validation(module), share)
     return loader
+
+
+def _generators_of_data(basis: Basis) -> list[Any]:
+    evaluated = () if basis.validation is None else basis.validation.loaders
+    return generators_of_data(basis.loader, *(loader for loader, *_ in evaluated))
 
 
 def _plan_files(request: FitRequest, saver: Saver, basis: Basis) -> tuple[LoggerGroup, RollingSaves]:
@@ -294,7 +299,9 @@ def _plan_saver(request: FitRequest, basis: Basis, epoch_schedules: EpochSchedul
         "settings": basis.settings,
         "epoch_schedules": epoch_schedules,
         "gradients": GradientsPart(module, basis.optimizers, basis.strategy, basis.gradients),
-        "random": RandomPart(basis.generators),
+        "random": RandomPart(
+            basis.generators, partial(_generators_of_data, basis), run.notices, config.resume is not None
+        ),
         "versions": VersionsPart(run.notices),
     }
     return Saver(
