@@ -28,6 +28,7 @@ from pytorch_lightning.resume.plain_values import (
     storage_is_shared,
     writable_memory,
 )
+from pytorch_lightning.resume.structure import Structure, changes, structure_of
 from pytorch_lightning.run.owners import (
     Owner,
     attributes_of,
@@ -63,6 +64,7 @@ class AttributesPart:
         self._limit = max(LEAST_LIMIT, sum(sizes))
         self._first: dict[int, Marks] = {}
         self._begun: dict[int, Marks] = {}
+        self._structure: Structure = {}
         self._glances: dict[tuple[int, str], Glance] = {}
         self._alive: list[Any] = []
         self._saved: State | None = None
@@ -93,6 +95,7 @@ class AttributesPart:
             there = attributes_of(held)
             self._begun[id(held)] = {name: self._mark_again(held, name, value) for name, value in there.items()}
         self._glances.clear()
+        self._structure = structure_of(self._module)
 
     def _mark_again(self, held: Any, name: str, value: Any) -> str:
         before = self._glances.get((id(held), name))
@@ -158,7 +161,7 @@ class AttributesPart:
         return "\n".join(lines)
 
     def _find_changed(self) -> tuple[list[tuple[int, str, str, str, Any, bool]], list[str]]:
-        changed, lost = [], []
+        changed, lost = [], changes(self._structure, structure_of(self._module)) if self._begun else []
         for path, held in owners_of([*self.data.owners, *self._roots]):
             if id(held) not in self._first:
                 continue  # who holds it has changed, and that is noticed

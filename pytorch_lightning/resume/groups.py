@@ -1,5 +1,6 @@
 """Which parameters an optimizer has, by name: groups that were added while training are made again."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ class GroupsPart:
     def _note_first(self) -> None:
         self._at_first = [len(optimizer.param_groups) for optimizer in self._optimizers]
         self._own = [OwnState(optimizer) for optimizer in self._optimizers]
+        self._names = {p: name for name, p in self._module.named_parameters()}
 
     def note_new(self, by_the_hook: bool) -> None:
         """Other optimizers are there; ``by_the_hook``: as ``configure_optimizers`` makes them."""
@@ -43,6 +45,7 @@ class GroupsPart:
                 )
             state = own.state_dict()
             optimizers.append({"kind": type(optimizer).__name__, "groups": groups, **({"own": state} if state else {})})
+        self._check_replaced(names)
         lost = sorted({name for own in self._own for name in own.lost()})
         if lost:
             self._notices.say(
@@ -52,6 +55,19 @@ class GroupsPart:
                 " matters of it",
             )
         return {"made": self.nb_made, "optimizers": optimizers}
+
+    def _check_replaced(self, names: dict[int, str]) -> None:
+        held = [p for optimizer in self._optimizers for group in optimizer.param_groups for p in group["params"]]
+        trained = {name for p in held if (name := names.get(id(p))) is not None}
+        replaced = [name for p in held if id(p) not in names and (name := self._names.get(p)) in {*names.values()}]
+        untrained = [name for name in replaced if name not in trained]
+        if untrained:
+            raise FitError(
+                f"another parameter is in the place of {', '.join(map(str, untrained[:5]))}, which an optimizer still"
+                " updates: the new one isn't trained, but it would be after a resume. Write into the old one (with"
+                " torch.no_grad(): parameter.copy_(value)), or call self.trainer.reconfigure_optimizers() in the same"
+                " hook."
+            )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """What optimizers keep of their own: ``make_again`` came before their states."""
@@ -122,6 +138,13 @@ class GroupsPart:
             raise CheckpointError(
                 f"{path} doesn't fit configure_optimizers: {saved['kind']} had the parameters {_shown(before)}, and has"
                 f" {_shown(there)}. Resume with the model that wrote it."
+            )
+        twice = [name for group in added for name in group if name in itertools.chain(*there)]
+        if twice:
+            raise CheckpointError(
+                f"{path} doesn't fit configure_optimizers: {', '.join(map(str, twice[:3]))} was replaced while training"
+                " and added as a group, and now it is in a group from the start. Let configure_optimizers return what is to"
+                " be used, and call self.trainer.reconfigure_optimizers() instead of adding."
             )
         for group in added:
             optimizer.add_param_group({"params": [named[name] for name in group]})
