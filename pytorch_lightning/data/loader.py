@@ -16,6 +16,9 @@ class OrderWatcher(Protocol):
     def end_order(self) -> None:
         """What was drawn before is drawn again, and new batches come."""
 
+    def has_changed(self) -> bool:
+        """Whether the data changed since the epoch began."""
+
 
 class ReplayableLoader(ABC):
     """The batches of a loader as a function of (seed, epoch, batch number)."""

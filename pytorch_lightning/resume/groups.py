@@ -143,8 +143,8 @@ class GroupsPart:
         if twice:
             raise CheckpointError(
                 f"{path} doesn't fit configure_optimizers: {', '.join(map(str, twice[:3]))} was replaced while training"
-                " and added as a group, and now it is in a group from the start. Let configure_optimizers return what is to"
-                " be used, and call self.trainer.reconfigure_optimizers() instead of adding."
+                " and added as a group, and now it is in a group from the start. Let configure_optimizers return what"
+                " is to be used, and call self.trainer.reconfigure_optimizers() instead of adding."
             )
         for group in added:
             optimizer.add_param_group({"params": [named[name] for name in group]})
