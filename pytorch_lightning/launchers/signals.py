@@ -1,6 +1,7 @@
 """Signals: noted when they come, acted upon where the state of a fit is whole."""
 
 import contextlib
+import functools
 import os
 import signal
 import threading
@@ -33,8 +34,13 @@ class Watch:
         """The first signal; 0 where none came."""
         self._note, self._patient = note, patient
         self._before: dict[int, Any] = {}
+        self._process = os.getpid()
 
     def __call__(self, number: int, frame: Any) -> None:
+        if os.getpid() != self._process:  # one that was forked a moment ago
+            _let_go()
+            os.kill(os.getpid(), number)
+            return
         if self.number and number == signal.SIGINT and not self._patient:
             raise KeyboardInterrupt
         for outer in self._outer():
@@ -56,6 +62,7 @@ class Watch:
 
     def install(self, numbers: tuple[int, ...]) -> None:
         """Take the place of the handlers that there are. What is ignored stays ignored."""
+        _let_go_in_forks()
         for number in numbers:
             if signal.getsignal(number) != signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self)
@@ -79,8 +86,27 @@ class Watch:
         if self.number:
             os.kill(os.getpid(), self.number)
 
+    def before(self, number: int) -> Any:
+        """The handler that there was."""
+        return self._before.get(number, signal.SIG_DFL)
+
 
 _early: Watch | None = None
+
+
+@functools.cache
+def _let_go_in_forks() -> None:
+    """What user code forks isn't the fit: a signal ends it, as a ``Pool`` expects of its workers."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_let_go)
+
+
+def _let_go() -> None:
+    for number in ALL:
+        handler = signal.getsignal(number)
+        while isinstance(handler, Watch):
+            handler = handler.before(number)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def is_in_main_thread() -> bool:

@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -244,3 +247,55 @@ def test_a_signal_that_the_program_ignores_stays_ignored(tmp_path: Path) -> None
         assert signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("before", [signal.SIG_DFL, "handler"])
+def test_what_a_hook_forks_ends_by_a_signal(tmp_path: Path, before: Any) -> None:
+    """As the workers of a ``multiprocessing.Pool`` must: it waits for them."""
+    ended = []
+
+    class Forking(Recorder):
+        def on_batch_end(self) -> None:
+            told, tell = os.pipe()
+            child = os.fork()
+            if not child:
+                os.write(tell, b".")  # python forgets what comes earlier
+                time.sleep(30)
+                os._exit(0)
+            os.read(told, 1)
+            os.kill(child, signal.SIGTERM)
+            ended.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    def exits(number: int, frame: Any) -> None:
+        os._exit(7)
+
+    usual = signal.signal(signal.SIGTERM, exits if before == "handler" else before)
+    try:
+        assert quiet_trainer(tmp_path, max_nb_epochs=1).fit(Forking()) == 1
+        assert signal.getsignal(signal.SIGTERM) == (exits if before == "handler" else before)
+    finally:
+        signal.signal(signal.SIGTERM, usual)
+    assert {*ended} == {7 if before == "handler" else -signal.SIGTERM}
+
+
+def test_what_is_forked_in_a_job_before_fit_ends_by_a_signal(tmp_path: Path) -> None:
+    program = """
+import os, signal, time
+from pytorch_lightning import Trainer
+Trainer(default_save_path=".")
+assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL  # kept for the fit
+told, tell = os.pipe()
+child = os.fork()
+if not child:
+    os.write(tell, b".")
+    time.sleep(30)
+    os._exit(0)
+os.read(told, 1)
+os.kill(child, signal.SIGTERM)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    job = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_JOB_NAME": "x"}
+    told = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, **job}, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert told.stdout.split()[-1:] == ["-15"], told.stderr
