@@ -46,7 +46,7 @@ HELP = (
         "whole numbers and booleans have no mean: write .float() first",
     ),
     (
-        r"expected (scalar type|target dtype)|have the same dtype|not implemented for '|Found dtype|should be the same$",
+        r"expected (scalar type|target dtype)|have the same dtype|not implemented for '|Found dtype|should be the same",
         "the dtypes don't fit: inputs of layers are float32 (x.float()), targets of cross_entropy whole numbers"
         " (y.long()), those of mse_loss floats (y.float())",
     ),
