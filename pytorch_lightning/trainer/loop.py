@@ -49,8 +49,7 @@ def run_epoch(plan: FitPlan) -> None:
     note_start = plan.window_start.note_for(accumulate)
 
     if not progress.epoch_started:
-        plan.run.nb_tng_batches = plan.length.at(progress.epoch)  # for the hooks
-        progress.epoch_started = True
+        plan.run.begin_epoch(plan.length.at(progress.epoch))
         plan.call("on_epoch_start")
     # the hook may have changed parameters, and the length of the loader
     plan.gradients.look_around()

@@ -10,6 +10,7 @@ from pytorch_lightning.errors import MisconfigurationException, Notices
 from pytorch_lightning.launchers.signals import Stopped
 from pytorch_lightning.loggers.sent_experiment import packed, refresh, unpacked
 from pytorch_lightning.options.config import Config
+from pytorch_lightning.printing import tell
 from pytorch_lightning.resume.parts import CallbacksPart
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.run.files import keepers_of
@@ -38,6 +39,8 @@ def run_remotely(
         "arguments": arguments,
         "random": torch.initial_seed(),
     }
+    if options["progress_bar"] or options["print_weights_summary"]:
+        tell(f"starting {nb} processes")  # it takes seconds until the first of them can say anything
     told: dict[str, Any] = {}
     try:
         told = run_in_processes(run_job, job, nb)
