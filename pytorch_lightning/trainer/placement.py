@@ -50,7 +50,7 @@ def choose_strategy(config: Config, notices: Notices, problems: list[Problem]) -
         device = devices[environment.local_rank % len(devices)]
         shows = config.progress_bar or config.print_weights_summary
         if shows and environment.rank == 0 and environment.meeting_file is None:
-            tell(f"meeting {environment.nb - 1} more processes")  # a sign of life: that may take a while
+            tell(f"meeting the other processes, {environment.nb} in all")  # a sign of life: that may take a while
         processes = join(environment, _carrier(device), config.process_timeout_minutes)
         if device.type != "cpu":
             torch.accelerator.set_device_index(device.index or 0)
