@@ -173,6 +173,8 @@ class Metrics:
         """Their names, known from the sanity validation on."""
         self.evaluated: dict[str, float | int] = {}
         """What ``Trainer.validate`` and ``Trainer.test`` gave since."""
+        self.extremes: dict[str, tuple[float, float]] | None = {}
+        """The least and the largest value that each metric had; None where a part of the run isn't known."""
         self.grad_norms: dict[str, float] = {}
         """Gradient norms of the last window, if ``track_grad_norm`` is on."""
         self.nb_nonfinite = 0
@@ -260,6 +262,14 @@ class Metrics:
         self.read()
         return 0.0 if self._epoch is None else self._epoch[2]
 
+    def note_extremes(self, values: Mapping[str, float | int]) -> None:
+        """``values`` were there after an epoch, or a validation. NaN is neither the least nor the largest."""
+        extremes = {} if self.extremes is None else self.extremes
+        for name, value in values.items():
+            if value == value:
+                least, largest = extremes.get(name, (value, value))
+                extremes[name] = min(least, value), max(largest, value)
+
     def note(self) -> tuple[Any, ...]:
         """What a window changes here, to be put back by ``take_back`` where it fails."""
         return self._losses, self._unread.copy(), self._epoch, self._prog, dict(self.grad_norms)
@@ -299,6 +309,7 @@ class Metrics:
             "validation": dict(self.validation),
             "nb_nonfinite": self.nb_nonfinite,
             **({} if self._epoch is None else {"epoch": self._epoch}),
+            **({} if self.extremes is None else {"extremes": dict(self.extremes)}),
             **({"grad_norms": dict(self.grad_norms)} if self.grad_norms else {}),
         }
 
@@ -308,5 +319,6 @@ class Metrics:
         self._epoch = tuple(state["epoch"]) if "epoch" in state else None
         self.validation = dict(state["validation"])
         self.nb_nonfinite = state["nb_nonfinite"]
+        self.extremes = {k: tuple(v) for k, v in state["extremes"].items()} if "extremes" in state else None
         self.grad_norms.clear()
         self.grad_norms.update(state.get("grad_norms", {}))

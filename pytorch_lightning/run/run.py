@@ -64,6 +64,13 @@ class FitRun:
         self.nb_tng_batches, self.progress.epoch_started = nb_batches, True
         self.metrics.begin_epoch()
 
+    def end_epoch(self) -> None:
+        """Everything of an epoch was done."""
+        metrics = self.metrics
+        metrics.note_extremes({k: v for k, v in metrics.of_training().items() if k not in metrics.validation})
+        self.nb_in_last_epoch = self.progress.batch_nb
+        self.progress.next_epoch()
+
     def tick(self) -> float:
         """Bring ``progress.seconds`` up to date and return it."""
         now = time.monotonic()

@@ -90,8 +90,7 @@ def run_epoch(plan: FitPlan) -> None:
     plan.epoch_schedules.step(plan.run.metrics)
     plan.call("on_epoch_end")
     fault("epoch.end")
-    plan.run.nb_in_last_epoch = progress.batch_nb
-    progress.next_epoch()
+    plan.run.end_epoch()
     save_points.reach()
 
 
@@ -120,6 +119,7 @@ def run_validation(plan: FitPlan) -> None:
 
     progress.validated_batch, progress.nb_validations = progress.batch_nb, progress.nb_validations + 1
     run.metrics.validation = metrics
+    run.metrics.note_extremes(metrics)
     run.metrics.evaluated.clear()
     plan.rows.write_validation(metrics)
     plan.epoch_schedules.note_validation()

@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -91,6 +92,7 @@ def state_of(plan: FitResult, config: Config) -> dict[str, Any]:
         "progress": run.progress.state_dict(),
         "metrics": run.metrics.state_dict(),
         "counts": (run.nb_tng_batches, run.nb_val_batches, run.version),
+        "folder": None if run.folder is None else str(run.folder),
     }
 
 
@@ -108,3 +110,4 @@ def take_state(state: dict[str, Any], config: Config, module: LightningModule, r
     for keeper, kept in zip(keepers_of(config), state["kept"], strict=True):
         keeper.follow(*kept)
     run.nb_tng_batches, run.nb_val_batches, run.version = state["counts"]
+    run.folder = None if state["folder"] is None else Path(state["folder"])

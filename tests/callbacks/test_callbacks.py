@@ -227,6 +227,109 @@ def test_a_checkpoint_callback_that_compares_nothing_needs_no_metric(tmp_path: P
     assert names_in(tmp_path / "w") == ["_ckpt_epoch_1.ckpt"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "values", "epochs", "said"),
+    [
+        ({"stopping_threshold": 0.5}, (2.0, 1.0, 0.5, 0.1), 3, "is 0.5, and has reached stopping_threshold=0.5"),
+        ({"stopping_threshold": 2.5, "mode": "max"}, (1.0, 2.0, 3.0), 3, "is 3, and has reached"),
+        ({"divergence_threshold": 4.0}, (2.0, 4.0, 5.0, 1.0), 3, "is 5, and worse than divergence_threshold=4"),
+        ({"divergence_threshold": 1.0, "mode": "max"}, (2.0, 0.5), 2, "is 0.5, and worse than"),
+        ({"check_finite": True}, (2.0, float("nan"), 1.0), 2, "is nan, and isn't finite"),
+        ({"check_finite": True}, (2.0, float("inf"), 1.0), 2, "is inf, and isn't finite"),
+        ({}, (2.0, float("nan"), 1.0, 0.9), 4, None),
+        ({"stopping_threshold": 0.1, "divergence_threshold": 9.0}, (2.0, 1.0, 0.5), 4, None),
+    ],
+)
+def test_early_stopping_at_a_value(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: Any, values: Any, epochs: int, said: str | None
+) -> None:
+    stop = EarlyStopping(patience=9, **{"mode": "min", **arguments})
+    trainer = quiet_trainer(tmp_path, early_stop_callback=stop, max_nb_epochs=4)
+    trainer.fit(Recorder(val_values=values))
+    assert trainer.current_epoch == epochs
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("early stopping")]
+    assert (said in lines[0]) if said else (lines == [])
+
+
+def test_a_value_that_stops_waits_for_the_least_number_of_epochs(tmp_path: Path) -> None:
+    stop = EarlyStopping(patience=9, stopping_threshold=1.0)
+    trainer = quiet_trainer(tmp_path, early_stop_callback=stop, max_nb_epochs=9, min_nb_epochs=3)
+    trainer.fit(Recorder(val_values=(0.5,)))
+    assert trainer.current_epoch == 3
+
+
+@pytest.mark.parametrize(("threshold", "epochs"), [(1.0, 2), (0.1, 4)])
+def test_a_fit_that_a_value_stopped_stays_stopped_unless_it_may_go_further_now(
+    tmp_path: Path, threshold: float, epochs: int
+) -> None:
+    options: Any = {
+        "max_nb_epochs": 4,
+        "silence": ("not-shuffled", "already-complete", "already-stopped", "first-save"),
+    }
+    first = quiet_trainer(tmp_path, early_stop_callback=EarlyStopping(patience=9, stopping_threshold=1.0), **options)
+    first.fit(Recorder(val_values=(2.0, 0.5, 0.4)))
+    assert first.current_epoch == 2
+    first.save_checkpoint(tmp_path / "x.ckpt")
+    stop = EarlyStopping(patience=9, stopping_threshold=threshold)
+    again = quiet_trainer(tmp_path, early_stop_callback=stop, resume=tmp_path / "x.ckpt", **options)
+    again.fit(Recorder(val_values=(0.3, 0.2)))
+    assert again.current_epoch == epochs
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"stopping_threshold": "0.5"},
+        {"divergence_threshold": float("nan")},
+        {"stopping_threshold": 2.0, "divergence_threshold": 1.0, "mode": "min"},
+        {"stopping_threshold": 1.0, "divergence_threshold": 2.0, "mode": "max"},
+    ],
+)
+def test_thresholds_that_cannot_work(arguments: Any) -> None:
+    with pytest.raises(MisconfigurationException, match="threshold"):
+        EarlyStopping(**arguments)
+
+
+def test_the_best_value_of_each_metric_also_through_a_resume(tmp_path: Path) -> None:
+    """The oracle is the list of all values that there were."""
+    values = (3.0, 1.0, 2.0, float("nan"), 2.5)
+    options: Any = {"silence": ("not-shuffled", "first-save"), "val_check_interval": 0.5}
+    losses: list[float] = []
+
+    class Noting(Recorder):
+        def on_epoch_end(self) -> None:
+            losses.append(self.trainer.metrics["tng_loss"])
+
+        def validation_end(self, outputs: Any) -> Any:
+            return {**super().validation_end(outputs), "val_acc": float(self.nb_validations)}
+
+    trainer = quiet_trainer(tmp_path, max_nb_epochs=2, max_nb_steps=5, **options)
+    with pytest.raises(MisconfigurationException, match="no metric 'val_loss' so far"):
+        trainer.best_metric("val_loss")
+    assert trainer.metrics == {}
+    assert trainer.folder is None
+    trainer.fit(Noting(val_values=values))
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    again = quiet_trainer(tmp_path, max_nb_epochs=2, resume=tmp_path / "x.ckpt", **options)
+    again.fit(Noting(val_values=values[2:]))
+    assert again.best_metric("val_loss") == 1.0
+    assert again.best_metric("val_loss", mode="max") == 3.0
+    assert again.best_metric("tng_loss") == min(losses)
+    assert again.best_metric("val_acc") == 2.0
+    assert again.metrics["val_acc"] == 2.0
+    assert again.folder == Path(tmp_path / "logs/Noting/version_1")
+    assert (again.folder / "metrics.csv").exists()
+    with pytest.raises(MisconfigurationException, match="Did you mean 'val_loss'"):
+        again.best_metric("val_los")
+    whole = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    del whole["parts"]["metrics"]["extremes"]
+    torch.save(whole, tmp_path / "older.ckpt")
+    older = quiet_trainer(tmp_path, max_nb_epochs=2, resume=tmp_path / "older.ckpt", **options)
+    older.fit(Noting(val_values=values[2:]))
+    with pytest.raises(MisconfigurationException, match="isn't known"):
+        older.best_metric("val_loss")
+
+
 # ---------------------------------------------------------------------------------------------- checkpoints
 def run(tmp_path: Path, values: tuple[float, ...], **options: Any) -> tuple[ModelCheckpoint, list[str]]:
     keep = ModelCheckpoint(tmp_path / "w", **options)
