@@ -20,6 +20,7 @@ from pytorch_lightning.launchers.environment import leave
 from pytorch_lightning.strategies import Distributed, FullySharded
 from tests.faults import changing
 from tests.faults.changing import NB, NB_EPOCHS, SIZE, ByHand, Changing, Counting
+from tests.faults.killing import every_save_written
 from tests.launchers.grouped import enter_group
 
 dist: Any = distributed
@@ -49,9 +50,27 @@ def draw(seed: int) -> dict[str, Any]:
         "own_shares": lot.random() < 0.3,
         "cuts": [(*cut, lot.choice((None, *range(nb)))) for cut in made["cuts"]],
     }
+    if {"freeze", "unfreeze", "add_group"} & {*made["changes"]}:
+        made["accumulate"] = 1  # inside a window that is an error
+    if made["uneven"] == "drop" and made["sampler"] == "counts last":
+        made["sampler"] = "counts first"  # it doesn't come to its end
     if lot.random() < 0.2 and (made["sampler"] not in ("list", "stream")) and not made["own_shares"]:
         made["sampler"] = lot.choice(("of torch", "of torch, shuffled"))
     return made
+
+
+PLACES: list[dict[str, Any]] = [
+    # in a last round that is a short one, and the sampler counts
+    {**draw(46), "cuts": [("term", 5, None)]},
+    # at the end of an epoch, which one process's share came to before the others', and the dataset was changed in it
+    {**draw(72), "changes": ["late"], "save_every": 1, "cuts": [("term", 11, 0), ("kill", 13, 0)]},
+]
+"""Cuts at certain places."""
+
+
+def made_of(seed: int) -> dict[str, Any]:
+    """A program made by lot, or before those one of ``PLACES``."""
+    return draw(seed) if seed >= 0 else PLACES[-1 - seed]
 
 
 def samples_of(made: dict[str, Any], rank: int) -> range:
@@ -96,7 +115,8 @@ def run_process(rank: int, nb: int, folder: str, port: int, made: dict[str, Any]
     enter_group(rank, nb, port)
     code: Any = 0
     try:
-        train(rank, folder, made, cut)
+        with every_save_written():
+            train(rank, folder, made, cut)
         leave()
     except BaseException as error:
         traceback.print_exc()
@@ -234,12 +254,13 @@ def step_all(replicas: list[Replica], nb_batches: int) -> None:
 
 
 def main(folder: str, first: str, nb: str) -> None:
+    """``first`` is at least ``-len(PLACES)``."""
     torch.set_num_threads(1)
     for options in ({"virtual_ranks": 2}, {}):  # what is imported late is imported once
         quiet = {"max_nb_epochs": 1, "progress_bar": False, "print_weights_summary": False}
         Trainer(False, **quiet, **options).fit(changing.model_of(changing.draw(0)))
     for seed in range(int(first), int(first) + int(nb)):
-        began, made, place = time.monotonic(), draw(seed), Path(folder, str(seed))
+        began, made, place = time.monotonic(), made_of(seed), Path(folder, str(seed))
         codes = [run(place / "whole", made)]
         codes += [run(place / "cut", made, cut) for cut in made["cuts"]]
         saids = "\n".join(path.read_text() for path in sorted((place / "cut").glob("said-*")))

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from tests.faults import changing_together
+from tests.faults.changing_together import PLACES
 from tests.faults.killing import result_of
 
 ROOT = Path(__file__).parent.parent.parent
@@ -28,14 +29,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("seed", range(first, first + nb))
 
 
+def run_programs(folder: Path, first: int, nb: int) -> Path:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", changing_together.__name__, str(folder), str(first), str(nb)]
+    subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def at_places(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_programs(tmp_path_factory.mktemp("places"), -len(PLACES), len(PLACES))
+
+
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
-    folder = tmp_path_factory.mktemp("together")
-    seeds = [str(pytestconfig.getoption(name)) for name in ("--first-seed", "--changes-of-several")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", changing_together.__name__, str(folder), *seeds]
-    subprocess.run(command, cwd=folder, env=environment, check=True)
-    return folder
+    seeds = (pytestconfig.getoption(name) for name in ("--first-seed", "--changes-of-several"))
+    return run_programs(tmp_path_factory.mktemp("together"), *seeds)
 
 
 def ends(folder: Path, nb: int) -> list[Any]:
@@ -47,9 +56,17 @@ def said(folder: Path) -> str:
     return "\n".join(path.read_text() for path in sorted(folder.glob("said-*")))
 
 
-@pytest.mark.slow  # half a second for each start of a group
+@pytest.mark.parametrize("place", range(-len(PLACES), 0))
+def test_processes_cut_at_a_place_of_which_only_some_know_end_the_same(at_places: Path, place: int) -> None:
+    check(at_places / str(place), changing_together.made_of(place))
+
+
+@pytest.mark.slow  # a second for each start of a group
 def test_several_processes_that_change_things_end_the_same_wherever_one_is_cut(ran: Path, seed: int) -> None:
-    made, folder = changing_together.draw(seed), ran / str(seed)
+    check(ran / str(seed), changing_together.made_of(seed))
+
+
+def check(folder: Path, made: dict[str, Any]) -> None:
     told, nb = torch.load(folder / "codes.pt"), made["nb"]
     whole, *cut, again = told["codes"]
     assert whole == [0] * nb, f"{json.dumps(made)}\n{said(folder / 'whole')}"
