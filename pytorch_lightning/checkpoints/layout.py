@@ -116,7 +116,10 @@ PARTS: dict[str, Fits] = {
             by_rank=each(known(**OF_LOADER)), **OF_LOADER,
         ),
     ),
-    "metrics": record(losses=each(REAL), prog=named(REAL), validation=named(REAL), nb_nonfinite=number()),
+    "metrics": lambda value: (
+        record(losses=each(REAL), prog=named(REAL), validation=named(REAL), nb_nonfinite=number())(value)
+        and known(epoch=row(REAL, REAL, REAL), extremes=named(row(REAL, REAL)))(value)
+    ),
     "epoch_schedules": record(stepped=each(number()), validated=BOOL),
     "gradients": known(references=each(REAL), waiting=each(is_a(dict))),
     "random": record(

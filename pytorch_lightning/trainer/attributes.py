@@ -5,9 +5,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from pytorch_lightning.callbacks.monitor import direction
 from pytorch_lightning.checkpoints.checkpoint import restore_module
 from pytorch_lightning.checkpoints.sharded import read_any
-from pytorch_lightning.errors import CheckpointError, MisconfigurationException, describe
+from pytorch_lightning.errors import CheckpointError, MisconfigurationException, describe, near
 from pytorch_lightning.lightning2 import advice
 from pytorch_lightning.options.meaning import ALIASES
 from pytorch_lightning.processes import ALONE
@@ -197,6 +198,34 @@ class ReadAttributes:
     def tqdm_metrics(self) -> dict[str, Any]:
         """What the progress bar shows: the training metrics, then those of the last validation."""
         return {} if self._run is None else self._run.metrics.shown()
+
+    @property
+    def metrics(self) -> dict[str, float | int]:
+        """Every metric that can be monitored, as it is now: those of training, then those of the last validation."""
+        return {} if self._run is None else self._run.metrics.all()
+
+    def best_metric(self, name: str, mode: str = "auto") -> float:
+        """The best value that the metric ``name`` had in the run, also before a resume: after a validation, or for one
+        that only training gives at the end of an epoch. ``mode`` is 'min', 'max', or 'auto' (by the name). Raises
+        ``MisconfigurationException`` where there is none."""
+        chosen = direction(name, mode)
+        there = {} if self._run is None else self._run.metrics.extremes
+        if there is None:
+            raise MisconfigurationException(
+                f"the best value of {name!r} isn't known: the checkpoint that this run resumed is of a version that"
+                " didn't keep it. Read it from metrics.csv."
+            )
+        if name not in there:
+            known = f" Available: {', '.join(sorted(there))}." if there else ""
+            raise MisconfigurationException(
+                f"there is no metric {name!r} so far.{known}{near(name, there)} Validate, or complete an epoch, first."
+            )
+        return there[name][chosen == "max"]
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the last run's files; None if it writes none."""
+        return None if self._run is None else self._run.folder
 
     @property
     def nb_tng_batches(self) -> int | None:

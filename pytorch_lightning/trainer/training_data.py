@@ -4,7 +4,7 @@ from typing import Any
 
 from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.data.loader import OrderWatcher, ReplayableLoader, length_of
-from pytorch_lightning.data.replayable import shared_out
+from pytorch_lightning.data.replayable import samples_of, shared_out, sizes_of
 from pytorch_lightning.data.sharing import OwnShares, RoundsLoader
 from pytorch_lightning.data.stream import StreamLoader
 from pytorch_lightning.processes import Share
@@ -13,6 +13,7 @@ from pytorch_lightning.trainer.basis import FitRequest
 
 def plan_loader(request: FitRequest, loader: Any, seed: int, share: Share, watcher: OrderWatcher) -> ReplayableLoader:
     """``loader`` as the loop reads it. A notice reports what differs from what the user may expect."""
+    request.run.samples = samples_of(sizes_of(loader), share)
     notices, processes = request.notices, request.strategy.processes
     replay = shared_out(loader, seed, 0, share, processes, in_order=bool(request.config.overfit_pct))
     if isinstance(replay, StreamLoader) and replay.keeps_state:
