@@ -120,7 +120,9 @@ PARTS: dict[str, Fits] = {
         record(losses=each(REAL), prog=named(REAL), validation=named(REAL), nb_nonfinite=number())(value)
         and known(epoch=row(REAL, REAL, REAL), extremes=named(row(REAL, REAL)))(value)
     ),
-    "epoch_schedules": record(stepped=each(number()), validated=BOOL),
+    "epoch_schedules": lambda value: (
+        record(stepped=each(number()), validated=BOOL)(value) and known(nb_steps=each(number()))(value)
+    ),
     "gradients": known(references=each(REAL), waiting=each(is_a(dict))),
     "random": record(
         python=either(SEED, row(number(), each(number()), or_none(REAL))), torch=either(SEED, is_tensor),

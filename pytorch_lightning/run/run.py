@@ -40,6 +40,8 @@ class FitRun:
     """Whether a signal may end a validation: in that before training, and where the state before it can be saved."""
     when_stopped: str = "ends before training begins"
     """What the fit does where a signal comes now."""
+    counting: Any = None
+    """Tells how many batches there will be, until the plan knows it."""
     samples: tuple[int, int] | None = None
     """Of a full batch, or of a round of them, and of an epoch; None where the loader doesn't say."""
     nb_in_last_epoch: int | None = None
@@ -58,6 +60,10 @@ class FitRun:
             yield
         finally:
             self.running = False
+
+    def note_lengths(self, nb_tng_batches: int | None, nb_val_batches: int | None) -> None:
+        """The plan knows how many batches there are."""
+        self.counting, self.nb_tng_batches, self.nb_val_batches = None, nb_tng_batches, nb_val_batches
 
     def begin_epoch(self, nb_batches: int | None) -> None:
         """An epoch of ``nb_batches`` begins: the next thing is its hook."""

@@ -14,6 +14,7 @@ from pytorch_lightning.options.meaning import ALIASES
 from pytorch_lightning.processes import ALONE
 from pytorch_lightning.run import files
 from pytorch_lightning.run.hooks import is_overridden
+from pytorch_lightning.run.progress import nb_of_steps
 from pytorch_lightning.strategies.devices import choose_devices
 from pytorch_lightning.trainer.live_lists import LiveList
 
@@ -229,13 +230,34 @@ class ReadAttributes:
 
     @property
     def nb_tng_batches(self) -> int | None:
-        """Training batches per epoch; None if the loader has no length."""
-        return 0 if self._run is None else self._run.nb_tng_batches
+        """Training batches per epoch; None if the loader has no length. May be read in ``configure_optimizers``."""
+        return 0 if self._run is None else self._counted(self._run, "nb_tng_batches")
 
     @property
     def nb_val_batches(self) -> int | None:
-        """Validation batches; 0 without validation, None if a loader has no length."""
-        return 0 if self._run is None else self._run.nb_val_batches
+        """Validation batches; 0 without validation, None if a loader has no length. May be read in
+        ``configure_optimizers``."""
+        return 0 if self._run is None else self._counted(self._run, "nb_val_batches")
+
+    @property
+    def nb_total_steps(self) -> int | None:
+        """The optimizer steps of a whole fit, unless something ends it early: epochs, windows and all limits of batches
+        and steps applied. None where the loader has no length and there is no ``max_nb_steps``, and before a fit. May
+        be read in ``configure_optimizers``."""
+        config = self.config
+        nb = None if self._run is None else self.nb_tng_batches
+        if self._run is None:
+            return None
+        return nb_of_steps(nb, config.accumulate_grad_batches, config.max_nb_epochs, config.max_nb_steps)
+
+    @staticmethod
+    def _counted(run: "FitRun", name: str) -> int | None:
+        if run.counting is None:
+            return getattr(run, name)  # type: ignore[no-any-return]
+        try:
+            return getattr(run.counting, name)()  # type: ignore[no-any-return]
+        except AttributeError as error:  # of a user's loader: it would seem that the trainer hasn't this attribute
+            raise MisconfigurationException(f"{name} can't be known: {type(error).__name__}: {error}") from error
 
     @property
     def checkpoint_callback(self) -> Any:

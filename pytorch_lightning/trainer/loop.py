@@ -87,7 +87,7 @@ def run_epoch(plan: FitPlan) -> None:
 
     plan.loader.finish(progress.epoch, progress.batch_nb, plan.length.is_whole and progress.batch_nb >= last)
     fault("epoch.trained")
-    plan.epoch_schedules.step(plan.run.metrics)
+    plan.epoch_schedules.step(plan.run.metrics, progress.epoch)
     plan.call("on_epoch_end")
     fault("epoch.end")
     plan.run.end_epoch()
