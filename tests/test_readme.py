@@ -2,6 +2,7 @@
 
 import json
 import re
+import xml.etree.ElementTree
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,14 @@ def test_it_counts_the_planted_mistakes() -> None:
     assert f"{len(MISTAKES) - len(RAW)} are named" in README
     programs = Path(__file__).parent / "frozen" / "programs"
     assert f"{len(list(programs.glob('*.py')))} programs of 2019" in README
+
+
+def test_the_recording_is_small_and_shows_a_kill_and_a_resume() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "recording.svg").read_text()
+    assert len(text.encode()) <= 200_000
+    frames = xml.etree.ElementTree.fromstring(text).findall(".//{*}g")
+    last = [line.text or "" for line in frames[-1]]
+    place = last.index("Killed")
+    assert any("--resume auto" in line for line in last[place:])
+    assert any(line.startswith("epoch 3: ") for line in last[place:])
+    assert not any(line.startswith("epoch 1: ") for line in last[place:])
