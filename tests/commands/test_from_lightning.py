@@ -186,3 +186,27 @@ def test_without_libcst_it_says_what_to_install(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr == "python -m pytorch_lightning from_lightning: it needs libcst. Write: pip install libcst\n"
+
+
+STEP = f"{HEAD}class A(L.LightningModule):\n    def "
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("train_dataloader(self):\n        return {'a': one, 'b': two}\n", "return one loader"),
+        ("on_train_batch_end(self, outputs, batch, i):\n        print(outputs)\n", "outputs isn't given here"),
+        (
+            "on_train_start(self):\n        pass\n    def on_fit_start(self):\n        pass\n",
+            "add this to on_fit_start",
+        ),
+        (
+            "training_step(self, batch, i):\n        self.manual_backward(a)\n        if i % 2:\n            o.step()\n"
+            "    def x(self):\n        self.automatic_optimization = False\n",
+            "the optimizers step by hand",
+        ),
+    ],
+)
+def test_what_cannot_be_converted_is_marked(method: str, words: str) -> None:
+    text = " ".join(convert(STEP + method).text.replace("#", " ").split())
+    assert f"from_lightning: {words}" in text or words in text.partition("from_lightning:")[2], text

@@ -136,7 +136,11 @@ class ModuleRewriter:
         if name == "predict_dataloader":
             return [function.with_changes(name=cst.Name(OWN_PREDICTED))]
         if name == "train_dataloader":
-            return [as_property(function, "tng_dataloader")]
+            several = m.Return(m.Dict() | m.List() | m.Tuple() | m.Call(func=m.Name("CombinedLoader")))
+            texts = (
+                ["return one loader, over a StackDataset or a ConcatDataset, say."] if find(function, several) else []
+            )
+            return [above(as_property(function, "tng_dataloader"), texts)]
         if name in ("val_dataloader", "test_dataloader"):
             return [as_property(function, name)]
         if name == "optimizer_step":
