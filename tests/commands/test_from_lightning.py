@@ -103,7 +103,13 @@ HEAD = "import lightning as L\n"
             "t = L.Trainer()\nt.fit(model, ckpt_path='a.ckpt')",
             "t = L.Trainer()\nt.resume = 'a.ckpt'\nt.fit(model)",
         ),
+        (
+            "class D(L.LightningDataModule):\n    def setup(self, s): ...\n\na, t = D(), L.Trainer()\nt.fit(m, a)",
+            'class D:\n    def setup(self, s): ...\n\na, t = D(), L.Trainer()\na.setup("fit")\nt.fit(m)',
+        ),
         ("t = L.Trainer()\nx = t.callback_metrics['a'].item()", "t = L.Trainer()\nx = t.metrics['a']"),
+        ("t = L.Trainer()\nt.test(model, dataloaders=a)", "t = L.Trainer()\nprint(t.test(model, dataloader=a))"),
+        ("t = L.Trainer()\nt.test(model, verbose=False)", "t = L.Trainer()\nt.test(model)"),
         ("t = L.Trainer()\nt.test(model, dataloaders=a)[0]['b']", "t = L.Trainer()\nt.test(model, dataloader=a)['b']"),
     ],
 )

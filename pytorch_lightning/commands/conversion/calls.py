@@ -8,7 +8,15 @@ import libcst.matchers as m
 from pytorch_lightning.commands.conversion.members import OWN_PREDICTED
 from pytorch_lightning.commands.conversion.names import EVALUATIONS, Names
 from pytorch_lightning.commands.conversion.options import as_keyword
-from pytorch_lightning.commands.conversion.pieces import Rewriter, expression, keyword, literal, text_of, with_arguments
+from pytorch_lightning.commands.conversion.pieces import (
+    Rewriter,
+    arguments,
+    expression,
+    keyword,
+    literal,
+    text_of,
+    with_arguments,
+)
 
 STAGES = {"fit": "fit", "validate": "validate", "test": "test", "predict": "predict"}
 LOADERS = {
@@ -121,6 +129,13 @@ class CallRewriter(Rewriter):
         return with_arguments(call, kept)
 
     # ------------------------------------------------------------------ what the calls return
+    def leave_Expr(self, original_node: Any, updated_node: Any) -> Any:
+        """Lightning prints the numbers of a test."""
+        call = original_node.value
+        if not self._is_result(call) or literal(arguments(call).get("verbose")) is False:
+            return updated_node
+        return updated_node.with_changes(value=cst.Call(cst.Name("print"), [cst.Arg(updated_node.value)]))
+
     def leave_Assign(self, original_node: Any, updated_node: Any) -> Any:
         target = original_node.targets[0].target
         if not self._is_result(original_node.value):

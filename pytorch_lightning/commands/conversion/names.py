@@ -147,10 +147,16 @@ class Reader(cst.CSTVisitor):
         self.names.bodies[node.name.value] = node
 
     def visit_Assign(self, node: cst.Assign) -> None:
-        made = self.names.made_of(node.value)
         for target in node.targets:
-            if made is not None and isinstance(target.target, cst.Name):
-                self.names.variables[target.target.value] = made
+            if isinstance(target.target, cst.Tuple) and isinstance(node.value, cst.Tuple):
+                for one, value in zip(target.target.elements, node.value.elements, strict=False):
+                    self._note(one.value, value.value)
+            self._note(target.target, node.value)
+
+    def _note(self, target: cst.CSTNode, value: cst.BaseExpression) -> None:
+        made = self.names.made_of(value)
+        if made is not None and isinstance(target, cst.Name):
+            self.names.variables[target.value] = made
 
     def visit_Call(self, node: cst.Call) -> None:
         self.names.makes_checkpoints |= self.names.of(node.func) == "ModelCheckpoint"
