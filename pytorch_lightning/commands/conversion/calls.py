@@ -25,11 +25,7 @@ LOADERS = {
     "test": ("test_dataloader",),
     "predict": ("predict_dataloader",),
 }
-RENAMED = {
-    "train_dataloaders": "tng_dataloader",
-    "val_dataloaders": "val_dataloader",
-    "dataloaders": "dataloader",
-}
+RENAMED = {"train_dataloaders": "tng_dataloader", "val_dataloaders": "val_dataloader", "dataloaders": "dataloader"}
 DROPPED = ("verbose", "return_predictions", "weights_only")
 
 
