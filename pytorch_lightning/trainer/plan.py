@@ -188,6 +188,8 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
         # before the optimizers are made: a hook may put new parameters in the place of old ones
         attempt(problems, lambda: restore_checked(module, resumed), keep_type=True)
     attempt(problems, lambda: strategy.shard(module))
+    if strategy.resumes_otherwise:
+        notices.say("other-bits", f"a resumed run may differ in its last bits: {strategy.resumes_otherwise}")
     optimizers, schedules = plan_optimizers(request, precision, share, problems)
     tng_loader = _read_training_loader(request, share, attributes, problems)
     problems += checks.saving_problems(module) + checks.uneven_problems(module, config, strategy)
