@@ -191,8 +191,6 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
         # before the optimizers are made: a hook may put new parameters in the place of old ones
         attempt(problems, lambda: restore_checked(module, resumed), keep_type=True)
     attempt(problems, lambda: strategy.shard(module))
-    if strategy.resumes_otherwise:
-        notices.say("other-bits", f"a resumed run may differ in its last bits: {strategy.resumes_otherwise}")
     optimizers, schedules, tng_loader = _plan_training(request, precision, share, attributes, problems)
     problems += checks.saving_problems(module) + checks.uneven_problems(module, config, strategy)
     hooks = hook_table(module, callbacks, run)
@@ -236,6 +234,9 @@ def _seed_of(config: Config, saved: dict[str, Any] | None, processes: Processes)
 def _plan_training(
     request: FitRequest, precision: Precision, share: Share, attributes: AttributesPart, problems: list[Problem]
 ) -> tuple[list[Optimizer], list[Schedule], Any]:
+    why = request.strategy.resumes_otherwise
+    if why:
+        request.notices.say("other-bits", f"a resumed run may differ in its last bits: {why}")
     request.run.counting = Counting(request, share)  # configure_optimizers may ask how long the fit will be
     optimizers, schedules = plan_optimizers(request, precision, share, problems)
     return optimizers, schedules, _read_training_loader(request, share, attributes, problems)
