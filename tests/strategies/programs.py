@@ -3,6 +3,8 @@
 One program, so that torch is imported once; each group of processes is made of its forks, and may end as it likes.
 """
 
+import contextlib
+import io
 import os
 import sys
 import time
@@ -262,6 +264,17 @@ def refused() -> Programs:
     }
 
 
+def said() -> Programs:
+    """Those that end with what they said."""
+
+    def run(folder: Path, rank: int) -> Any:
+        with contextlib.redirect_stderr(io.StringIO()) as stderr:
+            fit(folder, rank, Net, Distributed(static_graph=True), train_percent_check=0.82, max_nb_epochs=1)
+        return stderr.getvalue()
+
+    return {("static, said", 3): run}
+
+
 def killed() -> Programs:
     """Those that are killed at a step and go on, beside the same ones undisturbed."""
     found: Programs = {}
@@ -273,7 +286,7 @@ def killed() -> Programs:
 
 
 def programs() -> Programs:
-    return {**trained(), **refused(), **killed()}
+    return {**trained(), **refused(), **said(), **killed()}
 
 
 def run_process(rank: int, nb: int, folder: str, port: int, name: str) -> None:

@@ -101,6 +101,10 @@ def test_what_would_be_wrong_ends_with_an_error_that_names_it(told: Any, name: s
     assert any(MESSAGES[name] in error for error in errors), errors
 
 
+def test_a_notice_says_where_a_resumed_run_may_have_other_bits(told: Any) -> None:
+    assert "a resumed run may differ in its last bits: with static_graph=True" in told["static, said", 3][0]
+
+
 @pytest.mark.parametrize("nb", sorted({nb for _, nb in killed()}))
 def test_a_killed_run_of_several_processes_gives_the_same_bits(told: Any, nb: int) -> None:
     assert None in told["killed", nb]
