@@ -1,6 +1,7 @@
 """Stop when a metric no longer improves."""
 
 import math
+from inspect import signature
 from typing import Any
 
 from pytorch_lightning.callbacks.callback import Callback, Run
@@ -37,7 +38,7 @@ class EarlyStopping(Callback):
         check_finite: bool = False,
         **others: Any,
     ) -> None:
-        refuse_arguments("EarlyStopping", "callback_arguments", others)
+        refuse_arguments("EarlyStopping", "callback_arguments", others, signature(EarlyStopping).parameters)
         check_count(self, "patience", patience, 0)
         self.monitor, self.min_delta, self.patience = monitor, abs(min_delta), patience
         if every not in ("epoch", "validation"):

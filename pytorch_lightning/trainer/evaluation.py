@@ -30,6 +30,7 @@ from pytorch_lightning.strategies.compiled import Compile, as_it_is
 from pytorch_lightning.strategies.devices import note_full_memory
 from pytorch_lightning.strategies.strategy import Strategy
 from pytorch_lightning.trainer.checks import loader_problems
+from pytorch_lightning.trainer.explaining import explain
 
 LOADERS = {"sanity": "validation loader", "predict": "predict loader", "test": "test loader"}
 """The names of a stage's loaders; a stage that isn't listed uses validation's."""
@@ -76,6 +77,7 @@ class EvaluationPlan:
         place = "after the last batch" if batch_nb is None else f"batch_nb {batch_nb}"
         loader = f", loader {loader_i}" if len(self.loaders) > 1 and batch_nb is not None else ""
         stage = {"sanity": "sanity validation", "predict": "prediction"}.get(self.stage, self.stage)
+        explain(error)
         error.add_note(f"raised in the {stage} of {type(self.module).__name__} ({place}{loader})")
 
 

@@ -103,7 +103,7 @@ HEAD = "import lightning as L\n"
             "t = L.Trainer()\nt.fit(model, ckpt_path='a.ckpt')",
             "t = L.Trainer()\nt.resume = 'a.ckpt'\nt.fit(model)",
         ),
-        ("t = L.Trainer()\nx = t.callback_metrics['a'].item()", "t = L.Trainer()\nx = t.tqdm_metrics['a']"),
+        ("t = L.Trainer()\nx = t.callback_metrics['a'].item()", "t = L.Trainer()\nx = t.metrics['a']"),
         ("t = L.Trainer()\nt.test(model, dataloaders=a)[0]['b']", "t = L.Trainer()\nt.test(model, dataloader=a)['b']"),
     ],
 )
