@@ -35,6 +35,8 @@ OTHER_NAMES = {
     **ALIASES,
 }
 """Further names of 2019 for attributes."""
+ASSIGNED_BY_OTHERS = ("folder", "metrics")
+"""Attributes that a subclass may have had of its own, before the Trainer had them."""
 OF_THE_MODULE = ("tng_dataloader", "val_dataloader", "test_dataloader", "on_gpu")
 
 
@@ -68,7 +70,9 @@ class ReadAttributes:
 
     def __setattr__(self, name: str, value: Any) -> None:
         option, options = ALIASES.get(name, name), vars(self).get("options", {})
-        if option not in options:
+        if name in ASSIGNED_BY_OTHERS:
+            vars(self)[name] = value
+        elif option not in options:
             super().__setattr__(name, value)
         elif self._run is not None and self._run.running:
             raise MisconfigurationException(
@@ -203,6 +207,8 @@ class ReadAttributes:
     @property
     def metrics(self) -> dict[str, float | int]:
         """Every metric that can be monitored, as it is now: those of training, then those of the last validation."""
+        if "metrics" in vars(self):
+            return vars(self)["metrics"]  # type: ignore[no-any-return]
         return {} if self._run is None else self._run.metrics.all()
 
     def best_metric(self, name: str, mode: str = "auto") -> float:
@@ -226,7 +232,7 @@ class ReadAttributes:
     @property
     def folder(self) -> Path | None:
         """The folder of the last run's files; None if it writes none."""
-        return None if self._run is None else self._run.folder
+        return vars(self).get("folder") or (None if self._run is None else self._run.folder)
 
     @property
     def nb_tng_batches(self) -> int | None:

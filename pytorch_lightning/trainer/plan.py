@@ -234,6 +234,9 @@ def _seed_of(config: Config, saved: dict[str, Any] | None, processes: Processes)
 def _plan_training(
     request: FitRequest, precision: Precision, share: Share, attributes: AttributesPart, problems: list[Problem]
 ) -> tuple[list[Optimizer], list[Schedule], Any]:
+    why = request.strategy.resumes_otherwise
+    if why:
+        request.notices.say("other-bits", f"a resumed run may differ in its last bits: {why}")
     request.run.counting = Counting(request, share)  # configure_optimizers may ask how long the fit will be
     optimizers, schedules = plan_optimizers(request, precision, share, problems)
     return optimizers, schedules, _read_training_loader(request, share, attributes, problems)

@@ -73,5 +73,10 @@ def plan_loader(request: FitRequest, loader: Any, seed: int, share: Share, watch
             replay.on_dropped = bar.on_dropped
     if share.own and share.nb > 1:
         has_length = length_of(loader) is not None and not isinstance(replay, StreamLoader)
-        return OwnShares(replay, share, processes, has_length)
+        same = (
+            "data_is_sharded=True, and the first batch is the same in all processes: if they read the same data, each"
+            f" sample is trained on {processes.nb} times in an epoch. Leave data_is_sharded out, or give each process"
+            " its own share"
+        )
+        return OwnShares(replay, share, processes, has_length, lambda: notices.say("same-shares", same))
     return replay if share.nb == 1 else RoundsLoader(replay, share)

@@ -25,7 +25,7 @@ from pytorch_lightning.callbacks import progress_bar as bar_module
 from pytorch_lightning.callbacks.bar_terminal import TerminalBar
 from tests.recorder import Recorder, quiet_trainer
 
-ROWS = 40
+ROWS, END = 40, b"\x00"
 
 
 class Terminal:
@@ -93,20 +93,22 @@ def terminal(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 def seen(terminal: Terminal) -> list[str]:
     sys.stdout.flush()
     sys.stderr.flush()
-    nb = -1
-    while nb != len(terminal.raw):
-        nb = len(terminal.raw)
-        threading.Event().wait(0.05)
+    os.write(terminal.slave, END)  # behind all that was written
+    for _ in range(1000):
+        if terminal.raw.endswith(END):
+            break
+        threading.Event().wait(0.01)
+    terminal.raw = terminal.raw.removesuffix(END)
     return terminal.lines()
 
 
 class Net(LightningModule):
     """A classifier with the numbers that one looks at."""
 
-    def __init__(self, **by_batch: Any) -> None:
+    def __init__(self) -> None:
         super().__init__()
+        torch.manual_seed(1)
         self.layer = torch.nn.Linear(20, 3)
-        self.by_batch, self.losses = by_batch, list[float]()
 
     def both(self, batch: Any) -> Any:
         out = self.layer(batch[0])

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from pytorch_lightning import LightningModule
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.errors import FitError, MisconfigurationException
-from tests.recorder import Recorder, quiet_trainer
+from tests.recorder import QUIET, Recorder, quiet_trainer
 
 
 def names_in(folder: Path) -> list[str]:
@@ -646,3 +646,14 @@ def test_a_hook_of_a_callback_with_the_wrong_signature_is_found_before_the_first
     with pytest.raises(MisconfigurationException, match=r"2 problems.*\n.*Wrong.on_epoch_end.*\n.*Odd.on_v"):
         quiet_trainer(tmp_path, callbacks=[Wrong(), Odd()]).fit(model)
     assert model.calls == []
+
+
+def test_a_subclass_of_the_trainer_keeps_attributes_of_its_own(tmp_path: Path) -> None:
+    class Own(Trainer):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self.folder, self.metrics = "mine", ["mine too"]  # type: ignore[misc, assignment]
+
+    trainer = Own(max_nb_epochs=1, **{**QUIET, "default_save_path": tmp_path})
+    trainer.fit(Recorder())
+    assert (trainer.folder, trainer.metrics) == ("mine", ["mine too"])
