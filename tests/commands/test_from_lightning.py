@@ -107,7 +107,7 @@ HEAD = "import lightning as L\n"
             "class D(L.LightningDataModule):\n    def setup(self, s): ...\n\na, t = D(), L.Trainer()\nt.fit(m, a)",
             'class D:\n    def setup(self, s): ...\n\na, t = D(), L.Trainer()\na.setup("fit")\nt.fit(m)',
         ),
-        ("t = L.Trainer()\nx = t.callback_metrics['a'].item()", "t = L.Trainer()\nx = t.metrics['a']"),
+        ("t = L.Trainer()\nx = t.progress_bar_metrics['a'].item()", "t = L.Trainer()\nx = t.tqdm_metrics['a']"),
         ("t = L.Trainer()\nt.test(model, dataloaders=a)", "t = L.Trainer()\nprint(t.test(model, dataloader=a))"),
         ("t = L.Trainer()\nt.test(model, verbose=False)", "t = L.Trainer()\nt.test(model)"),
         ("t = L.Trainer()\nt.test(model, dataloaders=a)[0]['b']", "t = L.Trainer()\nt.test(model, dataloader=a)['b']"),
