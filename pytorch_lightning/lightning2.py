@@ -3,6 +3,8 @@
 A name that isn't known here is looked up in it before similar spellings are suggested.
 """
 
+import difflib
+from collections.abc import Iterable
 from functools import cache
 from typing import Any, NoReturn
 
@@ -29,15 +31,17 @@ def advice(kind: str, name: str) -> str | None:
     return None if text is None or text.startswith("=") else text
 
 
-def refuse_arguments(where: str, kind: str, given: dict[str, Any]) -> None:
+def refuse_arguments(where: str, kind: str, given: dict[str, Any], known: Iterable[str] = ()) -> None:
     """Raise for arguments that ``where`` doesn't have: one ``MisconfigurationException`` if all of them are Lightning
-    2's, Python's ``TypeError`` otherwise."""
+    2's or Keras's, Python's ``TypeError`` otherwise, with the nearest of the ``known`` ones."""
     if not given:
         return
-    found = {name: advice(kind, name) for name in given}
+    found = {name: advice(kind, name) or advice("keras_arguments", name) for name in given}
     other = next((name for name, text in found.items() if text is None), None)
     if other is not None:
-        raise TypeError(f"{where} got an unexpected keyword argument {other!r}")
+        near = difflib.get_close_matches(other, [*known], n=1)
+        meant = f". Did you mean {near[0]!r}?" if near else ""
+        raise TypeError(f"{where} got an unexpected keyword argument {other!r}{meant}")
     problems = [Problem(f"{where} has no argument {name!r}", do=str(text)) for name, text in found.items()]
     error = MisconfigurationException("\n".join(map(str, problems)))
     error.problems = tuple(problems)

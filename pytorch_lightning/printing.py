@@ -18,23 +18,27 @@ class Unfailing:
     def __init__(self, name: str) -> None:
         self._name = name
 
+    def stream(self) -> Any:
+        """What it stands for now."""
+        return getattr(sys, self._name)
+
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError, ValueError, AttributeError, RuntimeError):
-            getattr(sys, self._name).write(text)
+            self.stream().write(text)
         return len(text)
 
     def flush(self) -> None:
         with contextlib.suppress(OSError, ValueError, AttributeError, RuntimeError):
-            getattr(sys, self._name).flush()
+            self.stream().flush()
 
     def isatty(self) -> bool:
         """Whether it is a terminal."""
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            return bool(getattr(sys, self._name).isatty())
+            return bool(self.stream().isatty())
         return False
 
     def __eq__(self, other: object) -> bool:
-        return other is self or other is getattr(sys, self._name)  # tqdm.write clears the bars that are drawn there
+        return other is self or other is self.stream()  # tqdm.write clears the bars that are drawn there
 
     def __hash__(self) -> int:
         return hash(self._name)
@@ -42,7 +46,7 @@ class Unfailing:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        return getattr(getattr(sys, self._name), name)
+        return getattr(self.stream(), name)
 
 
 STDOUT, STDERR = Unfailing("stdout"), Unfailing("stderr")

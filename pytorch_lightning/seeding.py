@@ -58,6 +58,8 @@ def seed_everything(seed: int, workers: bool = True) -> int:
     >>> seed_everything(7)
     7
     """
+    if not isinstance(seed, (int, np.integer)):
+        raise TypeError(f"seed_everything needs a whole number; received {seed!r}")
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)

@@ -23,12 +23,16 @@ PHASES = {
     "forward": "forward",
     "backward": "backward",
     "optimizer": "optimizer",
+    "training": "training",
     "validation": "validation",
     "saving": "saving",
     "logging": "logging",
     "other": "other",
 }
 """The phases, and how they are called in a line of text."""
+
+WITHIN_OTHER = "hooks, first steps, and what surrounds each step"
+"""Said where ``other`` is more than 5 %."""
 
 SAMPLED = ("forward", "backward", "optimizer")
 HINT_SHARE, HINT_SECONDS = 0.25, 0.5
@@ -44,6 +48,7 @@ class Timings:
         """How many windows were trained in this fit."""
         self._began = _clock()
         self._ended: float | None = None
+        self._rest_of_training: float | None = None
         self._measured: dict[str, float] = {}
         self._data = 0.0
         self._sampled = dict.fromkeys(SAMPLED, 0.0)
@@ -58,6 +63,10 @@ class Timings:
         """Training is about to run on ``device``; ``nb_windows`` tells how many windows are done."""
         self.nb_windows = nb_windows
         self._device = None if device.type == "cpu" else device
+
+    def end_training(self) -> None:
+        """The last step was made: what follows ends the fit."""
+        self._rest_of_training = max(0.0, _clock() - self._began - self._data - sum(self._measured.values()))
 
     def end(self) -> None:
         """The fit is over."""
@@ -146,8 +155,8 @@ class Timings:
     def seconds(self) -> dict[str, float]:
         """Seconds by phase; they add up to ``total``.
 
-        A fit of less than 11 windows has no ``forward``, ``backward`` and ``optimizer``. On an accelerator, which runs
-        behind, these three leave out the last sample until the next one or the end.
+        A fit of less than 11 windows has ``training`` in place of ``forward``, ``backward`` and ``optimizer``. On an
+        accelerator, which runs behind, these three leave out the last sample until the next one or the end.
         """
         found = {**self._measured, "data": self._data}
         rest = max(0.0, self.total - sum(found.values()))
@@ -157,12 +166,17 @@ class Timings:
             scale = min(scale, rest / max(sum(self._sampled.values()), 1e-9))
             found.update({phase: seconds * scale for phase, seconds in self._sampled.items()})
             rest -= sum(self._sampled.values()) * scale
+        elif self.nb_windows():
+            found["training"] = rest if self._rest_of_training is None else min(rest, self._rest_of_training)
+            rest -= found["training"]
         found["other"] = max(0.0, rest)
         return {phase: found[phase] for phase in PHASES if phase in found}
 
     def __str__(self) -> str:
         total = max(self.total, 1e-9)
-        parts = [f"{PHASES[p]} {s:.1f} s ({s / total:.0%})" for p, s in self.seconds.items() if s >= 0.005 * total]
+        seconds = {phase: s for phase, s in self.seconds.items() if s >= 0.005 * total}
+        why = f": {WITHIN_OTHER}" if seconds.get("other", 0.0) >= 0.05 * total else ""
+        parts = [f"{PHASES[p]} {s:.1f} s ({s / total:.0%}{why * (p == 'other')})" for p, s in seconds.items()]
         return f"fit took {total:.1f} s: {', '.join(parts)}"
 
 

@@ -84,6 +84,12 @@ def pytest_addoption(parser: Any) -> None:
         help="how many programs that change things while they are trained tests/faults cuts (default: 30)",
     )
     parser.addoption(
+        "--changes-of-several",
+        type=int,
+        default=30,
+        help="how many such programs tests/faults runs in 2 and 3 processes and cuts (default: 30)",
+    )
+    parser.addoption(
         "--logger-cuts",
         type=int,
         default=12,

@@ -1,6 +1,8 @@
 """What README shows is what runs."""
 
+import json
 import re
+import xml.etree.ElementTree
 from pathlib import Path
 
 import pytest
@@ -51,3 +53,37 @@ def test_pre_commit_runs_the_quick_checks_of_ci() -> None:
     checked = (root / "scripts" / "check").read_text()
     assert all(re.search(rf"^{re.escape(command)}( \.)?$", checked, re.MULTILINE) for command in commands)
     assert re.search("^scripts/check ", (root / ".ci" / "run").read_text(), re.MULTILINE)
+
+
+def test_its_figures_are_those_that_were_measured() -> None:
+    results = Path(__file__).parent.parent / "benchmarks" / "results" / "results.json"
+    summary = json.loads(results.read_text())["summary"]
+    for workload, kind, factor, unit in (
+        ("W1list", "cpu", 1, "us"),
+        ("W1", "cpu", 1, "us"),
+        ("W3", "value", 1000, "ms"),
+    ):
+        medians = [summary[workload][name][kind]["median"] / factor for name in ("lean", "ours")]
+        texts = [f"{median:.{0 if factor == 1 else 1}f} {unit}" for median in medians]
+        assert f"| {' | '.join(texts)} |" in README, texts
+
+
+def test_it_counts_the_planted_mistakes() -> None:
+    from tests.mistakes.newcomers import MISTAKES
+    from tests.mistakes.test_newcomers import RAW
+
+    assert f"Of {len(MISTAKES)} planted mistakes" in README
+    assert f"{len(MISTAKES) - len(RAW)} are named" in README
+    programs = Path(__file__).parent / "frozen" / "programs"
+    assert f"{len(list(programs.glob('*.py')))} programs of 2019" in README
+
+
+def test_the_recording_is_small_and_shows_a_kill_and_a_resume() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "recording.svg").read_text()
+    assert len(text.encode()) <= 200_000
+    frames = xml.etree.ElementTree.fromstring(text).findall(".//{*}g")
+    last = [line.text or "" for line in frames[-1]]
+    place = last.index("Killed")
+    assert any("--resume auto" in line for line in last[place:])
+    assert any(line.startswith("epoch 3: ") for line in last[place:])
+    assert not any(line.startswith("epoch 1: ") for line in last[place:])

@@ -18,6 +18,15 @@ class RunMetrics(Protocol):
     def validation_names(self) -> tuple[str, ...]:
         """The names of what ``validation_end`` returns, known from the sanity validation on."""
 
+    @property
+    def epoch_loss(self) -> float | None:
+        """The mean loss of the epoch so far, weighted by ``loss_count`` where that is given; None where it isn't
+        known."""
+
+    @property
+    def nb_items(self) -> float:
+        """The sum of the ``loss_count`` of the epoch so far; 0 where there are none."""
+
     def of_training(self) -> dict[str, float | int]:
         """``tng_loss`` and the last batch's ``prog``."""
 
@@ -70,6 +79,10 @@ class Run(Protocol):
     @property
     def nb_epochs_completed(self) -> int:
         """Epochs whose last batch was trained on, the current one included."""
+
+    def nb_samples_in(self, nb_batches: int) -> int | None:
+        """How many samples the first ``nb_batches`` of an epoch have, over all processes; None where the loader doesn't
+        say."""
 
     def stop(self, reason: str) -> None:
         """Request that training stops at the next save point."""

@@ -1,5 +1,7 @@
 """Stop when a metric no longer improves."""
 
+import math
+from inspect import signature
 from typing import Any
 
 from pytorch_lightning.callbacks.callback import Callback, Run
@@ -17,8 +19,10 @@ class EarlyStopping(Callback):
     at the end of every epoch. A patience of 0 behaves like 1: the first check without an improvement stops training.
 
     ``min_delta``: the minimum change that counts as an improvement. ``mode``: 'min', 'max', or 'auto' (by the name: max
-    for accuracy, F1, AUC and the like, otherwise min). ``verbose`` is accepted for compatibility: a fit that is stopped
-    says so in one line anyway. It waits for the trainer's ``min_nb_epochs``.
+    for accuracy, F1, AUC and the like, otherwise min). ``stopping_threshold``: stop as soon as the metric is there, or
+    better. ``divergence_threshold``: stop as soon as it is worse than this. ``check_finite``: stop as soon as it isn't
+    finite; otherwise such a value counts as one without an improvement. ``verbose`` is accepted for compatibility: a
+    fit that is stopped says so in one line anyway. It waits for the trainer's ``min_nb_epochs``.
     """
 
     def __init__(
@@ -29,9 +33,12 @@ class EarlyStopping(Callback):
         verbose: int = 0,
         mode: str = "auto",
         every: str = "epoch",
+        stopping_threshold: float | None = None,
+        divergence_threshold: float | None = None,
+        check_finite: bool = False,
         **others: Any,
     ) -> None:
-        refuse_arguments("EarlyStopping", "callback_arguments", others)
+        refuse_arguments("EarlyStopping", "callback_arguments", others, signature(EarlyStopping).parameters)
         check_count(self, "patience", patience, 0)
         self.monitor, self.min_delta, self.patience = monitor, abs(min_delta), patience
         if every not in ("epoch", "validation"):
@@ -39,11 +46,29 @@ class EarlyStopping(Callback):
                 f"EarlyStopping: every must be 'epoch' or 'validation'; received {describe(every)}."
             )
         self.verbose, self.mode, self.every = verbose, direction(monitor, mode), every
+        self.stopping_threshold, self.divergence_threshold = stopping_threshold, divergence_threshold
+        self.check_finite = check_finite
+        self._check_thresholds()
         self._is_guess = mode == "auto"
         self.reset()
 
+    def _check_thresholds(self) -> None:
+        stop, diverged = self.stopping_threshold, self.divergence_threshold
+        for name, value in (("stopping_threshold", stop), ("divergence_threshold", diverged)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value != value):
+                raise MisconfigurationException(
+                    f"EarlyStopping: {name} must be a number; received {describe(value)}. Leave it out for none."
+                )
+        if stop is not None and diverged is not None and not is_better(stop, diverged, self.mode):
+            raise MisconfigurationException(
+                f"EarlyStopping: stopping_threshold={stop:g} must be better than divergence_threshold={diverged:g} for"
+                f" mode={self.mode!r}, or every value stops training. Exchange them, or pass another mode."
+            )
+
     def reset(self) -> None:
         self.best = worst(self.mode)
+        self.last: float | None = None
+        """The value that was checked last."""
         self.wait = 0
         self.stopped_epoch: int | None = None
         self._of_validation: bool | None = None
@@ -79,19 +104,34 @@ class EarlyStopping(Callback):
     def _check(self, run: Run, value: float) -> None:
         if self._is_guess:
             say_guess(run, self.monitor)
+        self.last = value
         if is_better(value, self.best, self.mode, self.min_delta):
             self.best, self.wait = value, 0
-            return
-        self.wait += 1
+        else:
+            self.wait += 1
         self._look(run, run.progress.epoch)
 
     def _look(self, run: Run, epoch: int) -> None:
-        if self.wait >= self.patience and run.nb_epochs_completed >= run.min_nb_epochs:
+        reason = self._reason()
+        if reason and run.nb_epochs_completed >= run.min_nb_epochs:
             self.stopped_epoch = epoch
-            reason = f"{self.monitor} didn't improve on {self.best:g} in {self.wait} checks"
             if not run.notices.quiet:
                 tell(f"early stopping in epoch {epoch + 1}: {reason}")
             run.stop(f"early stopping: {reason}")
+
+    def _reason(self) -> str | None:
+        """Why to stop; None where there is nothing to say against the values so far."""
+        last, stop, diverged = self.last, self.stopping_threshold, self.divergence_threshold
+        if last is not None:
+            if self.check_finite and not math.isfinite(last):
+                return f"{self.monitor} is {last}, and isn't finite"
+            if stop is not None and (last == stop or is_better(last, stop, self.mode)):
+                return f"{self.monitor} is {last:g}, and has reached stopping_threshold={stop:g}"
+            if diverged is not None and is_better(diverged, last, self.mode):
+                return f"{self.monitor} is {last:g}, and worse than divergence_threshold={diverged:g}"
+        if self.wait and self.wait >= self.patience:
+            return f"{self.monitor} didn't improve on {self.best:g} in {self.wait} checks"
+        return None
 
     @property
     def state_name(self) -> str:
@@ -106,6 +146,7 @@ class EarlyStopping(Callback):
             "wait": self.wait,
             "stopped_epoch": self.stopped_epoch,
             "waiting": list(self._waiting),
+            **({} if self.stopped_epoch is None else {"last": self.last}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -113,3 +154,5 @@ class EarlyStopping(Callback):
         self.best, self.wait = float(state["best"]), int(state["wait"])
         self.stopped_epoch = None if epoch is None else int(epoch)
         self._waiting = list(state.get("waiting", ()))
+        last = state.get("last")
+        self.last = None if last is None else float(last)

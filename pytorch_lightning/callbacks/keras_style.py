@@ -1,11 +1,17 @@
 """Callbacks written for Keras, whose methods take an epoch or batch and a dict of logs."""
 
 import inspect
+import re
 from typing import Any
 
 from pytorch_lightning.callbacks.callback import Callback, Run
 
 METHODS = ("on_train_begin", "on_epoch_begin", "on_batch_begin", "on_batch_end", "on_epoch_end", "on_train_end")
+
+
+NEWER = ("begin", "end")
+HERE = {"begin": "on_batch_start", "end": "on_batch_end"}
+NEVER = re.compile(r"on_(test|predict)_(batch_)?(begin|end)")
 
 
 class KerasCallback:
@@ -42,6 +48,10 @@ class KerasStyle(Callback):
 
     def __init__(self, other: Any) -> None:
         self.other = other
+        for name in NEWER:  # what Keras calls them today
+            if callable(getattr(other, f"on_train_batch_{name}", None)) and not _has(other, f"on_batch_{name}"):
+                setattr(self, f"_other_batch_{name}", getattr(other, f"on_train_batch_{name}"))
+                setattr(self, HERE[name], getattr(self, f"_{HERE[name]}"))
         if _has(other, "on_batch_begin"):
             self.on_batch_start = self._on_batch_start  # type: ignore[method-assign]
         if _has(other, "on_batch_end"):
@@ -57,6 +67,10 @@ class KerasStyle(Callback):
                 told.stop_training = False
         if getattr(self.other, "save_function", None) is None:
             self.other.save_function = run.save
+        for name in filter(NEVER.fullmatch, dir(self.other)):
+            hook = "on_evaluation_start" if name.endswith("begin") else "on_evaluation_end"
+            text = f"{type(self.other).__name__}.{name} is never called. Write a Callback with {hook}"
+            run.notices.say(f"near-hook-{name}", text)
         self._call("set_params", {"epochs": run.max_nb_epochs, "steps": run.nb_tng_batches})
         self._call("set_model", run.module)
         self._call("on_train_begin", {})
@@ -65,10 +79,14 @@ class KerasStyle(Callback):
         self._call("on_epoch_begin", run.progress.epoch, {})
 
     def _on_batch_start(self, run: Run, data_batch: Any) -> None:
-        self.other.on_batch_begin(run.progress.batch_nb, {})
+        self._batch("begin")(run.progress.batch_nb, {})
 
     def _on_batch_end(self, run: Run) -> None:
-        self.other.on_batch_end(run.progress.batch_nb, run.metrics.all())
+        self._batch("end")(run.progress.batch_nb, run.metrics.all())
+
+    def _batch(self, name: str) -> Any:
+        own = getattr(self, f"_other_batch_{name}", None)
+        return own or getattr(self.other, f"on_batch_{name}")
 
     def on_epoch_end(self, run: Run) -> None:
         stops = self._call("on_epoch_end", run.progress.epoch, run.metrics.all())
@@ -94,4 +112,5 @@ def as_callback(value: Any) -> Callback | None:
     """``value`` as a callback; None where it has no method that anybody would call."""
     if isinstance(value, Callback):
         return value
-    return KerasStyle(value) if any(callable(getattr(value, name, None)) for name in METHODS) else None
+    names = (*METHODS, "on_train_batch_begin", "on_train_batch_end")
+    return KerasStyle(value) if any(callable(getattr(value, name, None)) for name in names) else None

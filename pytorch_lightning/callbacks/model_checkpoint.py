@@ -1,6 +1,7 @@
 """Save checkpoints after validations."""
 
 import re
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class ModelCheckpoint(Callback):
         save_function: Any = None,
         **others: Any,
     ) -> None:
-        refuse_arguments("ModelCheckpoint", "callback_arguments", others)
+        refuse_arguments("ModelCheckpoint", "callback_arguments", others, signature(ModelCheckpoint).parameters)
         check_count(self, "period", period, 1)
         if save_top_k is not None:
             check_count(self, "save_top_k", save_top_k, -1)
@@ -53,6 +54,11 @@ class ModelCheckpoint(Callback):
             raise MisconfigurationException(
                 f"ModelCheckpoint: filepath must be a folder; received {describe(filepath)}."
                 " Pass 'checkpoints', for example."
+            )
+        if Path(filepath).suffix in (".ckpt", ".pt", ".pth", ".keras", ".h5") and not Path(filepath).is_dir():
+            raise MisconfigurationException(
+                f"ModelCheckpoint: filepath is a folder, and the files in it get their names; received"
+                f" {describe(filepath)}. Pass 'checkpoints', and a prefix for the names."
             )
         if save_best_only and save_top_k not in (None, 1):
             raise MisconfigurationException(

@@ -116,8 +116,13 @@ PARTS: dict[str, Fits] = {
             by_rank=each(known(**OF_LOADER)), **OF_LOADER,
         ),
     ),
-    "metrics": record(losses=each(REAL), prog=named(REAL), validation=named(REAL), nb_nonfinite=number()),
-    "epoch_schedules": record(stepped=each(number()), validated=BOOL),
+    "metrics": lambda value: (
+        record(losses=each(REAL), prog=named(REAL), validation=named(REAL), nb_nonfinite=number())(value)
+        and known(epoch=row(REAL, REAL, REAL), extremes=named(row(REAL, REAL)))(value)
+    ),
+    "epoch_schedules": lambda value: (
+        record(stepped=each(number()), validated=BOOL)(value) and known(nb_steps=each(number()))(value)
+    ),
     "gradients": known(references=each(REAL), waiting=each(is_a(dict))),
     "random": record(
         python=either(SEED, row(number(), each(number()), or_none(REAL))), torch=either(SEED, is_tensor),

@@ -3,10 +3,12 @@
 import sys
 from collections.abc import Callable, Sequence
 
+from pytorch_lightning.commands.from_lightning import from_lightning
 from pytorch_lightning.commands.new import new
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "new": (new, "start a project: a folder with a program that trains, a test and a README"),
+    "from_lightning": (from_lightning, "rewrite a program of Lightning 2: it prints the file as it is written here"),
 }
 """Each command by its name: what it runs, which returns the exit status, and what it is for."""
 

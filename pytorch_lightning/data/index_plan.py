@@ -212,7 +212,9 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
             self.nb_drawn = batch_nb + 1
             if not self.share.whole:
                 yield from waiting
-            if batch_nb < start:  # all of them dropped, or there are fewer now
+            if watcher is not None and batch_nb < start - 1:  # others have a longer share, or there are fewer now
+                watcher.end_order()
+            if batch_nb < start:  # all of them dropped
                 self._compare(crc)
                 crcs[batch_nb + 1] = crc
         finally:

@@ -248,6 +248,18 @@ def sizes_of(loader: Any) -> dict[str, int]:
     return {name: size for name, size in found.items() if isinstance(size, int)}
 
 
+def samples_of(sizes: dict[str, int], share: Share) -> tuple[int, int] | None:
+    """The samples of a full round and of an epoch; None where a loader doesn't tell.
+
+    >>> samples_of({"the batch size": 32, "the number of samples": 100}, EVERYTHING)
+    (32, 100)
+    """
+    batch, whole = sizes.get("the batch size"), sizes.get("the number of samples")
+    if batch is None or whole is None:
+        return None
+    return batch * share.nb, whole * (share.nb if share.own else 1)
+
+
 def shuffles(loader: Any) -> bool:
     """Whether the order isn't known to be the dataset's own."""
     sampler = batches = getattr(loader, "batch_sampler", None)

@@ -1,10 +1,11 @@
 """A loader's batches dealt out to processes: in rounds for training, one after the other for evaluation."""
 
-from collections.abc import Iterable, Iterator
-from itertools import count
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, count
 from typing import Any
 
 from pytorch_lightning.data.loader import OrderWatcher, ReplayableLoader
+from pytorch_lightning.data.same_batches import checksum
 from pytorch_lightning.errors import FitError
 from pytorch_lightning.processes import Processes, Share, Subject
 
@@ -120,18 +121,34 @@ class RoundsLoader(ReplayableLoader):
 class OwnShares(RoundsLoader):
     """The slots of one process whose loader is its own share: in each round a batch, as long as anybody has one.
 
-    Where a length isn't known the processes ask each other in each round.
+    Where a length isn't known the processes ask each other in each round. ``on_same`` is called where all of them have
+    the same first batch: then it isn't a share.
     """
 
-    def __init__(self, loader: ReplayableLoader, share: Share, processes: Processes, has_length: bool) -> None:
+    def __init__(
+        self,
+        loader: ReplayableLoader,
+        share: Share,
+        processes: Processes,
+        has_length: bool,
+        on_same: Callable[[], object],
+    ) -> None:
         super().__init__(loader, share)
-        self._processes, self._has_length = processes, has_length
+        self._processes, self._has_length, self._on_same = processes, has_length, on_same
         self._asks: bool | None = None
 
     def _slots(self, batches: Iterator[Any], start: int, limit: int | None) -> Iterator[Any]:
         if self._asks is None:
             self._asks = self._processes.any(not self._has_length)
+            batches = self._compared(batches)
         return own_slots(batches, self._processes if self._asks else None, start, limit, self.share.whole)
+
+    def _compared(self, batches: Iterator[Any]) -> Iterator[Any]:
+        first = next(batches, IDLE)
+        checksums = self._processes.gather(checksum(first))
+        if first is not IDLE and len({*checksums}) == 1:
+            self._on_same()
+        return batches if first is IDLE else chain((first,), batches)
 
     def crc_at(self, nb_batches: int) -> int | None:
         crc = self._loader.crc_at(nb_batches)  # the others' shares may be longer

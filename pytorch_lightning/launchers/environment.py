@@ -14,7 +14,7 @@ from typing import Any, TextIO, cast
 
 from torch import distributed
 
-from pytorch_lightning.errors import MisconfigurationException, ProcessError
+from pytorch_lightning.errors import MisconfigurationException, ProcessError, noting
 from pytorch_lightning.launchers.signals import Stopped
 from pytorch_lightning.processes import Processes, before_leaving
 
@@ -164,7 +164,8 @@ def leave() -> None:
         with suppress(dist.DistError, RuntimeError):  # the process that held the store may be gone already
             _shared["store"].set(_FAILED, str(dist.get_rank()))
     else:
-        dist.barrier(group=_shared.get("objects"))
+        with noting("at its end a process waits for the others, and one of them didn't come there"):
+            dist.barrier(group=_shared.get("objects"))
     for let_go in before_leaving:
         let_go()
     _shared.clear()

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pytorch_lightning.lightning2 import refuse_arguments
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.loggers.metrics_file import MetricsFile, write_tags
 
@@ -17,7 +18,12 @@ class CSVLogger(Logger):
     ``version=None`` takes the next free number. The folder is made at once; an ``OSError`` says that it can't be.
     """
 
-    def __init__(self, save_dir: str | Path, name: str = "default", version: int | str | None = None) -> None:
+    def __init__(
+        self, save_dir: str | Path = "", name: str = "default", version: int | str | None = None, **others: Any
+    ) -> None:
+        refuse_arguments("CSVLogger", "logger_arguments", others, ("save_dir", "name", "version"))
+        if not str(save_dir):
+            raise TypeError("CSVLogger needs save_dir, the folder: CSVLogger('logs')")
         self.save_dir, self.name = Path(save_dir), name
         self._version: int | str = make_folder(self.save_dir / name) if version is None else version
         self._folder = self.save_dir / name / f"version_{self._version}"

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from pytorch_lightning.lightning2 import refuse_arguments
 from pytorch_lightning.loggers.csv_logger import make_folder, remove_unused
 from pytorch_lightning.loggers.event_files import cut_events, event_sizes
 from pytorch_lightning.loggers.logger import Logger
@@ -17,7 +18,12 @@ class TensorBoardLogger(Logger):
     the like. Raises ``OSError`` if the folder can't be created.
     """
 
-    def __init__(self, save_dir: str | Path, name: str = "default", version: int | str | None = None) -> None:
+    def __init__(
+        self, save_dir: str | Path = "", name: str = "default", version: int | str | None = None, **others: Any
+    ) -> None:
+        refuse_arguments("TensorBoardLogger", "logger_arguments", others, ("save_dir", "name", "version"))
+        if not str(save_dir):
+            raise TypeError("TensorBoardLogger needs save_dir, the folder: TensorBoardLogger('logs')")
         self.save_dir, self.name = Path(save_dir), name
         self._version: int | str = make_folder(self.save_dir / name) if version is None else version
         self._folder = self.save_dir / name / f"version_{self._version}"

@@ -20,7 +20,7 @@ from pytorch_lightning.checkpoints.checkpoint import (
     to_plain,
 )
 from pytorch_lightning.checkpoints.store import write_checkpoint
-from pytorch_lightning.errors import CheckpointError, FitError
+from pytorch_lightning.errors import CheckpointError, FitError, noting
 from pytorch_lightning.processes import own_piece
 from pytorch_lightning.resume.parts import load_part
 from pytorch_lightning.root_module.arguments import arguments_part
@@ -29,6 +29,8 @@ from pytorch_lightning.run.run import FitRun
 from pytorch_lightning.steps.optimizers import Schedule
 from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.version import __version__
+
+TOGETHER = "after a fit on several processes each of them must call save_checkpoint: rank 0 writes the file"
 
 
 class UnwrittenCheckpoint(CheckpointError):
@@ -92,6 +94,10 @@ class Saver:
 
     def save(self, path: str | Path, weights_only: bool = False) -> bool:
         """Write a checkpoint; False where it was left out since a weight isn't finite."""
+        with nullcontext() if self.run.running else noting(TOGETHER):
+            return self._save(path, weights_only)
+
+    def _save(self, path: str | Path, weights_only: bool) -> bool:
         if not self.is_finite(str(path)):
             return False
         processes = self.strategy.processes

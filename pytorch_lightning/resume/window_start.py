@@ -1,6 +1,5 @@
 """What a window that failed is taken back to, so that the state before it can be saved."""
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -43,9 +42,7 @@ class WindowStart:
         """Whether weights are the same in a validation as before it: a hook may put averaged ones in their place."""
         self._place: tuple[int, int] | None = None
         self._rows: Noted = 0.0, 0, []
-        self._losses: deque[Any] = deque()
-        self._prog: dict[str, Any] = {}
-        self._norms: dict[str, float] = {}
+        self._numbers: Any = None
 
     def note_for(self, accumulate: int) -> Callable[[], None] | None:
         """What is to be called before each window of ``accumulate`` batches. None: a single batch changes nothing
@@ -55,15 +52,15 @@ class WindowStart:
 
     def note(self) -> None:
         """A window is about to begin."""
-        progress, metrics = self._run.progress, self._run.metrics
+        progress = self._run.progress
         self._place, self._rows = (progress.batch_nb, progress.global_step), self._loggers.note_rows()
-        self._losses, self._prog, self._norms = metrics._losses.copy(), metrics._prog, dict(metrics.grad_norms)
+        self._numbers = self._run.metrics.note()
         if self.buffers is not None:
             self.buffers.note()
 
     def go_back(self) -> bool:
         """Put back the state from before the window that failed; False where that can't be done."""
-        progress, metrics = self._run.progress, self._run.metrics
+        progress = self._run.progress
         place = (progress.batch_nb, progress.global_step)
         is_first = self._place in (None, place)
         # while it was being fetched no hook was called for the batch
@@ -81,8 +78,7 @@ class WindowStart:
         if self._place is None:
             return True
         progress.batch_nb, progress.global_step = self._place
-        metrics._losses, metrics._prog = self._losses, self._prog
-        metrics.grad_norms.update(self._norms)  # a row may have used them
+        self._run.metrics.take_back(self._numbers)
         self._loggers.keep_rows(self._rows)
         if self.buffers is not None:
             self.buffers.go_back()

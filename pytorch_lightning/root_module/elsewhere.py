@@ -24,9 +24,8 @@ class Refused:
             return own
 
         def refuse(*_: Any, **__: Any) -> None:
-            raise MisconfigurationException(
-                f"a module has no {self._name}() here. {advice('module_members', self._name)}."
-            )
+            text = advice("module_members", self._name) or advice("keras_members", self._name)
+            raise MisconfigurationException(f"a module has no {self._name}() here. {text}.")
 
         return refuse
 
@@ -65,3 +64,26 @@ class LightningMethods:
     untoggle_optimizer: Any = Refused()
     to_onnx: Any = Refused()
     to_torchscript: Any = Refused()
+    fit: Any = Refused()
+    evaluate: Any = Refused()
+    predict: Any = Refused()
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile ``forward``, as ``nn.Module`` does; ``Trainer(compile=True)`` compiles the steps."""
+        if {"optimizer", "loss", "metrics"} & set(kwargs) or args:
+            text = advice("keras_members", "compile")
+            raise MisconfigurationException(f"a module's compile() takes options of torch.compile here. {text}.")
+        super().compile(**kwargs)  # type: ignore[misc]
+
+
+class BeforeInit(dict[str, Any]):
+    """Stands for the parts of a module whose ``__init__`` didn't run yet."""
+
+    def __init__(self, owner: str) -> None:
+        super().__init__()
+        self.owner = owner
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        raise MisconfigurationException(
+            f"{self.owner}.__init__ assigns {name!r} before super().__init__() is called. Call it first."
+        )

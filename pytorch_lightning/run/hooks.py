@@ -83,6 +83,19 @@ OTHER_NAMES = {
 """What hooks of a module are called elsewhere, where the spelling alone doesn't tell."""
 
 
+KERAS_HOOKS = {
+    "on_train_begin": "on_fit_start",
+    "on_epoch_begin": "on_epoch_start",
+    "on_batch_begin": "on_batch_start",
+    "on_train_batch_begin": "on_batch_start",
+    "on_test_begin": "on_evaluation_start",
+    "on_test_batch_begin": "on_evaluation_start",
+    "on_predict_begin": "on_evaluation_start",
+    "on_predict_batch_begin": "on_evaluation_start",
+}
+"""What hooks of Keras's callbacks are called here, as far as Lightning has none of that name."""
+
+
 def is_overridden(module: Any, name: str) -> bool:
     """Whether ``module`` has a ``name`` of its own, by its class or by an attribute of the object, or a loader of that
     name was passed."""
@@ -154,7 +167,21 @@ def wrongly_signed_callbacks(callbacks: Iterable[Callback]) -> list[Problem]:
         for callback in callbacks
         for name, nb in CALLBACK_HOOKS.items()
         if _static(callback, name) is not _static(Callback, name)
-        for problem in _signature_problems(callback, name, [nb], Callback)
+        for problem in _signature_problems(callback, name, [nb], Callback) or _keras_problems(callback, name)
+    ]
+
+
+def _keras_problems(callback: Callback, name: str) -> list[Problem]:
+    """A hook with Keras's parameters, which would be given ``run`` as the epoch."""
+    parameters = inspect.signature(getattr(callback, name)).parameters
+    if "logs" not in parameters:
+        return []
+    return [
+        Problem(
+            f"{type(callback).__name__}.{name} has the wrong signature",
+            f"def {name}(self, {', '.join(parameters)}), as in Keras",
+            f"Write def {name}{_named(Callback, name)}, or leave the base class Callback out: then Keras's are called",
+        )
     ]
 
 
@@ -199,7 +226,7 @@ def near_misses(owner: Any) -> dict[str, str]:
     """The methods of ``owner`` (a module or a callback) whose name nearly is a hook's, each with that hook."""
     base: type = LightningModule if isinstance(owner, LightningModule) else Callback
     known = [*PARAMETERS, *LOADERS, "add_model_specific_args"] if base is LightningModule else list(CALLBACK_HOOKS)
-    others = OTHER_NAMES if base is LightningModule else {}
+    others = OTHER_NAMES if base is LightningModule else KERAS_HOOKS
     found: dict[str, str] = {}
     for name in _own_methods(owner, base):
         if name in others:

@@ -1,9 +1,11 @@
 """What steps return, as numbers."""
 
 import math
-from collections import deque
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
+from math import isfinite
+from operator import add
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -131,6 +133,36 @@ def at(place: Place) -> str:
     return f"(epoch {place.epoch}, batch_nb {place.batch_nb})"
 
 
+Loss = Tensor | float
+
+
+class Weighed(NamedTuple):
+    """A loss that has a weight: that of a batch with a ``loss_count``, or of a round of several virtual ranks."""
+
+    loss: Loss
+    weight: Loss
+    """Of the batch, or the sum of those of a round."""
+    summed: Loss | None = None
+    """The sum of the losses of a round, each multiplied by its weight."""
+    counted: bool = True
+    """Whether the weights are ``loss_count``."""
+    joins: bool = False
+    """Whether the same items were counted for another optimizer."""
+
+
+EpochSum = tuple[float, float, float]
+"""Of an epoch: the sum of the losses, each multiplied by its weight; that of the weights; that of ``loss_count``."""
+FLOATS = {float}
+
+
+def _read(unread: Sequence[Loss | Weighed]) -> Iterator[float]:
+    """The numbers in ``unread``, in their order; those on a device are read together."""
+    flat = [v for each in unread for v in (each[:3] if type(each) is Weighed else (each,)) if v is not None]
+    waiting = [value.reshape(()) for value in flat if isinstance(value, Tensor)]
+    there = iter(torch.stack(waiting).tolist() if waiting else ())
+    return (next(there) if isinstance(value, Tensor) else float(value) for value in flat)  # type: ignore[arg-type]
+
+
 class Metrics:
     """The numbers of a run: those of training, read only on request, and those of the last validation."""
 
@@ -141,51 +173,122 @@ class Metrics:
         """Their names, known from the sanity validation on."""
         self.evaluated: dict[str, float | int] = {}
         """What ``Trainer.validate`` and ``Trainer.test`` gave since."""
+        self.extremes: dict[str, tuple[float, float]] | None = {}
+        """The least and the largest value that each metric had; None where a part of the run isn't known."""
         self.grad_norms: dict[str, float] = {}
         """Gradient norms of the last window, if ``track_grad_norm`` is on."""
         self.nb_nonfinite = 0
         """The number of losses that weren't finite, if training continues after one."""
-        self._losses: deque[Tensor | float] = deque(maxlen=RUNNING)
-        self._unread = 0
+        self._losses: list[float] = []
+        """Of the last 100 batches, as far as they were read."""
+        self._unread: list[Loss | Weighed] = []
+        self._nb_nonfinite_read = 0
+        self._epoch: EpochSum | None = 0.0, 0.0, 0.0
+        """None where a fit resumes in the middle of an epoch whose first losses aren't known."""
         self._prog: dict[str, Any] = {}
 
-    def record(self, loss: Tensor | float, prog: Mapping[str, Any] | None, joins: bool = False) -> None:
+    def record(
+        self, loss: Loss, prog: Mapping[str, Any] | None, joins: bool = False, weighed: "Weighed | None" = None
+    ) -> None:
         """Keep the loss and ``prog`` of one batch, unread. ``prog`` replaces that of the batch before; one that
-        ``joins`` is of the same batch, and is added to what an earlier optimizer's step gave."""
-        self._losses.append(loss)
-        self._unread += 1
+        ``joins`` is of the same batch, and is added to what an earlier optimizer's step gave. ``weighed``: what it
+        adds to the mean over the epoch, where that isn't the loss itself."""
+        self._unread.append(loss if weighed is None else weighed)
         if prog:
             self._prog = {**self._prog, **prog} if joins else {**prog}
 
+    def read(self) -> None:
+        """Read what was recorded since the last time; waits for the device where that isn't numbers yet. Called from
+        time to time, so that little is kept unread."""
+        if not self._unread:
+            return
+        unread, self._unread, epoch = self._unread, [], self._epoch
+        if epoch is not None and set(map(type, unread)) == FLOATS:
+            total: float = reduce(add, unread, epoch[0])
+            if isfinite(total):  # added one by one: ``sum`` may round otherwise, and so at a cut
+                self._epoch = total, epoch[1] + len(unread), epoch[2]
+                self._losses = (self._losses + cast("list[float]", unread))[-RUNNING:]
+                return
+        self._read_each(_read(unread), unread)
+
+    def _read_each(self, numbers: Iterator[float], unread: Sequence[Loss | Weighed]) -> None:
+        losses, epoch = list[float](), self._epoch
+        for each in unread:
+            loss = next(numbers)
+            losses.append(loss)
+            self._nb_nonfinite_read += not isfinite(loss)
+            summed, weight, items = loss, 1.0, 0.0
+            if type(each) is Weighed:
+                weight = next(numbers)
+                summed = loss * weight if each.summed is None else next(numbers)
+                items = weight if each.counted and not each.joins else 0.0
+            if not isfinite(summed):  # left out, where training continues after it
+                summed = weight = 0.0
+            if epoch is not None:
+                epoch = epoch[0] + summed, epoch[1] + weight, epoch[2] + items
+        self._losses, self._epoch = [*self._losses, *losses][-RUNNING:], epoch
+
     def read_losses(self) -> list[float]:
         """The losses of the last 100 batches; waits for the device where they aren't numbers yet."""
-        # tensors are always the last ones
-        if self._losses and isinstance(self._losses[-1], Tensor):
-            waiting = [loss for loss in self._losses if isinstance(loss, Tensor)]
-            numbers = iter(torch.stack([loss.reshape(()) for loss in waiting]).tolist())
-            read = [next(numbers) if isinstance(loss, Tensor) else loss for loss in self._losses]
-            self._losses = deque(read, maxlen=RUNNING)
-        return list(self._losses)  # type: ignore[arg-type]
+        self.read()
+        return list(self._losses)
 
     def nonfinite_since_read(self) -> int:
-        """How many losses since the last call aren't finite. Called at least every 100 batches, it misses none."""
-        new, self._unread = self._unread, 0
-        return sum(not math.isfinite(loss) for loss in self.read_losses()[-new:]) if new else 0
+        """How many losses since the last call aren't finite."""
+        self.read()
+        nb, self._nb_nonfinite_read = self._nb_nonfinite_read, 0
+        return nb
 
     @property
     def must_be_read(self) -> bool:
-        """Whether one more loss would push out one that hasn't been checked."""
-        return self._unread >= RUNNING
+        """Whether as many losses wait as ``tng_loss`` is the mean of."""
+        return len(self._unread) >= RUNNING
+
+    def begin_epoch(self) -> None:
+        """What is recorded from now on is of another epoch."""
+        self.read()
+        self._epoch = 0.0, 0.0, 0.0
+
+    @property
+    def epoch_loss(self) -> float | None:
+        """The mean loss of the epoch so far, weighted by ``loss_count`` where that is given; None before its first
+        batch, and where a part of it isn't known."""
+        self.read()
+        return None if self._epoch is None or not self._epoch[1] else self._epoch[0] / self._epoch[1]
+
+    @property
+    def nb_items(self) -> float:
+        """The sum of the ``loss_count`` of the epoch so far; 0 where there are none."""
+        self.read()
+        return 0.0 if self._epoch is None else self._epoch[2]
+
+    def note_extremes(self, values: Mapping[str, float | int]) -> None:
+        """``values`` were there after an epoch, or a validation. NaN is neither the least nor the largest."""
+        extremes = {} if self.extremes is None else self.extremes
+        for name, value in values.items():
+            if value == value:
+                least, largest = extremes.get(name, (value, value))
+                extremes[name] = min(least, value), max(largest, value)
+
+    def note(self) -> tuple[Any, ...]:
+        """What a window changes here, to be put back by ``take_back`` where it fails."""
+        return self._losses, self._unread.copy(), self._epoch, self._prog, dict(self.grad_norms)
+
+    def take_back(self, noted: tuple[Any, ...]) -> None:
+        """Put back what ``note`` gave."""
+        self._losses, self._unread, self._epoch, self._prog, norms = noted
+        self.grad_norms.update(norms)  # a row may have used them
 
     @property
     def tng_loss(self) -> float:
         """The mean loss of the last 100 batches; NaN before the first."""
-        losses = self.read_losses()
+        self.read()
+        losses = self._losses
         return sum(losses) / len(losses) if losses else math.nan
 
     def of_training(self) -> dict[str, float | int]:
         """``tng_loss``, and what the last batch gave as ``prog``, which wins."""
-        values: dict[str, float | int] = {"tng_loss": self.tng_loss} if self._losses else {}
+        values: dict[str, float | int] = {"tng_loss": self.tng_loss} if self._losses or self._unread else {}
         return {**values, **numbers_of(self._prog, "prog of training_step")}
 
     def shown(self) -> dict[str, Any]:
@@ -205,14 +308,17 @@ class Metrics:
             "prog": {k: v for k, v in prog.items() if v is not None},
             "validation": dict(self.validation),
             "nb_nonfinite": self.nb_nonfinite,
+            **({} if self._epoch is None else {"epoch": self._epoch}),
+            **({} if self.extremes is None else {"extremes": dict(self.extremes)}),
             **({"grad_norms": dict(self.grad_norms)} if self.grad_norms else {}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what ``state_dict`` gave."""
-        self._losses = deque(state["losses"], maxlen=RUNNING)
-        self._prog = dict(state["prog"])
+        self._losses, self._unread, self._prog = list(state["losses"]), [], dict(state["prog"])
+        self._epoch = tuple(state["epoch"]) if "epoch" in state else None
         self.validation = dict(state["validation"])
         self.nb_nonfinite = state["nb_nonfinite"]
+        self.extremes = {k: tuple(v) for k, v in state["extremes"].items()} if "extremes" in state else None
         self.grad_norms.clear()
         self.grad_norms.update(state.get("grad_norms", {}))

@@ -118,3 +118,17 @@ def accumulation_at(epoch: int, accumulate: int | dict[int, int]) -> int:
         return accumulate
     begun = [start for start in accumulate if start <= epoch + 1]
     return accumulate[max(begun)] if begun else 1
+
+
+def nb_of_steps(
+    nb_batches: int | None, accumulate: int | dict[int, int], nb_epochs: int, most: int | None
+) -> int | None:
+    """The windows of ``nb_epochs`` epochs of ``nb_batches`` each, at most ``most``; None where that isn't known.
+
+    >>> nb_of_steps(10, 4, 2, None), nb_of_steps(10, {1: 1, 2: 5}, 3, None), nb_of_steps(None, 1, 3, 100)
+    (6, 14, 100)
+    """
+    if nb_batches is None:
+        return most
+    nb = sum(ceil(nb_batches / accumulation_at(epoch, accumulate)) for epoch in range(nb_epochs))
+    return nb if most is None else min(nb, most)

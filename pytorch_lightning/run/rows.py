@@ -13,6 +13,9 @@ from pytorch_lightning.run.hooks import Hooks
 from pytorch_lightning.run.metrics import at, numbers_of, to_number
 from pytorch_lightning.run.run import FitRun
 
+MOST_UNREAD = 10_000
+"""Losses that may wait for being read."""
+
 
 class Rows:
     """Writes a row every ``every`` batches of an epoch, starting with the first, and one after every validation.
@@ -39,6 +42,7 @@ class Rows:
         self._change, self._replace = hooks["on_tng_metrics"], hooks["update_tng_log_metrics"]
         self._every, self._save_every, self._needed, self._device = every, save_every, needed, device
         self._stop_on_nan, self._reads_late, self._writes = stop_on_nan, device.type != "cpu", writes
+        self._look_every = save_every if min(every, save_every) <= MOST_UNREAD else math.gcd(save_every, MOST_UNREAD)
         self.validation_names: tuple[str, ...] | None = None
         """What a sanity validation gave; None where there was none."""
 
@@ -50,7 +54,12 @@ class Rows:
         if not progress.batch_nb % self._every:
             with self._run.timings.measuring("logging"):
                 self._write_training()
-        if not (progress.global_step + 1) % self._save_every:
+        if not (progress.global_step + 1) % self._look_every:
+            self._look()
+
+    def _look(self) -> None:
+        self._run.metrics.read()  # where rows are rare, so that little is kept unread
+        if not (self._run.progress.global_step + 1) % self._save_every:
             with self._run.timings.measuring("logging"):
                 self._loggers.save()
 

@@ -40,6 +40,10 @@ class FitRun:
     """Whether a signal may end a validation: in that before training, and where the state before it can be saved."""
     when_stopped: str = "ends before training begins"
     """What the fit does where a signal comes now."""
+    counting: Any = None
+    """Tells how many batches there will be, until the plan knows it."""
+    samples: tuple[int, int] | None = None
+    """Of a full batch, or of a round of them, and of an epoch; None where the loader doesn't say."""
     nb_in_last_epoch: int | None = None
     """Batches of the epoch that ended last."""
     running: bool = False
@@ -56,6 +60,22 @@ class FitRun:
             yield
         finally:
             self.running = False
+
+    def note_lengths(self, nb_tng_batches: int | None, nb_val_batches: int | None) -> None:
+        """The plan knows how many batches there are."""
+        self.counting, self.nb_tng_batches, self.nb_val_batches = None, nb_tng_batches, nb_val_batches
+
+    def begin_epoch(self, nb_batches: int | None) -> None:
+        """An epoch of ``nb_batches`` begins: the next thing is its hook."""
+        self.nb_tng_batches, self.progress.epoch_started = nb_batches, True
+        self.metrics.begin_epoch()
+
+    def end_epoch(self) -> None:
+        """Everything of an epoch was done."""
+        metrics = self.metrics
+        metrics.note_extremes({k: v for k, v in metrics.of_training().items() if k not in metrics.validation})
+        self.nb_in_last_epoch = self.progress.batch_nb
+        self.progress.next_epoch()
 
     def tick(self) -> float:
         """Bring ``progress.seconds`` up to date and return it."""
@@ -87,6 +107,11 @@ class FitRun:
         progress = self.progress
         over = progress.epoch_over or (self.nb_tng_batches is not None and progress.batch_nb >= self.nb_tng_batches)
         return progress.epoch + bool(over)
+
+    def nb_samples_in(self, nb_batches: int) -> int | None:
+        """How many samples the first ``nb_batches`` of an epoch have, over all processes; None where that isn't
+        known."""
+        return None if self.samples is None else min(nb_batches * self.samples[0], self.samples[1])
 
     def stop(self, reason: str) -> None:
         """Ask that training ends at the next save point."""

@@ -24,6 +24,8 @@ class Schedule:
     interval: str = "epoch"
     monitor: str | None = None
     """The metric that its ``step`` is given; None where ``step()`` takes nothing."""
+    frequency: int = 1
+    """It steps at every so many of these."""
 
 
 def read_optimizers(returned: Any, milestones: Sequence[int]) -> tuple[list[Optimizer], list[Schedule]]:
@@ -77,7 +79,7 @@ def _schedule_of(returned: dict[str, Any]) -> list[Any]:
     if options.get("monitor") is None and "monitor" in returned:
         options["monitor"] = returned["monitor"]
     # what is so here in any case
-    for name, kept in (("frequency", 1), ("strict", True), ("reduce_on_plateau", None), ("name", None)):
+    for name, kept in (("strict", True), ("reduce_on_plateau", None), ("name", None)):
         if name in options and (kept is None or options[name] == kept):
             del options[name]
     return [options]
@@ -89,14 +91,16 @@ def _as_list(value: Any) -> list[Any]:
 
 def _read_schedule(value: Any, optimizers: list[Optimizer]) -> Schedule:
     options = dict(value) if isinstance(value, dict) else {"scheduler": value}
-    unknown = sorted(set(options) - {"scheduler", "interval", "monitor"})
+    unknown = sorted(set(options) - {"scheduler", "interval", "monitor", "frequency"})
     scheduler: Any = options.get("scheduler")
     interval = options.get("interval", "epoch")
     fits = callable(getattr(scheduler, "step", None)) and isinstance(options.get("monitor"), (str, type(None)))
+    frequency = options.get("frequency", 1)
+    fits = fits and type(frequency) is int and frequency >= 1
     if unknown or not fits or interval not in ("step", "epoch"):
         raise MisconfigurationException(
             f"configure_optimizers returned {describe(value)} as a scheduler; expected a scheduler or"
-            " {'scheduler': s, 'interval': 'step' or 'epoch', 'monitor': name}."
+            " {'scheduler': s, 'interval': 'step' or 'epoch', 'frequency': n, 'monitor': name}."
             + (f" Remove {unknown}." if unknown else " Write: return [optimizer], [scheduler]")
         )
     places = [i for i, o in enumerate(optimizers) if o is getattr(scheduler, "optimizer", None)]
@@ -110,7 +114,7 @@ def _read_schedule(value: Any, optimizers: list[Optimizer]) -> Schedule:
         monitor = "val_loss"
     if next(iter(signature(scheduler.step).parameters), "epoch") == "epoch":
         monitor = None  # it would take the value for the number of an epoch
-    return Schedule(scheduler, places[0], interval, monitor)
+    return Schedule(scheduler, places[0], interval, monitor, frequency)
 
 
 def needs_closure(optimizer: Optimizer) -> bool:

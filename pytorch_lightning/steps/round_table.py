@@ -11,7 +11,7 @@ from torch import Tensor
 from pytorch_lightning.data.sharing import IDLE
 from pytorch_lightning.errors import FitError
 from pytorch_lightning.processes import Share
-from pytorch_lightning.run.metrics import at
+from pytorch_lightning.run.metrics import Weighed, at
 from pytorch_lightning.steps.step_inputs import StepInputs
 from pytorch_lightning.steps.weights import RoundWeights, mixed_counts
 from pytorch_lightning.strategies.strategy import Strategy
@@ -95,10 +95,13 @@ class RoundTable:
             self._mean = sum(row[LOSS] for row in rows) / len(rows)
         self.weighted = sum(row[WEIGHT] * row[LOSS] for row in rows), total
 
-    def record(self, prog: Any) -> None:
-        """Record the round's mean loss, once it has its gradients."""
+    def record(self, prog: Any, joins: bool) -> None:
+        """Record the round's mean loss, once it has its gradients. ``joins``: of another optimizer than the first."""
         if self._mean is not None:
-            self._inputs.metrics.record(self._mean, prog)
+            summed, weight = self.weighted
+            counted = any(row[COUNTED] for row in self._rows)
+            weighed = Weighed(self._mean, weight, summed, counted, joins)
+            self._inputs.metrics.record(self._mean, prog, joins, weighed)
 
     def _check(self, virtual_rank: int, row: Sequence[float]) -> None:
         """Whether a loss is finite. Whose loss isn't keeps its batch."""

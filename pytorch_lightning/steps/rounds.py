@@ -149,7 +149,7 @@ class Rounds:
                 if self._keeps_left:
                     values = vars(self._module).items()
                     self._left[virtual_rank] = {n: v for n, v in values if isinstance(v, (Tensor, list, tuple))}
-        self.table.record(prog)
+        self.table.record(prog, joins=group > 0)
         return self.table.weighted
 
     def _run_batch(

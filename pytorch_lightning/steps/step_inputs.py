@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from pytorch_lightning.errors import FitError
 from pytorch_lightning.faults import fault
 from pytorch_lightning.precision.precision import Precision
-from pytorch_lightning.run.metrics import Metrics, at, read_output
+from pytorch_lightning.run.metrics import Metrics, Weighed, at, read_output
 from pytorch_lightning.run.progress import Progress
 from pytorch_lightning.seeding import MODEL, build_seeder, reseed_generators, seed_device
 from pytorch_lightning.steps.current_step import RUNNING, STEPPED, CurrentStep
@@ -146,7 +146,11 @@ def build_forward_backward(inputs: StepInputs) -> Callable[..., Tensor | None]:
             nonfinite(value)  # type: ignore[arg-type]
         weighed = loss if window.size == 1 and not lets_wait else window.weigh(loss, count)
         backward(weighed)
-        record(value, prog, window.joins)  # last: a window that fails before it has changed nothing
+        # last: a window that fails before it has changed nothing
+        if count is None:
+            record(value, prog, window.joins)
+        else:
+            record(value, prog, window.joins, Weighed(value, count, joins=window.joins))
         return weighed
 
     return forward_backward

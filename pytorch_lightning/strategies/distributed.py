@@ -65,6 +65,12 @@ class Distributed(Strategy):
         if self.processes.nb > 1:
             self.refuse_lazy(module)
 
+    @property
+    def resumes_otherwise(self) -> str:
+        if self.processes.nb > 2 and self._options.get("static_graph"):
+            return "with static_graph=True on three or more processes torch adds gradients up in another order at first"
+        return ""
+
     def step_function(self, module: nn.Module, name: str, *, takes_optimizer: bool = False) -> Callable[..., Any]:
         if name != "training_step" or self.processes.nb == 1:
             return getattr(module, name)  # type: ignore[no-any-return]

@@ -55,6 +55,8 @@ class FullySharded(Strategy):
         self._originals: list[tuple[nn.Module, str, nn.Parameter]] = []
         self._uncalled: dict[nn.Module, Any] = {}
         """The groups that weren't called yet, and what would see it."""
+        self._use: Any = None
+        """Compares what the processes use, where there are several."""
 
     def attach(self, device: torch.device, processes: Processes, devices: Sequence[torch.device] = ()) -> None:
         super().attach(device, processes, devices)
@@ -73,6 +75,8 @@ class FullySharded(Strategy):
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
+        from pytorch_lightning.strategies.same_use import SameUse
+
         scalars = [name for name, p in module.named_parameters() if p.dim() == 0]
         if scalars:
             raise MisconfigurationException(
@@ -90,6 +94,7 @@ class FullySharded(Strategy):
         for group in self._groups(module):
             fully_shard(group, mesh=mesh, **self._options)
             self._note_call(group)
+        self._use = SameUse(module, list(self._uncalled), self.processes)
         # the module itself isn't wrapped: it keeps its class, and every step of it can be the way in
         self._entry = fully_shard(Entry(module), mesh=mesh, **self._options)
         for _, _, parameter in self._originals:
@@ -147,6 +152,7 @@ class FullySharded(Strategy):
             remove_hooks_of("torch.distributed.fsdp", changed)
         for handle in self._uncalled.values():
             handle.remove()
+        self._use.end()
         self._entry, self._before, self._originals, self._uncalled = None, [], [], {}
         module.cpu()  # where it came from: no device may have the room for all of it
 
@@ -211,15 +217,30 @@ class FullySharded(Strategy):
         return []
 
     @contextmanager
-    def _not_exchanging(self) -> Iterator[None]:
-        self._entry.set_requires_gradient_sync(False)
+    def _together(self, last: bool) -> Iterator[None]:
+        self._use.begin()
+        self._entry.set_requires_gradient_sync(last)
         try:
             yield
+        except RuntimeError as error:
+            if "imed out" in str(error):
+                error.add_note(self._use.advice)
+            raise
         finally:
             self._entry.set_requires_gradient_sync(True)
 
     def exchanging(self, last: bool) -> AbstractContextManager[Any]:
-        return nullcontext() if last or self._entry is None else self._not_exchanging()
+        return nullcontext() if self._entry is None else self._together(last)
+
+    def add_up(self, table: Tensor) -> Tensor:
+        if self._entry is not None:
+            self._use.compare_groups()
+        return super().add_up(table)
+
+    def not_exchanged(self) -> tuple[list[str], list[str]]:
+        if self._entry is not None:
+            self._use.compare_gradients()
+        return [], []
 
     @torch.no_grad()
     def whole(self, data: Any) -> Any:

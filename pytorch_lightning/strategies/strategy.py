@@ -80,6 +80,11 @@ class Strategy(ABC):
         """This process's shard of ``tensor``, shared out along ``dim``; the tensor where weights aren't sharded."""
         return tensor
 
+    @property
+    def resumes_otherwise(self) -> str:
+        """Why a resumed run may have other last bits than an undisturbed one; nothing where it has the same."""
+        return ""
+
     @abstractmethod
     def step_function(self, module: nn.Module, name: str, *, takes_optimizer: bool = False) -> Callable[..., Any]:
         """The method ``name`` of ``module`` as it is to be called. ``takes_optimizer``: a training step that is

@@ -5,14 +5,16 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from pytorch_lightning.callbacks.monitor import direction
 from pytorch_lightning.checkpoints.checkpoint import restore_module
 from pytorch_lightning.checkpoints.sharded import read_any
-from pytorch_lightning.errors import CheckpointError, MisconfigurationException, describe
+from pytorch_lightning.errors import CheckpointError, MisconfigurationException, describe, near
 from pytorch_lightning.lightning2 import advice
 from pytorch_lightning.options.meaning import ALIASES
 from pytorch_lightning.processes import ALONE
 from pytorch_lightning.run import files
 from pytorch_lightning.run.hooks import is_overridden
+from pytorch_lightning.run.progress import nb_of_steps
 from pytorch_lightning.strategies.devices import choose_devices
 from pytorch_lightning.trainer.live_lists import LiveList
 
@@ -33,6 +35,8 @@ OTHER_NAMES = {
     **ALIASES,
 }
 """Further names of 2019 for attributes."""
+ASSIGNED_BY_OTHERS = ("folder", "metrics")
+"""Attributes that a subclass may have had of its own, before the Trainer had them."""
 OF_THE_MODULE = ("tng_dataloader", "val_dataloader", "test_dataloader", "on_gpu")
 
 
@@ -66,7 +70,9 @@ class ReadAttributes:
 
     def __setattr__(self, name: str, value: Any) -> None:
         option, options = ALIASES.get(name, name), vars(self).get("options", {})
-        if option not in options:
+        if name in ASSIGNED_BY_OTHERS:
+            vars(self)[name] = value
+        elif option not in options:
             super().__setattr__(name, value)
         elif self._run is not None and self._run.running:
             raise MisconfigurationException(
@@ -199,14 +205,65 @@ class ReadAttributes:
         return {} if self._run is None else self._run.metrics.shown()
 
     @property
+    def metrics(self) -> dict[str, float | int]:
+        """Every metric that can be monitored, as it is now: those of training, then those of the last validation."""
+        if "metrics" in vars(self):
+            return vars(self)["metrics"]  # type: ignore[no-any-return]
+        return {} if self._run is None else self._run.metrics.all()
+
+    def best_metric(self, name: str, mode: str = "auto") -> float:
+        """The best value that the metric ``name`` had in the run, also before a resume: after a validation, or for one
+        that only training gives at the end of an epoch. ``mode`` is 'min', 'max', or 'auto' (by the name). Raises
+        ``MisconfigurationException`` where there is none."""
+        chosen = direction(name, mode)
+        there = {} if self._run is None else self._run.metrics.extremes
+        if there is None:
+            raise MisconfigurationException(
+                f"the best value of {name!r} isn't known: the checkpoint that this run resumed is of a version that"
+                " didn't keep it. Read it from metrics.csv."
+            )
+        if name not in there:
+            known = f" Available: {', '.join(sorted(there))}." if there else ""
+            raise MisconfigurationException(
+                f"there is no metric {name!r} so far.{known}{near(name, there)} Validate, or complete an epoch, first."
+            )
+        return there[name][chosen == "max"]
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the last run's files; None if it writes none."""
+        return vars(self).get("folder") or (None if self._run is None else self._run.folder)
+
+    @property
     def nb_tng_batches(self) -> int | None:
-        """Training batches per epoch; None if the loader has no length."""
-        return 0 if self._run is None else self._run.nb_tng_batches
+        """Training batches per epoch; None if the loader has no length. May be read in ``configure_optimizers``."""
+        return 0 if self._run is None else self._counted(self._run, "nb_tng_batches")
 
     @property
     def nb_val_batches(self) -> int | None:
-        """Validation batches; 0 without validation, None if a loader has no length."""
-        return 0 if self._run is None else self._run.nb_val_batches
+        """Validation batches; 0 without validation, None if a loader has no length. May be read in
+        ``configure_optimizers``."""
+        return 0 if self._run is None else self._counted(self._run, "nb_val_batches")
+
+    @property
+    def nb_total_steps(self) -> int | None:
+        """The optimizer steps of a whole fit, unless something ends it early: epochs, windows and all limits of batches
+        and steps applied. None where the loader has no length and there is no ``max_nb_steps``, and before a fit. May
+        be read in ``configure_optimizers``."""
+        config = self.config
+        nb = None if self._run is None else self.nb_tng_batches
+        if self._run is None:
+            return None
+        return nb_of_steps(nb, config.accumulate_grad_batches, config.max_nb_epochs, config.max_nb_steps)
+
+    @staticmethod
+    def _counted(run: "FitRun", name: str) -> int | None:
+        if run.counting is None:
+            return getattr(run, name)  # type: ignore[no-any-return]
+        try:
+            return getattr(run.counting, name)()  # type: ignore[no-any-return]
+        except AttributeError as error:  # of a user's loader: it would seem that the trainer hasn't this attribute
+            raise MisconfigurationException(f"{name} can't be known: {type(error).__name__}: {error}") from error
 
     @property
     def checkpoint_callback(self) -> Any:

@@ -19,10 +19,12 @@ from pytorch_lightning.options.config import Config
 from pytorch_lightning.precision.full import DTYPES
 from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.processes import ALONE, Processes, Share
+from pytorch_lightning.root_module.elsewhere import BeforeInit
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.run.hooks import is_overridden, missing, takes_one_more, wrongly_signed, wrongly_signed_callbacks
 from pytorch_lightning.steps.optimizers import needs_closure, parameters_of
 from pytorch_lightning.strategies import Strategy
+from pytorch_lightning.trainer.explaining import helping
 
 T = TypeVar("T")
 
@@ -33,8 +35,9 @@ SHARES = ("train_percent_check", "val_percent_check", "test_percent_check")
 def reading(module: LightningModule, name: str, function: Callable[[], T], processes: Processes = ALONE) -> T:
     """What ``function`` gives, which runs the hook ``name``, first in the first of ``processes`` on each machine; a
     user's exception gets a note of where that was."""
-    with noting(f"raised by {name} of {type(module).__name__}, before the first batch"), processes.first_here_first():
-        return function()
+    with noting(f"raised by {name} of {type(module).__name__}, before the first batch"), helping():
+        with processes.first_here_first():
+            return function()
 
 
 def hook_problems(module: LightningModule, callbacks: Sequence[Callback]) -> list[Problem]:
@@ -58,7 +61,8 @@ def hook_problems(module: LightningModule, callbacks: Sequence[Callback]) -> lis
 
 def needs_init(module: LightningModule) -> bool:
     """Whether ``LightningModule.__init__`` wasn't called."""
-    return "_parameters" not in module.__dict__ or not hasattr(module, "hparams")
+    parts = module.__dict__.get("_parameters")
+    return parts is None or isinstance(parts, BeforeInit) or not hasattr(module, "hparams")
 
 
 def has_validation(module: LightningModule) -> bool:

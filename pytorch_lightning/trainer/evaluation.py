@@ -19,6 +19,7 @@ from pytorch_lightning.data.seeded_view import LOADER_IDS
 from pytorch_lightning.data.transfer import build_transfer
 from pytorch_lightning.errors import FitError, MisconfigurationException, Notices, describe, raise_together
 from pytorch_lightning.nested import map_tensors
+from pytorch_lightning.options.config import Config
 from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.processes import Processes, Share, Subject
 from pytorch_lightning.root_module.root_module import LightningModule
@@ -29,6 +30,7 @@ from pytorch_lightning.strategies.compiled import Compile, as_it_is
 from pytorch_lightning.strategies.devices import note_full_memory
 from pytorch_lightning.strategies.strategy import Strategy
 from pytorch_lightning.trainer.checks import loader_problems
+from pytorch_lightning.trainer.explaining import explain
 
 LOADERS = {"sanity": "validation loader", "predict": "predict loader", "test": "test loader"}
 """The names of a stage's loaders; a stage that isn't listed uses validation's."""
@@ -75,6 +77,7 @@ class EvaluationPlan:
         place = "after the last batch" if batch_nb is None else f"batch_nb {batch_nb}"
         loader = f", loader {loader_i}" if len(self.loaders) > 1 and batch_nb is not None else ""
         stage = {"sanity": "sanity validation", "predict": "prediction"}.get(self.stage, self.stage)
+        explain(error)
         error.add_note(f"raised in the {stage} of {type(self.module).__name__} ({place}{loader})")
 
 
@@ -106,12 +109,10 @@ def plan_evaluation(
     """
     step_name, end_name = names_of(module, stage)
     hook = {"test": "test_dataloader", "predict": "predict"}.get(stage, "val_dataloader")
-    takes_loader = takes_one_more(module, step_name, several=False)
-    named = any("loader" in name for name in signature(getattr(module, step_name)).parameters)
-    several = is_several(loaders, takes_loader or named)
+    several = is_several(loaders, takes_loader(module, step_name))
     each = list(loaders) if several else [loaders]
-    takes_loader = takes_one_more(module, step_name, len(each) > 1)
-    if len(each) > 1 and not takes_loader:
+    takes_number = takes_one_more(module, step_name, len(each) > 1)
+    if len(each) > 1 and not takes_number:
         raise MisconfigurationException(
             f"{stage} has {len(each)} loaders, so {type(module).__name__}.{step_name} gets a third argument."
             f" Write def {step_name}(self, data_batch, batch_nb, dataloader_i)."
@@ -127,9 +128,9 @@ def plan_evaluation(
     for i, loader in enumerate(each):
         nb = _nb_of(loader, stage, percent, limit if own or limit is None else limit * processes.nb)
         loader_id = LOADER_IDS[LOADERS.get(stage, "validation loader")] + i
-        planned.append((shared_out(loader, seed, loader_id, share, processes), nb, (i,) if takes_loader else ()))
+        planned.append((shared_out(loader, seed, loader_id, share, processes), nb, (i,) if takes_number else ()))
     counts = [nb for _, nb, _ in planned]
-    nested = several and takes_loader
+    nested = several and takes_number
     return EvaluationPlan(
         stage=stage,
         module=module,
@@ -188,6 +189,19 @@ def _nb_of(loader: Any, stage: str, percent: float, limit: int | None) -> int | 
         )
     nb = nb_checked(length, percent)
     return nb if limit is None else (limit if nb is None else min(nb, limit))
+
+
+def nb_in_all(loaders: Any, module: LightningModule, config: Config, limit: int | None) -> int | None:
+    """The batches of a validation on ``loaders``; None where one of them has no length."""
+    each = list(loaders) if is_several(loaders, takes_loader(module, "validation_step")) else [loaders]
+    counts = [_nb_of(loader, "validation", config.val_percent_check, limit) for loader in each]
+    return None if None in counts else sum(nb for nb in counts if nb is not None)
+
+
+def takes_loader(module: LightningModule, step_name: str) -> bool:
+    """Whether a step gets the number of its loader, even if there is one loader alone."""
+    named = any("loader" in name for name in signature(getattr(module, step_name)).parameters)
+    return named or takes_one_more(module, step_name, several=False)
 
 
 def _nb_in_all(processes: Processes, loader: ReplayableLoader) -> int:

@@ -1,7 +1,7 @@
 """What stands after a fit, in the process that asked for it."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch.optim import Optimizer
 
@@ -11,6 +11,29 @@ from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.run.rows import Rows
 from pytorch_lightning.run.run import FitRun
 from pytorch_lightning.steps.optimizers import Schedule
+
+
+class Outcome(int):
+    """What ``fit`` returns: 1, or 0 where Ctrl-C ended it. At the end of a notebook's cell it is shown in words."""
+
+    words: str
+
+    @classmethod
+    def of(cls, run: FitRun) -> "Outcome":
+        """That of ``run``."""
+        made = cls(not run.interrupted)
+        nb, reason = run.progress.epoch, run.progress.stop_reason
+        epochs = f"{nb} epoch{'s' * (nb != 1)}, {run.progress.global_step} batches"
+        made.words = (
+            f"{int(made)}: training {'was interrupted' if run.interrupted else 'is complete'} ({epochs}; {reason})"
+        )
+        return made
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(self.words)
+
+    def __reduce__(self) -> Any:
+        return int, (int(self),)
 
 
 class FitResult(Protocol):

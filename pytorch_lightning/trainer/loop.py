@@ -49,8 +49,7 @@ def run_epoch(plan: FitPlan) -> None:
     note_start = plan.window_start.note_for(accumulate)
 
     if not progress.epoch_started:
-        plan.run.nb_tng_batches = plan.length.at(progress.epoch)  # for the hooks
-        progress.epoch_started = True
+        plan.run.begin_epoch(plan.length.at(progress.epoch))
         plan.call("on_epoch_start")
     # the hook may have changed parameters, and the length of the loader
     plan.gradients.look_around()
@@ -88,11 +87,10 @@ def run_epoch(plan: FitPlan) -> None:
 
     plan.loader.finish(progress.epoch, progress.batch_nb, plan.length.is_whole and progress.batch_nb >= last)
     fault("epoch.trained")
-    plan.epoch_schedules.step(plan.run.metrics)
+    plan.epoch_schedules.step(plan.run.metrics, progress.epoch)
     plan.call("on_epoch_end")
     fault("epoch.end")
-    plan.run.nb_in_last_epoch = progress.batch_nb
-    progress.next_epoch()
+    plan.run.end_epoch()
     save_points.reach()
 
 
@@ -121,6 +119,7 @@ def run_validation(plan: FitPlan) -> None:
 
     progress.validated_batch, progress.nb_validations = progress.batch_nb, progress.nb_validations + 1
     run.metrics.validation = metrics
+    run.metrics.note_extremes(metrics)
     run.metrics.evaluated.clear()
     plan.rows.write_validation(metrics)
     plan.epoch_schedules.note_validation()

@@ -146,7 +146,8 @@ class Optimization:
 def _step_schedules(
     request: FitRequest, basis: Basis, epoch_schedules: EpochSchedules
 ) -> list[Callable[[Sequence[bool]], None]]:
-    schedules = [build_step_schedule(s, request.run.metrics) for s in basis.schedules if s.interval == "step"]
+    count = epoch_schedules.count_step
+    schedules = [build_step_schedule(s, request.run.metrics, count) for s in basis.schedules if s.interval == "step"]
     if not epoch_schedules.waits_for_steps:
         return schedules
     return [*schedules, partial(epoch_schedules.note_steps, list(basis.optimizers))]

@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning.errors import MisconfigurationException, Notices, Problem, attempt
 from pytorch_lightning.launchers.environment import Environment, join, read_environment
 from pytorch_lightning.options.config import Config
+from pytorch_lightning.printing import tell
 from pytorch_lightning.processes import ALONE, Processes, Share, share_of
 from pytorch_lightning.strategies import Strategy, build_strategy, strategy_of
 from pytorch_lightning.strategies.devices import choose_devices
@@ -47,6 +48,9 @@ def choose_strategy(config: Config, notices: Notices, problems: list[Problem]) -
         _check_environment(config, environment, devices)
         backend = "ddp" if config.distributed_backend is None else backend
         device = devices[environment.local_rank % len(devices)]
+        shows = config.progress_bar or config.print_weights_summary
+        if shows and environment.rank == 0 and environment.meeting_file is None:
+            tell(f"meeting the other processes, {environment.nb} in all")  # a sign of life: that may take a while
         processes = join(environment, _carrier(device), config.process_timeout_minutes)
         if device.type != "cpu":
             torch.accelerator.set_device_index(device.index or 0)

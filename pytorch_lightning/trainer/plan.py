@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.optim import Optimizer
 
 from pytorch_lightning.callbacks import Callback, ProgressBar
 from pytorch_lightning.callbacks.profiler import Profiler
@@ -21,6 +22,7 @@ from pytorch_lightning.errors import Problem, attempt, raise_together
 from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.options.config import Config
 from pytorch_lightning.precision import build_precision
+from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.processes import EVERYTHING, Processes, Share
 from pytorch_lightning.resume.agreement import Agreement
 from pytorch_lightning.resume.attributes import AttributesPart
@@ -41,6 +43,7 @@ from pytorch_lightning.run.rows import Rows
 from pytorch_lightning.steps.buffers import BufferUndo, can_be_kept
 from pytorch_lightning.steps.current_step import CurrentStep
 from pytorch_lightning.steps.gradients import Gradients
+from pytorch_lightning.steps.optimizers import Schedule
 from pytorch_lightning.steps.schedules import EpochSchedules, needed_metrics
 from pytorch_lightning.strategies.compiled import Compile, build_compiler
 from pytorch_lightning.trainer import checks
@@ -49,7 +52,7 @@ from pytorch_lightning.trainer.evaluation import EvaluationPlan, plan_evaluation
 from pytorch_lightning.trainer.fit_plan import FitPlan
 from pytorch_lightning.trainer.optimization import Optimization, fuse, plan_optimizers
 from pytorch_lightning.trainer.placement import plan_share
-from pytorch_lightning.trainer.training_data import plan_loader
+from pytorch_lightning.trainer.training_data import Counting, plan_loader
 
 
 def plan_fit(request: FitRequest, problems: list[Problem]) -> FitPlan:
@@ -188,8 +191,7 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
         # before the optimizers are made: a hook may put new parameters in the place of old ones
         attempt(problems, lambda: restore_checked(module, resumed), keep_type=True)
     attempt(problems, lambda: strategy.shard(module))
-    optimizers, schedules = plan_optimizers(request, precision, share, problems)
-    tng_loader = _read_training_loader(request, share, attributes, problems)
+    optimizers, schedules, tng_loader = _plan_training(request, precision, share, attributes, problems)
     problems += checks.saving_problems(module) + checks.uneven_problems(module, config, strategy)
     hooks = hook_table(module, callbacks, run)
     watched = {**hooks, "on_evaluation_batch_end": (*hooks["on_evaluation_batch_end"], run.leave_validation_if_stopped)}
@@ -199,7 +201,7 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
     say_near_misses([module, *callbacks], notices)
     checks.say_probable_mistakes(module, tng_loader, optimizers, config, notices)
     length = EpochLength(tng_loader, config, share, run, strategy.processes)
-    run.nb_tng_batches, run.nb_val_batches = length.at(0), 0 if validation is None else validation.nb_batches
+    run.note_lengths(length.at(0), 0 if validation is None else validation.nb_batches)
     return Basis(
         strategy=strategy,
         compiled=compiled,
@@ -229,13 +231,26 @@ def _seed_of(config: Config, saved: dict[str, Any] | None, processes: Processes)
     return int(processes.from_first(seed if saved is None else saved["parts"]["data"]["seed"]))
 
 
+def _plan_training(
+    request: FitRequest, precision: Precision, share: Share, attributes: AttributesPart, problems: list[Problem]
+) -> tuple[list[Optimizer], list[Schedule], Any]:
+    why = request.strategy.resumes_otherwise
+    if why:
+        request.notices.say("other-bits", f"a resumed run may differ in its last bits: {why}")
+    request.run.counting = Counting(request, share)  # configure_optimizers may ask how long the fit will be
+    optimizers, schedules = plan_optimizers(request, precision, share, problems)
+    return optimizers, schedules, _read_training_loader(request, share, attributes, problems)
+
+
 def _read_training_loader(
     request: FitRequest, share: Share, attributes: AttributesPart, problems: list[Problem]
 ) -> Any:
     module = request.module
     if not can_be_called(module, "tng_dataloader"):
         return None
-    loader = checks.reading(module, "tng_dataloader", lambda: module.tng_dataloader, request.strategy.processes)
+    loader = checks.reading(
+        module, "tng_dataloader", lambda: request.run.counting.loader("tng_dataloader"), request.strategy.processes
+    )
     if not request.config.data_is_sharded:
         loader = whole(loader, request.notices)
         problems += sharding_problems(loader, "tng_dataloader")
@@ -323,7 +338,9 @@ def _plan_validation(
     config, module = request.config, request.module
     if not can_be_called(module, "val_dataloader", "validation_step"):
         return None, None
-    loaders = checks.reading(module, "val_dataloader", lambda: module.val_dataloader, request.strategy.processes)
+    loaders = checks.reading(
+        module, "val_dataloader", lambda: request.run.counting.loader("val_dataloader"), request.strategy.processes
+    )
     raise_together(checks.iterator_problems(loaders))
     per_rank = share.nb // request.strategy.processes.nb  # however many processes run them
     limit = per_rank if config.fast_dev_run else None

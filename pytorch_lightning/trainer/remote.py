@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from pytorch_lightning.errors import MisconfigurationException, Notices
 from pytorch_lightning.launchers.signals import Stopped
 from pytorch_lightning.loggers.sent_experiment import packed, refresh, unpacked
 from pytorch_lightning.options.config import Config
+from pytorch_lightning.printing import tell
 from pytorch_lightning.resume.parts import CallbacksPart
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.run.files import keepers_of
@@ -38,6 +40,8 @@ def run_remotely(
         "arguments": arguments,
         "random": torch.initial_seed(),
     }
+    if options["progress_bar"] or options["print_weights_summary"]:
+        tell(f"starting {nb} processes")  # it takes seconds until the first of them can say anything
     told: dict[str, Any] = {}
     try:
         told = run_in_processes(run_job, job, nb)
@@ -88,6 +92,7 @@ def state_of(plan: FitResult, config: Config) -> dict[str, Any]:
         "progress": run.progress.state_dict(),
         "metrics": run.metrics.state_dict(),
         "counts": (run.nb_tng_batches, run.nb_val_batches, run.version),
+        "folder": None if run.folder is None else str(run.folder),
     }
 
 
@@ -105,3 +110,4 @@ def take_state(state: dict[str, Any], config: Config, module: LightningModule, r
     for keeper, kept in zip(keepers_of(config), state["kept"], strict=True):
         keeper.follow(*kept)
     run.nb_tng_batches, run.nb_val_batches, run.version = state["counts"]
+    run.folder = None if state["folder"] is None else Path(state["folder"])

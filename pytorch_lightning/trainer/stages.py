@@ -79,6 +79,7 @@ def finish_fit(plan: FitPlan, failed: bool) -> None:
     """The end of a fit, however it came about: the last hooks, and everything on the disk."""
     run = plan.run
     run.tick()
+    run.timings.end_training()
     try:
         plan.call("on_fit_end")
         if not failed:

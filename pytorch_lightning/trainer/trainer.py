@@ -32,7 +32,7 @@ from pytorch_lightning.trainer.attributes import ReadAttributes
 from pytorch_lightning.trainer.basis import FitRequest
 from pytorch_lightning.trainer.crash import keep_failing_batch
 from pytorch_lightning.trainer.deterministic import deterministic
-from pytorch_lightning.trainer.fit_result import FitResult
+from pytorch_lightning.trainer.fit_result import FitResult, Outcome
 from pytorch_lightning.trainer.given_loaders import given_loaders, loader_and_ckpt, loaders_of_fit, need_module
 from pytorch_lightning.trainer.loop import run_fit
 from pytorch_lightning.trainer.nesting import given_back, in_one_thread, is_running, refuse_at_import
@@ -221,7 +221,7 @@ class Trainer(ReadAttributes):
                 stages.stop_program(plan, watch)
         if not run.interrupted:
             watch.deliver()
-        return int(not run.interrupted)
+        return Outcome.of(run)
 
     def _fit_remotely(self, model: LightningModule, run: FitRun, nb: int) -> int:
         self._nb_started = nb
@@ -231,7 +231,7 @@ class Trainer(ReadAttributes):
         self.interrupted = run.interrupted
         if state["exit"] is not None:
             raise signals.Stopped(state["exit"])
-        return int(state["returned"])
+        return Outcome.of(run)
 
     def validate(
         self, model: LightningModule | None = None, dataloader: Any = None, ckpt: Any = None, **others: Any

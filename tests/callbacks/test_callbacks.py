@@ -1,20 +1,15 @@
-"""Early stopping, checkpoints and the bar."""
+"""Early stopping and checkpoints."""
 
-import io
-import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import tqdm.std
 
-from pytorch_lightning import LightningModule
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from pytorch_lightning.callbacks import progress_bar as bar_module
 from pytorch_lightning.errors import FitError, MisconfigurationException
-from tests.recorder import Recorder, quiet_trainer
+from tests.recorder import QUIET, Recorder, quiet_trainer
 
 
 def names_in(folder: Path) -> list[str]:
@@ -230,6 +225,109 @@ def test_a_checkpoint_callback_that_compares_nothing_needs_no_metric(tmp_path: P
     keep = ModelCheckpoint(tmp_path / "w", monitor="nothing")
     quiet_trainer(tmp_path, checkpoint_callback=keep).fit(Recorder())
     assert names_in(tmp_path / "w") == ["_ckpt_epoch_1.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "values", "epochs", "said"),
+    [
+        ({"stopping_threshold": 0.5}, (2.0, 1.0, 0.5, 0.1), 3, "is 0.5, and has reached stopping_threshold=0.5"),
+        ({"stopping_threshold": 2.5, "mode": "max"}, (1.0, 2.0, 3.0), 3, "is 3, and has reached"),
+        ({"divergence_threshold": 4.0}, (2.0, 4.0, 5.0, 1.0), 3, "is 5, and worse than divergence_threshold=4"),
+        ({"divergence_threshold": 1.0, "mode": "max"}, (2.0, 0.5), 2, "is 0.5, and worse than"),
+        ({"check_finite": True}, (2.0, float("nan"), 1.0), 2, "is nan, and isn't finite"),
+        ({"check_finite": True}, (2.0, float("inf"), 1.0), 2, "is inf, and isn't finite"),
+        ({}, (2.0, float("nan"), 1.0, 0.9), 4, None),
+        ({"stopping_threshold": 0.1, "divergence_threshold": 9.0}, (2.0, 1.0, 0.5), 4, None),
+    ],
+)
+def test_early_stopping_at_a_value(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: Any, values: Any, epochs: int, said: str | None
+) -> None:
+    stop = EarlyStopping(patience=9, **{"mode": "min", **arguments})
+    trainer = quiet_trainer(tmp_path, early_stop_callback=stop, max_nb_epochs=4)
+    trainer.fit(Recorder(val_values=values))
+    assert trainer.current_epoch == epochs
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("early stopping")]
+    assert (said in lines[0]) if said else (lines == [])
+
+
+def test_a_value_that_stops_waits_for_the_least_number_of_epochs(tmp_path: Path) -> None:
+    stop = EarlyStopping(patience=9, stopping_threshold=1.0)
+    trainer = quiet_trainer(tmp_path, early_stop_callback=stop, max_nb_epochs=9, min_nb_epochs=3)
+    trainer.fit(Recorder(val_values=(0.5,)))
+    assert trainer.current_epoch == 3
+
+
+@pytest.mark.parametrize(("threshold", "epochs"), [(1.0, 2), (0.1, 4)])
+def test_a_fit_that_a_value_stopped_stays_stopped_unless_it_may_go_further_now(
+    tmp_path: Path, threshold: float, epochs: int
+) -> None:
+    options: Any = {
+        "max_nb_epochs": 4,
+        "silence": ("not-shuffled", "already-complete", "already-stopped", "first-save"),
+    }
+    first = quiet_trainer(tmp_path, early_stop_callback=EarlyStopping(patience=9, stopping_threshold=1.0), **options)
+    first.fit(Recorder(val_values=(2.0, 0.5, 0.4)))
+    assert first.current_epoch == 2
+    first.save_checkpoint(tmp_path / "x.ckpt")
+    stop = EarlyStopping(patience=9, stopping_threshold=threshold)
+    again = quiet_trainer(tmp_path, early_stop_callback=stop, resume=tmp_path / "x.ckpt", **options)
+    again.fit(Recorder(val_values=(0.3, 0.2)))
+    assert again.current_epoch == epochs
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"stopping_threshold": "0.5"},
+        {"divergence_threshold": float("nan")},
+        {"stopping_threshold": 2.0, "divergence_threshold": 1.0, "mode": "min"},
+        {"stopping_threshold": 1.0, "divergence_threshold": 2.0, "mode": "max"},
+    ],
+)
+def test_thresholds_that_cannot_work(arguments: Any) -> None:
+    with pytest.raises(MisconfigurationException, match="threshold"):
+        EarlyStopping(**arguments)
+
+
+def test_the_best_value_of_each_metric_also_through_a_resume(tmp_path: Path) -> None:
+    """The oracle is the list of all values that there were."""
+    values = (3.0, 1.0, 2.0, float("nan"), 2.5)
+    options: Any = {"silence": ("not-shuffled", "first-save"), "val_check_interval": 0.5}
+    losses: list[float] = []
+
+    class Noting(Recorder):
+        def on_epoch_end(self) -> None:
+            losses.append(self.trainer.metrics["tng_loss"])
+
+        def validation_end(self, outputs: Any) -> Any:
+            return {**super().validation_end(outputs), "val_acc": float(self.nb_validations)}
+
+    trainer = quiet_trainer(tmp_path, max_nb_epochs=2, max_nb_steps=5, **options)
+    with pytest.raises(MisconfigurationException, match="no metric 'val_loss' so far"):
+        trainer.best_metric("val_loss")
+    assert trainer.metrics == {}
+    assert trainer.folder is None
+    trainer.fit(Noting(val_values=values))
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    again = quiet_trainer(tmp_path, max_nb_epochs=2, resume=tmp_path / "x.ckpt", **options)
+    again.fit(Noting(val_values=values[2:]))
+    assert again.best_metric("val_loss") == 1.0
+    assert again.best_metric("val_loss", mode="max") == 3.0
+    assert again.best_metric("tng_loss") == min(losses)
+    assert again.best_metric("val_acc") == 2.0
+    assert again.metrics["val_acc"] == 2.0
+    assert again.folder == Path(tmp_path / "logs/Noting/version_1")
+    assert (again.folder / "metrics.csv").exists()
+    with pytest.raises(MisconfigurationException, match="Did you mean 'val_loss'"):
+        again.best_metric("val_los")
+    whole = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    del whole["parts"]["metrics"]["extremes"]
+    torch.save(whole, tmp_path / "older.ckpt")
+    older = quiet_trainer(tmp_path, max_nb_epochs=2, resume=tmp_path / "older.ckpt", **options)
+    older.fit(Noting(val_values=values[2:]))
+    with pytest.raises(MisconfigurationException, match="isn't known"):
+        older.best_metric("val_loss")
 
 
 # ---------------------------------------------------------------------------------------------- checkpoints
@@ -535,179 +633,6 @@ def test_options_that_cannot_work(options: Any) -> None:
         ModelCheckpoint("w", **options)
 
 
-# ---------------------------------------------------------------------------------------------- the bar
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_a_terminal_gets_a_bar_with_numbers_and_a_nested_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setattr(bar_module, "DRAW_SECONDS", 0.0)
-    quiet_trainer(tmp_path, progress_bar=True, nb_sanity_val_steps=1, current_gpu_name="A").fit(Recorder(lr=0.0))
-    shown = terminal.getvalue()
-    for text in (
-        "sanity",
-        "validation",
-        "epoch 1: 100%",
-        "2/3",
-        "4/4",
-        "tng_loss=9",
-        "twice=18",
-        "val_loss=1",
-        "v_nb=0",
-        "gpu=A",
-    ):
-        assert text in shown, text
-
-
-def test_a_nested_bar_is_wiped_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    quiet_trainer(tmp_path, progress_bar=True).test(Recorder())
-    assert re.search(r"test: .*\r +\r$", terminal.getvalue(), re.DOTALL)
-
-
-def test_the_bar_of_a_fit_that_stops_in_mid_epoch_shows_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setattr(bar_module, "DRAW_SECONDS", 3600.0)
-    quiet_trainer(tmp_path, progress_bar=True, max_nb_steps=3).fit(Recorder())
-    assert "3/4" in terminal.getvalue()
-
-
-def test_the_bar_of_a_resumed_epoch_starts_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = quiet_trainer(tmp_path, max_nb_steps=2)
-    first.fit(Recorder())
-    first.save_checkpoint(tmp_path / "x.ckpt")
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setattr(bar_module, "DRAW_SECONDS", 0.0)
-    quiet_trainer(tmp_path, progress_bar=True, resume=tmp_path / "x.ckpt").fit(Recorder())
-    assert "2/4" in terminal.getvalue()
-    assert "1/4" not in terminal.getvalue()
-
-
-class Feeding(Recorder):
-    """Trains on a generator: a loader that can only be run again."""
-
-    @property
-    def tng_dataloader(self) -> Any:
-        class Batches:
-            def __len__(self) -> int:
-                return 4
-
-            def __iter__(self) -> Any:
-                return ([torch.full((2, 1), float(i))] for i in range(4))
-
-        return Batches()
-
-
-@pytest.mark.parametrize(
-    ("patience", "bar", "terminal", "shown"),
-    [(0.0, True, Terminal, "replaying data:"), (1e9, True, Terminal, None), (0.0, False, Terminal, None)]
-    + [(0.0, True, io.StringIO, "replaying data: 2/3 batches")],
-    ids=["a terminal", "too fast to be shown", "no bar", "a file"],
-)
-def test_batches_that_are_fetched_again_are_shown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: float, bar: bool, terminal: Any, shown: str | None
-) -> None:
-    first = quiet_trainer(tmp_path, max_nb_steps=3)
-    first.fit(Feeding())
-    first.save_checkpoint(tmp_path / "x.ckpt")
-    said = terminal()
-    monkeypatch.setattr(sys, "stderr", said)
-    monkeypatch.setattr(bar_module, "REPLAY_SECONDS", patience)
-    monkeypatch.setattr(bar_module, "LINE_SECONDS", patience)
-    monkeypatch.setattr("tqdm.std.tqdm.monitor_interval", 0)
-    model = Feeding()
-    quiet_trainer(tmp_path, progress_bar=bar, resume=tmp_path / "x.ckpt").fit(model)
-    assert model.seen == [[3.0]]
-    assert (shown in said.getvalue()) if shown else ("replaying" not in said.getvalue())
-
-
-@pytest.mark.parametrize("drawn", [True, False], ids=["terminal", "lines"])
-def test_the_bar_of_a_resumed_epoch_has_its_total_its_name_and_its_own_rate(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: bool
-) -> None:
-    """Six of ten batches were trained before, and count for nothing in the rate of a batch a second."""
-    first = quiet_trainer(tmp_path, max_nb_steps=16, max_nb_epochs=9)
-    first.fit(Recorder(nb_batches=10))
-    first.save_checkpoint(tmp_path / "x.ckpt")
-    now = [1000.0]
-
-    class Slow(Recorder):
-        def on_batch_end(self) -> None:
-            now[0] += 1.0
-            if self.trainer.batch_nb == 6:
-                before.append(shown.getvalue())
-
-    shown, before = Terminal() if drawn else io.StringIO(), list[str]()
-    monkeypatch.setattr(sys, "stderr", shown)
-    monkeypatch.setattr(tqdm.std, "time", lambda: now[0])
-    monkeypatch.setattr(bar_module.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(bar_module, "LINE_SECONDS", 0.0)
-    options: Any = {"resume": tmp_path / "x.ckpt", "silence": ("not-shuffled", "first-save")}
-    quiet_trainer(tmp_path, progress_bar=True, max_nb_epochs=2, **options).fit(Slow(nb_batches=10))
-    if drawn:
-        assert "epoch 2:  60%" in before[0], "from the start, and not only after a batch"
-        assert re.search(r"epoch 2:  70%\|.*\| 7/10 \[00:01<00:03, +1.00batch/s", shown.getvalue())
-        assert re.search(r"epoch 2:  90%\|.*\| 9/10 \[00:03<00:01, +1.00batch/s", shown.getvalue())
-    else:
-        lines = [line for line in shown.getvalue().splitlines() if line.startswith("epoch 2: ")]
-        assert lines[0].startswith("epoch 2: 7/10 batches, 1.0 batch/s, 3 s left")
-        assert lines[2].startswith("epoch 2: 9/10 batches, 1.0 batch/s, 1 s left")
-
-
-def test_the_bar_reads_numbers_only_when_it_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pytorch_lightning.run.metrics import Metrics
-
-    reads: list[int] = []
-    shown = Metrics.shown
-    monkeypatch.setattr(Metrics, "shown", lambda self: (reads.append(1), shown(self))[1])
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    quiet_trainer(tmp_path, progress_bar=True).fit(Recorder(nb_batches=200))
-    assert len(reads) < 20
-
-
-def test_process_position_moves_the_bar_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    quiet_trainer(tmp_path, progress_bar=True, process_position=1).fit(Recorder())
-    assert "\n\n" in terminal.getvalue()
-
-
-def test_what_is_no_terminal_gets_plain_lines_by_the_clock(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    trainer = quiet_trainer(tmp_path, progress_bar=True)
-    trainer.fit(Recorder(lr=0.0))
-    # within the first five seconds only the end of the epoch
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("epoch 1: 4/4 batches, ")
-    assert line.endswith(" batch/s, 0 s left  v_nb=0 tng_loss=9 twice=18 val_loss=1")
-
-    monkeypatch.setattr(bar_module, "LINE_SECONDS", 0.0)
-    trainer.fit(Recorder(lr=0.0))
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.split(" batches")[0] for line in lines] == [
-        *[f"epoch 1: {n}/4" for n in (1, 2, 3, 4)],
-        *[f"validation: {n}/3" for n in (1, 2, 3)],
-        "epoch 1: 4/4",
-    ]
-    trainer.test()
-    assert capsys.readouterr().err.splitlines() == ["test: 1/2 batches", "test: 2/2 batches"]
-
-
-def test_the_bar_shows_the_rate_and_the_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setattr(bar_module, "DRAW_SECONDS", 0.0)
-    quiet_trainer(tmp_path, progress_bar=True).fit(Recorder())
-    assert re.search(r"2/4 \[\d\d:\d\d<\d\d:\d\d, +[0-9.]+batch/s", terminal.getvalue())
-
-
 def test_a_hook_of_a_callback_with_the_wrong_signature_is_found_before_the_first_batch(tmp_path: Path) -> None:
     class Wrong(Callback):
         def on_epoch_end(self) -> None:  # type: ignore[override]
@@ -721,3 +646,14 @@ def test_a_hook_of_a_callback_with_the_wrong_signature_is_found_before_the_first
     with pytest.raises(MisconfigurationException, match=r"2 problems.*\n.*Wrong.on_epoch_end.*\n.*Odd.on_v"):
         quiet_trainer(tmp_path, callbacks=[Wrong(), Odd()]).fit(model)
     assert model.calls == []
+
+
+def test_a_subclass_of_the_trainer_keeps_attributes_of_its_own(tmp_path: Path) -> None:
+    class Own(Trainer):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self.folder, self.metrics = "mine", ["mine too"]  # type: ignore[misc, assignment]
+
+    trainer = Own(max_nb_epochs=1, **{**QUIET, "default_save_path": tmp_path})
+    trainer.fit(Recorder())
+    assert (trainer.folder, trainer.metrics) == ("mine", ["mine too"])

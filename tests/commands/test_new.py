@@ -20,7 +20,8 @@ def test_without_a_word_or_with_help_it_says_what_there_is(capsys: pytest.Captur
     assert all(f"  {name}" in out for name in COMMANDS)
     assert err == ""
     assert main([]) == 2
-    assert all(f"  {name}" in capsys.readouterr().err for name in COMMANDS)
+    err = capsys.readouterr().err
+    assert all(f"  {name}" in err for name in COMMANDS)
 
 
 @pytest.mark.parametrize("word", ["nwe", "New", "--new", "train.py", "\n"])

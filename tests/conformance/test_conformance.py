@@ -1,6 +1,7 @@
 """What every strategy must give: the numbers of one process."""
 
 import re
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ ROUNDED = {
     (name, "fsdp")
     for name in (
         "clipped by norm",
+        "clipped by norm, smooth",
         "clipped, a step per optimizer",
         "16, accumulated and clipped",
         "a step per optimizer, accumulated",
@@ -53,6 +55,14 @@ def test_two_processes_train_to_the_weights_of_one(results: Results, name: str, 
     alone = results(name, "None", 1)
     for one in results.everybodys(name, strategy, 2):
         assert_same_fit(one, alone)
+
+
+@pytest.mark.parametrize(("strategy", "nb"), [("None", 1), *((strategy, 2) for strategy in SHARED)])
+def test_with_a_distributed_sampler_each_sample_is_trained_on_once(results: Results, strategy: str, nb: int) -> None:
+    found = results.everybodys("distributed sampler", strategy, nb)
+    times = Counter(sample for one in found for _, samples in one["seen"] for sample in samples)
+    nb_epochs = found[0]["steps"][1]
+    assert times == dict.fromkeys(range(models.Net.nb_tng), nb_epochs)
 
 
 @pytest.mark.parametrize("name", sorted(name for name, _ in ROUNDED))

@@ -71,7 +71,7 @@ class Watching(Callback):
 
     def note(self, run: Any, hook: str) -> None:
         place = run.progress.epoch, run.progress.batch_nb, run.progress.global_step
-        self.seen.append([hook, *place, sorted(run.metrics.all().items())])
+        self.seen.append([hook, *place, sorted(run.metrics.all().items()), run.metrics.epoch_loss])
 
     def on_epoch_start(self, run: Any) -> None:
         self.note(run, "epoch start")

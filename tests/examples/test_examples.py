@@ -80,7 +80,7 @@ def test_the_template_is_a_program_that_trains_tests_and_says_where_its_files_ar
     done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("WARNING") == 1, "one line says that the digits are a subset"
-    assert "epoch 2: 3/3 batches" in done.stderr
+    assert "epoch 2: 3/3 mean_loss=" in done.stderr
 
     metrics = shown(done.stdout, "metrics")
     assert Path(metrics).is_relative_to(tmp_path)

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, TensorDataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, Sampler, TensorDataset
 
 from pytorch_lightning import LightningModule
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 NB, SIZE, NB_EPOCHS = 22, 4, 4
-"""Six batches an epoch; the last one holds two samples."""
+"""Samples, by process. One process has six batches an epoch; the last one holds two samples."""
 
 CHANGES = (
     "freeze", "unfreeze", "add_group", "bn_eval", "rate", "stage", "stage_in_epoch", "counter", "outputs", "deque",
@@ -84,10 +84,12 @@ def draws_nothing(made: dict[str, Any]) -> bool:
 
 
 class Points(Dataset[Any]):
-    def __init__(self, augments: bool) -> None:
-        self.x = torch.randn(NB, 6, generator=torch.Generator().manual_seed(1))
+    """The samples, or ``those`` of them."""
+
+    def __init__(self, augments: bool, those: range = range(NB)) -> None:
+        self.x = torch.randn(max(NB, those.stop), 6, generator=torch.Generator().manual_seed(1))
         self.y = self.x[:, :3].argmax(dim=1)
-        self.augments, self.stage, self.rows = augments, 0, list(range(NB))
+        self.augments, self.stage, self.rows = augments, 0, list(those)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -111,20 +113,20 @@ class Stream(IterableDataset[Any]):
     def __iter__(self) -> Iterator[Any]:
         info = torch.utils.data.get_worker_info()
         first, step = (0, 1) if info is None else (info.id, info.num_workers)
-        return (self.data[i] for i in range(first, NB, step))
+        return (self.data[i] for i in range(first, len(self.data), step))
 
 
 class CountsFirst(Sampler[int]):
     """Counts its epochs when one begins."""
 
-    def __init__(self) -> None:
-        self.epoch = 0
+    def __init__(self, nb: int) -> None:
+        self.nb, self.epoch = nb, 0
 
     def __len__(self) -> int:
-        return NB
+        return self.nb
 
     def order(self) -> list[int]:
-        return torch.randperm(NB, generator=torch.Generator().manual_seed(100 + self.epoch)).tolist()
+        return torch.randperm(self.nb, generator=torch.Generator().manual_seed(100 + self.epoch)).tolist()
 
     def __iter__(self) -> Iterator[int]:
         self.epoch += 1
@@ -144,7 +146,7 @@ class Grows(CountsFirst):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return min(NB, 10 + 4 * self.epoch)
+        return min(self.nb, (10 + 4 * self.epoch) * max(1, self.nb // NB))
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.order()[: len(self)])
@@ -154,35 +156,39 @@ class Batches(CountsFirst):
     """Makes its own batches, as many as ever, of sizes that it counts."""
 
     def __len__(self) -> int:
-        return 6
+        return -(-self.nb // SIZE)
 
     def __iter__(self) -> Iterator[Any]:
         self.epoch += 1
-        return iter([part.tolist() for part in np.array_split(self.order(), 6)])
+        return iter([part.tolist() for part in np.array_split(self.order(), len(self))])
 
 
 def loader_of(made: dict[str, Any], data: Points) -> Any:
     kind = made["sampler"]
     options: dict[str, Any] = {"num_workers": made["workers"], "persistent_workers": made["persistent"]}
     if kind == "list":
-        return list(DataLoader(TensorDataset(data.x, data.y), SIZE))
+        return list(DataLoader(TensorDataset(data.x[data.rows], data.y[data.rows]), SIZE))
     if kind == "stream":
         return DataLoader(Stream(data), SIZE, **options)
     if kind == "batches":
-        return DataLoader(data, batch_sampler=Batches(), **options)
+        return DataLoader(data, batch_sampler=Batches(len(data)), **options)
     if kind == "weighted":
-        weights = torch.arange(1.0, NB + 1)
-        return DataLoader(data, SIZE, sampler=torch.utils.data.WeightedRandomSampler(weights, NB), **options)
+        weights = torch.arange(1.0, len(data) + 1)
+        return DataLoader(data, SIZE, sampler=torch.utils.data.WeightedRandomSampler(weights, len(data)), **options)
+    if kind.startswith("of torch"):
+        place = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+        sampler: Any = DistributedSampler(data, *place, shuffle="shuffled" in kind)
+        return DataLoader(data, SIZE, sampler=sampler, **options)
     samplers: dict[str, Any] = {"counts first": CountsFirst, "counts last": CountsLast, "grows": Grows}
     if kind in samplers:
-        return DataLoader(data, SIZE, sampler=samplers[kind](), **options)
+        return DataLoader(data, SIZE, sampler=samplers[kind](len(data)), **options)
     return DataLoader(data, SIZE, shuffle=kind == "shuffle", **options)
 
 
 class Changing(LightningModule):
     """Changes what its draw says, when its draw says."""
 
-    def __init__(self, made: dict[str, Any]) -> None:
+    def __init__(self, made: dict[str, Any], those: range = range(NB)) -> None:
         super().__init__()
         self.made = made
         with torch.random.fork_rng():
@@ -195,7 +201,7 @@ class Changing(LightningModule):
         if "unfreeze" in made["changes"] or "add_group" in made["changes"]:
             self.body.requires_grad_(False)
         self.extra.requires_grad_("append_optimizer" in made["changes"])
-        self.data = Points(made["augments"])
+        self.data = Points(made["augments"], those)
         self.counter, self.scale, self.phase = 0, 1.0, 0
         self.outputs: list[Tensor] = []
         self.recent: deque[float] = deque(maxlen=5)
@@ -396,32 +402,42 @@ class Counting(Callback):
 
 
 class Cutting(Callback):
-    """Ends the process, or the fit, at a batch."""
+    """Ends the process, or the fit, at a batch: each process, or that of ``rank``."""
 
-    def __init__(self, how: str, at: int) -> None:
+    def __init__(self, how: str, at: int, rank: int | None = None) -> None:
         self.how, self.at = how, at
+        self.is_here = rank is None or rank == int(os.environ["RANK"])
 
     def state_dict(self) -> dict[str, Any]:
         return {}
 
     def on_batch_end(self, run: Any) -> None:
-        if run.progress.global_step == self.at:
+        if run.progress.global_step == self.at and self.is_here:
             if self.how == "raise":
                 raise KeyError("cut")
             os.kill(os.getpid(), {"kill": signal.SIGKILL, "term": signal.SIGTERM}[self.how])
 
 
-def model_of(made: dict[str, Any]) -> Changing:
-    return (Validated if made["validates"] else Changing)(made)
+def model_of(made: dict[str, Any], those: range = range(NB)) -> Changing:
+    return (Validated if made["validates"] else Changing)(made, those)
 
 
-def train(folder: str, made: dict[str, Any], cut: tuple[str, int] | None = None) -> None:
-    """The program: it resumes where it was. Writes what it ends with."""
+def train(
+    folder: str,
+    made: dict[str, Any],
+    cut: tuple[str, int] | None = None,
+    those: range = range(NB),
+    rank: int = 0,
+    **options: Any,
+) -> None:
+    """The program: it resumes where it was. Writes what process ``rank`` ends with; ``options`` are the Trainer's."""
     from pytorch_lightning import Trainer
+    from pytorch_lightning.nested import map_tensors
+    from pytorch_lightning.processes import own_piece
     from tests.faults.killing import digest
 
     torch.manual_seed(3)
-    model = model_of(made)
+    model = model_of(made, those)
     keeper = ModelCheckpoint(f"{folder}/best", save_top_k=2) if made["validates"] else None
     trainer = Trainer(
         seed=5,
@@ -437,9 +453,10 @@ def train(folder: str, made: dict[str, Any], cut: tuple[str, int] | None = None)
         print_weights_summary=False,
         crash_bundle=False,
         resume="auto",
+        **options,
     )
     assert trainer.fit(model) == 1
-    states = [model.state_dict(), *(o.state_dict() for o in [*trainer.optimizers, *trainer.lr_schedulers])]
+    states: Any = [model.state_dict(), *(o.state_dict() for o in [*trainer.optimizers, *trainer.lr_schedulers])]
     own = [model.counter, model.scale, model.phase, list(model.recent), model.table.tolist(), model.kept, model.shift]
     own += [sorted(model.met), model.data.stage, model.data.rows, trainer.config.callbacks[0].seen, model.outputs]
     own += [[*model.tally.items()], [*model.by_name.items()], vars(model.level), sorted(model.seen), [*model.same]]
@@ -448,9 +465,13 @@ def train(folder: str, made: dict[str, Any], cut: tuple[str, int] | None = None)
     progress = trainer.progress
     position = [progress.epoch, progress.global_step, progress.nb_optimizer_steps, progress.nb_validations]
     best = [(p.name, digest(torch.load(p)["state_dict"])) for p in sorted(Path(folder).glob("best/*"))]
-    torch.save(model.state_dict(), f"{folder}/weights.pt")
-    end = {"state": digest([states, own, modes]), "position": [*position, progress.stop_reason, best, modes]}
-    Path(folder, "end.json").write_text(json.dumps(end))
+    of_rank = f"-{rank}" if rank else ""
+    torch.save(model.state_dict(), f"{folder}/weights{of_rank}.pt")
+    end = {
+        "state": digest([map_tensors(states, own_piece), own, modes]),
+        "position": [*position, progress.stop_reason, best, modes],
+    }
+    Path(folder, f"end{of_rank}.json").write_text(json.dumps(end))
 
 
 class ByHand:

@@ -26,7 +26,7 @@ from torch.utils.data import (
 )
 
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.errors import LightningError
+from pytorch_lightning.errors import SHOWN, LightningError
 
 NB, SIZE = 41, 4
 
@@ -265,15 +265,18 @@ def fit_all(folder: Path) -> None:
         ("whole", LOADERS, {}),
         ("refused", SHARDED, {}),
         ("own", SHARDED, {"data_is_sharded": True}),
+        ("all read all", {n: LOADERS[n] for n in ("shuffled", "list")}, {"data_is_sharded": True}),
     ):
         for name, loader in loaders.items():
             here = folder / table / name
             here.mkdir(parents=True, exist_ok=True)
             there, told = trainer(here, **options), dict[str, Any]()
+            SHOWN.clear()  # each is a program of its own
             model = Net(loader, str(here), own_validation=table != "refused")
             try:
-                there.fit(model)
-                told = {"metrics": there.tqdm_metrics, "rounds": there.global_step}
+                with contextlib.redirect_stderr(io.StringIO()) as stderr:
+                    there.fit(model)
+                told = {"metrics": there.tqdm_metrics, "rounds": there.global_step, "said": stderr.getvalue()}
                 told["test"] = there.test(model)
                 told["predicted"] = torch.cat(there.predict(model)).flatten().tolist()
             except LightningError as error:

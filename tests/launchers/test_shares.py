@@ -88,6 +88,14 @@ def test_own_shares_are_resumed_exactly(found: Found, name: str) -> None:
     assert name not in SHARDED or trained == found("own", name)[1]
 
 
+@pytest.mark.parametrize(
+    ("table", "name"), [("own", "own sampler"), ("all read all", "shuffled"), ("all read all", "list")]
+)
+def test_where_all_read_the_same_a_notice_says_so(found: Found, table: str, name: str) -> None:
+    told, _ = found(table, name)
+    assert ("the first batch is the same in all processes" in told["said"]) == (table == "all read all")
+
+
 def test_a_resume_in_another_sharing_is_refused(found: Found) -> None:
     told, _ = found("resumed", "own sampler")
     assert "begun with data_is_sharded=True, and now it is False" in told["dealt out"]

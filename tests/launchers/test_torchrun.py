@@ -145,7 +145,7 @@ def test_all_that_a_trainer_does_is_done_alike_and_shown_once(tmp_path: Path) ->
     out, err = done.stdout, done.stderr
     assert out.count("training in 2 CPU processes (ddp),") == 1
     assert "[rank 1] training on" not in out
-    assert err.count("epoch 3: 3/3 batches") == 1
+    assert err.count("epoch 3: 3/3 mean_loss=") == 1
     assert out.count("early stopping in epoch") == 1
     assert not re.findall("(?i)warn(?!ing:root:from logging)", err.replace("WARNING:root", "warning:root")), err
     lines = out.splitlines()

@@ -407,13 +407,13 @@ def test_a_wrong_entry_of_such_a_dictionary_is_an_error(entry: dict[str, Any]) -
         rates(lambda module: {"optimizer": sgd(module), **entry})
 
 
-def test_a_frequency_is_refused() -> None:
+def test_a_frequency_counts_epochs() -> None:
     def every_second(module: Any) -> Any:
         o = sgd(module)
         return {"optimizer": o, "lr_scheduler": {"scheduler": halving(o), "frequency": 2}}
 
-    with pytest.raises(MisconfigurationException, match=r"Remove \['frequency'\]"):
-        rates(every_second)
+    alone = rates(every_second)
+    assert alone == [[1.0]] * 4 + [[0.5]] * 2
 
 
 # ------------------------------------------------------------------ hooks that would never be called

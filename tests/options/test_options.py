@@ -497,7 +497,7 @@ def test_print_weights_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_the_bar_can_be_turned_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     quiet_trainer(tmp_path, progress_bar=True).fit(Recorder())
     line = capsys.readouterr().err
-    assert "epoch 1: 4/4 batches" in line
+    assert "epoch 1: 4/4 mean_loss=" in line
     assert "val_loss=1" in line
     quiet_trainer(tmp_path).fit(Recorder())
     assert capsys.readouterr().err == ""

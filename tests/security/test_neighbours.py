@@ -335,6 +335,53 @@ print(json.dumps([(t.params["lr"], t.state.name, t.user_attrs.get("weights")) fo
     assert by_rate[0.05][0] == "COMPLETE"
 
 
+def test_optuna_prunes_by_what_one_of_several_processes_raises(tmp_path: Path) -> None:
+    needs("optuna")
+    told, _ = run(
+        """
+import json
+import optuna
+from model import *
+
+
+class Tuned(Model):
+    def __init__(self, lr):
+        super().__init__()
+        self.lr = lr
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=self.lr)
+
+    def training_step(self, data_batch, batch_nb):
+        output = super().training_step(data_batch, batch_nb)
+        if self.trainer.proc_rank == 1 and output["loss"] > 100.0:
+            raise optuna.TrialPruned(f"in step {self.global_step}")
+        return output
+
+
+def objective(trial):
+    model = Tuned(trial.suggest_categorical("lr", [0.1, 10.0]))
+    try:
+        return fit(model, nb_processes=2).tqdm_metrics["val_loss"]
+    except optuna.TrialPruned as error:
+        trial.set_user_attr("error", [str(error), type(error.__cause__).__name__])
+        raise
+
+
+if __name__ == "__main__":
+    study = optuna.create_study(sampler=optuna.samplers.GridSampler({"lr": [0.1, 10.0]}, seed=0))
+    study.optimize(objective, n_trials=2)
+    print(json.dumps([(t.params["lr"], t.state.name, t.user_attrs.get("error")) for t in study.trials]))
+""",
+        tmp_path,
+    )
+    by_rate = {lr: (state, error) for lr, state, error in told}
+    assert by_rate[0.1] == ("COMPLETE", None)
+    state, (text, cause) = by_rate[10.0]
+    assert (state, cause) == ("PRUNED", "ProcessError")
+    assert text.startswith("in step ")
+
+
 def test_the_callback_of_optuna_for_the_other_library_says_what_it_needs(tmp_path: Path) -> None:
     needs("optuna", "optuna_integration")
     told, _ = run(

@@ -3,6 +3,8 @@
 One program, so that torch is imported once; each group of processes is made of its forks, and may end as it likes.
 """
 
+import contextlib
+import io
 import os
 import sys
 import time
@@ -134,6 +136,13 @@ class Attends(Net):
         return torch.optim.SGD(self.parameters(), lr=0.05)
 
 
+class Alternates(Net):
+    """Each process uses another one of two layers of the same size."""
+
+    def uses(self, layer: int, batch_nb: int) -> bool:
+        return layer > 1 or layer == self.rank
+
+
 class Touches(Callback):
     """Changes a weight in one process."""
 
@@ -178,10 +187,15 @@ def fit(folder: Path, rank: int, make: Callable[[], Net], backend: Any = "ddp", 
 
 
 def program(
-    make: Callable[[], Net], find: bool = False, static: bool = False, shards: bool = False, **options: Any
+    make: Callable[[], Net],
+    find: bool = False,
+    static: bool = False,
+    shards: bool = False,
+    backend: Any = "ddp",
+    **options: Any,
 ) -> Any:
     def run(folder: Path, rank: int) -> Any:
-        backend: Any = "ddp"
+        nonlocal backend
         if find or static:
             backend = Distributed(find_unused_parameters=find, static_graph=static)
         if shards:
@@ -242,10 +256,23 @@ def refused() -> Programs:
         ("one rank", 2): program(partial(Net, change="one rank", frozen=(0,))),
         ("alone", 2): program(partial(Net, change="alone")),
         ("group, sharded", 2): program(CHANGES["group"], shards=True),
+        ("some, sharded layers", 2): program(Alternates, shards=True),
+        ("some, sharded", 2): program(Alternates, backend="fsdp"),
         ("borrows, sharded", 2): program(partial(Attends, borrows=True), shards=True),
         ("touched, epoch's end", 2): program(Net, callbacks=[Touches(1)], **once),
         ("touched, saved", 3): program(Net, callbacks=[Touches(0)], **saved),
     }
+
+
+def said() -> Programs:
+    """Those that end with what they said."""
+
+    def run(folder: Path, rank: int) -> Any:
+        with contextlib.redirect_stderr(io.StringIO()) as stderr:
+            fit(folder, rank, Net, Distributed(static_graph=True), train_percent_check=0.82, max_nb_epochs=1)
+        return stderr.getvalue()
+
+    return {("static, said", 3): run}
 
 
 def killed() -> Programs:
@@ -259,7 +286,7 @@ def killed() -> Programs:
 
 
 def programs() -> Programs:
-    return {**trained(), **refused(), **killed()}
+    return {**trained(), **refused(), **said(), **killed()}
 
 
 def run_process(rank: int, nb: int, folder: str, port: int, name: str) -> None:

@@ -86,6 +86,8 @@ MESSAGES = {
     "one rank": "in some processes and not in all: layers.0.weight, layers.0.bias",
     "alone": "1 parameters that aren't the module's",
     "group, sharded": "with distributed_backend='fsdp' they can't be exchanged",
+    "some, sharded layers": "only some of them used layers.0, layers.1",
+    "some, sharded": "layers.0.bias, layers.0.weight, layers.1.bias, layers.1.weight got a gradient in some of them",
     "borrows, sharded": "used while it wasn't called: layers.3 (Linear)",
     "touched, epoch's end": "layers.2.bias of process 1 isn't that of process 0",
     "touched, saved": "layers.2.bias of process 1 isn't that of process 0",
@@ -97,6 +99,10 @@ def test_what_would_be_wrong_ends_with_an_error_that_names_it(told: Any, name: s
     errors = told[name, nb]
     assert all(isinstance(error, str) for error in errors), errors
     assert any(MESSAGES[name] in error for error in errors), errors
+
+
+def test_a_notice_says_where_a_resumed_run_may_have_other_bits(told: Any) -> None:
+    assert "a resumed run may differ in its last bits: with static_graph=True" in told["static, said", 3][0]
 
 
 @pytest.mark.parametrize("nb", sorted({nb for _, nb in killed()}))
