@@ -15,7 +15,6 @@ from pytorch_lightning.data.index_plan import set_epoch
 from pytorch_lightning.data.loader import OrderWatcher, ReplayableLoader, keeps_state, length_of
 from pytorch_lightning.data.same_batches import FirstUse
 from pytorch_lightning.data.seeded_view import LANE, SeededIterable, loader_name, pass_name
-from pytorch_lightning.data.sketch import is_alike, sketch
 from pytorch_lightning.data.workers import OF_MEMORY, is_death, options_of, started, starts_workers, without_signal
 from pytorch_lightning.errors import FitError, describe
 from pytorch_lightning.processes import EVERYTHING, Processes, Share
@@ -143,6 +142,8 @@ class StreamLoader(ReplayableLoader):
 
     def _dealt(self, batches: Iterator[Any], first: int, start: int) -> Iterator[Any]:
         """This process's share of ``batches``. The others' are made too: only so do all see the same stream."""
+        from pytorch_lightning.data.sketch import is_alike
+
         nb = 0
         for nb, _ in zip(range(1, start - first + 1), batches, strict=False):
             self.on_dropped(nb, start - first)
@@ -165,6 +166,8 @@ class StreamLoader(ReplayableLoader):
                 waiting.clear()
 
     def _seeded(self, iterator: Iterator[Any], epoch: int, first: int) -> Iterator[Any]:
+        from pytorch_lightning.data.sketch import sketch
+
         seed, loader_id, batch_nb = self._seed, self._loader_id, first
         while True:
             if self.keeps_state and batch_nb == first:

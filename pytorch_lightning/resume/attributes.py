@@ -28,7 +28,6 @@ from pytorch_lightning.resume.plain_values import (
     storage_is_shared,
     writable_memory,
 )
-from pytorch_lightning.resume.structure import Structure, changes, structure_of
 from pytorch_lightning.run.owners import (
     Owner,
     attributes_of,
@@ -64,7 +63,8 @@ class AttributesPart:
         self._limit = max(LEAST_LIMIT, sum(sizes))
         self._first: dict[int, Marks] = {}
         self._begun: dict[int, Marks] = {}
-        self._structure: Structure = {}
+        self._structure: Any = {}
+        """Layers and hooks, when training begins."""
         self._glances: dict[tuple[int, str], Glance] = {}
         self._alive: list[Any] = []
         self._saved: State | None = None
@@ -89,6 +89,8 @@ class AttributesPart:
 
     def begin(self) -> None:
         """Training begins: the hooks before it have run."""
+        from pytorch_lightning.resume.structure import structure_of
+
         self._saved = None
         self._note_first([*self.data.owners, *self._roots])
         for _, held in owners_of([*self.data.owners, *self._roots]):
@@ -161,6 +163,8 @@ class AttributesPart:
         return "\n".join(lines)
 
     def _find_changed(self) -> tuple[list[tuple[int, str, str, str, Any, bool]], list[str]]:
+        from pytorch_lightning.resume.structure import changes, structure_of
+
         changed, lost = [], changes(self._structure, structure_of(self._module)) if self._begun else []
         for path, held in owners_of([*self.data.owners, *self._roots]):
             if id(held) not in self._first:

@@ -255,6 +255,7 @@ class Cut:
         try:
             end = run(self.folder, self.kind, self.capsys)
         except (LightningError, ValueError):  # torch's, where a schedule ends before the fit
+            self.capsys.readouterr()
             return False
         return end is not None and differences(self.whole, end._asdict()) == []
 

@@ -19,7 +19,7 @@ from pytorch_lightning.commands.conversion.pieces import (
 )
 
 STAGES = {"fit": "fit", "validate": "validate", "test": "test", "predict": "predict"}
-LOADERS = {stage: (f"{stage}_dataloader",) for stage in ("test", "predict")}
+LOADERS: dict[str, tuple[str, ...]] = {stage: (f"{stage}_dataloader",) for stage in ("test", "predict")}
 LOADERS |= {"fit": ("train_dataloader", "val_dataloader"), "validate": ("val_dataloader",)}
 RENAMED = {"train_dataloaders": "tng_dataloader", "val_dataloaders": "val_dataloader", "dataloaders": "dataloader"}
 DROPPED = ("verbose", "return_predictions", "weights_only")
