@@ -52,6 +52,8 @@ def draw(seed: int) -> dict[str, Any]:
     }
     if {"freeze", "unfreeze", "add_group"} & {*made["changes"]}:
         made["accumulate"] = 1  # inside a window that is an error
+    if made["sampler"] == "stream" and made["norm"]:
+        made["workers"], made["persistent"] = 0, False  # each would end with a batch of one sample
     if made["uneven"] == "drop" and made["sampler"] == "counts last":
         made["sampler"] = "counts first"  # it doesn't come to its end
     if lot.random() < 0.2 and (made["sampler"] not in ("list", "stream")) and not made["own_shares"]:
