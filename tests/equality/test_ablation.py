@@ -52,6 +52,8 @@ READ_ELSEWHERE = {
     "parts/settings/limits/max_nb_steps": "resume/test_other_settings.py: "
     "test_a_raised_limit_that_a_schedule_cannot_reach_is_an_error_before_training",
     "parts/settings/schedules": "resume/test_other_settings.py: test_another_kind_of_optimizer_or_schedule_is_refused",
+    "parts/attributes/nb": "launchers/test_attributes_of_processes.py: "
+    "test_fewer_processes_get_what_all_had_and_reduced_metrics",
     "parts/run/finished": "resume/test_resume_auto.py: test_a_run_without_a_log_keeps_its_saves_by_default",
 }
 """Entries that no number of a run depends on, and the test that needs them."""
