@@ -44,7 +44,7 @@ def find_generators(root: object, depth: int = MOST_LEVELS, limit: int = MOST_OB
 
 def _is_of_the_library(value: Any) -> bool:
     """Whether it is an object of this library other than a loader: what that holds isn't of the one who is asked."""
-    module = type(value).__module__
+    module = str(type(value).__module__)  # a metaclass may have another thing there
     return module.startswith("pytorch_lightning.") and not module.startswith("pytorch_lightning.data.")
 
 

@@ -13,7 +13,7 @@ from pytorch_lightning.data.generators import is_global_stream, state_of
 from pytorch_lightning.errors import Notices
 from pytorch_lightning.resume.plain_values import Encoder, fingerprint
 
-MOST_LOOKS = 3
+MOST_LOOKS = 2
 """So many saves look for them."""
 MOST_HOLDERS = 200
 KINDS = (random.Random, np.random.Generator, np.random.RandomState)

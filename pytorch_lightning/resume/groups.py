@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from pytorch_lightning.errors import CheckpointError, FitError, Notices
+from pytorch_lightning.processes import is_sharded
 from pytorch_lightning.resume.own_state import OwnState
 
 
@@ -59,7 +60,9 @@ class GroupsPart:
     def _check_replaced(self, names: dict[int, str]) -> None:
         held = [p for optimizer in self._optimizers for group in optimizer.param_groups for p in group["params"]]
         trained = {name for p in held if (name := names.get(id(p))) is not None}
-        replaced = [name for p in held if id(p) not in names and (name := self._names.get(p)) in {*names.values()}]
+        # after a fit whole weights are in the place of shards
+        lost = [p for p in held if id(p) not in names and not is_sharded(p)]
+        replaced = [name for p in lost if (name := self._names.get(p)) in {*names.values()}]
         untrained = [name for name in replaced if name not in trained]
         if untrained:
             raise FitError(

@@ -28,7 +28,7 @@ def generators_of_model(module: nn.Module, callbacks: Sequence[Any], loader: Any
             continue
         # first what it holds, then what the code of its class uses
         for root in (*attributes_of(owner).values(), type(owner)):
-            if not isinstance(root, nn.Module) and not type(root).__module__.startswith("pytorch_lightning."):
+            if not isinstance(root, nn.Module) and not str(type(root).__module__).startswith("pytorch_lightning."):
                 found.update((id(g), g) for g in find_generators(root) if id(g) not in of_data)
     return list(found.values())
 

@@ -25,7 +25,7 @@ def structure_of(module: nn.Module) -> Structure:
     layers = {f"module.{name}" if name else "module": layer for name, layer in module.named_modules()}
     parameters = {f"module.{name}": parameter for name, parameter in module.named_parameters()}
     return {
-        **{name: (type(layer).__name__, _hooks_of(layer)) for name, layer in layers.items()},
+        **{name: (_kind_of(layer), _hooks_of(layer)) for name, layer in layers.items()},
         **{name: ("", _hooks_of(parameter)) for name, parameter in parameters.items()},
     }
 
@@ -40,6 +40,12 @@ def changes(before: Structure, now: Structure) -> list[str]:
         found += [f"{text} of {name}" for word, text in KINDS.items() if hooks.get(word, []) != hooks_now.get(word, [])]
     whole = {name.rpartition(".")[0] for name in {*before} ^ {*now}}
     return found + [f"what {name} holds" for name in sorted(whole) if name in before and name in now]
+
+
+def _kind_of(layer: nn.Module) -> str:
+    """Its class; that of before where torch made another one to share its weights out."""
+    kinds = (kind for kind in type(layer).__mro__ if not str(kind.__module__).startswith("torch.distributed."))
+    return next(kinds).__name__
 
 
 def _hooks_of(held: Any) -> dict[str, list[str]]:
