@@ -46,8 +46,53 @@ def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, A
     return report
 
 
+LONG = frozenset(
+    [
+        "slurm/test_slurm.py",
+        "hosts/test_two_hosts.py",
+        "conformance/test_conformance.py",
+        "test_budgets.py",
+        "launchers/test_signals.py",
+        "launchers/test_signals_to_several.py",
+        "launchers/test_signals_to_nested_fits.py",
+        "launchers/test_spawned.py",
+        "launchers/test_torchrun.py",
+        "launchers/test_restarts.py",
+        "launchers/test_shares.py",
+        "launchers/test_where_processes_listen.py",
+        "launchers/test_own_experiment.py",
+        "launchers/test_what_is_raised.py",
+        "launchers/test_what_processes_tell.py",
+        "strategies/test_replicas.py",
+        "strategies/test_programs_of_several.py",
+        "equality/test_ablation.py",
+        "equality/test_resume_cases.py",
+        "faults/test_bad_events.py",
+        "faults/test_changes.py",
+        "faults/test_changes_of_several.py",
+        "faults/test_kills.py",
+        "faults/test_kills_of_several.py",
+        "faults/test_memory.py",
+        "faults/test_surroundings.py",
+        "faults/test_logger_cuts.py",
+        "loggers/test_resumed_logs.py",
+        "benchmarks/test_gpu_check.py",
+        "benchmarks/test_benchmarks.py",
+        "command_line/test_template_commands.py",
+        "examples/test_multi_process_templates.py",
+        "security/test_values.py",
+        "security/test_mutations.py",
+    ]
+)
+"""Files that start many programs, or try many cases: ``slow``, all of them."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before those are chosen that -m names
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave long tests out, unless they or their file are selected."""
+    for item in items:
+        if item.path.relative_to(Path(__file__).parent).as_posix() in LONG:
+            item.add_marker("slow")
     named = {Path(argument.split("::")[0]).name for argument in config.args if argument.split("::")[0].endswith(".py")}
     if config.getoption("--all") or "slow" in (config.getoption("-m") or ""):
         return
