@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -357,6 +358,9 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
         assert program.stdout.readline() == "epoch 0\n"
         program.kill()
         program.communicate(timeout=60)  # until no process holds its streams any more
+        until = time.monotonic() + 10  # it lets go of them a moment before it is gone
+        while session_of(program.pid) and time.monotonic() < until:
+            time.sleep(0.05)
         assert session_of(program.pid) == []
 
 
