@@ -82,6 +82,8 @@ LONG = frozenset(
         "examples/test_multi_process_templates.py",
         "security/test_values.py",
         "security/test_mutations.py",
+        "security/test_files.py",
+        "trainer/test_speed.py",
     ]
 )
 """Files that start many programs, or try many cases: ``slow``, all of them."""
