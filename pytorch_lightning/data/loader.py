@@ -62,11 +62,12 @@ class ReplayableLoader(ABC):
         del crc, on_other_order  # without indices there is nothing to compare
 
     def sketch_at(self, nb_batches: int) -> list[Any] | None:
-        """What the last of the epoch's first ``nb_batches`` batches was like, where there are no indices."""
+        """The number of the last of the epoch's first ``nb_batches`` batches, and what it was like, where there are no
+        indices."""
         return None
 
     def expect_like(self, sketch: list[Any], on_other_order: Callable[[], None]) -> None:
-        """Call ``on_other_order`` where the last batch dropped by the next ``batches`` isn't like this."""
+        """Call ``on_other_order`` where that one of the batches dropped by the next ``batches`` isn't like this."""
         del sketch, on_other_order
 
     def expect_finished(self, finished: tuple[int, int, int], on_other_order: Callable[[], None]) -> None:

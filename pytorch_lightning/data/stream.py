@@ -121,7 +121,7 @@ class StreamLoader(ReplayableLoader):
     def sketch_at(self, nb_batches: int) -> list[Any] | None:
         # an epoch whose data a hook changes isn't fetched again as it was
         is_same = self._watcher is None or not self._watcher.has_changed()
-        return self._sketches.get(nb_batches) if is_same else None
+        return [nb_batches, self._sketches[nb_batches]] if is_same and nb_batches in self._sketches else None
 
     def expect_like(self, sketch: list[Any], on_other_order: Callable[[], None]) -> None:
         self._expected = sketch, on_other_order
@@ -144,12 +144,13 @@ class StreamLoader(ReplayableLoader):
         """This process's share of ``batches``. The others' are made too: only so do all see the same stream."""
         from pytorch_lightning.data.sketch import is_alike
 
-        nb = 0
         for nb, _ in zip(range(1, start - first + 1), batches, strict=False):
             self.on_dropped(nb, start - first)
         expected, self._expected = self._expected, None
-        if nb and expected is not None and not is_alike(expected[0], self._sketches.get(first + nb)):
-            expected[1]()
+        if expected is not None:
+            (number, before), on_other_order = expected
+            if number in self._sketches and not is_alike(before, self._sketches[number]):
+                on_other_order()
         self.nb_drawn = start
         if self._watcher is not None:
             self._watcher.end_order()
