@@ -69,7 +69,7 @@ class DataPart:
             "finished": None if nb_done or finished is None else list(finished),
             "sizes": self._sizes,
             "indices_crc": self._loader.crc_at(nb_done) if nb_done else None,
-            "sketch": self._loader.sketch_at(nb_done) if nb_done else None,
+            "sketch": self._loader.sketch_at(nb_done) if nb_done and self._processes.nb == 1 else None,
             "workers": self._loader.bound_to_workers,
             "sampler": self._loader.sampler_state(begun=nb_done > 0),
             "loader": self._loader.own_state(self._run.progress.epoch),
@@ -101,7 +101,7 @@ class DataPart:
         self._length.load_state_dict(state.get("length"))
         if state["indices_crc"] is not None:
             self._loader.expect(state["indices_crc"], self._other_order)
-        elif state.get("sketch") is not None:
+        elif state.get("sketch") is not None and self._processes.nb == 1:
             self._loader.expect_like(state["sketch"], self._other_order)
         elif state.get("finished") is not None:
             epoch, nb, crc = state["finished"]
