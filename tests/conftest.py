@@ -79,7 +79,6 @@ LONG = frozenset(
         "benchmarks/test_gpu_check.py",
         "benchmarks/test_benchmarks.py",
         "command_line/test_template_commands.py",
-        "examples/test_multi_process_templates.py",
         "security/test_values.py",
         "security/test_mutations.py",
         "security/test_files.py",
