@@ -62,6 +62,8 @@ class AttributesPart:
         sizes = [t.nbytes for t in [*module.parameters(), *module.buffers()] if not nn.parameter.is_lazy(t)]
         self._limit = max(LEAST_LIMIT, sum(sizes))
         self._first: dict[int, Marks] = {}
+        self._at: dict[str, Marks] = {}
+        """The same by path: an object that a resume makes stands in the place of the one that was found there."""
         self._begun: dict[int, Marks] = {}
         self._structure: Any = {}
         """Layers and hooks, when training begins."""
@@ -79,11 +81,12 @@ class AttributesPart:
 
     # ------------------------------------------------------------------------------------------ marks
     def _note_first(self, roots: Iterable[Owner]) -> None:
-        for _, held in owners_of(roots):
+        for path, held in owners_of(roots):
             if id(held) not in self._first:
                 self._alive.append(held)
-                there = attributes_of(held)
-                self._first[id(held)] = {name: self._mark(value) for name, value in there.items()}
+                there, before = attributes_of(held), self._at.get(path, {})
+                marks = {name: before.get(name) or self._mark(value) for name, value in there.items()}
+                self._first[id(held)] = self._at[path] = marks
                 glances = {(id(held), name): glance(value) for name, value in there.items()}
                 self._glances.update({place: seen for place, seen in glances.items() if seen is not None})
 

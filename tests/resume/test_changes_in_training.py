@@ -191,6 +191,25 @@ def test_what_the_program_changed_between_two_starts_stays_and_is_said(
     assert "module.rate  [other-attributes]" in said
 
 
+def test_an_object_that_counts_goes_on_over_several_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Counting(Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.level = Level()
+
+        def on_batch_end(self) -> None:
+            self.level.height += 1
+
+    resume = None
+    for nb_steps in (2, 4, 7, 9):  # each start makes the object of the save before
+        trainer, model = quiet_trainer(tmp_path, max_nb_epochs=3, max_nb_steps=nb_steps, resume=resume), Counting()
+        trainer.fit(model)
+        assert model.level.height == Level().height + nb_steps
+        resume = tmp_path / f"{nb_steps}.ckpt"
+        trainer.save_checkpoint(resume)
+    assert "other-attributes" not in capsys.readouterr().err
+
+
 def test_what_cannot_be_kept_is_said_with_the_hooks_to_write(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
