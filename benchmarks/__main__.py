@@ -17,7 +17,7 @@ from benchmarks import instructions, peers, report
 from benchmarks.workloads import ON_DEVICE, WORKLOADS
 
 ROOT = Path(__file__).parent.parent
-CONTESTANTS = ["lean", "naive", "ours", *peers.PEERS]
+CONTESTANTS = ["lean", "direct", "naive", "ours", *peers.PEERS]
 
 FIRST_STEP = """
 import torch

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-FEW, MANY = 20, 120
+FEW, MANY = 300, 400
+"""Batches. A list of fewer than 256 is looked through before a fit, which isn't of a step."""
 WORKLOADS = ("W1", "W1list")
 
 
 def per_step(name: str, workload: str, python: str) -> dict[str, Any]:
-    """Instructions of one step of a contestant: what 120 batches take more than 20, divided by 100."""
+    """Instructions of one step of a contestant: what more batches take, divided by how many more they are."""
     if shutil.which("valgrind") is None or shutil.which("callgrind_control") is None:
         return {"skipped": "valgrind isn't installed"}
     with tempfile.TemporaryDirectory() as folder:

@@ -129,6 +129,7 @@ SHOWN = {
 """The workloads of the chart, in plain words: three of several libraries, and one of large steps."""
 CALLED = {
     "lean": "shortest hand-written loop",
+    "direct": "the same, tensors indexed directly",
     "naive": "hand-written loop of tutorials",
     "ours": "this library",
     "lightning": "Lightning",

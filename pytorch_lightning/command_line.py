@@ -100,6 +100,18 @@ def add_default_args(
         _add(parser, "model_name", "", str, text=f"one of {', '.join(possible_model_names)}")
     if rand_seed is not None:
         _add(parser, "random_seed", rand_seed, int, text="the seed")
+    _add_files(parser)
+
+
+def _add_files(parser: ArgumentParser) -> None:
+    """``--config`` and ``--print_config``. The group leads from the first to each parser that it is put into."""
+    from pytorch_lightning.options.option_files import CONFIG, PRINT
+
+    if CONFIG not in parser._option_string_actions:
+        text = "a file of options in YAML, 'max_nb_epochs: 5'; what is written here wins over it"
+        parser.add_mutually_exclusive_group().add_argument(CONFIG, action=FileOption, metavar="FILE", help=text)
+    if PRINT not in parser._option_string_actions:
+        parser.add_argument(PRINT, action=FileOption, nargs=0, help="print such a file of what holds, and exit")
 
 
 class YieldingOption(argparse.Action):
@@ -108,6 +120,8 @@ class YieldingOption(argparse.Action):
     argparse refuses such an option unless its parser was made with ``conflict_handler='resolve'``; a model makes
     its parser from ours with ``parents=[...]`` and needn't know which names are taken.
     """
+
+    is_ours = True
 
     def __call__(self, parser: Any, namespace: Namespace, values: Any, option_string: str | None = None) -> None:
         option = ALIASES.get(self.dest, self.dest)
@@ -140,6 +154,30 @@ class YieldingOption(argparse.Action):
                 "--"
             ):  # a second match for whatever abbreviates it: --lr isn't --lr_scheduler_milestones
                 group._option_string_actions[f"{flag} (written in full)"] = self
+
+
+class FileOption(YieldingOption):
+    """``--config`` or ``--print_config``: leaves nothing in the namespace. The parser takes it before it parses."""
+
+    def __init__(self, option_strings: list[str], dest: str, **more: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, default=argparse.SUPPRESS, **more)
+
+    def __call__(self, parser: Any, namespace: Namespace, values: Any, option_string: str | None = None) -> None:
+        parser.error(f"argument {option_string}: pass the parser itself to add_default_args, and call parse_args")
+
+    @property
+    def container(self) -> Any:
+        """As for the others; and the parser that it belongs to reads files from now on."""
+        return self._container
+
+    @container.setter
+    def container(self, group: Any) -> None:
+        from pytorch_lightning.options.option_files import read_files_too
+
+        YieldingOption.container.__set__(self, group)  # type: ignore[attr-defined]
+        for parser in (each._container for each in getattr(group, "_mutually_exclusive_groups", ())):
+            if isinstance(parser, ArgumentParser):
+                read_files_too(parser)
 
 
 def _add(parser: ArgumentParser, name: str, default: Any, kind: Any, *, text: str = "", **more: Any) -> None:

@@ -25,6 +25,8 @@ import torch
 from pytorch_lightning import seeding
 from pytorch_lightning.checkpoints.bundle import OPTIONS, read_bundle
 from pytorch_lightning.data.casting import place
+from pytorch_lightning.data.combined import combine, is_several
+from pytorch_lightning.data.loader import TORCHS
 from pytorch_lightning.data.replayable import replayable
 from pytorch_lightning.data.transfer import build_transfer
 from pytorch_lightning.errors import CheckpointError, FitError, MisconfigurationException, Notices, describe, one_line
@@ -45,9 +47,9 @@ __all__ = ["build_module", "find_model", "import_code", "main", "read_bundle", "
 CPU = torch.device("cpu")
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, program: str = "python -m pytorch_lightning.replay") -> int:
     """The command line; returns the exit status. What can't be replayed is one line on stderr."""
-    parser = argparse.ArgumentParser("python -m pytorch_lightning.replay", description="Run a failing step again.")
+    parser = argparse.ArgumentParser(program, description="Run a failing step again.")
     parser.add_argument("bundle", help="the file that the failing run wrote")
     code = parser.add_mutually_exclusive_group()
     code.add_argument("--script", help="the file that defines the model's class; it is run as if it were imported")
@@ -116,7 +118,11 @@ def fetch(bundle: dict[str, Any], module: LightningModule) -> Any:
     """The batch, from the module's own ``tng_dataloader``, in this process."""
     place, epoch = bundle["loader"], bundle["epoch"]
     number = place["batch_nb"]
-    loader = replayable(module.tng_dataloader, bundle["seed"], 0, in_order=place["in_order"], here=True)
+    found, in_order = module.tng_dataloader, place["in_order"]
+    if is_several(found):
+        found = combine(found, module.tng_loaders_mode, in_order=in_order)
+    loader = replayable(found, bundle["seed"], 0, in_order=in_order, here=True)
+    loader.use_order(place.get("order", TORCHS))
     if place["indices"] is not None and loader.indices_at(epoch, number) != place["indices"]:
         raise FitError(
             f"the training loader gives other samples than in the run: {loader.indices_at(epoch, number)} as batch"
@@ -243,15 +249,20 @@ def find_model(code: ModuleType, name: str, model: str | None = None) -> Callabl
         return found  # type: ignore[no-any-return]
     if is_model:
         return found  # type: ignore[no-any-return]
-    own = [
-        n for n, c in vars(code).items()
-        if isinstance(c, type) and issubclass(c, LightningModule) and c.__module__ == code.__name__
-    ]  # fmt: skip
+    own = own_models(code)
     what = repr(model) if model is not None else f"'{one_line(name)}', which the bundle names,"
     raise MisconfigurationException(
         f"{what} isn't a LightningModule defined in {getattr(code, '__file__', code.__name__)}, which defines"
         f" {', '.join(own) or 'none'}. Pass the --script or --module that defines it, or another name with --model."
     )
+
+
+def own_models(code: ModuleType) -> list[str]:
+    """The names of the LightningModules that ``code`` itself defines."""
+    return [
+        n for n, c in vars(code).items()
+        if isinstance(c, type) and issubclass(c, LightningModule) and c.__module__ == code.__name__
+    ]  # fmt: skip
 
 
 def import_code(script: str | None = None, module: str | None = None) -> ModuleType:

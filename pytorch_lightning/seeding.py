@@ -17,6 +17,7 @@ True
 
 import contextlib
 import functools
+import math
 import random
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,7 +28,10 @@ import numpy as np
 import torch
 
 # Purposes: the second word of every key. Released numbers never change, or old runs couldn't be resumed.
-MODEL, DATA, ORDER, EVALUATION, WORKER = range(1, 6)
+MODEL, DATA, ORDER, EVALUATION, WORKER, LOADERS, SHUFFLED = range(1, 8)
+
+LISTED = 2**20
+"""Samples: up to so many a shuffled epoch has the order of torch's list of them, and beyond that of ``permutation``."""
 
 AHEAD = 64
 """How many hashes ``build_seeder`` makes at once."""
@@ -220,12 +224,17 @@ def preserved() -> Iterator[None]:
         set_generator_states(states)
 
 
+def order_word(seed: int, epoch: int, loader_id: int, chosen: Sequence[int]) -> int:
+    """What decides the order of one epoch of a loader, as one number; see ``seed_order``."""
+    return derive(seed, ORDER, epoch, loader_id, *chosen)
+
+
 def seed_order(seed: int, epoch: int, loader_id: int, generators: Sequence[Any], chosen: Sequence[int]) -> None:
     """Seed what decides the order of one epoch: the global streams and the sampler's own ``generators``.
 
     ``chosen`` are the initial seeds of the user's torch generators: ``Generator().manual_seed(n)`` decides too.
     """
-    word = derive(seed, ORDER, epoch, loader_id, *chosen)
+    word = order_word(seed, epoch, loader_id, chosen)
     seed_streams(word, ORDER)
     reseed_generators(generators, word)
 
@@ -255,6 +264,73 @@ def order_scope(seed: int, epoch: int, generator: torch.Generator | None = None)
         finally:
             for g, state in zip(generators, states, strict=True):
                 g.set_state(state)
+
+
+def shuffled(
+    n: int, seed: int, epoch: int, start: int = 0, stop: int | None = None, *, generator: torch.Generator | None = None
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The samples ``start`` to ``stop`` (default: the end) of the order in which a ``Trainer(seed=seed)`` goes through
+    ``n`` samples in ``epoch``, where its loader is a ``DataLoader(shuffle=True)``: int64, of shape (stop - start,).
+
+    ``generator`` is the one that the loader was made with, if any. Up to 2^20 samples this is the order that the loader
+    itself gives inside ``order_scope``. Beyond, it takes memory for what is asked for only, and any part of a billion
+    samples is there at once; ask for many batches together, since a call takes some 0.2 ms. All streams stay as they
+    are.
+
+    >>> shuffled(10**12, seed=1, epoch=0, start=10**11, stop=10**11 + 3)
+    array([299887909693, 828580987880, 379311020558])
+    """
+    places = range(n)[start:stop]
+    if n > LISTED:
+        word = order_word(seed, epoch, 0, initial_seeds([generator]))
+        return permutation(n, word)(np.arange(places.start, places.stop))
+    with order_scope(seed, epoch, generator):
+        torch.empty((), dtype=torch.int64).random_(generator=generator)  # as iter(DataLoader) does
+        order = list(torch.utils.data.RandomSampler(range(n), generator=generator)) if n else []
+    return np.array(order[places.start : places.stop], dtype=np.int64)
+
+
+ROUNDS = 8
+_ODD = np.array([0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93], dtype=np.uint64)
+_HALF = np.uint64(32)
+
+
+def permutation(n: int, word: int) -> Callable[[Any], np.ndarray[Any, np.dtype[np.int64]]]:
+    """A permutation of 0 to n - 1 that ``word`` decides, as a function of an array of positions.
+
+    It is a Feistel network over the cells of the smallest near-square table that has room for n: in turns the row and
+    the column are moved on by a keyed hash of the other one. A cell beyond n is sent through again until it isn't one
+    (cycle walking), so that each sample comes once. Rounds and constants never change, or old runs couldn't be resumed.
+    """
+    nb_rows = math.isqrt(max(n - 1, 0)) + 1
+    nb_columns = -(-n // nb_rows)
+    keys = np.array([derive(word, SHUFFLED, turn) for turn in range(ROUNDS)], dtype=np.uint64)
+    sizes = np.array([nb_rows, nb_columns], dtype=np.uint64)
+
+    def through(cells: Any) -> Any:
+        pair = [*np.divmod(cells, sizes[1])]
+        for turn in range(ROUNDS):
+            moved, size = pair[turn % 2], sizes[turn % 2]
+            mixed = pair[1 - turn % 2] + keys[turn]
+            mixed *= _ODD[0]
+            mixed ^= mixed >> _HALF
+            mixed *= _ODD[1]
+            mixed >>= _HALF
+            mixed *= size
+            mixed >>= _HALF  # below size, without a division
+            moved += mixed
+            np.subtract(moved, size, out=moved, where=moved >= size)
+        return pair[0] * sizes[1] + pair[1]
+
+    def at(positions: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
+        found = through(np.asarray(positions).astype(np.uint64))
+        beyond = np.flatnonzero(found >= n)
+        while beyond.size:
+            found[beyond] = through(found[beyond])
+            beyond = beyond[found[beyond] >= n]
+        return found.astype(np.int64)  # type: ignore[no-any-return]
+
+    return at
 
 
 @contextlib.contextmanager

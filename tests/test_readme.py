@@ -68,6 +68,14 @@ def test_its_figures_are_those_that_were_measured() -> None:
         assert f"| {' | '.join(texts)} |" in README, texts
 
 
+def test_it_gives_the_figures_of_a_loop_that_indexes_its_tensors() -> None:
+    results = Path(__file__).parent.parent / "benchmarks" / "results" / "direct" / "results.json"
+    summary = json.loads(results.read_text())["summary"]
+    for workload in ("W1", "W4"):
+        direct, ours = (summary[workload][name]["cpu"]["median"] for name in ("direct", "ours"))
+        assert f"{direct:.0f} us against {ours:.0f} us" in README
+
+
 def test_it_counts_the_planted_mistakes() -> None:
     from tests.mistakes.newcomers import MISTAKES
     from tests.mistakes.test_newcomers import RAW

@@ -114,7 +114,9 @@ def test_time_is_given_to_the_phase_that_spends_it(tmp_path: Path, phase: str, e
     trainer.fit(Spending(**{phase: each}))
     seconds = trainer.timings.seconds
     assert seconds[phase] >= 0.8 * each * times
-    assert max((p for p in seconds if p not in ("start", "other")), key=seconds.__getitem__) == phase
+    # the first saves look for generators, which takes longer than what is spent here where a machine is busy
+    left_out = {"start", "other", "saving"} - {phase}
+    assert max((p for p in seconds if p not in left_out), key=seconds.__getitem__) == phase
     assert sum(seconds.values()) == pytest.approx(trainer.timings.total, abs=1e-3)
     assert list(seconds) == [name for name in PHASES if name in seconds]
 

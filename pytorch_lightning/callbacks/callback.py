@@ -1,6 +1,7 @@
 """The interface of callbacks, and what they see of a run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,8 +28,13 @@ class RunMetrics(Protocol):
     def nb_items(self) -> float:
         """The sum of the ``loss_count`` of the epoch so far; 0 where there are none."""
 
+    @property
+    def epoch_names(self) -> set[str]:
+        """The names of the metrics of an epoch (``tng_loss_epoch``, and those of ``prog_epoch``), as far as they are
+        known."""
+
     def of_training(self) -> dict[str, float | int]:
-        """``tng_loss`` and the last batch's ``prog``."""
+        """``tng_loss`` and the last batch's ``prog``, and the metrics of the last epoch that was completed."""
 
     def shown(self) -> dict[str, Any]:
         """What the progress bar shows."""
@@ -43,7 +49,11 @@ class RunProgress(Protocol):
     epoch: int
     batch_nb: int
     global_step: int
+    nb_optimizer_steps: int
+    """Steps of the optimizers: windows of batches that ended in one."""
     epoch_started: bool
+    nb_validations: int
+    """Validations of this run, without the one before training."""
     validated_batch: int
     """After how many batches of this epoch the last validation ran; 0 if none did."""
     stop_reason: str
@@ -63,6 +73,12 @@ class Run(Protocol):
     """The version of the run's folder, or of the user's Experiment."""
     folder: Path | None
     """The folder of the run's files; None if it writes none."""
+    running: bool
+    """Whether a fit is running; not in ``validate``, ``test`` and ``predict``."""
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal ends the fit before training is complete."""
 
     @property
     def progress(self) -> RunProgress:
@@ -119,6 +135,9 @@ class Callback:
     def on_batch_end(self, run: Run) -> None:
         """After each training batch."""
 
+    def on_optimizer_step(self, run: Run) -> None:
+        """After the optimizers of a window have stepped, and their schedules: once, also where several did."""
+
     def on_evaluation_start(self, run: Run, stage: str, nb_batches: int | None) -> None:
         """Before a pass over a data set. ``stage`` is 'sanity', 'validation', 'test' or 'predict'."""
 
@@ -136,6 +155,21 @@ class Callback:
 
     def on_fit_end(self, run: Run) -> None:
         """Last of all, also if the fit was interrupted or failed."""
+
+    def before_optimizers(self, module: Any) -> None:
+        """Before ``configure_optimizers`` of a fit; ``module`` has its weights, and is on its device."""
+
+    def after_optimizers(self, module: Any, optimizers: Sequence[Any], schedulers: Sequence[Any]) -> None:
+        """``configure_optimizers`` has returned these. Also where it is called again while training runs."""
+
+    def around_evaluation(self, run: Run, stage: str) -> AbstractContextManager[Any]:
+        """A scope for the steps of a pass over a data set, and for ``validation_end``: it is left whatever happens in
+        it. For other weights than those that are trained, say."""
+        return nullcontext()
+
+    def around_save(self, run: Run) -> AbstractContextManager[Any]:
+        """A scope in which a checkpoint is made, and copied or written: in every process."""
+        return nullcontext()
 
     def needed_metric(self) -> str | None:
         """The name of a metric that this callback needs; None if it needs none. A missing one is an error."""

@@ -5,7 +5,7 @@ from inspect import signature
 from typing import Any
 
 from pytorch_lightning.callbacks.callback import Callback, Run
-from pytorch_lightning.callbacks.monitor import check_count, direction, is_better, say_guess, worst
+from pytorch_lightning.callbacks.monitor import AfterEpochs, check_count, direction, is_better, say_guess, worst
 from pytorch_lightning.errors import MisconfigurationException, describe
 from pytorch_lightning.lightning2 import refuse_arguments
 from pytorch_lightning.printing import tell
@@ -71,10 +71,7 @@ class EarlyStopping(Callback):
         """The value that was checked last."""
         self.wait = 0
         self.stopped_epoch: int | None = None
-        self._of_validation: bool | None = None
-        """Whether a validation gives the metric; None while that isn't known."""
-        self._waiting: list[float] = []
-        """Values of training from before that is known."""
+        self._after_epochs = AfterEpochs(self.monitor)
 
     def on_fit_start(self, run: Run) -> None:
         """A fit that resumes a run that this callback stopped stops at once, unless it has more patience now."""
@@ -83,21 +80,13 @@ class EarlyStopping(Callback):
             self._look(run, epoch)
 
     def on_validation_end(self, run: Run, metrics: dict[str, float | int]) -> None:
-        self._of_validation = self._of_validation or self.monitor in metrics
+        self._after_epochs.note_validation(metrics)
         if self.monitor in metrics and self.every == "validation":
             self._check(run, metrics[self.monitor])
 
     def on_epoch_end(self, run: Run) -> None:
-        if self._of_validation is None:  # no validation so far; the one before training says which names there are
-            names = run.metrics.validation_names or tuple(run.metrics.validation)
-            self._of_validation = self.monitor in names if names or run.nb_val_batches == 0 else None
-        values = run.metrics.of_training()
-        if not self._of_validation and self.monitor in values:
-            self._waiting.append(values[self.monitor])
-        if self._of_validation is not None:
-            waiting, self._waiting = self._waiting, []
-            for value in [] if self._of_validation else waiting:
-                self._check(run, value)
+        for value in self._after_epochs.values(run):
+            self._check(run, value)
         if self.every == "epoch" and run.progress.validated_batch and self.monitor in run.metrics.validation:
             self._check(run, run.metrics.validation[self.monitor])
 
@@ -145,7 +134,7 @@ class EarlyStopping(Callback):
             "best": self.best,
             "wait": self.wait,
             "stopped_epoch": self.stopped_epoch,
-            "waiting": list(self._waiting),
+            "waiting": list(self._after_epochs.waiting),
             **({} if self.stopped_epoch is None else {"last": self.last}),
         }
 
@@ -153,6 +142,6 @@ class EarlyStopping(Callback):
         epoch = state["stopped_epoch"]
         self.best, self.wait = float(state["best"]), int(state["wait"])
         self.stopped_epoch = None if epoch is None else int(epoch)
-        self._waiting = list(state.get("waiting", ()))
+        self._after_epochs.waiting = list(state.get("waiting", ()))
         last = state.get("last")
         self.last = None if last is None else float(last)

@@ -1,17 +1,21 @@
-"""Save checkpoints after validations."""
+"""Save checkpoints after validations, or every few batches or minutes."""
 
 import re
+import time
+from datetime import timedelta
 from inspect import signature
+from math import nan
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.callbacks.callback import Callback, Run
-from pytorch_lightning.callbacks.monitor import check_count, direction, is_better, say_guess, worst
-from pytorch_lightning.errors import MisconfigurationException, describe
+from pytorch_lightning.callbacks.monitor import check_count, direction, from_first, is_better, say_guess, worst
+from pytorch_lightning.errors import MisconfigurationException, describe, near
 from pytorch_lightning.lightning2 import refuse_arguments
 from pytorch_lightning.printing import tell
 
 VERSION = re.compile(r"(?<=version_)\d+")
+NEVER = 2**62
 
 
 class ModelCheckpoint(Callback):
@@ -27,6 +31,13 @@ class ModelCheckpoint(Callback):
     ``save_top_k``: keep the k best (0: save nothing; None or -1: all). ``save_weights_only``: leave out the state of
     optimizers and everything else that only a resume needs. ``period=n``: save after epochs n, 2n, 3n, ...
     ``verbose``: 1 prints a line per file. ``save_function`` is accepted for compatibility and not used.
+    ``every_nb_batches=n``: save every n training batches, counted across epochs, and not after validations; where one
+    runs after the same batch, after it. ``every_minutes``: the same by the clock (a timedelta is taken too).
+    Such a file is called ``{prefix}_ckpt_epoch_{n}_batch_{m}.ckpt``.
+    ``save_last``: write each time to ``{prefix}_ckpt_last.ckpt`` too (``last.ckpt`` with a ``filename``), whatever
+    ``save_top_k`` keeps. ``filename``: the names instead, from ``epoch`` (from 1), ``global_step`` and metrics:
+    ``'{epoch}-{global_step}-{val_loss:.3f}'`` gives ``epoch=2-global_step=200-val_loss=0.125.ckpt``, and ``nan`` for a
+    metric that isn't there yet. A later file of the same name replaces the earlier one.
 
     Only files that this callback wrote are ever deleted, and only after their replacement is on disk; and, at a start,
     partial files of the same names that a process left when it died.
@@ -44,6 +55,10 @@ class ModelCheckpoint(Callback):
         prefix: str = "",
         save_top_k: int | None = None,
         save_function: Any = None,
+        every_nb_batches: int | None = None,
+        every_minutes: Any = None,
+        save_last: bool = False,
+        filename: str | None = None,
         **others: Any,
     ) -> None:
         refuse_arguments("ModelCheckpoint", "callback_arguments", others, signature(ModelCheckpoint).parameters)
@@ -64,6 +79,16 @@ class ModelCheckpoint(Callback):
             raise MisconfigurationException(
                 f"ModelCheckpoint: save_best_only=True keeps one file, but save_top_k={save_top_k}. Pass one of them."
             )
+        self._template: Any = None
+        if filename is not None:
+            from pytorch_lightning.callbacks.file_names import FileName
+
+            self._template = FileName(filename)
+        self.every_nb_batches = every_nb_batches
+        is_delta = isinstance(every_minutes, timedelta)
+        self.every_minutes = every_minutes.total_seconds() / 60 if is_delta else every_minutes
+        self.save_last, self.filename = bool(save_last), filename
+        self._check_times(period, prefix)
         self.filepath, self.monitor, self.verbose = str(filepath), monitor, verbose
         self.save_best_only, self.save_weights_only = save_best_only, save_weights_only
         self.mode, self.period, self.prefix = direction(monitor, mode), period, prefix
@@ -71,6 +96,27 @@ class ModelCheckpoint(Callback):
         self.save_top_k = 1 if save_best_only else (None if save_top_k == -1 else save_top_k)
         self.save_function = save_function
         self.reset()
+
+    def _check_times(self, period: int, prefix: str) -> None:
+        number, minutes = self.every_nb_batches, self.every_minutes
+        if number is not None:
+            check_count(self, "every_nb_batches", number, 1)
+        if minutes is not None and (isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or minutes <= 0):
+            raise MisconfigurationException(
+                f"ModelCheckpoint: every_minutes must be a positive number or timedelta; received {describe(minutes)}."
+            )
+        given = {"every_nb_batches": number is not None, "every_minutes": minutes is not None, "period": period != 1}
+        times = [name for name, is_given in given.items() if is_given]
+        if len(times) > 1:
+            raise MisconfigurationException(
+                f"ModelCheckpoint: {' and '.join(times)} both say when to save. Pass one of them, or make two"
+                " ModelCheckpoints, each with a prefix."
+            )
+        if self.filename is not None and prefix:
+            raise MisconfigurationException(
+                f"ModelCheckpoint: filename={self.filename!r} is the whole name, and prefix={prefix!r} was passed too."
+                " Write it into filename."
+            )
 
     def reset(self) -> None:
         self.best = worst(self.mode)
@@ -80,6 +126,10 @@ class ModelCheckpoint(Callback):
         """The files that this callback keeps, with their values."""
         self._written: set[str] = set()
         self._last_epoch: int | None = None
+        self._last_step = 0
+        """``global_step`` when it was time to save last, where that is counted in batches."""
+        self._looked = (time.monotonic(), -1)
+        self._due = self._looked[0] + 60 * (self.every_minutes or 0.0)
         self._before = self.filepath
         self._kept_before: dict[str, float | None] = {}
         self._continues = False
@@ -87,7 +137,20 @@ class ModelCheckpoint(Callback):
     @property
     def names(self) -> re.Pattern[str]:
         """What the files of this callback are called."""
-        return re.compile(rf"{re.escape(self.prefix)}_ckpt_epoch_\d+(_batch_\d+)?\.ckpt")
+        last = rf"|{re.escape(self.last_name)}" if self.save_last else ""
+        if self._template is not None:
+            return re.compile(rf"{self._template.pattern}\.ckpt{last}")
+        return re.compile(rf"{re.escape(self.prefix)}_ckpt_epoch_\d+(_batch_\d+)?\.ckpt{last}")
+
+    @property
+    def last_name(self) -> str:
+        """What the file of ``save_last`` is called."""
+        return "last.ckpt" if self._template is not None else f"{self.prefix}_ckpt_last.ckpt"
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether batches or the clock say when to save, not validations."""
+        return self.every_nb_batches is not None or self.every_minutes is not None
 
     def on_fit_start(self, run: Run) -> None:
         if run.scratch is None and not self._continues:  # a run that was killed writes the same files again
@@ -98,9 +161,8 @@ class ModelCheckpoint(Callback):
         folder = Path(self.filepath)
         there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
         ours = [name for name in there if self.names.fullmatch(name) and str(folder / name) not in self.kept]
-        epochs = [int(name.removeprefix(self.prefix).removesuffix(".ckpt").split("_")[3]) for name in ours]
-        names = [n for n, e in zip(ours, epochs, strict=True) if run.progress.epoch < e <= run.max_nb_epochs]
-        if names and self.save_top_k != 0:
+        names = [name for name in ours if self._may_be_replaced(name, run)]
+        if names and (self.save_top_k != 0 or self.save_last):
             shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             run.notices.say(
                 "writes-over",
@@ -108,27 +170,99 @@ class ModelCheckpoint(Callback):
                 " another folder or prefix to keep them",
             )
 
+    def _may_be_replaced(self, name: str, run: Run) -> bool:
+        if name == self.last_name or self._template is not None:
+            return True
+        epoch = int(name.removeprefix(self.prefix).removesuffix(".ckpt").split("_")[3])
+        return run.progress.epoch < epoch <= run.max_nb_epochs
+
     def on_validation_end(self, run: Run, metrics: dict[str, float | int]) -> None:
-        self._save(run, metrics.get(self.monitor))
+        if not self.is_timed and (self.monitor in metrics or self.monitor not in run.metrics.epoch_names):
+            self._save_in_epoch(run, metrics.get(self.monitor))
 
     def on_epoch_end(self, run: Run) -> None:
-        if run.nb_val_batches == 0:
-            self._save(run, run.metrics.of_training().get(self.monitor))
+        of_epoch = self.monitor in run.metrics.epoch_names and self.monitor not in run.metrics.validation
+        if (run.nb_val_batches == 0 or of_epoch) and not self.is_timed:
+            self._save_in_epoch(run, run.metrics.of_training().get(self.monitor))
+
+    def look(self, run: Run) -> None:
+        """State is whole, and no validation follows: save if it is time, by the clock of the first process."""
+        step, now = run.progress.global_step, time.monotonic()
+        if self.every_nb_batches is not None:
+            is_time = step // self.every_nb_batches > self._last_step // self.every_nb_batches
+        else:
+            is_time = self.is_timed and from_first(run, now >= self._due) and step > self._last_step
+        if is_time and run.progress.epoch_started:  # its end was named after that epoch already
+            self._last_step, self._due = step, now + 60 * (self.every_minutes or 0.0)
+            self._save(run, run.metrics.all().get(self.monitor))
+
+    def next_look(self, run: Run, alone: bool) -> int:
+        """The ``global_step`` at which to look next. By the clock: after half of the time that is left, or, where this
+        process isn't alone, whenever all come together."""
+        step, now = run.progress.global_step, time.monotonic()
+        if self.every_nb_batches is not None:
+            return (self._last_step // self.every_nb_batches + 1) * self.every_nb_batches
+        if self.every_minutes is None or not alone:
+            return NEVER
+        if step == self._looked[1]:  # how long a step takes isn't known
+            return step + 1
+        per_step = (now - self._looked[0]) / (step - self._looked[1])
+        self._looked = (now, step)
+        return step + max(1, int((self._due - now) / 2 / max(per_step, 1e-6)))
+
+    def begin(self, run: Run) -> None:
+        """Training begins, or goes on."""
+        self.check_names(run)
+        self._looked = (time.monotonic(), run.progress.global_step)
+        self._due = self._looked[0] + 60 * (self.every_minutes or 0.0)
+
+    def check_names(self, run: Run) -> None:
+        """Before the first batch: ``MisconfigurationException`` for a name of a validation's metric that it doesn't
+        give."""
+        names = run.metrics.validation_names
+        for name in self.named_metrics if names else ():
+            if name.startswith(("val_", "val/")) and name not in names:
+                raise MisconfigurationException(
+                    f"ModelCheckpoint: filename names the metric {name!r}, which doesn't exist. Available:"
+                    f" {', '.join(sorted(names))}.{near(name, names)}"
+                )
+
+    def _save_in_epoch(self, run: Run, value: float | None) -> None:
+        epoch, last = run.progress.epoch + 1, self._last_epoch or 0
+        if epoch == last or epoch // self.period != last // self.period:
+            self._save(run, value)
+
+    def _name(self, run: Run) -> str:
+        epoch = run.progress.epoch + 1
+        if self._template is None:
+            within = self.save_top_k not in (None, 1) and run.nb_epochs_completed < epoch
+            place = f"{epoch}_batch_{run.progress.batch_nb}" if within or self.is_timed else str(epoch)
+            return f"{self.prefix}_ckpt_epoch_{place}.ckpt"
+        values = run.metrics.all()
+        absent = [name for name in self.named_metrics if name not in values]
+        if absent:
+            run.notices.say(
+                f"unnamed-{absent[0]}",
+                f"there is no {' or '.join(absent)} yet at global_step {run.progress.global_step}, so the name of the"
+                " checkpoint says nan",
+            )
+        counters = {"epoch": epoch, "global_step": run.progress.global_step}
+        return str(self._template.of({**dict.fromkeys(absent, nan), **values, **counters}))
 
     def _save(self, run: Run, value: float | None) -> None:
-        epoch, last = run.progress.epoch + 1, self._last_epoch or 0
-        if epoch != last and epoch // self.period == last // self.period:
-            return
         if self._is_guess and value is not None:
             say_guess(run, self.monitor)
         folder = Path(self.filepath) if run.scratch is None else run.scratch / "checkpoints"
-        within = self.save_top_k not in (None, 1) and run.nb_epochs_completed < epoch
-        place = f"{epoch}_batch_{run.progress.batch_nb}" if within else str(epoch)
-        path = str(folder / f"{self.prefix}_ckpt_epoch_{place}.ckpt")
+        name, value = from_first(run, (self._name(run), value))  # what training gives may differ between processes
+        path = str(folder / name)
         before = self.best, self.best_path, dict(self.kept), self._last_epoch
-        self._last_epoch = epoch
-        if not self._is_kept(path, value):
-            return
+        self._last_epoch = run.progress.epoch + 1
+        if self._is_kept(path, value):
+            self._keep(run, path, value, before)
+        if self.save_last:
+            run.save(folder / self.last_name, weights_only=self.save_weights_only, on_refused=lambda: None)
+
+    def _keep(self, run: Run, path: str, value: float | None, before: tuple[Any, ...]) -> None:
         self.kept.pop(path, None)
         self.kept[path] = value
         surplus = self._forget_surplus()
@@ -138,7 +272,7 @@ class ModelCheckpoint(Callback):
         def saved() -> None:
             self._written.add(path)
             for old in self._written & surplus:
-                Path(old).unlink(missing_ok=True)
+                self.remove(old)
             self._written -= surplus
             if self.verbose:
                 tell(f"saved {path}")
@@ -147,6 +281,10 @@ class ModelCheckpoint(Callback):
             self.best, self.best_path, self.kept, self._last_epoch = before
 
         run.save(path, on_saved=saved, weights_only=self.save_weights_only, on_refused=refused)
+
+    def remove(self, path: str) -> None:
+        """Delete a file that is no longer kept."""
+        Path(path).unlink(missing_ok=True)
 
     def _is_kept(self, path: str, value: float | None) -> bool:
         """Whether a file at ``path`` with this value is worth being kept."""
@@ -179,8 +317,14 @@ class ModelCheckpoint(Callback):
     def needed_metric(self) -> str | None:
         return None if self.save_top_k is None else self.monitor
 
+    @property
+    def named_metrics(self) -> tuple[str, ...]:
+        """The metrics in the names of its files."""
+        return () if self._template is None else self._template.metrics
+
     def state_dict(self) -> dict[str, Any]:
         return {
+            **({"last_step": self._last_step} if self.is_timed else {}),
             "best": self.best,
             "best_path": self.best_path,
             "kept": dict(self.kept),
@@ -193,6 +337,7 @@ class ModelCheckpoint(Callback):
         other files has none of them read or deleted. In another folder, nothing is kept yet."""
         epoch, values = state["last_epoch"], {Path(path).name: value for path, value in state["kept"].items()}
         self.best, self._last_epoch = float(state["best"]), None if epoch is None else int(epoch)
+        self._last_step = int(state.get("last_step", 0))
         self._before = str(state.get("filepath", self.filepath))
         self._kept_before = {
             name: None if value is None else float(value)

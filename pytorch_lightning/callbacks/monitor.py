@@ -63,6 +63,39 @@ def is_better(value: float, than: float, mode: str, min_delta: float = 0.0) -> b
     return value > than + min_delta if mode == "max" else value < than - min_delta
 
 
+def from_first(run: Run, value: Any) -> Any:
+    """The ``value`` of the first process, where there are several. All call it."""
+    return getattr(run, "from_first", lambda value: value)(value)
+
+
+class AfterEpochs:
+    """The values of ``monitor`` at the ends of epochs, if no validation gives it."""
+
+    def __init__(self, monitor: str) -> None:
+        self.monitor = monitor
+        self.of_validation: bool | None = None
+        """Whether a validation gives the metric; None while that isn't known."""
+        self.waiting: list[float] = []
+        """Values of training from before that is known."""
+
+    def note_validation(self, metrics: dict[str, float | int]) -> None:
+        """A validation has given ``metrics``."""
+        self.of_validation = self.of_validation or self.monitor in metrics
+
+    def values(self, run: Run) -> list[float]:
+        """An epoch has ended: the values that are due, the last of which is this epoch's."""
+        if self.of_validation is None:  # no validation so far; the one before training says which names there are
+            names = run.metrics.validation_names or tuple(run.metrics.validation)
+            self.of_validation = self.monitor in names if names or run.nb_val_batches == 0 else None
+        values = run.metrics.of_training()
+        if not self.of_validation and self.monitor in values:
+            self.waiting.append(values[self.monitor])
+        if self.of_validation is None:
+            return []
+        waiting, self.waiting = self.waiting, []
+        return [] if self.of_validation else waiting
+
+
 def check_count(owner: object, name: str, value: Any, least: int) -> None:
     """Raises ``MisconfigurationException`` where ``value`` isn't a whole number of at least ``least``."""
     if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:

@@ -8,9 +8,9 @@ from pytorch_lightning.checkpoints.consolidation import consolidate
 from pytorch_lightning.errors import CheckpointError
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, program: str = "python -m pytorch_lightning.checkpoints") -> int:
     """Run the command; returns its exit status."""
-    parser = ArgumentParser(prog="python -m pytorch_lightning.checkpoints", description="Work on checkpoints.")
+    parser = ArgumentParser(prog=program, description="Work on checkpoints.")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("consolidate", help="write the newest sharded checkpoint as one plain file")
     command.add_argument("folder", help="a run's folder, or the folder of one checkpoint")

@@ -12,6 +12,7 @@ from pytorch_lightning.checkpoints.layout import (
     anything,
     is_a,
     is_tensor,
+    known,
     named,
     number,
     or_none,
@@ -44,7 +45,9 @@ FIELDS: dict[str, Fits] = {
     "virtual_ranks": number(1),
     "optimizer_i": or_none(number(0, 1000)),
     "window": row(number(1), is_a(bool, type(None)), is_a(int, float)),
-    "loader": record(batch_nb=number(), indices=anything, in_order=is_a(bool)),
+    "loader": lambda value: (
+        record(batch_nb=number(), indices=anything, in_order=is_a(bool))(value) and known(order=number(1, 2))(value)
+    ),
     "hparams": or_none(named(anything)),
     "hparams_is_dict": is_a(bool),
     "init_arguments": record(call=anything, hparams_argument=anything, hparams_kinds=anything),

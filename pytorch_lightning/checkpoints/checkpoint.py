@@ -30,6 +30,9 @@ TRAINER_KEYS = (
 )
 """The top level keys that are the trainer's own; ``get_save_dict`` and hooks may use any other."""
 
+AVERAGING = "WeightAveraging "
+"""How the names of the states begins that hold averages of the weights."""
+
 LEAVES = (str, bytes, int, float, complex, bool, type(None), torch.Tensor, torch.Size, torch.dtype, torch.device)
 
 
@@ -230,6 +233,34 @@ def check_format(checkpoint: dict[str, Any], path: Any) -> None:
         )
 
 
+def averages_in(callbacks: Any) -> dict[str, Any]:
+    """The averages of the weights among the states of ``callbacks``."""
+    states = callbacks if isinstance(callbacks, dict) else {}
+    averages = {name: state for name, state in states.items() if str(name).startswith(AVERAGING)}
+    return {name: state for name, state in averages.items() if isinstance(state, dict) and state.get("weights")}
+
+
+@torch.no_grad()
+def restore_average(module: Any, checkpoint: dict[str, Any], path: Any) -> None:
+    """Put the averaged weights of ``checkpoint`` into ``module``, which has its own weights already. Raises
+    ``CheckpointError`` where there are none, or they don't fit."""
+    parts = checkpoint.get("parts")
+    found = [*averages_in(parts.get("callbacks") if isinstance(parts, dict) else None).values()]
+    if not found:
+        raise CheckpointError(
+            f"{path} holds no average of the weights, so weights='average' can't be loaded from it. Leave weights out,"
+            " or train with callbacks=[WeightAveraging('ema')] and load what was saved after its first update."
+        )
+    with fitting(path):
+        there, averaged = {**dict(module.named_parameters()), **dict(module.named_buffers())}, found[0]["weights"]
+        absent = sorted({*averaged} - {*there} | {*dict(module.named_parameters())} - {*averaged})
+        wrong = absent or [name for name in averaged if there[name].shape != averaged[name].shape]
+        if wrong:
+            raise ValueError(f"the average has other weights than {type(module).__name__}: {', '.join(wrong[:3])}")
+        for name, value in averaged.items():
+            there[name].copy_(value)
+
+
 def restore_module(module: Any, checkpoint: dict[str, Any], path: Any) -> None:
     """Restore ``module`` through its own hooks. Raises ``CheckpointError`` where the weights don't fit."""
     check_format(checkpoint, path)
@@ -237,9 +268,12 @@ def restore_module(module: Any, checkpoint: dict[str, Any], path: Any) -> None:
     try:
         module.load_model_specific(checkpoint)
     except (LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        use = "Use the model, with the hyperparameters, that wrote it."
+        if checkpoint and all(isinstance(value, torch.Tensor) for value in checkpoint.values()):
+            use = "It holds weights alone. Use model.load_state_dict(torch.load(PATH))."
         raise CheckpointError(
             f"load_model_specific of {type(module).__name__} can't restore {path}, which has"
             f" {one_line(str(sorted(map(str, checkpoint))[:8]))}:"
             f" {one_line(f'{type(error).__name__}: {error}', 600).rstrip('.')}."
-            " Use the model, with the hyperparameters, that wrote it."
+            f" {use}"
         ) from error

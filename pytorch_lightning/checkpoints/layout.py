@@ -94,6 +94,7 @@ SHARD = row(each(number()), each(number()), number())
 OF_LOADER: dict[str, Fits] = {
     "workers": or_none(number()), "finished": or_none(row(number(), number(), number())),
     "sizes": named(or_none(number())), "indices_crc": or_none(number()), "sampler": anything, "loader": anything,
+    "place": row(number(), number(), number()),
 }  # fmt: skip
 
 
@@ -103,27 +104,35 @@ def of_processes(attributes: dict[str, Any]) -> bool:
     return fits and len(attributes.get("others", ())) in (0, attributes.get("nb", 1) - 1)
 
 
+def of_ranks(sums: Any) -> bool:
+    """Whether they are sums of an epoch by virtual rank."""
+    fits = row(REAL, REAL)
+    return isinstance(sums, dict) and all(type(rank) is int and fits(entry) for rank, entry in sums.items())
+
+
 PARTS: dict[str, Fits] = {
     "run": known(id=TEXT, finished=BOOL, job=or_none(TEXT)),
     "progress": known(
         epoch=number(), batch_nb=number(), global_step=number(), nb_optimizer_steps=number(), nb_validations=number(),
-        validated_batch=number(), epoch_started=BOOL, epoch_over=BOOL, stop_reason=TEXT, seconds=REAL,
+        validated_batch=number(), validated_step=number(), epoch_started=BOOL, epoch_over=BOOL, stop_reason=TEXT,
+        seconds=REAL,
     ),
     "data": having(
         "seed",
         known(
-            seed=number(-(2**63), 2**64), length=or_none(number()), virtual_ranks=number(1),
+            seed=number(-(2**63), 2**64), length=or_none(number()), virtual_ranks=number(1), order=number(1, 2),
             by_rank=each(known(**OF_LOADER)), **OF_LOADER,
         ),
     ),
     "metrics": lambda value: (
         record(losses=each(REAL), prog=named(REAL), validation=named(REAL), nb_nonfinite=number())(value)
-        and known(epoch=row(REAL, REAL, REAL), extremes=named(row(REAL, REAL)))(value)
+        and known(epoch=row(REAL, REAL, REAL), extremes=named(row(REAL, REAL)), last_epoch=named(REAL))(value)
+        and known(of_epoch=record(sums=named(of_ranks), paths=named(TEXT)))(value)
     ),
     "epoch_schedules": lambda value: (
         record(stepped=each(number()), validated=BOOL)(value) and known(nb_steps=each(number()))(value)
     ),
-    "gradients": known(references=each(REAL), waiting=each(is_a(dict))),
+    "gradients": known(references=each(REAL), waiting=each(is_a(dict)), by_hand=each(is_a(dict))),
     "random": record(
         python=either(SEED, row(number(), each(number()), or_none(REAL))), torch=either(SEED, is_tensor),
         numpy=either(number(0, 2**32 - 1), row(TEXT, tensor(torch.int64, 624), number(0, 624), number(0, 1), REAL)),
@@ -131,6 +140,7 @@ PARTS: dict[str, Fits] = {
     "groups": record(made=number(), optimizers=each(record(kind=TEXT, groups=each(each(or_none(TEXT)))))),
     "modes": record(first=MODES, now=MODES),
     "attributes": lambda value: ATTRIBUTES(value) and of_processes(value),
+    "reloading": record(attributes=ATTRIBUTES),
     "checksums": named(either(number(), each(SHARD))),
     "precision": named(SIMPLE),
     "versions": named(SIMPLE),

@@ -5,8 +5,9 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from pytorch_lightning.checkpoints.checkpoint import checked, upgrade
@@ -97,22 +98,52 @@ def _order_of(name: str) -> tuple[int, int]:
     return int(match[1]), int(match[2] or 0)
 
 
+def spaced(steps: Sequence[int]) -> list[int]:
+    """Those of ``steps``, the newest first, that stay where saves are to be spaced over a run: the newest two, the
+    first, and in between ever fewer, since each goes whose neighbours are no further apart than the later one is from
+    the newest. So of n about ``2 * log2(n)`` stay, and a batch that is n before the newest save has one at most n
+    before it, unless there never was one. It is a function of what is there: a kill in between changes nothing.
+
+    >>> spaced([10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0])
+    [10, 9, 8, 6, 2, 0]
+    """
+    kept = [*steps[:1]]
+    for step, before in pairwise(steps[1:]):
+        if kept[-1] - before > steps[0] - kept[-1]:
+            kept.append(step)
+    return kept + [*steps[1:]][-1:]
+
+
+def superfluous(names: Sequence[str], keep: int | None, finished: bool) -> list[str]:
+    """The saves among ``names``, the newest first, that go when the first of them is there: all but ``keep`` (None: all
+    but those that are ``spaced``); where training is ``finished``, all others, if they aren't spaced."""
+    steps = list(dict.fromkeys(map(step_of, names)))
+    stay = spaced(steps) if keep is None else steps[: 1 if finished else keep]
+    of_newest = [name for name in names[1:] if step_of(name) == steps[0]]
+    return [*of_newest, *(name for name in names if step_of(name) not in stay)]
+
+
 class RunStore:
-    """Rolling saves ``step-000000001234.ckpt`` in a run's ``checkpoints`` folder, of which ``keep`` stay.
+    """Rolling saves ``step-000000001234.ckpt`` in a run's ``checkpoints`` folder, of which ``keep`` stay, or (None)
+    those that are ``spaced``, also at the end.
 
     Use it as a context, or ``open`` and ``close`` it: meanwhile no other run can use the folder. First ask for the
     ``newest`` save or not, then ``begin``, then ``write``.
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], keep: int = 2, notices: Notices | None = None, job: str | None = None
+        self,
+        folder: str | os.PathLike[str],
+        keep: int | None = 2,
+        notices: Notices | None = None,
+        job: str | None = None,
     ) -> None:
         self.folder = os.fspath(folder)
         self.run_id = uuid.uuid4().hex
         """Names the run in its saves; that of the newest save once that was read."""
         self.newest_path: str | None = None
         """The newest save that was read or written."""
-        self._files, self._keep, self._job = open_folder(folder), max(2, keep), job
+        self._files, self._keep, self._job = open_folder(folder), None if keep is None else max(2, keep), job
         self._notices = Notices() if notices is None else notices
 
     def open(self, patience: float = 2.0) -> "RunStore":
@@ -184,7 +215,7 @@ class RunStore:
     def write(
         self, checkpoint: dict[str, Any] | Cut, step: int, finished: bool = False, processes: Processes = ALONE
     ) -> Written:
-        """Write a save, then remove those that it makes superfluous: all but ``keep``; all others if ``finished``.
+        """Write a save, then remove those that it makes ``superfluous``.
 
         Every process calls it where each has a part of the ``checkpoint``. Raises ``CheckpointError`` where it can't
         be written; those before it are then untouched.
@@ -210,8 +241,7 @@ class RunStore:
     def _prune(self, name: str, finished: bool) -> None:
         names = self._files.names()
         saves = [other for other in saves_in(names) if other != name]
-        later = [other for other in saves if step_of(other) != step_of(name)][: self._keep - 1]
-        old = saves + saves_in(names, DAMAGED) if finished else [other for other in saves if other not in later]
+        old = superfluous([name, *saves], self._keep, finished) + (saves_in(names, DAMAGED) if finished else [])
         for other in reversed(old):
             fault("store.replace") if finished else fault("store.prune")
             with contextlib.suppress(OSError):
@@ -237,14 +267,19 @@ def find_runs(save_path: str | os.PathLike[str], name: str) -> Iterator[FoundRun
     versions = sorted((int(n[8:]) for n in listed if re.fullmatch(r"version_\d+", n)), reverse=True)
     for version in versions:
         folder = f"{parent}/version_{version}"
-        saves = open_folder(f"{folder}/checkpoints")
-        names, position = saves.names(), None
-        for _ in range(3):  # a run that is training may remove a save between the list and the look
-            position = next((at for save in saves_in(names) if (at := _peek(saves, save)) is not None), None)
-            before, names = names, saves.names()
-            if position is not None or saves_in(before) == saves_in(names):
-                break
-        yield FoundRun(folder, version, bool(saves_in(names) or saves_in(names, DAMAGED)), position)
+        yield FoundRun(folder, version, *look_into(f"{folder}/checkpoints"))
+
+
+def look_into(folder: str) -> tuple[bool, Position | None]:
+    """Whether a folder has saves, and the position of its newest readable one, which isn't verified."""
+    saves = open_folder(folder)
+    names, position = saves.names(), None
+    for _ in range(3):  # a run that is training may remove a save between the list and the look
+        position = next((at for save in saves_in(names) if (at := _peek(saves, save)) is not None), None)
+        before, names = names, saves.names()
+        if position is not None or saves_in(before) == saves_in(names):
+            break
+    return bool(saves_in(names) or saves_in(names, DAMAGED)), position
 
 
 def _peek(saves: Folder, save: str) -> Position | None:

@@ -131,7 +131,7 @@ def state_checksums(state_dict: Mapping[str, Any]) -> dict[str, int]:
 
 def checksum(tensor: Tensor) -> int:
     """A checksum of the tensor's dtype, shape and values."""
-    start = _checksum_of_kind(tensor.dtype, tensor.shape)
+    start = checksum_of_kind(tensor.dtype, tensor.shape)
     try:  # most can be read as they are, several times as fast
         return zlib.crc32(cast("Any", tensor.numpy()), start)
     except (TypeError, RuntimeError, ValueError, BufferError):
@@ -142,7 +142,8 @@ def checksum(tensor: Tensor) -> int:
 
 
 @functools.lru_cache(maxsize=1024)
-def _checksum_of_kind(dtype: torch.dtype, shape: torch.Size) -> int:
+def checksum_of_kind(dtype: torch.dtype, shape: torch.Size) -> int:
+    """The checksum of a tensor without values."""
     return zlib.crc32(f"{dtype} {tuple(shape)}".encode())
 
 

@@ -2,12 +2,13 @@
 
 import contextlib
 import errno
+import io
 import os
 import pickle
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -95,6 +96,28 @@ def remove_leftovers(folder: str | Path, name: re.Pattern[str]) -> None:
 def _save(checkpoint: dict[str, Any], path: Path) -> None:
     with checksums_on():
         torch.save(checkpoint, path)  # to a path: torch then writes without holding the GIL
+
+
+class _Counter(io.RawIOBase):
+    """A file that only counts what is written to it."""
+
+    size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        nb = memoryview(data).nbytes
+        self.size += nb
+        return nb
+
+
+def size_of(checkpoint: dict[str, Any]) -> int:
+    """How many bytes the file of ``checkpoint`` would have. Nothing is written."""
+    counter = _Counter()
+    with checksums_on():
+        torch.save(checkpoint, cast("Any", counter))
+    return counter.size
 
 
 @contextlib.contextmanager

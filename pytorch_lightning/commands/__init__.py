@@ -3,12 +3,20 @@
 import sys
 from collections.abc import Callable, Sequence
 
+from pytorch_lightning.commands.entries import consolidate, replay, samples
 from pytorch_lightning.commands.from_lightning import from_lightning
 from pytorch_lightning.commands.new import new
+from pytorch_lightning.commands.report import report
+from pytorch_lightning.commands.runs import runs
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "new": (new, "start a project: a folder with a program that trains, a test and a README"),
     "from_lightning": (from_lightning, "rewrite a program of Lightning 2: it prints the file as it is written here"),
+    "replay": (replay, "run the training step that raised again, from its crash bundle, on the CPU"),
+    "samples": (samples, "print the dataset indices of any batch of a run, and with --loss the loss of each"),
+    "consolidate": (consolidate, "write the newest sharded checkpoint of a run as one plain file"),
+    "runs": (runs, "list the runs in a folder: state, duration, hparams, last and best metrics"),
+    "report": (report, "write a page about runs: curves, what differs, where the time went, what was logged"),
 }
 """Each command by its name: what it runs, which returns the exit status, and what it is for."""
 
@@ -21,8 +29,10 @@ def main(words: Sequence[str]) -> int:
     if name in COMMANDS:
         return COMMANDS[name][0](words[1:])
     if name and name not in ("-h", "--help"):
-        known = ", ".join(COMMANDS)
-        print(f"{PROGRAM}: there is no command {name!r}; there is: {known}. --help says more.", file=sys.stderr)
+        from pytorch_lightning.errors import near
+
+        known, meant = ", ".join(COMMANDS), near(name.lower().replace("-", "_"), COMMANDS)
+        print(f"{PROGRAM}: there is no command {name!r}.{meant} Commands: {known}.", file=sys.stderr)
         return 2
     width = max(map(len, COMMANDS))
     lines = [f"  {command.ljust(width)}  {text}" for command, (_, text) in COMMANDS.items()]

@@ -1,10 +1,11 @@
 """The order of an epoch as a function of (seed, epoch): which indices make which batch."""
 
+import contextlib
 import copy
 from array import array
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import torch
@@ -20,10 +21,13 @@ from torch.utils.data.distributed import DistributedSampler
 
 from pytorch_lightning import seeding
 from pytorch_lightning.data.generators import find_generators, set_state_of, state_of
-from pytorch_lightning.data.loader import OrderWatcher
+from pytorch_lightning.data.loader import KEYED, TORCHS, OrderWatcher
 from pytorch_lightning.data.same_batches import FirstUse
 from pytorch_lightning.data.seeded_view import BatchKey
 from pytorch_lightning.processes import EVERYTHING, Share
+
+if TYPE_CHECKING:
+    from pytorch_lightning.data.large_order import LargeOrder
 
 MOST_AHEAD = 10_000  # batches: loader workers fetch ahead of the training step by far fewer
 # These draw from the global streams once, when their first index is requested.
@@ -35,8 +39,8 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
 
     ``sampler`` is the user's batch sampler, or the plain sampler of a loader with ``batch_size=None``;
     ``generator`` is the loader's own. Every process draws the whole order, so that any sampler works and all agree
-    on it. Call ``begin_epoch`` before each iteration. ``crc_at(n)`` is the CRC of the indices of the first n
-    batches.
+    on it; only a large one that has a formula (``order`` is ``KEYED``) is begun in its middle. Call ``begin_epoch``
+    before each iteration. ``crc_at(n)`` is the CRC of the indices of the first n batches.
     """
 
     def __init__(
@@ -49,7 +53,7 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
         same_each_epoch: bool = False,
         share: Share = EVERYTHING,
     ) -> None:
-        self.share, self.nb_drawn = share, 0
+        self.share, self.nb_drawn, self.order = share, 0, TORCHS
         self.sampler, self.seed, self.loader_id = sampler, seed, loader_id
         self.generator, self.same_each_epoch = generator, same_each_epoch
         self.epoch = self.start = 0
@@ -113,6 +117,11 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
             self._loaded = self._before_epoch
 
     @property
+    def looks_at_data(self) -> bool:
+        """Whether the order may depend on more of the dataset than its length: the sampler isn't one of torch's."""
+        return not self._draws_once
+
+    @property
     def keeps_state(self) -> bool:
         """Whether the sampler has a ``state_dict``."""
         return self._stateful is not None
@@ -131,7 +140,7 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
         """A plan of all batches from ``start`` to ``limit`` of ``epoch``. What is being drawn stays as it is."""
         other = copy.copy(self)
         other.share, other.watcher, other.is_read_ahead = EVERYTHING, None, False
-        other.first_use = None
+        other.first_use = other.expected = None
         other.begin_epoch(epoch, start, limit)
         return other
 
@@ -150,11 +159,24 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
 
     def indices_at(self, epoch: int, batch_nb: int) -> Any:
         """What the sampler gives for one batch of ``epoch``. What is being drawn stays as it is."""
-        other = self.apart(epoch, batch_nb, batch_nb + 1)
+        with self._drawing_again(epoch, batch_nb, batch_nb + 1) as other:
+            return next((indices for _, indices, _, _ in other.drawn()), None)
+
+    def crc_again(self, epoch: int, nb_batches: int) -> int:
+        """The CRC of the indices of the first ``nb_batches`` of ``epoch``, or of all of them where there are fewer,
+        drawn for that. What is being drawn stays as it is."""
+        with self._drawing_again(epoch, nb_batches, nb_batches) as other:
+            for _ in other.drawn():
+                pass
+            return other._crcs[max(other._crcs)]
+
+    @contextlib.contextmanager
+    def _drawing_again(self, epoch: int, start: int, limit: int) -> "Iterator[IndexPlan]":
+        other = self.apart(epoch, start, limit)
         other.rewind()
         moved = None if self._stateful is None else copy.deepcopy(self._stateful.state_dict())
         try:
-            return next((indices for _, indices, _, _ in other.drawn()), None)
+            yield other
         finally:
             if self._stateful is not None:
                 self._stateful.load_state_dict(moved)
@@ -184,13 +206,13 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
         if watcher is not None:
             watcher.begin_order(self.epoch)
         try:
-            rest = self._rest = self._drawn()
-            for batch_nb, indices in enumerate(islice(rest, self.limit)):
+            first, rest, large = self._source()
+            for batch_nb, indices in enumerate(rest, first):
                 if batch_nb == start:
                     self._compare(crc)
                 try:
                     whole = array("q", indices)
-                    crc = crc32(whole, crc)
+                    crc = crc32(whole, crc) if large is None else large.crc_at(batch_nb + 1)
                 except TypeError:
                     whole = None
                     crc = crc32(repr(indices).encode(), crc)
@@ -226,6 +248,30 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
         if expected is not None and crc != expected:
             self.on_other_order()
 
+    def _source(self) -> tuple[int, Iterator[Any], "LargeOrder | None"]:
+        """The number of a batch, what is given from there up to ``limit``, and where that has a formula, this.
+
+        Then it begins with the last batch before ``start``; otherwise with the epoch."""
+        if self.order >= KEYED:
+            from pytorch_lightning.data.large_order import large_order
+
+            epoch = 0 if self.same_each_epoch else self.epoch
+            word = seeding.order_word(self.seed, epoch, self.loader_id, self._chosen)
+            large = large_order(self.sampler, word)
+            if large is not None:
+                stop = len(large) if self.limit is None else min(self.limit, len(large))
+                first = max(min(self.start, stop) - 1, 0)
+                self._compare_first(list(large.batches(first, min(first + 1, stop), EVERYTHING)))
+                self._rest = large.batches(first, stop, self.share)
+                return first, self._rest, large
+        self._rest = self._drawn()
+        return 0, islice(self._rest, self.limit), None
+
+    def _compare_first(self, first: list[Any]) -> None:
+        first_use, self.first_use = self.first_use, None
+        if first_use is not None:
+            first_use.compare_indices(first)
+
     def _drawn(self) -> Iterator[Any]:
         """What the user's sampler gives in this epoch, drawn inside streams of its own."""
         order_epoch = 0 if self.same_each_epoch else self.epoch
@@ -242,9 +288,7 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
         first = list(islice(iterator, 1))
         inner = seeding.get_generator_states()
         seeding.set_generator_states(outer)
-        first_use, self.first_use = self.first_use, None
-        if first_use is not None:
-            first_use.compare_indices(first)
+        self._compare_first(first)
         return chain(first, iterator if self._draws_once else _in_streams(iterator, inner))
 
 

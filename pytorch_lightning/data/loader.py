@@ -6,6 +6,10 @@ from typing import Any, Protocol
 
 from pytorch_lightning.processes import EVERYTHING, Processes, Share
 
+TORCHS, KEYED = 1, 2
+"""Versions of the order: every sampler's own; the same, but more than ``seeding.LISTED`` samples of a DataLoader that
+shuffles are in an order of which any part is known at once. Released numbers never change."""
+
 
 class OrderWatcher(Protocol):
     """Somebody who keeps what the training data were like."""
@@ -30,6 +34,9 @@ class ReplayableLoader(ABC):
     nb_workers: int | None = None
     """How many processes make batches; None where there can't be any, or where they wouldn't help."""
 
+    order = TORCHS
+    """The version of the order."""
+
     takes_back = True
     """Whether the CRC of a position that training goes back to is still known."""
     bound_to_workers: int | None = None
@@ -46,6 +53,9 @@ class ReplayableLoader(ABC):
         """The same is made in each of ``processes``, which compare what they get first, unless it is each one's
         ``own`` share."""
 
+    def use_order(self, version: int) -> None:
+        """The next ``batches`` come in this version of the order."""
+
     def close(self) -> None:
         """No more batches will be asked for: end the workers that were started for them."""
 
@@ -56,6 +66,18 @@ class ReplayableLoader(ABC):
     def indices_at(self, epoch: int, number: int) -> Any:
         """What the sampler yields for one batch of ``epoch``; None without a sampler."""
         return None
+
+    def crc_again(self, epoch: int, nb_batches: int) -> int | None:
+        """The CRC of the indices of the first ``nb_batches`` of ``epoch``, drawn for that; None without a sampler."""
+        return None
+
+    def samples_at(self, epoch: int, number: int) -> list[tuple[Any, Any]] | None:
+        """Each sample of one batch of ``epoch`` with its index, as a batch of its own: fetched with the others, under
+        the batch's random streams, and collated alone. None where they can't be told apart."""
+        return None
+
+    looks_at_data: bool | None = None
+    """Whether the order may depend on more of the dataset than its length; None where there are no indices."""
 
     def expect(self, crc: int, on_other_order: Callable[[], None]) -> None:
         """Call ``on_other_order`` where the batches dropped by the next ``batches`` don't have this CRC."""
@@ -95,6 +117,15 @@ class ReplayableLoader(ABC):
         return None
 
     def load_own(self, state: dict[str, Any]) -> None:
+        """Put it back, for the next ``batches``."""
+
+    def place_in_pass(self, epoch: int, nb_batches: int, is_over: bool) -> list[int] | None:
+        """Where an epoch is a part of a pass: the number of the pass, how many batches of it came before ``epoch``, and
+        how many of that are done: ``nb_batches``, or what was fetched where the epoch ``is_over``."""
+        del epoch, nb_batches, is_over
+        return None
+
+    def load_place(self, place: list[int]) -> None:
         """Put it back, for the next ``batches``."""
 
     on_longer: Callable[[], None] = staticmethod(lambda: None)

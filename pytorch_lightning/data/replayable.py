@@ -53,7 +53,8 @@ class IndexedLoader(ReplayableLoader):
         # a TensorDataset only indexes its tensors: nothing is drawn, so nothing is seeded
         draws_nothing = type(loader.dataset) is TensorDataset and loader.collate_fn is default_collate
         view = (KeyedDataset if draws_nothing else SeededDataset)(loader.dataset, loader.collate_fn)
-        self._dataset = loader.dataset
+        self._dataset, self._view = loader.dataset, view
+        self._collate = loader.collate_fn if batched else None
 
         def build(workers: int, plan: Any = self._plan, **options: Any) -> DataLoader[Any]:
             place = {"batch_sampler": plan} if batched else {"batch_size": None, "sampler": plan}
@@ -87,6 +88,13 @@ class IndexedLoader(ReplayableLoader):
         if self._in_memory is not None:
             return self._in_memory.batches(self._plan.drawn())
         return self._revived(epoch, start, limit) if self._loader.num_workers else iter(self._loader)
+
+    @property
+    def order(self) -> int:  # type: ignore[override]
+        return self._plan.order
+
+    def use_order(self, version: int) -> None:
+        self._plan.order = version
 
     def close(self) -> None:
         workers.end_workers(self._loader, self._running)
@@ -157,6 +165,25 @@ class IndexedLoader(ReplayableLoader):
 
     def indices_at(self, epoch: int, number: int) -> Any:
         return self._plan.indices_at(epoch, number)
+
+    def crc_again(self, epoch: int, nb_batches: int) -> int | None:
+        return self._plan.crc_again(epoch, nb_batches)
+
+    def samples_at(self, epoch: int, number: int) -> list[tuple[Any, Any]] | None:
+        indices = self.indices_at(epoch, number)
+        if self._collate is None or not isinstance(indices, (list, tuple)):
+            return None
+        set_epoch(self._dataset, epoch)
+        key = BatchKey(self._plan.seed, epoch, self._plan.loader_id + self._plan.lane, number, 0)
+        with seeding.preserved():
+            samples = self._view.__getitems__((key, list(indices)))
+            if not isinstance(samples, list) or len(samples) != len(indices):
+                return None  # it makes the whole batch itself
+            return [(index, self._collate([sample])) for index, sample in zip(indices, samples, strict=True)]
+
+    @property
+    def looks_at_data(self) -> bool:  # type: ignore[override]
+        return self._plan.looks_at_data
 
     def expect(self, crc: int, on_other_order: Callable[[], None]) -> None:
         self._plan.expected, self._plan.on_other_order = crc, on_other_order
@@ -248,15 +275,19 @@ def sizes_of(loader: Any) -> dict[str, int]:
     return {name: size for name, size in found.items() if isinstance(size, int)}
 
 
-def samples_of(sizes: dict[str, int], share: Share) -> tuple[int, int] | None:
-    """The samples of a full round and of an epoch; None where a loader doesn't tell.
+def samples_of(loader: Any, share: Share) -> tuple[int, int] | None:
+    """The samples of a full round and of an epoch of ``loader``; None where it doesn't tell.
 
-    >>> samples_of({"the batch size": 32, "the number of samples": 100}, EVERYTHING)
+    >>> samples_of(DataLoader(range(100), batch_size=32), EVERYTHING)
     (32, 100)
+    >>> samples_of(DataLoader(range(100), batch_size=32, drop_last=True), EVERYTHING)
+    (32, 96)
     """
+    sizes, drawn = sizes_of(loader), length_of(getattr(loader, "sampler", None))
     batch, whole = sizes.get("the batch size"), sizes.get("the number of samples")
     if batch is None or whole is None:
         return None
+    whole = min(whole if drawn is None else drawn, batch * sizes.get("the number of batches", whole))
     return batch * share.nb, whole * (share.nb if share.own else 1)
 
 

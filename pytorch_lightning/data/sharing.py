@@ -56,6 +56,13 @@ class RoundsLoader(ReplayableLoader):
         batches = self._loader.batches(epoch, start * nb, None if limit is None else limit * nb)
         return self._slots(batches, start, limit)
 
+    @property
+    def order(self) -> int:  # type: ignore[override]
+        return self._loader.order
+
+    def use_order(self, version: int) -> None:
+        self._loader.use_order(version)
+
     def close(self) -> None:
         self._loader.close()
 
@@ -89,6 +96,12 @@ class RoundsLoader(ReplayableLoader):
     def load_sampler(self, state: dict[str, Any], epoch: int, start: int) -> None:
         self._loader.load_sampler(state, epoch, start * self._per_round)
 
+    def place_in_pass(self, epoch: int, nb_batches: int, is_over: bool) -> list[int] | None:
+        return self._loader.place_in_pass(epoch, nb_batches * self._per_round, is_over)
+
+    def load_place(self, place: list[int]) -> None:
+        self._loader.load_place(place)
+
     def own_state(self, epoch: int) -> dict[str, Any] | None:
         return self._loader.own_state(epoch)
 
@@ -110,6 +123,16 @@ class RoundsLoader(ReplayableLoader):
 
     def indices_at(self, epoch: int, number: int) -> Any:
         return self._loader.indices_at(epoch, number)
+
+    def crc_again(self, epoch: int, nb_batches: int) -> int | None:
+        return self._loader.crc_again(epoch, nb_batches)
+
+    def samples_at(self, epoch: int, number: int) -> list[tuple[Any, Any]] | None:
+        return self._loader.samples_at(epoch, number)
+
+    @property
+    def looks_at_data(self) -> bool | None:  # type: ignore[override]
+        return self._loader.looks_at_data
 
     def expect(self, crc: int, on_other_order: Any) -> None:
         self._loader.expect(crc, on_other_order)

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ class StreamLoader(ReplayableLoader):
         self._seed, self._loader_id, self._share = seed, loader_id, share
         self._view: SeededIterable | None = None
         self._loader = loader
+        self.bound_to_workers = getattr(loader, "bound_to_workers", None)
         if isinstance(loader, DataLoader) and type(loader).__iter__ is DataLoader.__iter__:
             self.nb_workers = self.bound_to_workers = loader.num_workers
             self._view = SeededIterable(loader.dataset, seed, loader_id, loader.batch_size or 1, (loader.collate_fn,))
@@ -59,6 +60,14 @@ class StreamLoader(ReplayableLoader):
         self._of_loader = find_generators(loader) if self._view is None and not self.keeps_state else []
         self._at_start: list[torch.Tensor] = []
         self._lane = 0
+        self.goes_on = False
+        """Whether an epoch begins where the one before ended: it is a part of a pass."""
+        self._before = self._start = 0
+        """Batches of the pass that came before this epoch, and those of this epoch that came before the resume."""
+        self._of_epoch: int | None = None
+        self._place: tuple[int, int, int] | None = None
+        """The place that was saved: the number of the pass, the batches of it before this epoch, and those of this
+        epoch that were fetched."""
         self._first_use: FirstUse | None = None
         self._may_be_empty = False
         self._looked_at: int | None = None
@@ -73,12 +82,8 @@ class StreamLoader(ReplayableLoader):
             self._view.enter_lane(self._lane)
 
     def batches(self, epoch: int, start: int = 0, limit: int | None = None) -> Iterator[Any]:
-        if self._used_up:
-            raise FitError(
-                f"{loader_name(self._loader_id)} yielded its batches in an earlier epoch and can't start again;"
-                f" received {describe(self._loader)}, an iterator. Return a DataLoader, a list, or another iterable"
-                " that can be iterated more than once."
-            )
+        if self.goes_on:
+            return self._going_on(epoch, start, limit)
         self._end_pass()
         if self._watcher is not None:
             self._watcher.begin_order(epoch, starts_workers(self._loader))
@@ -109,6 +114,12 @@ class StreamLoader(ReplayableLoader):
 
     def _begin(self, epoch: int, first: int) -> int:
         """Begin a pass; ``first`` batches of it are done. Returns ``first``."""
+        if self._used_up:
+            raise FitError(
+                f"{loader_name(self._loader_id)} yielded its batches in an earlier epoch and can't start again;"
+                f" received {describe(self._loader)}, an iterator. Return a DataLoader, a list, or another iterable"
+                " that can be iterated more than once."
+            )
         self._prepare(epoch)
         self._starts = self._starts or starts_workers(self._loader)
         iterator = self._running = without_signal(started(self._loader))
@@ -121,7 +132,8 @@ class StreamLoader(ReplayableLoader):
     def sketch_at(self, nb_batches: int) -> list[Any] | None:
         # an epoch whose data a hook changes isn't fetched again as it was
         is_same = self._watcher is None or not self._watcher.has_changed()
-        return [nb_batches, self._sketches[nb_batches]] if is_same and nb_batches in self._sketches else None
+        number = self._before + nb_batches
+        return [number, self._sketches[number]] if is_same and number in self._sketches else None
 
     def expect_like(self, sketch: list[Any], on_other_order: Callable[[], None]) -> None:
         self._expected = sketch, on_other_order
@@ -208,6 +220,61 @@ class StreamLoader(ReplayableLoader):
         first_use, self._first_use = self._first_use, None
         if first_use is not None:
             first_use.compare_batch(batch)
+
+    # ------------------------------------------------------------------------------------------ epochs of one pass
+    def place_in_pass(self, epoch: int, nb_batches: int, is_over: bool) -> list[int] | None:
+        if not self.goes_on:
+            return None
+        if self._place is not None:
+            return [*self._place]
+        if self._of_epoch != epoch:
+            return [*self._next_place(epoch), 0]
+        return [self._epoch, self._before, self._nb_taken() if is_over else nb_batches]
+
+    def load_place(self, place: list[int]) -> None:
+        self._place = (place[0], place[1], place[2]) if self.goes_on else None
+
+    def _nb_taken(self) -> int:
+        """How many batches of this epoch any process took: all take whole rounds."""
+        return -(-max(self._nb_fetched - self._before, self._start) // self._share.nb) * self._share.nb
+
+    def _next_place(self, epoch: int) -> tuple[int, int]:
+        """The number of the pass that ``epoch`` begins in, and how many batches of it came before."""
+        if self._open is None:
+            return epoch, 0
+        return self._epoch, self._before + self._nb_taken()
+
+    def _going_on(self, epoch: int, start: int, limit: int | None) -> Iterator[Any]:
+        """The batches of an epoch that begins where the one before ended, or at the beginning of another pass where
+        that was the end."""
+        loaded, self._loaded, place, self._place = self._loaded, None, self._place, None
+        number, before, taken = (*self._next_place(epoch), 0) if place is None else place
+        is_open = self._open is not None
+        if not is_open and self._watcher is not None:
+            self._watcher.begin_order(number, starts_workers(self._loader))
+        if loaded is not None:
+            self._resume(loaded)
+        if not is_open and (loaded is None or not loaded["open"]) and not (loaded is not None and start):
+            self._begin(number, 0)
+        self._of_epoch, self._before, self._start = epoch, before, max(start, taken)
+        return self._part(epoch, start, limit, ends_order=not is_open)
+
+    def _part(self, epoch: int, start: int, limit: int | None, ends_order: bool) -> Iterator[Any]:
+        number, total = 0, self._before + start - self._nb_fetched
+        for number, _ in zip(range(1, total + 1), self._open or (), strict=False):
+            self.on_dropped(number, total)
+        if ends_order and self._watcher is not None:
+            self._watcher.end_order()
+        self.nb_drawn = start
+        first = [] if start or limit == 0 else [*islice(self._open or (), 1)]
+        if not start and not first and limit != 0:  # the last epoch ended where the pass did
+            if self._watcher is not None:
+                self._watcher.begin_order(epoch, starts_workers(self._loader))
+            self._before = self._begin(epoch, 0)
+            if self._watcher is not None:
+                self._watcher.end_order()
+        end = None if limit is None else limit - start - len(first)
+        yield from self._dealt(chain(first, islice(self._open or (), end)), start, start)
 
     # ------------------------------------------------------------------------------------------ a state of its own
     def _end_pass(self) -> None:

@@ -4,6 +4,7 @@ import datetime
 import os
 import shutil
 import time
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,24 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.loggers.metrics_file import MetricsFile, write_tags
 
 
-class CSVLogger(Logger):
-    """Writes ``{save_dir}/{name}/version_{n}/metrics.csv`` and ``meta_tags.csv`` in test-tube's layout.
-
-    ``version=None`` takes the next free number. The folder is made at once; an ``OSError`` says that it can't be.
-    """
+class FolderLogger(Logger):
+    """The base of loggers that write to a folder, ``{save_dir}/{name}/version_{n}``, which is made at once."""
 
     def __init__(
         self, save_dir: str | Path = "", name: str = "default", version: int | str | None = None, **others: Any
     ) -> None:
-        refuse_arguments("CSVLogger", "logger_arguments", others, ("save_dir", "name", "version"))
+        kind = type(self).__name__
+        refuse_arguments(kind, "logger_arguments", others, ("save_dir", "name", "version"))
         if not str(save_dir):
-            raise TypeError("CSVLogger needs save_dir, the folder: CSVLogger('logs')")
+            raise TypeError(f"{kind} needs save_dir, the folder: {kind}('logs')")
         self.save_dir, self.name = Path(save_dir), name
         self._version: int | str = make_folder(self.save_dir / name) if version is None else version
         self._folder = self.save_dir / name / f"version_{self._version}"
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._rows: list[dict[str, Any]] = []
-        self._file = MetricsFile(self._folder / "metrics.csv")
+        self._begin()
+
+    @abstractmethod
+    def _begin(self) -> None: ...
 
     @property
     def folder(self) -> Path | None:
@@ -42,16 +43,27 @@ class CSVLogger(Logger):
     def resume(self, version: int, step: int) -> None:
         if version != self._version:
             remove_unused(self._folder)
-        self.__init__(self.save_dir, self.name, version)  # type: ignore[misc]
+        FolderLogger.__init__(self, self.save_dir, self.name, version)
+
+    def log_hyperparams(self, hparams: dict[str, Any]) -> None:
+        write_tags(self._folder / "meta_tags.csv", hparams)
+
+
+class CSVLogger(FolderLogger):
+    """Writes ``{save_dir}/{name}/version_{n}/metrics.csv`` and ``meta_tags.csv`` in test-tube's layout.
+
+    ``version=None`` takes the next free number. The folder is made at once; an ``OSError`` says that it can't be.
+    """
+
+    def _begin(self) -> None:
+        self._rows: list[dict[str, Any]] = []
+        self._file = MetricsFile(self._folder / "metrics.csv")
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self._file.nb_rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._file.cut(state["rows"])
-
-    def log_hyperparams(self, hparams: dict[str, Any]) -> None:
-        write_tags(self._folder / "meta_tags.csv", hparams)
 
     def log_metrics(self, metrics: dict[str, float | int], step: int) -> None:
         self._rows.append({**metrics, "created_at": time.time()})

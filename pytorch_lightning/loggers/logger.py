@@ -11,6 +11,9 @@ from pytorch_lightning.errors import Notices, describe
 Noted = tuple[float, int, list[int]]
 """A moment: its time, how many rows there were, and in each logger to which user code may add some."""
 
+MEDIA = {"log_figure": "image", "log_image": "image", "log_text": "text", "log_file": "file"}
+"""What else ``self.experiment`` can log, and what becomes of it."""
+
 
 class Logger(ABC):
     """Logs the hyperparameters once, and rows of numbers."""
@@ -40,6 +43,11 @@ class Logger(ABC):
     @abstractmethod
     def close(self) -> None:
         """Save, and release resources. Rows may still be logged afterwards."""
+
+    def log_file(self, kind: str, name: str, path: Path, step: int) -> bool:
+        """Show the file ``path`` of the run's folder: an "image" (PNG), a "text" or another "file". Returns whether it
+        can. Does nothing by default."""
+        return False
 
     def resume(self, version: int, step: int) -> None:
         """Resume run ``version`` of the same name, which had trained ``step`` batches, instead of starting a new one.
@@ -87,6 +95,19 @@ class LoggerGroup:
             waiting.append((metrics, step))
             while waiting and self._try(logger, logger.log_metrics, *waiting[0]):
                 waiting.pop(0)
+
+    def log_media(self, method: str, progress: Any, name: str, value: Any) -> None:
+        """Write what ``self.experiment``'s ``method`` was given to the run's folder, and pass that on."""
+        if not self.folders:
+            if self.loggers:
+                text = f"{method}({name!r}) writes nothing: no logger of this run has a folder"
+                self._notices.say(f"not-logged-{name}", text)
+            return
+        from pytorch_lightning.loggers.media import write
+
+        path, step = write(self.folders[0], method, name, value, progress.global_step), progress.global_step
+        for logger in self.loggers:
+            self._try(logger, logger.log_file, MEDIA[method], name, path, step)
 
     def save(self) -> None:
         """Bring every logger's rows to the disk."""

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from pytorch_lightning.errors import Notices
 from pytorch_lightning.loggers.experiment_traps import mend, read_rows, reopen
+from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.loggers.test_tube_logger import is_experiment
 
 
@@ -54,7 +55,10 @@ def refresh(experiment: Any, version: Any = None, step: int = 0, others: Mapping
     """
     for i, each in enumerate(experiment if isinstance(experiment, (list, tuple)) else [experiment]):
         folder = mend(each, Notices()) if is_experiment(each) else None
-        own = (others or {}).get(f"TestTubeLogger_{i}", version)
+        kind = "TestTubeLogger" if is_experiment(each) else type(each).__name__
+        own = (others or {}).get(f"{kind}_{i}", version)
+        if isinstance(each, Logger) and own is not None and each.version not in (None, own):
+            each.resume(own, step)
         if folder is not None and own not in (None, each.version):
             folder = reopen(each, own, step)
         path = None if folder is None else Path(folder, "metrics.csv")

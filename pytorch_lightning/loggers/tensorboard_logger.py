@@ -3,14 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.lightning2 import refuse_arguments
-from pytorch_lightning.loggers.csv_logger import make_folder, remove_unused
+from pytorch_lightning.loggers.csv_logger import FolderLogger
 from pytorch_lightning.loggers.event_files import cut_events, event_sizes
-from pytorch_lightning.loggers.logger import Logger
-from pytorch_lightning.loggers.metrics_file import write_tags
 
 
-class TensorBoardLogger(Logger):
+class TensorBoardLogger(FolderLogger):
     """Writes event files to ``{save_dir}/{name}/version_{n}/tf``, and the hyperparameters beside them.
 
     ``version=None`` takes the next free number. A row's numbers become scalars at its ``global_step``, written by
@@ -18,27 +15,10 @@ class TensorBoardLogger(Logger):
     the like. Raises ``OSError`` if the folder can't be created.
     """
 
-    def __init__(
-        self, save_dir: str | Path = "", name: str = "default", version: int | str | None = None, **others: Any
-    ) -> None:
-        refuse_arguments("TensorBoardLogger", "logger_arguments", others, ("save_dir", "name", "version"))
-        if not str(save_dir):
-            raise TypeError("TensorBoardLogger needs save_dir, the folder: TensorBoardLogger('logs')")
-        self.save_dir, self.name = Path(save_dir), name
-        self._version: int | str = make_folder(self.save_dir / name) if version is None else version
-        self._folder = self.save_dir / name / f"version_{self._version}"
-        self._folder.mkdir(parents=True, exist_ok=True)
+    def _begin(self) -> None:
         self._writer: Any = None
         self._purge_step: int | None = None
         self._has_text = False
-
-    @property
-    def folder(self) -> Path | None:
-        return self._folder
-
-    @property
-    def version(self) -> int | str | None:
-        return self._version
 
     @property
     def writer(self) -> Any:
@@ -51,9 +31,7 @@ class TensorBoardLogger(Logger):
         return self._writer
 
     def resume(self, version: int, step: int) -> None:
-        if version != self._version:
-            remove_unused(self._folder)
-        self.__init__(self.save_dir, self.name, version)  # type: ignore[misc]
+        super().resume(version, step)
         self._purge_step = step
 
     def state_dict(self) -> dict[str, Any]:
@@ -67,7 +45,7 @@ class TensorBoardLogger(Logger):
         self._has_text = True
 
     def log_hyperparams(self, hparams: dict[str, Any]) -> None:
-        write_tags(self._folder / "meta_tags.csv", hparams)
+        super().log_hyperparams(hparams)
         if hparams and not self._has_text:
             table = "\n".join(f"{key}|{value}" for key, value in hparams.items())
             self.writer.add_text("hparams", f"parameter|value\n-|-\n{table}")
@@ -75,11 +53,16 @@ class TensorBoardLogger(Logger):
     def log_metrics(self, metrics: dict[str, float | int], step: int) -> None:
         try:
             for name, value in metrics.items():
-                if name not in ("batch_nb", "global_step"):  # the axis, and the place in an epoch
+                if name not in ("epoch", "batch_nb", "global_step"):  # where the row stands
                     self.writer.add_scalar(name, value, step)
         except Exception:
             self._writer = None  # its thread is dead; the next row begins a new event file
             raise
+
+    def log_file(self, kind: str, name: str, path: Path, step: int) -> bool:
+        from pytorch_lightning.loggers.media import show
+
+        return show(self.writer, kind, name, path, step)
 
     def save(self) -> None:
         if self._writer is not None:

@@ -82,6 +82,11 @@ class TestTubeLogger(Logger):
             with self._new_events_after_failure():
                 self.experiment.log(metrics, global_step=step)
 
+    def log_file(self, kind: str, name: str, path: Path, step: int) -> bool:
+        from pytorch_lightning.loggers.media import show
+
+        return self._writes() and show(self.experiment, kind, name, path, step)
+
     def save(self) -> None:
         if not self._writes():
             return

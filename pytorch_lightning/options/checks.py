@@ -7,9 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pytorch_lightning.errors import Problem, describe
-from pytorch_lightning.loggers import Logger
-from pytorch_lightning.loggers.test_tube_logger import is_experiment
-from pytorch_lightning.strategies import SingleDevice, Strategy
 
 Check = Callable[[str, Mapping[str, Any]], Problem | None]
 """``check(name, options)``: what is wrong with the option of that name; None where nothing is."""
@@ -77,6 +74,15 @@ def val_check_interval(name: str, options: Mapping[str, Any]) -> Problem | None:
     )
 
 
+def val_every(name: str, options: Mapping[str, Any]) -> Problem | None:
+    """``val_every_nb_batches`` alone says when."""
+    others = [k for k in ("val_check_interval", "check_val_every_n_epoch") if options[k] != 1]
+    if options[name] is None or not others or options["fast_dev_run"]:
+        return None
+    received = f"{name}={options[name]!r} and {others[0]}={options[others[0]]!r}"
+    return Problem(f"{name} and {others[0]} both say when to validate", received, "Pass one of them")
+
+
 def epochs(name: str, options: Mapping[str, Any]) -> Problem | None:
     """``min_nb_epochs`` and ``max_nb_epochs`` together."""
     least, most = options["min_nb_epochs"], options["max_nb_epochs"]
@@ -142,6 +148,9 @@ def resume(name: str, options: Mapping[str, Any]) -> Problem | None:
 
 def experiment(name: str, options: Mapping[str, Any]) -> Problem | None:
     """What rows are written to."""
+    from pytorch_lightning.loggers.logger import Logger
+    from pytorch_lightning.loggers.test_tube_logger import is_experiment
+
     value = options["experiment"]
     each = value if isinstance(value, (list, tuple)) else [value]
     if value is None or value is False or all(isinstance(one, Logger) or is_experiment(one) for one in each):
@@ -165,24 +174,22 @@ def cluster(name: str, options: Mapping[str, Any]) -> Problem | None:
     )
 
 
-def backend(known: Mapping[Any, type[Strategy]]) -> Check:
-    """``distributed_backend`` is one of ``known`` by name, or a strategy object."""
+def backend(name: str, options: Mapping[str, Any]) -> Problem | None:
+    """``distributed_backend`` is one of the known strategies by name, or a strategy object."""
+    from pytorch_lightning.strategies import STRATEGIES, SingleDevice, Strategy
 
-    def check(name: str, options: Mapping[str, Any]) -> Problem | None:
-        value, exact = options["distributed_backend"], options["exact_elastic"]
-        name = value.name if isinstance(value, Strategy) else value
-        if name not in (*known, SingleDevice.name):
-            names = ", ".join(map(repr, known))
-            return Problem(f"distributed_backend must be one of {names}, or a strategy", describe(value), "Pass 'ddp'")
-        strategy = value if isinstance(value, Strategy) else known.get(value, SingleDevice)
-        if strategy.several_devices and options["nb_processes"] != 1:
-            received = f"nb_processes={options['nb_processes']}"
-            return Problem(f"distributed_backend={name!r} is one process", received, "Use 'ddp'")
-        if exact and name not in (None, SingleDevice.name, "ddp"):
-            return Problem(f"exact_elastic=True doesn't work with distributed_backend={name!r}", do="Use 'ddp'")
-        return None
-
-    return check
+    value, exact = options["distributed_backend"], options["exact_elastic"]
+    name = value.name if isinstance(value, Strategy) else value
+    if name not in (*STRATEGIES, SingleDevice.name):
+        names = ", ".join(map(repr, STRATEGIES))
+        return Problem(f"distributed_backend must be one of {names}, or a strategy", describe(value), "Pass 'ddp'")
+    strategy = value if isinstance(value, Strategy) else STRATEGIES.get(value, SingleDevice)
+    if strategy.several_devices and options["nb_processes"] != 1:
+        received = f"nb_processes={options['nb_processes']}"
+        return Problem(f"distributed_backend={name!r} is one process", received, "Use 'ddp'")
+    if exact and name not in (None, SingleDevice.name, "ddp"):
+        return Problem(f"exact_elastic=True doesn't work with distributed_backend={name!r}", do="Use 'ddp'")
+    return None
 
 
 def compile(name: str, options: Mapping[str, Any]) -> Problem | None:

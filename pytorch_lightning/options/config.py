@@ -11,11 +11,10 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, NamedTuple
 
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks.callback import Callback
 from pytorch_lightning.options import checks, words
 from pytorch_lightning.options.checks import Check
 from pytorch_lightning.precision import NAMES as PRECISIONS
-from pytorch_lightning.strategies import STRATEGIES
 
 OBSERVERS = "Callbacks and logging"
 DURATION = "Duration"
@@ -100,6 +99,31 @@ class Config:
         DATA, "the fraction of each validation loader; at least one batch", checks.number(0)
     )
     test_percent_check: float = option(DATA, "the fraction of each test loader; at least one batch", checks.number(0))
+    max_nb_tng_batches: int | None = option(
+        DATA,
+        "at most this many training batches per epoch, of those that train_percent_check leaves; a stream without a "
+        "length goes on in the next epoch where it was; None for all",
+        checks.number(1, whole=True, none=True),
+        word=words.optional(int),
+    )
+    max_nb_val_batches: int | None = option(
+        DATA,
+        "at most this many batches of each validation loader, over all processes; None for all",
+        checks.number(1, whole=True, none=True),
+        word=words.optional(int),
+    )
+    max_nb_test_batches: int | None = option(
+        DATA,
+        "the same for each test loader",
+        checks.number(1, whole=True, none=True),
+        word=words.optional(int),
+    )
+    reload_dataloaders_every_nb_epochs: int | None = option(
+        DATA,
+        "read tng_dataloader and val_dataloader again at the start of every n-th epoch; None or 0 reads them once",
+        checks.number(0, whole=True, none=True),
+        word=words.optional(int),
+    )
     overfit_pct: float = option(
         DATA,
         "above 0, this fraction for all three, and the same training batches in every epoch, unshuffled",
@@ -113,6 +137,13 @@ class Config:
         "accumulate gradients over this many batches per optimizer step: a number, or {epoch from 1: "
         "number}, written '1:2,5:8' as text",
         word=words.windows,
+    )
+    accumulate_nb_samples: int | None = option(
+        STEPS,
+        "accumulate gradients until the batches of a step have this many samples, or items of loss_count, over all "
+        "virtual ranks; None leaves it to accumulate_grad_batches",
+        checks.number(1, whole=True, none=True),
+        word=words.optional(int),
     )
     gradient_clip: float = option(
         STEPS,
@@ -147,6 +178,14 @@ class Config:
         "validate after this fraction of an epoch (at most 1), or every n batches (above 1)",
         checks.val_check_interval,
         word=words.number,
+    )
+    val_every_nb_batches: int | None = option(
+        VALIDATION,
+        "validate every n training batches, counted across epochs, and at no epoch's end; None leaves it to "
+        "val_check_interval",
+        checks.number(1, whole=True, none=True),
+        checks.val_every,
+        word=words.optional(int),
     )
     check_val_every_n_epoch: int = option(VALIDATION, "validate only in every n-th epoch", checks.number(1, whole=True))
     nb_sanity_val_steps: int = option(
@@ -201,6 +240,11 @@ class Config:
         checks.number(1, whole=True, none=True),
         word=words.optional(int),
     )
+    keep_saves: str = option(
+        REPRODUCIBILITY,
+        "which saves for a resume stay: the 'newest' two, or some that are 'spaced' over the run, ever sparser",
+        checks.choice("newest", "spaced"),
+    )
     resume_check: str = option(
         REPRODUCIBILITY,
         "'error' or 'warn' if the order of the training data differs from that before the checkpoint",
@@ -226,7 +270,7 @@ class Config:
         DEVICES,
         "None, 'dp' (one process, several GPUs), 'ddp' (one process per device), 'fsdp' (one process "
         "per device, with weights, gradients and optimizer state sharded), or a strategy object",
-        checks.backend(STRATEGIES),
+        checks.backend,
         word=words.optional(str),
     )
     cluster: Any = option(
@@ -264,6 +308,11 @@ class Config:
 
     default_save_path_given: bool
     """Whether the user chose ``default_save_path``."""
+
+    @property
+    def saves_kept(self) -> int | None:
+        """How many saves for a resume stay while training runs; None where they are spaced."""
+        return 2 if self.keep_saves == "newest" else None
 
     @property
     def max_seconds(self) -> float | None:

@@ -1,16 +1,16 @@
 """From the Trainer's arguments to a checked ``Config``: other spellings, checks, and the one form of each value."""
 
 import re
+import sys
 from argparse import ArgumentTypeError
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pytorch_lightning.callbacks import Callback, EarlyStopping, GradientAccumulationScheduler, ModelCheckpoint
-from pytorch_lightning.callbacks.keras_style import as_callback
+from pytorch_lightning.callbacks.callback import Callback
 from pytorch_lightning.errors import MisconfigurationException, Problem, attempt, describe, near, raise_together
 from pytorch_lightning.lightning2 import advice
 from pytorch_lightning.options import checks
-from pytorch_lightning.options.config import AMP_LEVELS, Config, flags
+from pytorch_lightning.options.config import AMP_LEVELS, OBJECT_OPTIONS, Config, flags
 from pytorch_lightning.options.config import options as declared
 from pytorch_lightning.options.words import boolean
 
@@ -37,7 +37,9 @@ def resolve_aliases(
     for alias, value in aliases.items():
         name = ALIASES.get(alias)
         if name is None:
-            hint = advice("trainer_options", alias) or near(alias, [*defaults, *ALIASES], nb=2)
+            hint = (
+                advice("trainer_options", alias) or advice("habits", alias) or near(alias, [*defaults, *ALIASES], nb=2)
+            )
             hint = hint or f" It has: {', '.join(defaults)}."
             problems.append(Problem(f"Trainer has no option {alias!r}", do=hint.strip().removesuffix(".")))
         elif name in given and resolved[name] != value:
@@ -81,6 +83,7 @@ def build_config(options: Mapping[str, Any], default_save_path: str, problems: l
         accumulate_grad_batches=accumulate,
         max_nb_epochs=1 if dev else options["max_nb_epochs"],
         val_check_interval=1.0 if dev else float(options["val_check_interval"]),
+        val_every_nb_batches=None if dev else options["val_every_nb_batches"],
         check_val_every_n_epoch=1 if dev else options["check_val_every_n_epoch"],
         nb_sanity_val_steps=min(1, options["nb_sanity_val_steps"]) if dev else options["nb_sanity_val_steps"],
         lr_scheduler_milestones=milestones,
@@ -91,6 +94,41 @@ def build_config(options: Mapping[str, Any], default_save_path: str, problems: l
         silence=tuple(options["silence"]),
     )
     return Config(**taken)
+
+
+def all_callbacks(config: Config) -> tuple[Callback, ...]:
+    """The callbacks of a fit in the order in which they are called: the bar comes last, the checkpoint before it."""
+    from pytorch_lightning.callbacks.profiler import Profiler
+    from pytorch_lightning.callbacks.progress_bar import ProgressBar
+
+    bar = [ProgressBar(config.process_position, config.current_gpu_name)] if config.progress_bar else []
+    profiler = [Profiler()] if config.profile else []
+    chosen = [config.early_stop_callback, *config.callbacks, config.checkpoint_callback, *profiler, *bar]
+    return tuple(callback for callback in chosen if callback is not None)
+
+
+def options_in(hparams: Any, names: Iterable[str]) -> tuple[dict[str, Any], Mapping[Any, Any]]:
+    """The options ``names`` of the Trainer in ``hparams``, also by their other spellings, and all that there is."""
+    values = hparams if isinstance(hparams, Mapping) else getattr(hparams, "__dict__", None)
+    if values is None or isinstance(hparams, type):
+        raise MisconfigurationException(
+            f"hparams must be a Namespace or a dict; received {describe(hparams)}. Pass parser.parse_args()."
+        )
+    values = {**{meant: values[alias] for alias, meant in ALIASES.items() if alias in values}, **values}
+    return {name: values[name] for name in names if name in values and name not in OBJECT_OPTIONS}, values
+
+
+def without_config(value: Any) -> Any:
+    """``value`` with a list or dict in the place of what is used like one, as OmegaConf's are. OmegaConf itself is
+    asked where it is there, since it knows what entries refer to."""
+    if type(value).__module__.startswith("omegaconf."):
+        omegaconf: Any = sys.modules["omegaconf"]
+        value = omegaconf.OmegaConf.to_container(value, resolve=True)
+    if isinstance(value, (str, bytes, list, tuple, dict)):
+        return value
+    if isinstance(value, Mapping):
+        return {key: without_config(item) for key, item in value.items()}
+    return [without_config(item) for item in value] if isinstance(value, Sequence) else value
 
 
 def _from_numpy(value: Any) -> Any:
@@ -120,6 +158,8 @@ def _precision(options: Mapping[str, Any]) -> str:
 
 
 def _accumulate(options: Mapping[str, Any]) -> int | dict[int, int]:
+    from pytorch_lightning.callbacks.accumulation import GradientAccumulationScheduler
+
     value = options["accumulate_grad_batches"]
     chosen = [value, *(options["callbacks"] if isinstance(options["callbacks"], (list, tuple)) else ())]
     schedules = [one.scheduling for one in chosen if isinstance(one, GradientAccumulationScheduler)]
@@ -137,6 +177,12 @@ def _accumulate(options: Mapping[str, Any]) -> int | dict[int, int]:
         raise MisconfigurationException(
             "accumulate_grad_batches must be a whole number of at least 1, or {epoch: number} with epochs counted from"
             f" 1; received {describe(value)}. Pass 4 for a step every 4 batches, 1 for every batch."
+        )
+    nb_samples = options["accumulate_nb_samples"]
+    if nb_samples is not None and value != 1:
+        raise MisconfigurationException(
+            f"accumulate_nb_samples={nb_samples!r} and accumulate_grad_batches={value!r} both say when to step. Pass"
+            " one of them."
         )
     return value  # type: ignore[no-any-return]
 
@@ -158,6 +204,9 @@ def _milestones(options: Mapping[str, Any]) -> tuple[int, ...]:
 
 def _callbacks(options: Mapping[str, Any]) -> tuple[Callback | None, Callback | None, tuple[Callback, ...]]:
     """The early stopping and the checkpoint callback, told apart by type, and all others."""
+    from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+    from pytorch_lightning.callbacks.keras_style import as_callback
+
     early, checkpoint = options["early_stop_callback"] or None, options["checkpoint_callback"] or None
     if isinstance(early, ModelCheckpoint) or isinstance(checkpoint, EarlyStopping):
         early, checkpoint = checkpoint, early

@@ -15,5 +15,8 @@ class BFloat16(Full):
         super().__init__("32")
         self.name, self._device_type = "bf16", device.type
 
-    def forward(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return torch.autocast(self._device_type, torch.bfloat16)(function)  # type: ignore[no-any-return]
+    def forward(self, function: Callable[..., Any], cached: bool = True) -> Callable[..., Any]:
+        return torch.autocast(self._device_type, torch.bfloat16, cache_enabled=cached)(function)  # type: ignore[no-any-return]
+
+    def outside(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return torch.autocast(self._device_type, enabled=False)(function)  # type: ignore[no-any-return]

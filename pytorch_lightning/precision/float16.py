@@ -22,11 +22,19 @@ class Float16(Precision):
         self._scaler = torch.amp.GradScaler(device.type)
         self._has_stepped = self._has_scale = False
 
-    def forward(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return torch.autocast(self._device_type, torch.float16)(function)  # type: ignore[no-any-return]
+    def forward(self, function: Callable[..., Any], cached: bool = True) -> Callable[..., Any]:
+        return torch.autocast(self._device_type, torch.float16, cache_enabled=cached)(function)  # type: ignore[no-any-return]
 
-    def backward(self, loss: Tensor, *, inputs: Sequence[Tensor] | None = None) -> None:
-        self._scaler.scale(loss).backward(inputs=inputs)  # type: ignore[no-untyped-call]
+    def outside(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return torch.autocast(self._device_type, enabled=False)(function)  # type: ignore[no-any-return]
+
+    def backward(self, loss: Tensor, **options: Any) -> None:
+        self._scaler.scale(loss).backward(**options)  # type: ignore[no-untyped-call]
+
+    @property
+    def scale(self) -> float:
+        self._make_scale()
+        return self._scaler.get_scale()
 
     def unscale(self, optimizers: Sequence[Optimizer]) -> None:
         self._make_scale()

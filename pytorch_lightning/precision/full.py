@@ -23,7 +23,7 @@ class Full(Precision):
     def __init__(self, name: str) -> None:
         self.name, self.dtype = name, DTYPES[name]
 
-    def forward(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def forward(self, function: Callable[..., Any], cached: bool = True) -> Callable[..., Any]:
         return function
 
     def unscale(self, optimizers: Sequence[Optimizer]) -> None:

@@ -29,12 +29,23 @@ class Precision(ABC):
     """Whether gradients are scaled, so that ``unscale`` and ``update`` do something."""
 
     @abstractmethod
-    def forward(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """``function`` as it runs in this precision."""
+    def forward(self, function: Callable[..., Any], cached: bool = True) -> Callable[..., Any]:
+        """``function`` as it runs in this precision. ``cached``: it doesn't change weights, so that each of them needs
+        to be converted once only."""
+
+    def outside(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function``, called inside of ``forward``, as it runs outside of it."""
+        return function
 
     @abstractmethod
-    def backward(self, loss: Tensor, *, inputs: Sequence[Tensor] | None = None) -> None:
-        """Add the gradients of ``loss`` (one element), scaled where this precision scales: of ``inputs``, or of all."""
+    def backward(self, loss: Tensor, **options: Any) -> None:
+        """Add the gradients of ``loss`` (one element), scaled where this precision scales. ``options`` are those of
+        ``Tensor.backward``: ``inputs``, say."""
+
+    @property
+    def scale(self) -> float:
+        """What gradients are multiplied by now."""
+        return 1.0
 
     @abstractmethod
     def unscale(self, optimizers: Sequence[Optimizer]) -> None:

@@ -69,15 +69,32 @@ class AttributesPart:
         """Layers and hooks, when training begins."""
         self._glances: dict[tuple[int, str], Glance] = {}
         self._alive: list[Any] = []
+        self._loader: Any = None
+        self._of_the_fit: tuple[Sequence[Any], Sequence[Any]] = (), ()
         self._saved: State | None = None
         self._joined: State | None = None
         self.data = DataAttributes(self._limit, self._mark, notices, strategy.device)
         self._note_first(self._roots)
 
     def note_loader(self, loader: Any) -> None:
-        """The training loader was made: what it is made of is state from here on."""
+        """The training loader was made: what it is made of is state from here on. What is new where there was another
+        one before is as it is found."""
+        before = dict(owners_of(self.data.owners))
+        self._loader = loader
         self.data.note_loader(loader)
+        for path in before:
+            self._at.pop(path, None)
         self._note_first(self.data.owners)
+        now = dict(owners_of([*self.data.owners, *self._roots]))
+        for path, held in owners_of(self.data.owners):
+            self._at[path] = self._first[id(held)]
+            if self._begun:
+                self._begun.setdefault(id(held), self._first[id(held)])
+        gone = {*map(id, before.values())} - {*map(id, now.values())}
+        self._alive = [held for held in self._alive if id(held) not in gone]
+        for marks in (self._first, self._begun):
+            for number in gone:
+                marks.pop(number, None)
 
     # ------------------------------------------------------------------------------------------ marks
     def _note_first(self, roots: Iterable[Owner]) -> None:
@@ -85,15 +102,17 @@ class AttributesPart:
             if id(held) not in self._first:
                 self._alive.append(held)
                 there, before = attributes_of(held), self._at.get(path, {})
-                marks = {name: before.get(name) or self._mark(value) for name, value in there.items()}
+                glances = {name: glance(value) for name, value in there.items()}
+                marks = {name: before.get(name) or self._mark(there[name], seen) for name, seen in glances.items()}
                 self._first[id(held)] = self._at[path] = marks
-                glances = {(id(held), name): glance(value) for name, value in there.items()}
-                self._glances.update({place: seen for place, seen in glances.items() if seen is not None})
+                self._glances.update({(id(held), name): seen for name, seen in glances.items() if seen is not None})
 
-    def begin(self) -> None:
-        """Training begins: the hooks before it have run."""
+    def begin(self, optimizers: Sequence[Any], schedules: Sequence[Any]) -> None:
+        """Training begins: the hooks before it have run. ``optimizers`` and ``schedules``, those of now, have parts of
+        their own."""
         from pytorch_lightning.resume.structure import structure_of
 
+        self._of_the_fit = optimizers, schedules
         self._saved = None
         self._note_first([*self.data.owners, *self._roots])
         for _, held in owners_of([*self.data.owners, *self._roots]):
@@ -108,8 +127,11 @@ class AttributesPart:
         is_same = before is not None and before.fits(glance(value))
         return self._first[id(held)][name] if is_same else self._mark(value)
 
-    def _mark(self, value: Any) -> str:
-        encoder = Encoder(self._limit)
+    def _mark(self, value: Any, seen: Glance | None = None) -> str:
+        quick = None if seen is None else seen.mark(value, self._limit)
+        if quick is not None:
+            return quick
+        encoder = self._encoder(self._limit)
         try:
             return fingerprint(encoder.nodes, encoder.add(value))
         except TooLargeError:
@@ -117,6 +139,19 @@ class AttributesPart:
             return f"{HERE}large {id(value)} {getattr(value, '_version', '')} {length}"
         except NotPlainError:
             return f"{HERE}{_seen(value)}{_inside(value)}"
+
+    def _encoder(self, limit: float) -> Encoder:
+        from pytorch_lightning.resume.stateful import StateEncoder
+
+        return StateEncoder(limit, self._is_of_the_fit)
+
+    def _is_of_the_fit(self, value: Any) -> bool:
+        from pytorch_lightning.resume.stateful import is_part_of
+
+        if value is self._loader or any(owner.held is value for owner in self.data.owners):
+            return True
+        optimizers, schedules = self._of_the_fit
+        return is_part_of(value, [*optimizers, *(schedule.scheduler for schedule in schedules)])
 
     def _has_changed(self, held: Any, name: str, mark: str) -> bool:
         begun = self._begun.get(id(held), {}).get(name, GONE)
@@ -144,7 +179,7 @@ class AttributesPart:
         if not self._begun:  # a save before training
             return self._saved or {"nodes": [], "values": {}, "first": HEAD}
         changed, lost = self._find_changed()
-        encoder, values = Encoder(self._limit), Kept({})
+        encoder, values = self._encoder(self._limit), Kept({})
         for size, path, name, first, value, is_gone in sorted(changed, key=lambda entry: entry[0]):
             try:
                 entry = [first] if is_gone else [first, encoder.add(value)]
@@ -166,6 +201,7 @@ class AttributesPart:
         return "\n".join(lines)
 
     def _find_changed(self) -> tuple[list[tuple[int, str, str, str, Any, bool]], list[str]]:
+        from pytorch_lightning.resume.stateful import keeps_state
         from pytorch_lightning.resume.structure import changes, structure_of
 
         changed, lost = [], changes(self._structure, structure_of(self._module)) if self._begun else []
@@ -177,15 +213,17 @@ class AttributesPart:
                 if name not in now:
                     changed.append((0, path, name, first[name], None, True))
                     continue
-                mark = self._mark(now[name])
-                if not self._has_changed(held, name, mark):
+                mark = self._mark(now[name], glance(now[name]))
+                if mark.startswith(HERE) and keeps_state(now[name]):  # whether it changed can't be told
+                    lost.append(f"{path}.{name} (its state_dict() isn't plain data)")
+                elif not self._has_changed(held, name, mark):
                     if _is_iterator(now[name]):
                         lost.append(f"{path}.{name} (an iterator)")
                 elif mark.startswith(HERE):
                     if not _is_made_by_the_fit(now[name]):
                         lost.append(f"{path}.{name}")
                 else:
-                    encoder = Encoder(float("inf"))
+                    encoder = self._encoder(float("inf"))
                     encoder.add(now[name])
                     changed.append((encoder.size, path, name, first.get(name, GONE), now[name], False))
         return changed, lost
@@ -209,6 +247,37 @@ class AttributesPart:
                 "kept-attributes", f"changed while training, and kept in checkpoints: {shown(names)}"
             )
 
+    # ------------------------------------------------------------------------------------------ at another time
+    def snapshot(self) -> State:
+        """What changed of the module and the callbacks until now, as plain data; what isn't plain is left out."""
+        encoder, values = Encoder(self._limit), Kept({})
+        for path, held in owners_of(self._roots) if self._begun else ():
+            for name, value in attributes_of(held).items():
+                if not self._has_changed(held, name, self._mark(value, glance(value))):
+                    continue
+                with contextlib.suppress(NotPlainError, TooLargeError):
+                    values.setdefault(path, {})[name] = [self._first[id(held)].get(name, GONE), encoder.add(value)]
+        return {"nodes": encoder.nodes, "values": values, "first": HEAD}
+
+    @contextlib.contextmanager
+    def as_in(self, state: State) -> Iterator[None]:
+        """A scope in which the module and the callbacks are as in that ``snapshot``."""
+        owners, before = dict(owners_of(self._roots)), list[tuple[Any, str, Any]]()
+        decoder = Decoder(state["nodes"], self._device, lambda address: False)
+        with fitting("the part 'reloading' of the checkpoint"):
+            for path, attributes in state["values"].items():
+                held = owners.get(path)
+                for name, (first, value) in attributes.items() if held is not None else ():
+                    if self._first.get(id(held), {}).get(name, GONE) == first:
+                        made = decoder.value(value)
+                        before.append((held, name, attributes_of(held).get(name, GONE)))
+                        set_attribute(held, name, made)
+        try:
+            yield
+        finally:
+            for held, name, value in reversed(before):
+                delete_attribute(held, name) if value is GONE else set_attribute(held, name, value)
+
     # ------------------------------------------------------------------------------------------ restoring
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take what is to be put back when training begins: hooks before that may set attributes too."""
@@ -229,7 +298,9 @@ class AttributesPart:
             if self._first.get(id(owners[place.path]), {}).get(place.name, GONE) == first:
                 set_attribute(owners[place.path], place.name, made)
         self._say_of_others([str(place) for place in of_others if place not in merged])
-        decoder = Decoder(state["nodes"], self._device, writable_memory())
+        from pytorch_lightning.resume.stateful import StateDecoder
+
+        decoder = StateDecoder(state["nodes"], self._device, writable_memory())
         for path, attributes in state["values"].items():
             if path not in owners:
                 left.append(path)
@@ -296,7 +367,8 @@ def _is_iterator(value: Any) -> bool:
 
 
 def _is_made_by_the_fit(value: Any) -> bool:
-    """Whether a value stands for something that has a part of its own, or is no state: loaders, optimizers, what calls
+    """Whether a value stands for something that has a part of its own, or is no state: loaders, what calls
     something."""
-    known = (torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler, torch.utils.data.DataLoader)
-    return isinstance(value, (*known, type)) or (callable(value) and not hasattr(value, "__dict__"))
+    return isinstance(value, (torch.utils.data.DataLoader, type)) or (
+        callable(value) and not hasattr(value, "__dict__")
+    )

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from pytorch_lightning.data.combined import parts_of
 from pytorch_lightning.errors import Notices
 from pytorch_lightning.resume.plain_values import (
     Decoder,
@@ -62,7 +63,15 @@ class DataAttributes:
         """What they are, while they are as they were."""
 
     def note_loader(self, loader: Any) -> None:
-        """The training loader was made: what it is made of is state from here on."""
+        """The training loader was made: what it is made of is state from here on, and nothing else."""
+        self.owners.clear()
+        self._at_iter, self._for_workers, self._now = {}, None, None
+        self._nb_workers = self._workers_before = getattr(loader, "num_workers", 0)
+        self._is_persistent = bool(getattr(loader, "persistent_workers", False))
+        for of, each in parts_of(loader).items():
+            self._note_parts(each, "" if of is None else f" of {of!r}")
+
+    def _note_parts(self, loader: Any, of: str) -> None:
         names = {
             "dataset": "training dataset",
             "sampler": "sampler",
@@ -72,16 +81,12 @@ class DataAttributes:
         for name, path in names.items():
             part = getattr(loader, name, None)
             is_plain = isinstance(part, (list, tuple, dict, torch.Tensor)) or not hasattr(part, "__dict__")
-            if (
-                part is None
-                or is_plain
-                or has_state(part)
-                or (not path and not is_of_the_program(type(part).__module__))
-            ):
+            is_own = part is not None and is_of_the_program(type(part).__module__)
+            # the order of a sampler that has a state, and the data of such a loader, go by that
+            goes_by_state = has_state(part) and ("sampler" in name or has_state(loader) or not is_own)
+            if part is None or is_plain or goes_by_state or not (path or is_own):
                 continue
-            self.owners.append(Owner(path or "collate_fn", part))
-        self._nb_workers = self._workers_before = getattr(loader, "num_workers", 0)
-        self._is_persistent = bool(getattr(loader, "persistent_workers", False))
+            self.owners.append(Owner((path or "collate_fn") + of, part))
 
     # ------------------------------------------------------------------------------------------ while training
     def begin_order(self, epoch: int, starts_workers: bool = False) -> None:
@@ -90,18 +95,18 @@ class DataAttributes:
         # they must see what those saw that they stand for, in whichever epoch they start
         like_others = starts_workers and self._is_persistent and self._for_workers is not None
         if is_again:
-            self._now = self._copied()
-            self._apply(self._at_iter)
+            self._now = self.copied()
+            self.apply(self._at_iter)
         elif like_others:  # samplers begin this epoch for the first time, and move on
-            self._now = _without_samplers(self._copied())
-        self._epoch, self._at_iter = epoch, self._copied()
+            self._now = _without_samplers(self.copied())
+        self._epoch, self._at_iter = epoch, self.copied()
         if not (self._is_persistent and self._nb_workers):
             return
         if self._for_workers is None:
             self._for_workers = self._at_iter
         elif like_others:
-            self._apply(_without_samplers(self._for_workers))
-            self._for_workers = self._copied()
+            self.apply(_without_samplers(self._for_workers))
+            self._for_workers = self.copied()
 
     def end_order(self) -> None:
         """What was done before is done again: from here on the data are as they are now."""
@@ -111,7 +116,7 @@ class DataAttributes:
         if self._workers_before != self._nb_workers:
             self._say_other_workers(now)
             self._workers_before = self._nb_workers
-        self._apply(now)
+        self.apply(now)
 
     def _say_other_workers(self, now: Copies) -> None:
         """Where an attribute changed inside the epoch: workers see what it was when the epoch began."""
@@ -189,13 +194,13 @@ class DataAttributes:
             self._for_workers = self._completed(state["for_workers"])
 
     def _completed(self, saved: Mapping[str, Mapping[str, Any]]) -> Copies:
-        copies = self._copied()
+        copies = self.copied()
         for path, of_path in saved.items():
             copies.setdefault(path, {}).update({name: Copy(*copy) for name, copy in of_path.items()})
         return {path: {n: c for n, c in found.items() if c.mark != GONE} for path, found in copies.items()}
 
     # ------------------------------------------------------------------------------------------ copies
-    def _copied(self) -> Copies:
+    def copied(self) -> Copies:
         return {
             path: {name: self._copy(value) for name, value in attributes_of(held).items()}
             for path, held in owners_of(self.owners)
@@ -209,7 +214,7 @@ class DataAttributes:
             return Copy(UNKNOWN, [], None)
         return Copy(fingerprint(encoder.nodes, encoded), encoder.nodes, encoded)
 
-    def _apply(self, copies: Copies) -> None:
+    def apply(self, copies: Copies) -> None:
         for path, held in owners_of(self.owners):
             if path not in copies:
                 continue

@@ -6,7 +6,7 @@ from pytorch_lightning.data.index_plan import set_epoch
 from pytorch_lightning.data.loader import length_of
 from pytorch_lightning.options.config import Config
 from pytorch_lightning.processes import Processes, Share
-from pytorch_lightning.run.progress import nb_checked
+from pytorch_lightning.run.progress import NEVER, at_most, nb_checked
 from pytorch_lightning.run.run import FitRun
 
 
@@ -15,13 +15,20 @@ class EpochLength:
 
     def __init__(self, loader: Any, config: Config, share: Share, run: FitRun, processes: Processes) -> None:
         self._processes = processes
-        self._loader, self._config, self._share, self._run = loader, config, share, run
+        self._config, self._share, self._run = config, share, run
+        self.change(loader)
+
+    def change(self, loader: Any) -> None:
+        """``loader`` is the training loader from here on."""
+        self._loader = loader
         self._tells = [
             part
             for part in (getattr(loader, name, None) for name in ("dataset", "batch_sampler", "sampler"))
             if part is not None and type(loader) not in (list, tuple)
         ]
         self._at_first = self._nb_batches = self._length()
+        if self.goes_on:
+            self._tells = []  # an epoch isn't the beginning of anything
         self._resumed: int | None = None
 
     def at(self, epoch: int) -> int | None:
@@ -31,13 +38,20 @@ class EpochLength:
             set_epoch(part, 0 if self._config.overfit_pct else epoch)
         self._nb_batches, self._resumed = self._resumed or self._length(), None
         nb_rounds = None if self._nb_batches is None else self._share.nb_rounds(self._nb_batches)
-        return 1 if self._config.fast_dev_run else nb_checked(nb_rounds, self._config.train_percent_check)
+        if self._config.fast_dev_run:
+            return at_most(nb_rounds, 1)
+        return at_most(nb_checked(nb_rounds, self._config.train_percent_check), self._config.max_nb_tng_batches)
 
     def _length(self) -> int | None:
         """That of the longest, where each process has a loader of its own share."""
         own = length_of(self._loader)
         lengths = self._processes.gather(own) if self._share.own else [own]
         return None if None in lengths else (min if self._share.whole else max)(lengths)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a loader without a length is cut into epochs."""
+        return self._at_first is None and self._config.max_nb_tng_batches is not None
 
     @property
     def is_known(self) -> bool:
@@ -50,6 +64,7 @@ class EpochLength:
         return (
             self._nb_batches is not None
             and self._config.train_percent_check >= 1.0
+            and (self._config.max_nb_tng_batches or NEVER) >= self._share.nb_rounds(self._nb_batches)
             and not self._config.fast_dev_run
             and not (self._share.whole and (self._share.own or self._nb_batches % self._share.nb))
         )

@@ -1,8 +1,13 @@
-"""Many tensors at a glance, where reading their values again would take ten times as long."""
+"""Many tensors at a glance, where reading their values again would take ten times as long, and their mark made
+without a table of nodes."""
 
+import zlib
 from typing import Any, NamedTuple
 
 from torch import Tensor
+
+from pytorch_lightning.checkpoints.snapshot import checksum_of_kind
+from pytorch_lightning.resume.plain_values import FRAME, digest
 
 MANY = 64
 """Lists of so many entries are worth it."""
@@ -21,6 +26,35 @@ class Glance(NamedTuple):
         if other is None or self[1:] != other[1:]:
             return False
         return all(a is b for a, b in zip(self.tensors, other.tensors, strict=True))
+
+    def mark(self, value: Any, limit: float) -> str | None:
+        """What ``plain_values.fingerprint`` says of ``value``, whose glance this is, in a third of the time; None where
+        that has to look closer: at tensors that numpy doesn't show as they are, aliases, more than ``limit`` bytes."""
+        held = [*self.tensors, *(item for item in value if type(item) is not Tensor)]
+        if len({*map(id, held)}) < len(held):
+            return None
+        try:
+            if 4 * FRAME * (1 + len(held)) + sum(tensor.nbytes for tensor in self.tensors) > limit:
+                return None
+            parts = iter([_written(tensor) for tensor in self.tensors])
+        except (TypeError, RuntimeError, ValueError, BufferError):
+            return None
+        sizes = zip(value, self.sizes, strict=True)
+        items = [
+            next(parts) if type(item) is Tensor else _joined(item, [next(parts) for _ in range(n)]) for item, n in sizes
+        ]
+        return digest(_joined(value, items))
+
+
+def _written(tensor: Tensor) -> str:
+    content: Any = tensor.numpy()
+    checksum = zlib.crc32(content, checksum_of_kind(tensor.dtype, tensor.shape))
+    return f"[str 'tensor',tensor {checksum},str 'cpu',bool False,bool False]"
+
+
+def _joined(value: Any, parts: list[str]) -> str:
+    inside = ",".join(parts)
+    return f"[str 'tuple',[{inside}]]" if type(value) is tuple else f"[str 'list',NoneType None,[{inside}]]"
 
 
 def glance(value: Any) -> Glance | None:

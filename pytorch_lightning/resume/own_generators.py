@@ -1,12 +1,15 @@
 """The generator objects that the model and the callbacks draw from."""
 
-from collections.abc import Sequence
+import contextlib
+import copy
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import nn
 
 from pytorch_lightning.data.generators import find_generators, set_state_of, state_of
 from pytorch_lightning.resume.plain_values import Decoder, Encoder
+from pytorch_lightning.run.hooks import LOADERS
 from pytorch_lightning.run.owners import attributes_of
 
 
@@ -31,6 +34,21 @@ def generators_of_model(module: nn.Module, callbacks: Sequence[Any], loader: Any
             if not isinstance(root, nn.Module) and not str(type(root).__module__).startswith("pytorch_lightning."):
                 found.update((id(g), g) for g in find_generators(root) if id(g) not in of_data)
     return list(found.values())
+
+
+@contextlib.contextmanager
+def leaving_generators(module: nn.Module) -> Iterator[None]:
+    """A scope that leaves as they were the generators that the code of a module reaches, its loaders' code as well."""
+    # the class keeps the code of its loaders in a wrapper of the library's own
+    getters = [getattr(getattr(type(module), name), "fget", None) for name in LOADERS]
+    cells = [cell.cell_contents for getter in getters for cell in getattr(getter, "__closure__", None) or ()]
+    generators = [*generators_of_model(module, (), None), *(g for cell in cells for g in find_generators(cell))]
+    states = [copy.deepcopy(state_of(generator)) for generator in generators]
+    try:
+        yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            set_state_of(generator, state)
 
 
 def states_of(generators: list[Any]) -> dict[str, Any]:

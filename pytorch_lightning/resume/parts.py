@@ -4,9 +4,10 @@ import contextlib
 import copy
 import inspect
 import platform
+import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ from pytorch_lightning import seeding
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.checkpoints.checkpoint import fitting
 from pytorch_lightning.checkpoints.snapshot import nb_bytes, tensors_of
-from pytorch_lightning.data.loader import ReplayableLoader
+from pytorch_lightning.data.loader import TORCHS, ReplayableLoader
 from pytorch_lightning.errors import CheckpointError, FitError, Notices, describe
 from pytorch_lightning.processes import Processes, Share, Subject, own_piece
 from pytorch_lightning.resume.epoch_length import EpochLength
@@ -32,6 +33,9 @@ from pytorch_lightning.steps.gradients import Gradients
 from pytorch_lightning.steps.optimizers import parameters_of
 from pytorch_lightning.strategies import Strategy
 
+SHORT = 2.0
+"""Seconds. A look for generators that escape takes some 40 ms, and a shorter fit is hardly ever resumed."""
+LEFT = Subject("gradients")
 OWN_SHARES = Subject("states of loaders", "Return plain data from the state_dict of the loader, or of its sampler.")
 
 
@@ -56,6 +60,7 @@ class DataPart:
         state: dict[str, Any] = {
             "seed": self._seed,
             "virtual_ranks": self._share.nb,
+            "order": self._loader.order,
             "length": self._length.state_dict(),
         }
         if self._share.own:
@@ -73,7 +78,13 @@ class DataPart:
             "workers": self._loader.bound_to_workers,
             "sampler": self._loader.sampler_state(begun=nb_done > 0),
             "loader": self._loader.own_state(self._run.progress.epoch),
+            **self._place(nb_done),
         }
+
+    def _place(self, nb_done: int) -> dict[str, Any]:
+        progress = self._run.progress
+        place = self._loader.place_in_pass(progress.epoch, nb_done, progress.epoch_over)
+        return {} if place is None else {"place": place}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         by_rank = state.get("by_rank")
@@ -83,6 +94,7 @@ class DataPart:
                 f"{not self._share.own}, and now it is {self._share.own}. Pass what it was begun with."
             )
         state = state if by_rank is None else {**state, **by_rank[self._processes.rank]}
+        self._loader.use_order(state.get("order", TORCHS))
         before = state.get("sizes", self._sizes)
         changed = [f"{k} was {before[k]} and is {v}" for k, v in self._sizes.items() if before.get(k, v) != v]
         if changed:
@@ -98,6 +110,8 @@ class DataPart:
             self._loader.load_sampler(state["sampler"], self._run.progress.epoch, self._run.progress.batch_nb)
         if state.get("loader") is not None:
             self._loader.load_own(state["loader"])
+        if state.get("place") is not None:
+            self._loader.load_place(state["place"])
         self._length.load_state_dict(state.get("length"))
         if state["indices_crc"] is not None:
             self._loader.expect(state["indices_crc"], self._other_order)
@@ -121,11 +135,17 @@ class DataPart:
 
 
 class RandomPart:
-    """The global random streams and the model's own generators, for hooks that draw between batches."""
+    """The global random streams and the model's own generators, for hooks that draw between batches.
 
-    def __init__(self, generators: list[Any], of_data: Callable[[], list[Any]], notices: Notices, early: bool) -> None:
+    Generators that escape are looked for from the beginning, where ``early``, and otherwise from the first save on;
+    ``always``, or in fits that take a while."""
+
+    def __init__(
+        self, generators: list[Any], of_data: Callable[[], list[Any]], notices: Notices, *, early: bool, always: bool
+    ) -> None:
         self._generators, self._saved = generators, dict[str, Any]()
         self._of_data, self._notices, self._early = of_data, notices, early
+        self._looks_from = 0.0 if always else time.monotonic() + SHORT
         self._escaped: Any = None
 
     def begin(self) -> None:
@@ -138,7 +158,7 @@ class RandomPart:
             self._escaped.begin()
 
     def state_dict(self) -> dict[str, Any]:
-        if self._escaped is not None:
+        if self._escaped is not None and time.monotonic() >= self._looks_from:
             self._escaped.look()
         own = states_of(self._generators)
         return {**seeding.get_short_states(), **({"own": own} if own else {})}
@@ -163,12 +183,35 @@ class GradientsPart:
     ) -> None:
         self._optimizers = optimizers if is_overridden(module, "optimizer_step") else ()
         self._strategy, self._gradients = strategy, gradients
+        self._module, self._all_optimizers = module, optimizers
+        self._by_rank: list[dict[int, Any]] | None = None
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Every process enters it where the first one makes a checkpoint. Gradients that wait for a step that the user
+        makes weren't exchanged yet: each process has its own."""
+        processes = self._strategy.processes
+        if not self._module.automatic_optimization and processes.nb > 1:
+            own = self._left()
+            self._by_rank = processes.gather(own, LEFT) if processes.any(bool(own)) else [own] * processes.nb
+        try:
+            yield
+        finally:
+            self._by_rank = None
+
+    def _left(self) -> dict[int, Any]:
+        """The gradients that are there, where the user's own steps decide what becomes of them."""
+        return {i: p.grad for i, p in enumerate(self._parameters()) if p.grad is not None}
+
+    def _parameters(self) -> list[Any]:
+        return list(dict.fromkeys([*self._module.parameters(), *parameters_of(self._all_optimizers)]))
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "waiting": [self._waiting_of(n, optimizer) for n, optimizer in enumerate(self._optimizers)],
             "weights": {n: list(weights) for n, weights in self._gradients.waiting.items()},
             "references": [float(reference) for reference in self._gradients.references],
+            **({} if self._module.automatic_optimization else {"by_hand": self._by_rank or [self._left()]}),
         }
 
     def _waiting_of(self, n: int, optimizer: Optimizer) -> dict[int, Any]:
@@ -187,6 +230,11 @@ class GradientsPart:
                 self._gradients.waiting[n] = first, total
             for i, parameter in enumerate(parameters):
                 parameter.grad = own[i]["grad"].to(parameter.device) if i in own else None
+        if not self._module.automatic_optimization and "by_hand" in state:
+            by_rank = state["by_hand"]
+            left = by_rank[self._strategy.processes.rank % len(by_rank)]
+            for i, parameter in enumerate(self._parameters()):
+                parameter.grad = left[i].to(parameter.device) if i in left else None
 
 
 class VersionsPart:
@@ -257,7 +305,7 @@ def load_part(target: Any, state: dict[str, Any], where: str) -> None:
     own = set(target.defaults) if isinstance(target, Optimizer) else set()  # before torch adds one when it loads
     with fitting(where):
         _check_size(state)
-        target.load_state_dict(state)
+        load_in_place(target, state)
         check_steps(target, state)
     # torch takes the state of another kind of optimizer, and fails in the first step
     for group in target.param_groups if isinstance(target, Optimizer) else ():
@@ -267,6 +315,22 @@ def load_part(target: Any, state: dict[str, Any], where: str) -> None:
                 f"{where} doesn't fit: it is the state of a different optimizer, without {', '.join(absent)}."
                 " Resume with the optimizer that wrote it."
             )
+
+
+def load_in_place(target: Any, state: dict[str, Any]) -> None:
+    """``target.load_state_dict(state)``; the groups and the state of an optimizer, in whose place torch puts new ones,
+    stay the same objects, since others may hold them: an optimizer around it, say."""
+    if getattr(type(target), "load_state_dict", None) is not Optimizer.load_state_dict:
+        target.load_state_dict(state)  # one that does it itself knows what it holds
+        return
+    groups, states = target.param_groups, target.state
+    target.load_state_dict(state)
+    pairs = [*zip(groups, target.param_groups, strict=True), (states, target.state)]  # as many, or torch refuses them
+    for old, new in pairs:
+        content = dict(new)
+        old.clear()
+        old.update(content)
+    target.param_groups, target.state = groups, states
 
 
 def _check_size(state: Any) -> None:

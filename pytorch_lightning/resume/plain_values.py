@@ -182,7 +182,6 @@ def is_mapped(array: Any) -> bool:
 
 def fingerprint(nodes: Sequence[Any], value: Any) -> str:
     """A checksum of what an encoder made: the same in every process for equal values."""
-    found = blake2b(digest_size=8)
     done: dict[int, int] = {}
 
     def numbered(value: Any) -> str:
@@ -209,8 +208,12 @@ def fingerprint(nodes: Sequence[Any], value: Any) -> str:
             return f"[{','.join(map(written, part))}]"
         return f"{type(part).__name__} {part!r}"
 
-    found.update(numbered(value).encode("utf-8", "surrogatepass"))
-    return found.hexdigest()
+    return digest(numbered(value))
+
+
+def digest(text: str) -> str:
+    """A checksum of a text."""
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 class Decoder:

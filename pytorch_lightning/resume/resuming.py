@@ -139,7 +139,7 @@ def _open_newest(
             continue
         if named is not None and os.path.abspath(run.folder) != os.path.abspath(named):
             continue
-        store = RunStore(f"{run.folder}/checkpoints", notices=notices, job=job_of(os.environ)).open()
+        store = RunStore(f"{run.folder}/checkpoints", config.saves_kept, notices, job_of(os.environ)).open()
         try:
             saved = store.newest()
         except BaseException:

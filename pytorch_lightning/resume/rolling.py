@@ -45,12 +45,13 @@ class RollingSaves:
         every_minutes: float,
         every_batches: int | None,
         from_the_start: bool,
+        keep: int | None,
     ) -> None:
         self.saver, self._run, self._notices = saver, run, notices
         self._processes = saver.strategy.processes
         self._is_first = self._processes.is_first
         self._writers: Processes | None = None
-        self.folder, self._job, self._store = folder, job, store
+        self.folder, self._job, self._store, self._keep = folder, job, store, keep
         self._seconds, self._every = every_minutes * 60, every_batches
         self._from_the_start = from_the_start
         self._writer: Writer | None = None
@@ -66,6 +67,7 @@ class RollingSaves:
         """Before the first batch, which follows ``step`` of the run (None: a new one). ``finished``: so was its last
         save."""
         self._saved_last = (step, finished)
+        self._looked = (time.monotonic(), self._run.progress.global_step)
         self.has_begun = self._from_the_start and self.folder is not None
         if self._every is not None:
             self._next_number = (self._run.progress.global_step // self._every + 1) * self._every
@@ -80,7 +82,7 @@ class RollingSaves:
         if self._writer is None:
             if self._store is None:
                 assert self.folder is not None
-                self._store = RunStore(self.folder, notices=self._notices, job=self._job)
+                self._store = RunStore(self.folder, self._keep, notices=self._notices, job=self._job)
                 if self._is_first:
                     self._store.open()
             if self._is_first:
@@ -141,11 +143,12 @@ class RollingSaves:
         """The step at which to look again: the next that is due by number or, if only the clock knows, after half of
         the time that is left."""
         step, now = self._run.progress.global_step, time.monotonic()
-        per_step = (now - self._looked[0]) / max(1, step - self._looked[1])
-        if step > self._looked[1]:
-            self._looked = (now, step)
         if self.folder is None or self._due == float("inf") or not self._run.wishes.alone:
             return self._next_number
+        if step == self._looked[1]:  # how long a step takes isn't known
+            return min(self._next_number, step + 1)
+        per_step = (now - self._looked[0]) / (step - self._looked[1])
+        self._looked = (now, step)
         return min(self._next_number, step + max(1, int((self._due - now) / 2 / max(per_step, 1e-6))))
 
     def is_due_before_validation(self) -> bool:

@@ -12,12 +12,14 @@ from pytorch_lightning.checkpoints.writer import MOST_FAILURES
 from pytorch_lightning.data.loader import ReplayableLoader
 from pytorch_lightning.errors import CheckpointError, FitError, describe
 from pytorch_lightning.options.config import Config
+from pytorch_lightning.processes import Processes
 from pytorch_lightning.resume.agreement import Agreement
 from pytorch_lightning.resume.parts import Kept
 from pytorch_lightning.resume.resuming import ResumedSave
 from pytorch_lightning.resume.rolling import RollingSaves
 from pytorch_lightning.resume.saver import UnwrittenCheckpoint
 from pytorch_lightning.resume.window_start import WindowStart
+from pytorch_lightning.run.files import keepers_of
 from pytorch_lightning.run.metrics import at
 from pytorch_lightning.run.progress import FORGOTTEN, NEVER
 from pytorch_lightning.run.rows import Rows
@@ -44,11 +46,13 @@ class SavePoints:
         rolling: RollingSaves,
         loader: ReplayableLoader,
         window_start: WindowStart,
-        agreement: Agreement | None,
+        processes: Processes,
         resumed: ResumedSave | None,
     ) -> None:
+        self._keepers = [keeper for keeper in keepers_of(config) if keeper.is_timed or keeper.named_metrics]
         self._run, self._rows, self._rolling, self._loader = run, rows, rolling, loader
-        self._window_start, self._agreement, self._resumed = window_start, agreement, resumed
+        self._window_start, self._resumed = window_start, resumed
+        self._agreement = None if run.wishes.alone else Agreement(run, processes)
         self._stop_on_nan, self._max_nb_epochs = config.stop_on_nan, config.max_nb_epochs
         self.most_steps = config.max_nb_steps or NEVER
         """Optimizer steps after which training ends."""
@@ -68,23 +72,30 @@ class SavePoints:
             run = self._resumed.checkpoint["parts"].get("run", {})
             self._rolling.begin(self._run.progress.global_step, finished=bool(run.get("finished")))
         self._say_later("completes this step", False)
-        self.reach()
+        for keeper in self._keepers:
+            keeper.begin(self._run)
+        self.reach(validates=True)  # perhaps: one that is due comes next
 
     def _say_later(self, first: str, leaves_validation: bool) -> None:
         """What a signal makes of the fit from now on."""
         saves = "saves the state" if self._rolling.folder is not None else "saves nothing, since it has no folder"
         self._run.leaves_validation, self._run.when_stopped = leaves_validation, f"{first} and {saves}"
 
-    def reach(self) -> None:
-        """State is whole here: write what was asked for, and see whether a limit is reached."""
+    def reach(self, validates: bool = False) -> None:
+        """State is whole here: write what was asked for, and see whether a limit is reached. ``validates``: before the
+        next batch a validation follows."""
         run, progress, wishes = self._run, self._run.progress, self._run.wishes
         if not progress.epoch_started:
             self._rolling.saver.check_replicas()
         if progress.nb_optimizer_steps >= self.most_steps:
             run.stop(f"max_nb_steps reached ({self.most_steps})")
         wishes.pending = False
+        for keeper in () if validates else self._keepers:
+            keeper.look(run)
         self._rolling.request_if_due()
         wishes.next_save_point = self._rolling.next_step_to_check()
+        for keeper in self._keepers:
+            wishes.next_save_point = min(wishes.next_save_point, keeper.next_look(run, wishes.alone))
         stop = wishes.stop
         if self._agreement is not None:
             stop, again = self._agreement.settle()

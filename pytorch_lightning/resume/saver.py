@@ -1,10 +1,10 @@
 """A fit as a checkpoint, and back."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.optim import Optimizer
@@ -13,6 +13,7 @@ from pytorch_lightning.checkpoints.checkpoint import (
     FORMAT,
     TRAINER_KEYS,
     Part,
+    averages_in,
     fitting,
     may_be_absent,
     module_part,
@@ -50,6 +51,8 @@ class Saver:
     strategy: Strategy
     own_data: bool = False
     """Whether each process has data of its own, whose state it tells the first."""
+    around: Callable[[], AbstractContextManager[Any]] = nullcontext
+    """The scope in which a checkpoint is made, and copied or written."""
 
     @property
     def saves_together(self) -> bool:
@@ -76,6 +79,8 @@ class Saver:
             parts: dict[str, Any] = {name: part.state_dict() for name, part in self.parts.items()}
             sharded = _sharded_in(parts["callbacks"]) if self.strategy.saves_together else []
             checkpoint["parts"] = gather({**parts, "sharded": sharded} if sharded else parts)
+        elif averages := averages_in(self.parts["callbacks"].state_dict()):
+            checkpoint["parts"] = gather({"callbacks": averages})
         if whole and not self.strategy.processes.is_first:
             return {}
         own = {key: checkpoint[key] for key in TRAINER_KEYS if key in checkpoint}
@@ -87,10 +92,27 @@ class Saver:
             )
         return {key: to_plain(value, f"checkpoint[{key!r}]") for key, value in checkpoint.items()}
 
-    def with_all(self, weights_only: bool = False) -> AbstractContextManager[None]:
-        """In it a checkpoint has what is each process's own. Every process enters it."""
-        attributes: Any = self.parts["attributes"]
-        return attributes.together() if self.strategy.processes.nb > 1 and not weights_only else nullcontext()
+    @contextmanager
+    def with_all(self, weights_only: bool = False) -> Iterator[None]:
+        """In it a checkpoint has what is each process's own, and is copied or written. Every process enters it."""
+        is_whole = self.strategy.processes.nb == 1 or weights_only
+        attributes, gradients = (cast("Any", self.parts[name]) for name in ("attributes", "gradients"))
+        with self.around(), nullcontext() if is_whole else attributes.together():
+            with nullcontext() if is_whole else gradients.together(), self._epochs_together(is_whole):
+                yield
+
+    @contextmanager
+    def _epochs_together(self, is_whole: bool) -> Iterator[None]:
+        metrics, processes = self.run.metrics, self.strategy.processes
+        if is_whole or not processes.any(metrics.of_epoch is not None):
+            yield
+            return
+        metrics.of_epoch = metrics.of_epoch or metrics.make_of_epoch()
+        metrics.of_epoch.join(processes)
+        try:
+            yield
+        finally:
+            metrics.of_epoch.leave()
 
     def save(self, path: str | Path, weights_only: bool = False) -> bool:
         """Write a checkpoint; False where it was left out since a weight isn't finite."""
@@ -104,11 +126,11 @@ class Saver:
         problem = None
         with self.with_all(weights_only):
             checkpoint = self.checkpoint(weights_only) if processes.is_first or self.saves_together else {}
-        try:
-            if processes.is_first:
-                write_checkpoint(checkpoint, path)
-        except CheckpointError as error:
-            problem = str(error)
+            try:
+                if processes.is_first:
+                    write_checkpoint(checkpoint, path)
+            except CheckpointError as error:
+                problem = str(error)
         # no process continues before the file exists, and none waits for one that couldn't write it
         problem = processes.from_first(problem)
         if problem is not None:

@@ -18,12 +18,19 @@ from pytorch_lightning.steps.optimizers import Schedule
 COMPARED = (
     "precision", "accumulate_grad_batches", "gradient_clip", "gradient_clip_algorithm", "gradient_clip_norm_type",
     "train_percent_check", "val_percent_check", "val_check_interval", "check_val_every_n_epoch", "overfit_pct",
+    "accumulate_nb_samples", "max_nb_tng_batches", "max_nb_val_batches", "val_every_nb_batches",
     "add_log_row_interval", "track_grad_norm", "stop_on_nan", "deterministic", "compile", "fused_optimizers",
     "exact_elastic", "gather_validation", "uneven_batches",
 )  # fmt: skip
 """The options that numbers and rows depend on. The seed is that of the save, and schedules hold their milestones."""
 LIMITS = ("max_nb_epochs", "max_nb_steps")
-OF_LENGTH = ("accumulate_grad_batches", "train_percent_check", "overfit_pct")
+OF_LENGTH = (
+    "accumulate_grad_batches",
+    "accumulate_nb_samples",
+    "train_percent_check",
+    "max_nb_tng_batches",
+    "overfit_pct",
+)
 """Options that change how many steps a fit has."""
 OF_PROGRESS = {"last_epoch", "base_lrs", "_step_count", "_last_lr", "_is_initial", "_get_lr_called_within_step"}
 OF_PROGRESS |= {"_schedulers", "_schedule_phases"}
@@ -119,7 +126,8 @@ class SettingsPart:
         """How often ``schedule`` will step, or a larger number than ``enough``; 0 where that isn't known."""
         run, progress, config = self._run, self._run.progress, self._config
         nb_batches, whole = run.nb_tng_batches, schedule.interval == "epoch"
-        if nb_batches is None or (not whole and is_overridden(run.module, "optimizer_step")):
+        by_hand = not run.module.automatic_optimization or is_overridden(run.module, "optimizer_step")
+        if nb_batches is None or (not whole and (by_hand or config.accumulate_nb_samples is not None)):
             return 0
         left = NEVER if config.max_nb_steps is None else config.max_nb_steps - progress.nb_optimizer_steps
         steps, epochs, done = 0, 0, progress.batch_nb

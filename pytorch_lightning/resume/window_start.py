@@ -86,4 +86,6 @@ class WindowStart:
 
 
 def _is_ours(hook: Any) -> bool:
-    return str(getattr(hook, "func", hook).__func__.__module__).startswith("pytorch_lightning.")
+    method = getattr(hook, "func", hook)
+    function = getattr(method, "__func__", method)  # one that was assigned to the object is no method
+    return str(getattr(function, "__module__", "")).startswith("pytorch_lightning.")

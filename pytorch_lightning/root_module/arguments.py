@@ -10,14 +10,13 @@ import weakref
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
-from typing import Any, Self
+from typing import Any
 
 import torch
 
 from pytorch_lightning.checkpoints.checkpoint import LEAVES, MOST_DEPTH, named_values, to_plain, without_omegaconf
 from pytorch_lightning.errors import CheckpointError, describe
 from pytorch_lightning.nested import map_tensors
-from pytorch_lightning.root_module.elsewhere import BeforeInit
 
 Kinds = dict[tuple[Any, ...], str]
 """By path: what a list, dict, text or tensor is to be made."""
@@ -32,21 +31,6 @@ MISSING = object()
 
 class NotKeptError(Exception):
     """An argument can't be kept; says why."""
-
-
-class Recorded:
-    """Notes the call of the outermost ``__init__``, without any code of a user's."""
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        new: Any = super().__new__
-        module = new(cls) if new is object.__new__ else new(cls, *args, **kwargs)
-        passes_nothing = cls.__new__ is not Recorded.__new__ and not args and not kwargs  # a user's own may do that
-        if isinstance(module, torch.nn.Module):
-            before = BeforeInit(cls.__name__)
-            parts = dict.fromkeys(("_parameters", "_buffers", "_modules"), before)
-            vars(module).update(parts, _non_persistent_buffers_set=set())
-        vars(module)["_init_arguments"] = None if passes_nothing else record(cls, args, kwargs)
-        return module
 
 
 def parameters_of(cls: type) -> list[inspect.Parameter]:

@@ -30,6 +30,23 @@ class Refused:
         return refuse
 
 
+class OfTheClass(classmethod):  # type: ignore[type-arg]
+    """A classmethod that makes a module, and that no module may call: it would stay as it is."""
+
+    def __get__(self, module: Any, owner: Any = None) -> Any:
+        if module is None:
+            return super().__get__(None, owner)
+
+        def refuse(*_: Any, **__: Any) -> None:
+            call = f"{owner.__name__}.{self.__name__}"
+            raise MisconfigurationException(
+                f"{self.__name__} makes a new module, and leaves the one that it is called on as it is."
+                f" Write model = {call}(...)."
+            )
+
+        return refuse
+
+
 class Device:
     """The device of the module's first parameter or buffer; the CPU without one."""
 
@@ -50,13 +67,18 @@ def own_part(module: nn.Module, name: str) -> Any:
 
 
 class LightningMethods:
-    """What a module of Lightning 2 has: ``device``, and methods that say what to write instead."""
+    """What is set in the class, ``device``, and methods that a module of Lightning 2 has, which say what to write
+    instead."""
 
+    automatic_optimization: bool = True
+    """False: ``training_step`` makes its own steps, by ``manual_backward`` and ``manual_step``."""
+    tng_loaders_mode: str = "longest"
+    """With several training loaders: an epoch is as long as the longest, and shorter ones begin again; or as long as
+    the ``'shortest'``."""
     device: Any = Device()
     log: Any = Refused()
     log_dict: Any = Refused()
     save_hyperparameters: Any = Refused()
-    manual_backward: Any = Refused()
     all_gather: Any = Refused()
     optimizers: Any = Refused()
     lr_schedulers: Any = Refused()
@@ -67,6 +89,10 @@ class LightningMethods:
     fit: Any = Refused()
     evaluate: Any = Refused()
     predict: Any = Refused()
+    summary: Any = Refused()
+    save: Any = Refused()
+    save_weights: Any = Refused()
+    load_weights: Any = Refused()
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile ``forward``, as ``nn.Module`` does; ``Trainer(compile=True)`` compiles the steps."""

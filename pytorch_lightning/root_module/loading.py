@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from pytorch_lightning import seeding
-from pytorch_lightning.checkpoints.checkpoint import restore_module
+from pytorch_lightning.checkpoints.checkpoint import restore_average, restore_module
 from pytorch_lightning.checkpoints.sharded import read_any
 from pytorch_lightning.errors import CheckpointError, MisconfigurationException, describe, near, noting, one_line
 from pytorch_lightning.printing import warn
@@ -160,8 +160,11 @@ class Call(Generic[M]):
 
     def make(self, overrides: dict[str, Any]) -> M:
         """The module, with the weights of the checkpoint."""
-        model = self.construct(overrides)
+        average = overrides.get("weights") == "average" and "weights" not in self.names
+        model = self.construct({k: v for k, v in overrides.items() if k != "weights"} if average else overrides)
         restore_module(model, self._checkpoint, self._path)
+        if average:
+            restore_average(model, self._checkpoint, self._path)
         return model
 
     def construct(self, overrides: Mapping[str, Any] = MappingProxyType({})) -> M:

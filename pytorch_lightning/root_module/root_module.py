@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from pytorch_lightning.errors import MisconfigurationException, describe
 from pytorch_lightning.printing import tell
 from pytorch_lightning.processes import whole
-from pytorch_lightning.root_module.arguments import Recorded, without_references
-from pytorch_lightning.root_module.elsewhere import LightningMethods
+from pytorch_lightning.root_module.elsewhere import LightningMethods, OfTheClass
 from pytorch_lightning.root_module.hooks import ModelHooks
+from pytorch_lightning.root_module.recorded import Recorded
 
 REQUIRED = {
     "training_step": "def training_step(self, data_batch, batch_nb):\n    return {'loss': loss}",
@@ -58,6 +58,10 @@ class Standin:
         value = getattr(self._like if trainer is None else trainer.experiment, name, None)
         if trainer is not None:
             return value
+        if value is None and name.startswith(("add_", "log_")):
+            value = getattr(getattr(self._log, "__self__", None), "writes", lambda name: None)(name)
+            if value is not None:
+                return value
         return (lambda *args, **kwargs: None) if value is None or callable(value) else value
 
 
@@ -245,6 +249,28 @@ class LightningModule(ModelHooks, Recorded, LightningMethods, nn.Module):
         """The dtype of the first floating-point parameter; torch's default dtype if there is none."""
         return next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.get_default_dtype())
 
+    def manual_backward(self, loss: Tensor, **options: Any) -> None:
+        """Add the gradients of ``loss`` (one element), scaled in precision '16': in a ``training_step`` that makes its
+        own steps. ``options`` are those of ``Tensor.backward``: ``retain_graph=True``, say. Raises ``FitError`` for a
+        loss without a graph."""
+        self._manual_steps("manual_backward").backward(loss, **options)
+
+    def manual_step(self, optimizer_i: int = 0, loss: Tensor | None = None) -> None:
+        """Step the ``optimizer_i``-th optimizer with the gradients that are there (with several processes, their
+        mean), unscaled, tracked and clipped as the options say; then clear them. A ``loss`` gives its gradients before,
+        to the parameters of that optimizer only. Counted in ``nb_optimizer_steps``; schedules per step follow. Raises
+        ``FitError`` where there are no gradients."""
+        self._manual_steps("manual_step").step(optimizer_i, loss)
+
+    def _manual_steps(self, name: str) -> Any:
+        steps = None if self.automatic_optimization or self.trainer is None else self.trainer._optimization(name).manual
+        if steps is None:
+            raise MisconfigurationException(
+                f"{name} is for a training_step that makes its own steps, in a fit. Write automatic_optimization ="
+                f" False in the class {type(self).__name__}; otherwise return the loss, and the trainer makes them."
+            )
+        return steps
+
     def freeze(self) -> None:
         """Turn gradients off for every parameter. Call ``eval()`` too for inference."""
         for parameter in self.parameters():
@@ -330,6 +356,8 @@ class LightningModule(ModelHooks, Recorded, LightningMethods, nn.Module):
                 setattr(cls, name, _showing_its_error(cls.__dict__[name], f"{cls.__name__}.{name}", name))
 
     def __getstate__(self) -> dict[str, Any]:
+        from pytorch_lightning.root_module.arguments import without_references
+
         left_out = ("_trainer", "experiment")
         kept = {k: v for k, v in self.__dict__.items() if k not in left_out and not k.startswith("_lazy_")}
         return {**kept, **without_references(self)}
@@ -354,3 +382,5 @@ def _showing_its_error(loader: property, where: str, name: str) -> property:
 
 for _name in ("tng_dataloader", "val_dataloader", "test_dataloader"):
     setattr(LightningModule, _name, _showing_its_error(vars(LightningModule)[_name], f"LightningModule.{_name}", _name))
+for _name in ("load_from_checkpoint", "load_from_metrics"):
+    setattr(LightningModule, _name, OfTheClass(vars(LightningModule)[_name].__func__))

@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from pytorch_lightning.errors import MisconfigurationException, Notices, Problem
 from pytorch_lightning.loggers import CSVLogger, Logger, TestTubeLogger
 from pytorch_lightning.loggers.csv_logger import make_folder
 from pytorch_lightning.loggers.experiment_traps import remove_own_folder, stand_aside, turn_on_again
-from pytorch_lightning.loggers.logger import LoggerGroup
+from pytorch_lightning.loggers.logger import MEDIA, LoggerGroup
 from pytorch_lightning.loggers.test_tube_logger import is_experiment
 from pytorch_lightning.options.config import Config
 from pytorch_lightning.processes import Processes
@@ -61,7 +62,12 @@ def open_loggers(
         else:
             each = given if isinstance(given, (list, tuple)) else [given]
             chosen = [TestTubeLogger(value, notices) if is_experiment(value) else value for value in each]
+    for logger in chosen:
+        if hasattr(logger, "notices"):
+            logger.notices = notices
     group = LoggerGroup(chosen, notices)
+    for value in _experiments(config):
+        vars(value).update({name: partial(group.log_media, name, run.progress) for name in MEDIA})
     if given not in (None, False) and run.scratch is None and version is not None:
         group.resume(version, step, state or {})
     run.version = chosen[0].version if chosen else None
@@ -80,7 +86,11 @@ def remove_unused(config: Config, run: FitRun) -> None:
         stand_aside(value)
         remove_own_folder(value)
     folder = run.folder if config.experiment is None else None
-    if folder is not None and [path.name for path in folder.rglob("*")] == ["meta_tags.csv"]:
+    if folder is not None and {path.name for path in folder.rglob("*")} <= {
+        "meta_tags.csv",
+        "options.yaml",
+        "run.json",
+    }:
         shutil.rmtree(folder)
 
 
@@ -195,7 +205,11 @@ def folder_problems(config: Config) -> list[Problem]:
     ]
     if is_remote(config.default_save_path) and (remote := folder_problem(config.default_save_path)) is not None:
         problems.append(remote)
-    files = [(os.path.abspath(keeper.filepath), keeper.prefix) for keeper in keepers]
+    files = [
+        (os.path.abspath(keeper.filepath), name)
+        for keeper in keepers
+        for name in (keeper.filename or f"{keeper.prefix}_ckpt", *([keeper.last_name] if keeper.save_last else ()))
+    ]
     problems += [
         Problem("two ModelCheckpoints would write the same files", f"the folder {folder!r} twice", "Give each a prefix")
         for folder, prefix in dict.fromkeys(files)

@@ -1,9 +1,10 @@
 """The hooks, and who overrides them."""
 
 import difflib
+import dis
 import inspect
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import takewhile
 from types import CodeType, FunctionType, MethodType
@@ -119,6 +120,22 @@ def hook_table(module: LightningModule, callbacks: Iterable[Callback], run: Any)
             if _static(callback, name) is not _static(Callback, name):
                 table[name].append(partial(getattr(callback, name), run))
     return {name: tuple(methods) for name, methods in table.items()}
+
+
+def scopes(callbacks: Iterable[Callback], name: str, run: Any) -> Callable[..., AbstractContextManager[Any]]:
+    """``scope(*arguments)``: within the scopes that ``callbacks`` give by their method ``name``, one in the other."""
+    chosen = [getattr(c, name) for c in callbacks if _static(c, name) is not _static(Callback, name)]
+    if not chosen:
+        return lambda *_: nullcontext()
+
+    @contextmanager
+    def scope(*arguments: Any) -> Iterator[None]:
+        with ExitStack() as stack:
+            for method in chosen:
+                stack.enter_context(method(run, *arguments))
+            yield
+
+    return scope
 
 
 def takes_one_more(module: LightningModule, name: str, several: bool) -> bool:
@@ -280,6 +297,21 @@ def names_in(method: Any) -> set[str]:
             names.update(part.co_names, (value for value in part.co_consts if isinstance(value, str)))
             waiting += part.co_consts
     return names
+
+
+def returns_nothing(method: Any) -> bool:
+    """Whether a method returns, and only ever None, as far as its code shows."""
+    code = getattr(getattr(method, "__func__", method), "__code__", None)
+    if code is None or code.co_flags & (inspect.CO_GENERATOR | inspect.CO_COROUTINE):
+        return False
+    returned, before = [], None
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "RETURN_CONST":
+            returned.append(instruction.argval is None)
+        elif instruction.opname == "RETURN_VALUE":
+            returned.append(before is not None and before.opname == "LOAD_CONST" and before.argval is None)
+        before = instruction
+    return bool(returned) and all(returned)
 
 
 def say_near_misses(owners: Sequence[Any], notices: Notices) -> None:

@@ -13,6 +13,8 @@ from torch import Tensor
 from pytorch_lightning.errors import FitError, describe
 
 PLAIN = (float, int, str)
+NO_LOSS = torch.zeros(())
+"""Stands for the loss of a batch for which ``training_step`` returned None: it contributes nothing."""
 RUNNING = 100
 """``tng_loss`` is the mean over this many batches."""
 
@@ -61,7 +63,7 @@ def numbers_of(values: Mapping[str, Any], where: str) -> dict[str, float | int]:
 def read_output(output: Any, name: str, place: Place) -> tuple[Tensor, Mapping[str, Any] | None, float | None]:
     """The loss, ``prog`` as it is at this moment, and ``loss_count`` of what a training step returned.
 
-    Raises ``FitError`` unless there is a loss of one element with a graph.
+    Of None, ``NO_LOSS`` with a count of 0. Raises ``FitError`` unless there is a loss of one element with a graph.
     """
     if isinstance(output, Tensor):
         if not output.requires_grad or output.numel() != 1:
@@ -84,9 +86,13 @@ def read_output(output: Any, name: str, place: Place) -> tuple[Tensor, Mapping[s
                     elif type(value) not in PLAIN:
                         number = to_number(value)
                         prog[key] = value if number is None else number
+            if "prog_epoch" in output:
+                prog = _with_epoch(prog, output["prog_epoch"], name, place)
             return loss, prog, None if count is None else _checked_count(count, name, place)
         received = f"'loss': {describe(loss)}"
     except (TypeError, KeyError, IndexError, AttributeError):
+        if output is None:
+            return NO_LOSS, None, 0
         received = f"a dict with the keys {list(output)}" if isinstance(output, Mapping) else describe(output)
     raise FitError(
         f"{name} returned {received}; expected a dict with the key 'loss' holding a tensor of one element,"
@@ -101,6 +107,12 @@ def _checked_prog(prog: Any, name: str, place: Place) -> Mapping[str, Any]:
             f" Return {{'loss': loss, 'prog': {{'name': number}}}}. {at(place)}"
         )
     return prog
+
+
+def _with_epoch(prog: Mapping[str, Any] | None, of_epoch: Any, name: str, place: Place) -> Mapping[str, Any] | None:
+    from pytorch_lightning.run.epoch_metrics import EpochProg, checked
+
+    return prog if of_epoch is None else EpochProg(prog, checked(of_epoch, name, at(place)))
 
 
 def _checked_count(count: Any, name: str, place: Place) -> float:
@@ -182,10 +194,20 @@ class Metrics:
         self._losses: list[float] = []
         """Of the last 100 batches, as far as they were read."""
         self._unread: list[Loss | Weighed] = []
+        self.saw_none = False
+        """Whether ``training_step`` returned None for a batch of the epoch."""
+        self._watched: list[Tensor] = []
         self._nb_nonfinite_read = 0
         self._epoch: EpochSum | None = 0.0, 0.0, 0.0
         """None where a fit resumes in the middle of an epoch whose first losses aren't known."""
         self._prog: dict[str, Any] = {}
+        self.of_epoch: Any = None
+        """The ``EpochMetrics``, once a step returned ``prog_epoch``."""
+        self.last_epoch: dict[str, float | int] = {}
+        """The metrics of the last epoch that was completed."""
+        self.module: Any = None
+        self.mine: Sequence[int] = (0,)
+        """The virtual ranks of this process."""
 
     def record(
         self, loss: Loss, prog: Mapping[str, Any] | None, joins: bool = False, weighed: "Weighed | None" = None
@@ -195,7 +217,38 @@ class Metrics:
         adds to the mean over the epoch, where that isn't the loss itself."""
         self._unread.append(loss if weighed is None else weighed)
         if prog:
+            if type(prog) is not dict:
+                prog = self.take_of_epoch(prog, self.mine[0], 1.0 if weighed is None else weighed.weight)
             self._prog = {**self._prog, **prog} if joins else {**prog}
+
+    def take_of_epoch(self, prog: Any, virtual_rank: int, weight: Any) -> Any:
+        """Add what comes with ``prog`` for the epoch, which weighs ``weight``; returns ``prog`` alone."""
+        if not hasattr(prog, "of_epoch"):
+            return prog
+        if self.of_epoch is None:
+            self.of_epoch = self.make_of_epoch()
+        self.of_epoch.add(prog.of_epoch, virtual_rank, float(weight))
+        return {**prog}
+
+    def make_of_epoch(self) -> Any:
+        """What collects the metrics of an epoch."""
+        from pytorch_lightning.run.epoch_metrics import EpochMetrics
+
+        return EpochMetrics(self.module, self.mine)
+
+    @property
+    def epoch_names(self) -> set[str]:
+        """The names of what an epoch gives at its end, as far as they are known."""
+        return {"tng_loss_epoch", *self.last_epoch, *(() if self.of_epoch is None else self.of_epoch.names)}
+
+    def show(self, prog: Mapping[str, Any] | None) -> None:
+        """Keep the ``prog`` of a batch without a loss."""
+        if prog:
+            self._prog = {**prog}
+
+    def watch(self, loss: Tensor) -> None:
+        """Keep a loss that is no batch's own until it is known whether it is finite."""
+        self._watched.append(loss.reshape(()))
 
     def read(self) -> None:
         """Read what was recorded since the last time; waits for the device where that isn't numbers yet. Called from
@@ -237,17 +290,18 @@ class Metrics:
         """How many losses since the last call aren't finite."""
         self.read()
         nb, self._nb_nonfinite_read = self._nb_nonfinite_read, 0
-        return nb
+        watched, self._watched = self._watched, []
+        return nb + (int((~torch.isfinite(torch.stack(watched))).sum()) if watched else 0)
 
     @property
     def must_be_read(self) -> bool:
-        """Whether as many losses wait as ``tng_loss`` is the mean of."""
-        return len(self._unread) >= RUNNING
+        """Whether as many losses wait, of batches or of steps, as ``tng_loss`` is the mean of."""
+        return len(self._unread) >= RUNNING or len(self._watched) >= RUNNING
 
     def begin_epoch(self) -> None:
         """What is recorded from now on is of another epoch."""
         self.read()
-        self._epoch = 0.0, 0.0, 0.0
+        self._epoch, self.saw_none = (0.0, 0.0, 0.0), False
 
     @property
     def epoch_loss(self) -> float | None:
@@ -255,6 +309,12 @@ class Metrics:
         batch, and where a part of it isn't known."""
         self.read()
         return None if self._epoch is None or not self._epoch[1] else self._epoch[0] / self._epoch[1]
+
+    @property
+    def has_no_loss(self) -> bool:
+        """Whether no batch of the epoch contributed a loss so far, and ``training_step`` returned None for some."""
+        self.read()
+        return self.saw_none and self._epoch is not None and not self._epoch[1]
 
     @property
     def nb_items(self) -> float:
@@ -272,11 +332,14 @@ class Metrics:
 
     def note(self) -> tuple[Any, ...]:
         """What a window changes here, to be put back by ``take_back`` where it fails."""
-        return self._losses, self._unread.copy(), self._epoch, self._prog, dict(self.grad_norms)
+        of_epoch = None if self.of_epoch is None else self.of_epoch.note()
+        return self._losses, self._unread.copy(), self._epoch, self._prog, dict(self.grad_norms), of_epoch
 
     def take_back(self, noted: tuple[Any, ...]) -> None:
         """Put back what ``note`` gave."""
-        self._losses, self._unread, self._epoch, self._prog, norms = noted
+        self._losses, self._unread, self._epoch, self._prog, norms, of_epoch = noted
+        if self.of_epoch is not None:
+            self.of_epoch.sums = of_epoch or {}
         self.grad_norms.update(norms)  # a row may have used them
 
     @property
@@ -287,6 +350,11 @@ class Metrics:
         return sum(losses) / len(losses) if losses else math.nan
 
     def of_training(self) -> dict[str, float | int]:
+        """Those of the last epoch that was completed, ``tng_loss``, and what the last batch gave as ``prog``; the last
+        of these wins."""
+        return {**self.last_epoch, **self.of_batches()}
+
+    def of_batches(self) -> dict[str, float | int]:
         """``tng_loss``, and what the last batch gave as ``prog``, which wins."""
         values: dict[str, float | int] = {"tng_loss": self.tng_loss} if self._losses or self._unread else {}
         return {**values, **numbers_of(self._prog, "prog of training_step")}
@@ -294,7 +362,8 @@ class Metrics:
     def shown(self) -> dict[str, Any]:
         """What a bar shows: training's numbers and strings, then validation's."""
         text = {str(k): v for k, v in self._prog.items() if isinstance(v, str)}
-        return {**self.of_training(), **text, **self.validation, **self.evaluated}
+        of_epoch = {k: v for k, v in self.last_epoch.items() if k != "tng_loss_epoch"}  # which a line's mean_loss is
+        return {**of_epoch, **self.of_batches(), **text, **self.validation, **self.evaluated}
 
     def all(self) -> dict[str, float | int]:
         """Every number by name; validation's win."""
@@ -311,6 +380,8 @@ class Metrics:
             **({} if self._epoch is None else {"epoch": self._epoch}),
             **({} if self.extremes is None else {"extremes": dict(self.extremes)}),
             **({"grad_norms": dict(self.grad_norms)} if self.grad_norms else {}),
+            **({"last_epoch": dict(self.last_epoch)} if self.last_epoch else {}),
+            **({} if self.of_epoch is None else {"of_epoch": self.of_epoch.state_dict()}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -322,3 +393,7 @@ class Metrics:
         self.extremes = {k: tuple(v) for k, v in state["extremes"].items()} if "extremes" in state else None
         self.grad_norms.clear()
         self.grad_norms.update(state.get("grad_norms", {}))
+        self.last_epoch, self.of_epoch = dict(state.get("last_epoch", {})), None
+        if "of_epoch" in state:
+            self.of_epoch = self.make_of_epoch()
+            self.of_epoch.load_state_dict(state["of_epoch"])

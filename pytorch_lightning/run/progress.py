@@ -32,6 +32,8 @@ class Progress:
     """Validations finished."""
     validated_batch: int = 0
     """``batch_nb`` at this epoch's last validation."""
+    validated_step: int = 0
+    """``global_step`` at the last validation."""
     epoch_started: bool = False
     """``on_epoch_start`` was called for this epoch."""
     epoch_over: bool = False
@@ -68,6 +70,7 @@ class Progress:
         """Put back what ``state_dict`` gave."""
         for name, value in state.items():
             setattr(self, name, value)
+        self.validated_step = state.get("validated_step", self.global_step)
 
 
 def nb_checked(length: int | None, percent: float) -> int | None:
@@ -79,6 +82,25 @@ def nb_checked(length: int | None, percent: float) -> int | None:
     if length is None:
         return None
     return min(length, max(1, int(length * percent + 1e-9)))
+
+
+def at_most(nb: int | None, most: int | None) -> int | None:
+    """``nb``, or ``most`` where that is less; None is no limit.
+
+    >>> at_most(7, 3), at_most(None, 3), at_most(7, None)
+    (3, 3, 7)
+    """
+    known = [n for n in (nb, most) if n is not None]
+    return min(known) if known else None
+
+
+def next_multiple(number: int, after: int) -> int:
+    """The least multiple of ``number`` that is greater than ``after``.
+
+    >>> next_multiple(5, 4), next_multiple(5, 5)
+    (5, 10)
+    """
+    return (after // number + 1) * number
 
 
 def validation_batches(nb_batches: int | None, interval: float) -> Sequence[int]:

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
 
 from pytorch_lightning.errors import FitError, describe, near
-from pytorch_lightning.loggers.logger import LoggerGroup
+from pytorch_lightning.loggers.logger import MEDIA, LoggerGroup
 from pytorch_lightning.run.hooks import Hooks
 from pytorch_lightning.run.metrics import at, numbers_of, to_number
 from pytorch_lightning.run.run import FitRun
@@ -74,11 +75,11 @@ class Rows:
             "batch_nb": progress.batch_nb,
             "global_step": progress.global_step,
         }
-        row.update(self._rates())
+        row.update(self.rates())
         row.update(run.metrics.grad_norms)
         run.metrics.grad_norms.clear()  # a row inside a window has no norms of its own
         row.update(self._memory())
-        row.update(run.metrics.of_training())
+        row.update(run.metrics.of_batches())
         for change in self._change:
             change(row)
         for replace in self._replace:
@@ -88,7 +89,7 @@ class Rows:
                     f"update_tng_log_metrics returned {describe(row)}; expected the dict to log."
                     f" Return logs. {at(progress)}"
                 )
-        if self._needed and (there := run.metrics.of_training()):  # empty before the first batch that counts
+        if self._needed and (there := run.metrics.of_batches()):  # empty before the first batch that counts
             self._check_needed(there, validated=bool(progress.nb_validations))
         self._loggers.log_metrics(numbers_of(row, "the row to log"), progress.global_step)
 
@@ -103,6 +104,11 @@ class Rows:
         if self._needed:
             self._check_needed({**metrics, **self._run.metrics.of_training()}, validated=True)
 
+    def write_epoch(self, metrics: dict[str, float | int]) -> None:
+        """Write the row of an epoch whose batches are over."""
+        step = max(0, self._run.progress.global_step - 1)
+        self._loggers.log_metrics({**self._last_place(), "global_step": step, **metrics}, step)
+
     def _last_place(self) -> dict[str, int]:
         """The epoch and the number of the batch that was trained on last."""
         run, progress = self._run, self._run.progress
@@ -110,6 +116,14 @@ class Rows:
             return {"epoch": progress.epoch, "batch_nb": progress.batch_nb - 1}
         nb = run.nb_tng_batches if run.nb_in_last_epoch is None else run.nb_in_last_epoch
         return {"epoch": max(0, progress.epoch - 1), **({"batch_nb": nb - 1} if nb else {})}
+
+    def writes(self, name: str) -> Any:
+        """The method ``name`` of a logger's SummaryWriter, for images and the like; None without one. One that logs a
+        figure, an image, a text or a file reaches every logger."""
+        if name in MEDIA:
+            return partial(self._loggers.log_media, name, self._run.progress)
+        writers = (getattr(logger, "writer", None) for logger in self._loggers.loggers)
+        return next((getattr(writer, name) for writer in writers if hasattr(writer, name)), None)
 
     def log_by_hand(self, metrics: dict[str, Any], step: int | None) -> None:
         """Log a row that a user's own code made, with its place; what is no number is left out, as an Experiment's rows
@@ -127,7 +141,8 @@ class Rows:
                     row[str(name)] = number
         self._loggers.log_metrics(row, step)
 
-    def _rates(self) -> dict[str, float]:
+    def rates(self) -> dict[str, float]:
+        """The learning rates of now, by the names that rows have."""
         rates = {}
         for i, optimizer in enumerate(self._optimizers):
             for g, group in enumerate(optimizer.param_groups):
@@ -144,7 +159,8 @@ class Rows:
         return {f"gpu_{self._device.index or 0}": (total - free) / 2**20}
 
     def _check_needed(self, there: dict[str, Any], *, validated: bool) -> None:
-        names = set(self.validation_names or ()) | set(self._run.metrics.validation)
+        metrics = self._run.metrics
+        names = {*(self.validation_names or ()), *metrics.validation, *metrics.epoch_names}
         known = sorted({*there, *names})
         absent = {name: who for name, who in self._needed.items() if name not in known}
         if not absent:
@@ -166,7 +182,7 @@ class Rows:
         """A loss isn't finite: stop with everything that helps to find out why, or count it."""
         run = self._run
         run.metrics.nb_nonfinite += 1
-        rates = ", ".join(f"{name}={rate:g}" for name, rate in self._rates().items())
+        rates = ", ".join(f"{name}={rate:g}" for name, rate in self.rates().items())
         if self._stop_on_nan:
             since = " in one of the batches since the last row" if self._reads_late else f" ({loss})"
             raise FitError(

@@ -11,6 +11,7 @@ from typing import Any
 from pytorch_lightning.errors import Notices
 from pytorch_lightning.launchers.signals import Stopped
 from pytorch_lightning.printing import tell
+from pytorch_lightning.processes import ALONE
 from pytorch_lightning.run.metrics import Metrics
 from pytorch_lightning.run.progress import INTERRUPTED, Progress
 from pytorch_lightning.run.wishes import SaveRequest, Wishes
@@ -40,10 +41,16 @@ class FitRun:
     """Whether a signal may end a validation: in that before training, and where the state before it can be saved."""
     when_stopped: str = "ends before training begins"
     """What the fit does where a signal comes now."""
+    from_first: Callable[[Any], Any] = ALONE.from_first
+    """What the first process has of a value."""
     counting: Any = None
     """Tells how many batches there will be, until the plan knows it."""
     samples: tuple[int, int] | None = None
     """Of a full batch, or of a round of them, and of an epoch; None where the loader doesn't say."""
+    has_several_loaders: bool = False
+    """Whether a training batch is made of one of each of several loaders."""
+    order_of_data: Callable[[], int] = lambda: 1
+    """The version of the order of the training batches."""
     nb_in_last_epoch: int | None = None
     """Batches of the epoch that ended last."""
     running: bool = False
@@ -73,6 +80,9 @@ class FitRun:
     def end_epoch(self) -> None:
         """Everything of an epoch was done."""
         metrics = self.metrics
+        if self.progress.batch_nb and metrics.has_no_loss and self.module.automatic_optimization:
+            text = f"no batch of epoch {self.progress.epoch} contributed a loss, so nothing was trained in it"
+            self.notices.say("no-loss", f"{text}; did training_step return None by mistake?")
         metrics.note_extremes({k: v for k, v in metrics.of_training().items() if k not in metrics.validation})
         self.nb_in_last_epoch = self.progress.batch_nb
         self.progress.next_epoch()

@@ -31,7 +31,7 @@ class Gradients:
     does. Before a validation and at the end of a fit they are cleared too: there, memory is worth more than time.
     """
 
-    def __init__(self, module: nn.Module, optimizers: Sequence[Optimizer]) -> None:
+    def __init__(self, module: LightningModule, optimizers: Sequence[Optimizer]) -> None:
         self._module, self._optimizers = module, optimizers
         self.waiting: dict[int, tuple[float, float]] = {}
         """The optimizers whose last turn the user's ``optimizer_step`` let pass: their gradients stay, added up in
@@ -87,6 +87,8 @@ class Gradients:
 
     def free(self) -> None:
         """Clear what the next window would clear anyway: where memory is worth more than time."""
+        if not self._module.automatic_optimization:  # their next step is the user's
+            return
         kept = {i for i, clears_itself in enumerate(self.clears_itself) if clears_itself} | {*self.waiting}
         for parameter in parameters_of([o for i, o in enumerate(self._optimizers) if i not in kept]) + self._others:
             parameter.grad = None

@@ -11,14 +11,14 @@ from torch import Tensor
 from pytorch_lightning.data.sharing import IDLE
 from pytorch_lightning.errors import FitError
 from pytorch_lightning.processes import Share
-from pytorch_lightning.run.metrics import Weighed, at
+from pytorch_lightning.run.metrics import NO_LOSS, Weighed, at
 from pytorch_lightning.steps.step_inputs import StepInputs
 from pytorch_lightning.steps.weights import RoundWeights, mixed_counts
 from pytorch_lightning.strategies.strategy import Strategy
 
 LOSS, PRESENT, WEIGHT, COUNTED, ENDED = range(5)
 """The columns of a table with a row for each virtual rank. A batch whose ``loss_count`` is 0 is present, and weighs
-nothing."""
+nothing; one without a loss isn't counted either."""
 CHANGED = 2.0
 """In the last column: the process sees that other parameters are to be trained. See ``replicas``."""
 
@@ -65,7 +65,9 @@ class RoundTable:
             self._losses[virtual_rank] = loss.detach().reshape(())
         else:
             value = loss.item()
-        self._rows[virtual_rank][LOSS:ENDED] = [value, 1.0, 1.0 if count is None else count, float(count is not None)]
+        counted = count is not None and loss is not NO_LOSS
+        self._inputs.metrics.saw_none = self._inputs.metrics.saw_none or loss is NO_LOSS
+        self._rows[virtual_rank][LOSS:ENDED] = [value, 1.0, 1.0 if count is None else count, float(counted)]
         if self._strategy.processes.nb == 1:  # others wait for the exchange
             self._check(virtual_rank, self._rows[virtual_rank])
 
@@ -86,7 +88,7 @@ class RoundTable:
             inputs.progress.epoch_over = True
         rows = [row for row in rows if row[PRESENT]]
         self.any_present = bool(rows)
-        if len({row[COUNTED] for row in rows}) > 1:
+        if len({row[COUNTED] for row in rows if row[WEIGHT] or row[COUNTED]}) > 1:
             raise mixed_counts(at(inputs.progress))
         rows = [row for row in rows if row[WEIGHT]]
         total = sum(row[WEIGHT] for row in rows)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from pytorch_lightning.data.sharing import IDLE, Spare
 from pytorch_lightning.errors import FitError
 from pytorch_lightning.processes import Share
-from pytorch_lightning.run.metrics import at, read_output
+from pytorch_lightning.run.metrics import NO_LOSS, at, read_output
 from pytorch_lightning.seeding import MODEL, reseed_generators, seed_device, seed_streams
 from pytorch_lightning.steps.buffers import BufferPerRank
 from pytorch_lightning.steps.closure import FirstThenAgain, NothingToLearn, tried
@@ -159,6 +159,8 @@ class Rounds:
         self._seed(virtual_rank, group)
         loss, prog, count = read_output(self._step(*arguments), self.inputs.name, self.inputs.progress)
         self.table.note(virtual_rank, loss, count)
+        if prog and count != 0:
+            prog = self.inputs.metrics.take_of_epoch(prog, virtual_rank, 1.0 if count is None else count)
         if count == 0:
             self._run_empty(loss, between, exchanges)
             return None
@@ -176,13 +178,18 @@ class Rounds:
             return
         between()
         if self.spare is not None:
-            if not bool(torch.isfinite(loss)):
-                raise FitError(
-                    f"{self.inputs.name} returned 'loss_count': 0 with a loss that isn't finite ({loss.item()}). Where"
-                    " the weights are sharded its backward pass is needed all the same: return loss.sum() /"
-                    f" max(count, 1). {at(self.inputs.progress)}"
-                )
+            self._need(loss)
             self.inputs.precision.backward(loss * 0.0)
+
+    def _need(self, loss: Tensor) -> None:
+        """Raises ``FitError`` where a batch that contributes nothing has no loss whose backward pass can be run."""
+        if loss is NO_LOSS or not bool(torch.isfinite(loss)):
+            what = "None" if loss is NO_LOSS else f"'loss_count': 0 with a loss that isn't finite ({loss.item()})"
+            raise FitError(
+                f"{self.inputs.name} returned {what}. Where weights are sharded, or batches repeated, its backward pass"
+                " is needed all the same: return {'loss': loss.sum() / max(count, 1), 'loss_count': 0}."
+                f" {at(self.inputs.progress)}"
+            )
 
     def _run_filler(self, virtual_rank: int, group: int, between: Callable[[], None] = do_nothing) -> None:
         """Take part in a pass of the other processes, with a batch that weighs nothing."""
@@ -197,6 +204,7 @@ class Rounds:
         with without_trace(self._module):
             loss, _, _ = read_output(inputs.step(batch, inputs.progress.batch_nb, *extra), inputs.name, inputs.progress)
             between()
+            self._need(loss)
             inputs.precision.backward(loss * 0.0)
 
     def _seed(self, virtual_rank: int, group: int) -> None:
@@ -271,7 +279,7 @@ class Rounds:
         self.stepped[:] = [False for _ in self.stepped]
         self.buffers.open()
         for weights in self.weights:
-            weights.open(size * self.share.nb)
+            weights.open(size * self.share.nb, self.inputs.nb_samples)
         if self._exact is not None:
             self._exact.open()
 
@@ -307,8 +315,8 @@ def build_round_window(
 
     def train_window(batches: Iterator[Any], size: int, accumulate: int) -> None:
         each_steps_alone = inputs.takes_optimizer and accumulate == 1
-        nb_run, nb_counted = 0, 0
-        while nb_run < size and not progress.epoch_over:
+        nb_run, nb_counted, is_full = 0, 0, False
+        while nb_run < size and not progress.epoch_over and not is_full:
             if not nb_run:
                 rounds.open_window(size)
             taken = rounds.next_round(batches, rounds.finish_round if nb_counted else None)
@@ -323,7 +331,8 @@ def build_round_window(
                     rounds.step(group)
             # a round in which nobody trained, since hooks ended the epoch, isn't one
             nb_counted = nb_run if rounds.table.any_present or not progress.epoch_over else 0
-        if nb_run < size:
+            is_full = inputs.nb_samples is not None and bool(rounds.weights[0].total >= inputs.nb_samples)
+        if nb_run < size and not is_full:
             progress.epoch_over = True
         if not nb_run:
             inputs.current.leave()

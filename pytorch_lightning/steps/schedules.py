@@ -130,7 +130,7 @@ def needed_metrics(callbacks: Sequence[Callback], schedules: Sequence[Schedule])
     """The metrics that something needs, and what needs each."""
     needed = {s.monitor: type(s.scheduler).__name__ for s in schedules if s.monitor is not None}
     for callback in callbacks:
-        name = callback.needed_metric()
-        if name is not None:
-            needed[name] = type(callback).__name__
+        for name in (callback.needed_metric(), *getattr(callback, "named_metrics", ())):
+            if name is not None:
+                needed[name] = type(callback).__name__
     return needed

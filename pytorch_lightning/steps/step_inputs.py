@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from pytorch_lightning.errors import FitError
 from pytorch_lightning.faults import fault
 from pytorch_lightning.precision.precision import Precision
-from pytorch_lightning.run.metrics import Metrics, Weighed, at, read_output
+from pytorch_lightning.run.metrics import NO_LOSS, Metrics, Weighed, at, read_output
 from pytorch_lightning.run.progress import Progress
 from pytorch_lightning.seeding import MODEL, build_seeder, reseed_generators, seed_device
 from pytorch_lightning.steps.current_step import RUNNING, STEPPED, CurrentStep
@@ -53,6 +53,8 @@ class StepInputs:
     """What steps the schedules that count optimizer steps; told which optimizers stepped."""
     optimizer_step: Callable[..., None] | None = None
     """The user's own, if any."""
+    nb_samples: int | None = None
+    """The sum of ``loss_count`` at which a window closes; None where a number of batches says so."""
     repeats: bool = False
     """Whether a process without a batch runs its last one again."""
     fuses: bool = False
@@ -131,7 +133,7 @@ def build_forward_backward(inputs: StepInputs) -> Callable[..., Tensor | None]:
     """``forward_backward(window, batch, batch_nb, [optimizer_i])``: one loss and its gradients. Returns
     the loss as it was weighed; None where the batch contributes nothing."""
     step, backward = inputs.timed("forward", inputs.step), build_backward(inputs)
-    record = inputs.metrics.record
+    metrics, record = inputs.metrics, inputs.metrics.record
     name, progress, on_device, nonfinite = inputs.name, inputs.progress, inputs.on_device, inputs.nonfinite
     current, isfinite, lets_wait = inputs.current, math.isfinite, inputs.optimizer_step is not None
 
@@ -139,7 +141,8 @@ def build_forward_backward(inputs: StepInputs) -> Callable[..., Tensor | None]:
         current.phase, current.arguments, current.weights = RUNNING, arguments, window
         loss, prog, count = read_output(step(*arguments), name, progress)
         if count == 0:  # the mean over no items may be NaN, and so may its gradients
-            window.skip()
+            window.skip(loss is not NO_LOSS)
+            metrics.saw_none = metrics.saw_none or loss is NO_LOSS
             return None
         value: Tensor | float = loss.detach() if on_device else loss.item()
         if not on_device and not isfinite(value):

@@ -1,6 +1,7 @@
 """The step of optimizers through the user's own ``optimizer_step``, which may let a turn pass."""
 
 from collections.abc import Callable, Sequence
+from inspect import signature
 from typing import Any
 
 from torch import Tensor
@@ -42,9 +43,9 @@ class UserSteps:
     def _make_ready(self, i: int) -> None:
         """Optimizer i steps now."""
         optimizers = self._inputs.optimizers
-        together = self._which if self._before_update else (i,)
         if i in self._ready:
             return
+        together = [j for j in self._which if j not in self._ready] if self._before_update else (i,)
         for j in together:
             for parameter in gradients_of([optimizers[j]]) if j != i else ():
                 self._before[parameter] = parameter.grad.clone()
@@ -54,6 +55,33 @@ class UserSteps:
         self._ready.update(together)
         for prepare in self._before_update:
             prepare([optimizers[j] for j in together])
+
+    def _with_gradients_ready(self, i: int, own: Callable[[], Any]) -> Callable[[], Any]:
+        """``own``, a closure that the user's code passed to optimizer i's ``step``: it evaluates a loss and its
+        gradients itself, after which they are made ready. Raises ``FitError`` where that can't be right."""
+        inputs, optimizer = self._inputs, self._inputs.optimizers[i]
+        problem = ""
+        if inputs.precision.scales:
+            problem = "with precision='16' its gradients wouldn't be scaled. Use 'bf16' or '32'"
+        elif inputs.current.slots:
+            problem = "with several virtual ranks its gradients would be those of one of them"
+        elif "closure" not in signature(optimizer.step).parameters:
+            problem = f"{type(optimizer).__name__}.step doesn't take one"
+        if problem:
+            raise FitError(f"optimizer_step passed a closure to optimizer.step, and {problem}. {at(inputs.progress)}")
+        if i not in self._ready:
+            first, total = self._gradients.waiting[i]
+            if first != total:
+                self._gradients.scale((i,), first / total)
+            self._ready.add(i)
+
+        def evaluate() -> Any:
+            loss = own()
+            for prepare in self._before_update:
+                prepare([optimizer])
+            return loss
+
+        return evaluate
 
     def end(self) -> None:
         """All have had their turn."""
@@ -80,8 +108,10 @@ class UserSteps:
             def step_now(own: Callable[[], Any] | None) -> Any:
                 if handle is not None:
                     handle.remove()
+                if own is not None:
+                    return step(self._with_gradients_ready(i, own))
                 self._make_ready(i)
-                return step(own or closure)
+                return step(closure)
 
             def step_itself(*_: Any) -> None:  # the user has the optimizer from somewhere else, and steps that one
                 if scales:

@@ -46,7 +46,7 @@ class WindowWeights:
     """0 before the first count."""
     total: float = 0.0
     nb_empty: int = 0
-    """Batches that returned a ``loss_count`` of 0, and contribute nothing."""
+    """Batches that returned None or a ``loss_count`` of 0, and contribute nothing."""
     joins: bool = False
     """Whether the batch was another optimizer's before."""
     scale: Callable[[float], None] = lambda factor: None
@@ -73,10 +73,10 @@ class WindowWeights:
                 self.scale(before / self.reference)
         return loss * (count / (self.reference * self.size))
 
-    def skip(self) -> None:
-        """A batch has a ``loss_count`` of 0."""
+    def skip(self, counted: bool = True) -> None:
+        """A batch has a ``loss_count`` of 0; without ``counted`` it has no loss at all."""
         self.nb_empty += 1
-        if self.size > 1:
+        if counted and self.size > 1:
             self._check(True)
 
     def _check(self, counted: bool) -> None:
@@ -118,10 +118,13 @@ class RoundWeights:
         self._so_far: bool | None = None
         """Whether the rounds of the window so far had counts."""
 
-    def open(self, nb_batches: int) -> None:
-        """Begin a window of at most ``nb_batches`` batches of all virtual ranks."""
+    def open(self, nb_batches: int, nb_samples: int | None = None) -> None:
+        """Begin a window of at most ``nb_batches`` batches of all virtual ranks, or one that closes at
+        ``nb_samples``."""
         self.divisor, self.total, self._largest, self._own = power_above(nb_batches - 1), 0.0, 0.0, 0.0
         self.reference, self._so_far = self._references[self._i], None
+        if nb_samples is not None:
+            self.divisor, self.reference = 1.0, power_above(nb_samples)
 
     def note(self, count: float | None) -> None:
         """A batch of this process has such a ``loss_count``, and its backward pass is about to come."""

@@ -70,7 +70,15 @@ def build_train_window(inputs: StepInputs) -> TrainWindow:
                 advance(stepped)
         current.phase, current.arguments = OUTSIDE, ()
 
-    return train_window
+    return _until_full(train_window, first, inputs)
+
+
+def _until_full(train_window: Callable[..., None], first: WindowWeights, inputs: StepInputs) -> Callable[..., None]:
+    if not inputs.nb_samples:
+        return train_window
+    from pytorch_lightning.steps.counted import until_full
+
+    return until_full(train_window, first, inputs.progress, inputs.nb_samples)
 
 
 def _endings_of(inputs: StepInputs) -> list[Callable[[], None]]:
@@ -84,9 +92,12 @@ def _losses_of(inputs: StepInputs) -> tuple[list[WindowWeights], list[Sequence[i
     ready together, with one norm to clip, others each by itself), and which ones stepped last."""
     everyone = range(len(inputs.optimizers))
     groups: list[Sequence[int]] = [(i,) for i in everyone] if inputs.takes_optimizer else [everyone]
-    windows = [
-        WindowWeights(joins=n > 0, scale=partial(inputs.gradients.scale, group)) for n, group in enumerate(groups)
-    ]
+    kind: Callable[..., WindowWeights] = WindowWeights
+    if inputs.nb_samples is not None:
+        from pytorch_lightning.steps.counted import CountedWeights
+
+        kind = partial(CountedWeights, nb=inputs.nb_samples)
+    windows = [kind(joins=n > 0, scale=partial(inputs.gradients.scale, group)) for n, group in enumerate(groups)]
     return windows if inputs.takes_optimizer else windows * len(everyone), groups, [False for _ in everyone]
 
 

@@ -75,6 +75,9 @@ def _like(value: Any, parts: Sequence[Any]) -> Any:
 def join_training(outputs: Sequence[Any], sizes: Sequence[int], device: torch.device) -> Any:
     """What training steps returned for chunks, as for the whole batch: ``loss`` is the mean weighted by
     ``loss_count`` if they have one (the counts are added), otherwise by the number of samples."""
+    there = [(output, size) for output, size in zip(outputs, sizes, strict=True) if output is not None]
+    if len(there) < len(outputs):  # a chunk for which the step returned None contributes nothing
+        return join_training([o for o, _ in there], [size for _, size in there], device) if there else None
     first = outputs[0]
     losses: list[Any] = [output.get("loss") if isinstance(output, Mapping) else output for output in outputs]
     if not all(isinstance(loss, Tensor) and loss.numel() == 1 for loss in losses):

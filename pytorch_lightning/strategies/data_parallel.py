@@ -50,6 +50,11 @@ class DataParallel(Strategy):
         # a chunk goes to its own device, and not by way of the first
         return super().transfer(dtype) if len(self._devices) == 1 else None
 
+    def manual_step_function(self, module: nn.Module) -> Callable[..., Any]:
+        if len(self._devices) > 1:
+            raise self.no_manual_steps()
+        return super().manual_step_function(module)
+
     def step_function(self, module: nn.Module, name: str, *, takes_optimizer: bool = False) -> Callable[..., Any]:
         if len(self._devices) == 1:
             return getattr(module, name)  # type: ignore[no-any-return]

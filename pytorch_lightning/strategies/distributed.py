@@ -8,6 +8,7 @@ from inspect import signature
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -81,6 +82,12 @@ class Distributed(Strategy):
             before_leaving.append(_let_go)
         return self._wrapped  # type: ignore[no-any-return]
 
+    @torch.no_grad()
+    def manual_step_function(self, module: nn.Module) -> Callable[..., Any]:
+        for tensor in (*module.parameters(), *module.buffers()) if self.processes.nb > 1 else ():
+            dist.broadcast(tensor.detach(), src=0)  # as DistributedDataParallel begins
+        return getattr(module, "training_step")  # type: ignore[no-any-return]  # noqa: B009
+
     def _wrap(self, step: StepAsForward, optimized: set[int]) -> None:
         """Wrap ``step`` for the parameters that require gradients now. A second time it is the same object, made
         again, since others have it."""
@@ -120,7 +127,9 @@ class Distributed(Strategy):
         if self._wrapped is None:
             return []
         now = [p.requires_grad for p in self._known]
-        held = [id(p) for o in optimizers for group in o.param_groups for p in group["params"]]
+        each = [p for o in optimizers for group in o.param_groups for p in group["params"]]
+        # a frozen one needs no exchange yet, unless whoever finds no gradient may still have one later
+        held = [id(p) for p in each if p.requires_grad or self._find_unused]
         if now == self._required and self._exchanged.issuperset(held):
             return []
         named = list(self._wrapped.module.module.named_parameters())

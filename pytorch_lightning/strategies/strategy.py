@@ -90,6 +90,20 @@ class Strategy(ABC):
         """The method ``name`` of ``module`` as it is to be called. ``takes_optimizer``: a training step that is
         called once per optimizer, so that some parameters get no gradient in it."""
 
+    def manual_step_function(self, module: nn.Module) -> Callable[..., Any]:
+        """``training_step`` of ``module``, where it makes its own steps: what exchanges gradients does so outside of
+        it. Raises ``MisconfigurationException`` where that can't be."""
+        if self.processes.nb > 1:
+            raise self.no_manual_steps()
+        return self.step_function(module, "training_step")
+
+    def no_manual_steps(self) -> MisconfigurationException:
+        """What is raised where a ``training_step`` can't make its own steps."""
+        return MisconfigurationException(
+            f"automatic_optimization = False doesn't work with distributed_backend={self.name!r}, whose gradients are"
+            " there only after training_step. Use one process, or 'ddp'."
+        )
+
     def transfer(self, dtype: torch.dtype | None) -> Callable[[Any], Any] | None:
         """A function that moves a batch to the device; None if it is there already."""
         return build_transfer(self.device, dtype)

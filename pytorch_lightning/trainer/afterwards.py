@@ -1,12 +1,14 @@
 """What is left, in the process that asked for it, of a fit that others did."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
 
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.checkpoints.checkpoint import Part
 from pytorch_lightning.errors import Notices
 from pytorch_lightning.loggers.logger import LoggerGroup
@@ -21,6 +23,21 @@ from pytorch_lightning.run.rows import Rows
 from pytorch_lightning.run.run import FitRun
 from pytorch_lightning.steps.optimizers import Schedule, read_optimizers
 from pytorch_lightning.strategies import SingleDevice
+from pytorch_lightning.trainer.optimization import tell_callbacks
+
+
+@contextlib.contextmanager
+def _as_the_fit_began(module: LightningModule, callbacks: Sequence[Callback]) -> Iterator[None]:
+    """A scope in which what callbacks freeze is frozen."""
+    frozen = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    modes = [(layer, layer.training) for layer in module.modules()]
+    for callback in callbacks:
+        callback.before_optimizers(module)
+    yield
+    for parameter, is_trained in frozen:
+        parameter.requires_grad_(is_trained)
+    for layer, training in modes:
+        layer.training = training
 
 
 class Afterwards:
@@ -50,7 +67,9 @@ class Afterwards:
 
     def _restored(self) -> tuple[list[Optimizer], list[Schedule]]:
         if self._optimization is None:
-            found = read_optimizers(self.module.configure_optimizers(), self._config.lr_scheduler_milestones)
+            with _as_the_fit_began(self.module, self._config.callbacks):
+                found = read_optimizers(self.module.configure_optimizers(), self._config.lr_scheduler_milestones)
+                tell_callbacks(self._config.callbacks, self.module, *found)
             targets = [*found[0], *(schedule.scheduler for schedule in found[1])]
             states = [*self._state["optimizers"], *self._state["schedulers"]]
             for target, state in zip(targets, states, strict=True):

@@ -5,17 +5,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pytorch_lightning.callbacks.monitor import direction
-from pytorch_lightning.checkpoints.checkpoint import restore_module
-from pytorch_lightning.checkpoints.sharded import read_any
 from pytorch_lightning.errors import CheckpointError, MisconfigurationException, describe, near
 from pytorch_lightning.lightning2 import advice
 from pytorch_lightning.options.meaning import ALIASES
 from pytorch_lightning.processes import ALONE
-from pytorch_lightning.run import files
-from pytorch_lightning.run.hooks import is_overridden
-from pytorch_lightning.run.progress import nb_of_steps
-from pytorch_lightning.strategies.devices import choose_devices
+from pytorch_lightning.root_module.root_module import Standin
 from pytorch_lightning.trainer.live_lists import LiveList
 
 if TYPE_CHECKING:
@@ -61,11 +55,13 @@ class ReadAttributes:
         if name in own.get("options", ()):
             return getattr(self.config, name)
         if name in OF_THE_MODULE and own.get("module") is not None:
+            from pytorch_lightning.run.hooks import is_overridden
+
             there = name == "on_gpu" or is_overridden(self.module, name)
             return getattr(self.module, name) if there else None
         if name in OF_THE_MODULE:
             return None
-        text = advice("trainer_members", name)
+        text = advice("trainer_members", name) or advice("keras_members", name)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}" + (f". {text}." if text else ""))
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -84,6 +80,8 @@ class ReadAttributes:
             self._use_options({**options, option: value})
 
     def __getstate__(self) -> dict[str, Any]:
+        from pytorch_lightning.run import files
+
         experiment = files.experiment_of(self.config)
         if experiment is not None and not experiment.debug:
             raise MisconfigurationException(
@@ -129,6 +127,8 @@ class ReadAttributes:
     @property
     def data_parallel_device_ids(self) -> list[int] | None:
         """The GPUs of ``gpus``; None on the CPU."""
+        from pytorch_lightning.strategies.devices import choose_devices
+
         indices = [device.index for device in choose_devices(self.config.gpus)[0] if device.type != "cpu"]
         return indices or None
 
@@ -215,6 +215,8 @@ class ReadAttributes:
         """The best value that the metric ``name`` had in the run, also before a resume: after a validation, or for one
         that only training gives at the end of an epoch. ``mode`` is 'min', 'max', or 'auto' (by the name). Raises
         ``MisconfigurationException`` where there is none."""
+        from pytorch_lightning.callbacks.monitor import direction
+
         chosen = direction(name, mode)
         there = {} if self._run is None else self._run.metrics.extremes
         if there is None:
@@ -248,12 +250,17 @@ class ReadAttributes:
     @property
     def nb_total_steps(self) -> int | None:
         """The optimizer steps of a whole fit, unless something ends it early: epochs, windows and all limits of batches
-        and steps applied. None where the loader has no length and there is no ``max_nb_steps``, and before a fit. May
-        be read in ``configure_optimizers``."""
+        and steps applied. None where the loader has no length, or ``training_step`` makes its own steps, or samples say
+        when a step comes, and there is no ``max_nb_steps``; and before a fit. May be read in
+        ``configure_optimizers``."""
+        from pytorch_lightning.run.progress import nb_of_steps
+
         config = self.config
-        nb = None if self._run is None else self.nb_tng_batches
+        nb = None if self._run is None or config.accumulate_nb_samples else self.nb_tng_batches
         if self._run is None:
             return None
+        if not self._run.module.automatic_optimization:
+            return config.max_nb_steps
         return nb_of_steps(nb, config.accumulate_grad_batches, config.max_nb_epochs, config.max_nb_steps)
 
     @staticmethod
@@ -264,6 +271,16 @@ class ReadAttributes:
             return getattr(run.counting, name)()  # type: ignore[no-any-return]
         except AttributeError as error:  # of a user's loader: it would seem that the trainer hasn't this attribute
             raise MisconfigurationException(f"{name} can't be known: {type(error).__name__}: {error}") from error
+
+    @property
+    def experiment(self) -> Any:
+        """The user's test-tube Experiment; without one a stand-in whose ``log(dict)`` reaches the loggers."""
+        from pytorch_lightning.run import files
+
+        experiment = files.experiment_of(self.config)
+        if experiment is not None and self._processes.is_first:
+            return experiment
+        return Standin(None if self._plan is None else self._plan.rows.log_by_hand, like=experiment)
 
     @property
     def checkpoint_callback(self) -> Any:
@@ -293,6 +310,9 @@ class ReadAttributes:
             raise CheckpointError(f"{folderpath} holds no hpc_ckpt_*.ckpt. Write one by trainer.hpc_save(folder).")
         self.resume = found[max(found)]
         if self.module is not None:
+            from pytorch_lightning.checkpoints.checkpoint import restore_module
+            from pytorch_lightning.checkpoints.sharded import read_any
+
             restore_module(self.module, read_any(self.resume), self.resume)
 
     @property

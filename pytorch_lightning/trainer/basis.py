@@ -1,12 +1,12 @@
 """What the rest of a plan is made from."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch.optim import Optimizer
 
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks.callback import Callback
 from pytorch_lightning.data.loader import ReplayableLoader
 from pytorch_lightning.errors import Notices
 from pytorch_lightning.options.config import Config
@@ -54,6 +54,8 @@ class Basis:
     loader: ReplayableLoader
     validation: EvaluationPlan | None
     sanity: EvaluationPlan | None
+    validate: Callable[[Any], tuple[EvaluationPlan | None, EvaluationPlan | None]]
+    """Plans both, beside a training loader."""
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,18 @@
 """Checks before the first batch."""
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
+from itertools import islice, product
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader
+from torch.utils.data import Subset
 
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.checkpoints.checkpoint import module_part
 from pytorch_lightning.data.casting import COMPLEX, tensors_of
+from pytorch_lightning.data.combined import is_several, named, parts_of
 from pytorch_lightning.data.loader import length_of
 from pytorch_lightning.data.replayable import shuffles
 from pytorch_lightning.errors import Notices, Problem, attempt, describe, noting
@@ -21,7 +22,14 @@ from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.processes import ALONE, Processes, Share
 from pytorch_lightning.root_module.elsewhere import BeforeInit
 from pytorch_lightning.root_module.root_module import LightningModule
-from pytorch_lightning.run.hooks import is_overridden, missing, takes_one_more, wrongly_signed, wrongly_signed_callbacks
+from pytorch_lightning.run.hooks import (
+    is_overridden,
+    missing,
+    returns_nothing,
+    takes_one_more,
+    wrongly_signed,
+    wrongly_signed_callbacks,
+)
 from pytorch_lightning.steps.optimizers import needs_closure, parameters_of
 from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.trainer.explaining import helping
@@ -48,14 +56,10 @@ def hook_problems(module: LightningModule, callbacks: Sequence[Callback]) -> lis
     # a test may use the steps of validation, so the loader decides where a test is all that is meant
     if there and ("val_dataloader" in there or not is_overridden(module, "test_dataloader")):
         problems += missing(module, validates)
-    if not getattr(module, "automatic_optimization", True):
-        problems.append(
-            Problem(
-                f"{type(module).__name__}.automatic_optimization is off, and steps by hand aren't supported",
-                do="Return the loss of each optimizer from training_step(self, data_batch, batch_nb, optimizer_i), and"
-                " override optimizer_step to step less often",
-            )
-        )
+    step = module.training_step if is_overridden(module, "training_step") else None
+    if module.automatic_optimization and returns_nothing(step):
+        what = f"{type(module).__name__}.training_step returns nothing, so there is no loss to train on"
+        problems.append(Problem(what, do="Return {'loss': loss}"))
     return problems + wrongly_signed(module) + wrongly_signed_callbacks(callbacks)
 
 
@@ -117,7 +121,7 @@ def sharing_problems(
     parameters = parameters_of(optimizers)
     if (
         share.nb == 1
-        or config.accumulate_grad_batches == 1
+        or (config.accumulate_grad_batches == 1 and config.accumulate_nb_samples is None)
         or len({*map(id, parameters)}) == len(parameters)
         or not takes_one_more(module, "training_step", len(optimizers) > 1)
     ):
@@ -126,14 +130,17 @@ def sharing_problems(
         Problem(
             "the optimizers of a training_step of three arguments have parameters in common, whose gradients can't be"
             " kept apart where several virtual ranks accumulate batches",
-            f"accumulate_grad_batches={config.accumulate_grad_batches} and {share.nb} virtual ranks",
-            "Pass accumulate_grad_batches=1, or give each parameter to one optimizer",
+            f"{share.nb} virtual ranks",
+            "Pass accumulate_grad_batches=1, without accumulate_nb_samples, or give each parameter to one optimizer",
         )
     ]
 
 
 def loader_problems(loader: Any, name: str) -> list[Problem]:
     """What can be seen of the one loader that the hook ``name`` gave."""
+    if isinstance(loader, Tensor) or type(loader).__name__ == "ndarray":
+        advice = "Give DataLoader(TensorDataset(x, y), batch_size=32)"
+        return [Problem(f"{name} isn't a loader, but data itself", describe(loader), advice)]
     if isinstance(loader, (str, bytes, Mapping)) or not hasattr(loader, "__iter__"):
         advice = "Return a DataLoader, or a list of batches"
         if hasattr(loader, "__getitem__") and hasattr(loader, "__len__") and not isinstance(loader, (str, bytes)):
@@ -148,7 +155,8 @@ def loader_problems(loader: Any, name: str) -> list[Problem]:
 
 def iterator_problems(loader: Any) -> list[Problem]:
     """An iterator where there are several passes."""
-    if not hasattr(loader, "__next__"):
+    each = loader.values() if isinstance(loader, Mapping) else [loader]
+    if not any(hasattr(one, "__next__") for one in each):
         return []
     what = "val_dataloader returned an iterator, which yields its batches only once, and there are several validations"
     return [Problem(what, describe(loader), "Return the iterable it was made from")]
@@ -156,14 +164,11 @@ def iterator_problems(loader: Any) -> list[Problem]:
 
 def training_loader_problems(loader: Any, config: Config, validates: bool, share: Share) -> list[Problem]:
     """A training loader that can't be used with these options. ``validates``: whether there is a validation."""
-    problems = loader_problems(loader, "tng_dataloader")
-    if problems or config.fast_dev_run:
-        return problems
-    if isinstance(loader, (list, tuple)) and isinstance(loader[0], DataLoader):
-        received = f"{len(loader)} DataLoaders"
-        return [Problem("tng_dataloader must return one loader", received, "Return one, over a ConcatDataset, say")]
+    if config.fast_dev_run:
+        return []
     length = length_of(loader)
     if length is None:
+        validates = validates and config.max_nb_tng_batches is None  # an epoch has a length then
         shares = {"train_percent_check": config.train_percent_check, "val_check_interval": config.val_check_interval}
         return [
             Problem(
@@ -173,11 +178,12 @@ def training_loader_problems(loader: Any, config: Config, validates: bool, share
             for name, share in shares.items()
             if (share < 1.0 and validates) or (share != 1.0 and name == "train_percent_check")
         ]
-    length = None if length is None else share.nb_rounds(length)
+    length = share.nb_rounds(length)
     if length == 0:
         received = f"{length_of(loader)} batches for {share.nb} processes"
         return [Problem("uneven_batches='drop' leaves no round of training batches", received, "Make batches smaller")]
-    if validates and length is not None and config.val_check_interval > max(1, length):
+    length = min(length, config.max_nb_tng_batches or length)
+    if validates and config.val_check_interval > max(1, length):
         return [
             Problem(
                 f"val_check_interval={config.val_check_interval:g} batches is more than an epoch's {length},"
@@ -252,15 +258,32 @@ def _say_idle_dropout(module: nn.Module, optimizers: Sequence[Optimizer], notice
         )
 
 
+def say_shared_samples(tng_loader: Any, val_loaders: Any, notices: Notices) -> None:
+    """A notice where two ``Subset``s of one dataset, for training and for validation, have samples in common."""
+    held_out = named(val_loaders).values() if is_several(val_loaders) else [val_loaders]
+    for tng_part, loader in product(parts_of(tng_loader).values(), held_out):
+        trained, held = getattr(tng_part, "dataset", None), getattr(loader, "dataset", None)
+        if not (isinstance(trained, Subset) and isinstance(held, Subset)) or held.dataset is not trained.dataset:
+            continue
+        nb = len({*map(int, trained.indices)} & {*map(int, held.indices)})
+        if nb and nb < len(held):
+            notices.say(
+                "shared-samples",
+                f"{nb} of the {len(held)} samples for validation are also for training: split the dataset once, in"
+                " __init__, and not each time that a loader is made",
+            )
+            return
+
+
 def say_probable_mistakes(
     module: LightningModule, loader: Any, optimizers: Sequence[Optimizer], config: Config, notices: Notices
 ) -> None:
     """A notice for everything that is probably a mistake but may be intended."""
-    if not shuffles(loader) and not config.overfit_pct and length_of(loader) != 1:
+    if not any(map(shuffles, parts_of(loader).values())) and not config.overfit_pct and length_of(loader) != 1:
         notices.say(
             "not-shuffled", "the training data isn't shuffled; pass shuffle=True to the DataLoader if it should be"
         )
-    if hasattr(loader, "__next__") and config.max_nb_epochs > 1:
+    if hasattr(loader, "__next__") and config.max_nb_epochs > 1 and config.max_nb_tng_batches is None:
         notices.say(
             "one-pass",
             "tng_dataloader returned an iterator, which has no second epoch; return the iterable it was made from, or"
@@ -270,7 +293,7 @@ def say_probable_mistakes(
     _say_idle_dropout(module, optimizers, notices)
     if not has_validation(module):
         notices.say("no-validation", "there is no validation: val_dataloader isn't defined")
-    elif config.check_val_every_n_epoch > config.max_nb_epochs:
+    elif config.val_every_nb_batches is None and config.check_val_every_n_epoch > config.max_nb_epochs:
         notices.say(
             "never-validated",
             f"validation never runs: check_val_every_n_epoch={config.check_val_every_n_epoch} is more than"

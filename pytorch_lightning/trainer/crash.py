@@ -94,6 +94,8 @@ def find_failure(plan: FitPlan, error: BaseException) -> Failure | None:
     current, progress = plan.current, plan.progress
     if current.is_fetching:
         return _of_loader(plan, error)
+    if not plan.module.automatic_optimization:  # it may have stepped, and a replay makes no steps
+        return None
     if current.phase in (OUTSIDE, STEPPED) or current.arguments[0] is IDLE:
         return None
     batch, *rest = current.arguments
@@ -150,7 +152,12 @@ def build_bundle(plan: FitPlan, failure: Failure, error: BaseException, options:
         "virtual_ranks": share.nb,
         "optimizer_i": failure.optimizer_i,
         "window": failure.window,
-        "loader": {"batch_nb": number, "indices": indices, "in_order": bool(plan.config.overfit_pct)},
+        "loader": {
+            "batch_nb": number,
+            "indices": indices,
+            "in_order": bool(plan.config.overfit_pct),
+            "order": plan.loader.order,
+        },
         "module": type(module).__qualname__,
         "hparams": None if module.hparams is None else {str(k): v for k, v in plain_hparams(module.hparams).items()},
         "hparams_is_dict": isinstance(module.hparams, Mapping),

@@ -1,6 +1,7 @@
 """A pass over a data set: what is run on it, and what becomes of the outputs."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from inspect import signature
@@ -25,7 +26,7 @@ from pytorch_lightning.processes import Processes, Share, Subject
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.run.hooks import Hooks, is_overridden, takes_one_more
 from pytorch_lightning.run.metrics import numbers_of, to_number
-from pytorch_lightning.run.progress import nb_checked
+from pytorch_lightning.run.progress import at_most, nb_checked
 from pytorch_lightning.strategies.compiled import Compile, as_it_is
 from pytorch_lightning.strategies.devices import note_full_memory
 from pytorch_lightning.strategies.strategy import Strategy
@@ -47,8 +48,8 @@ class EvaluationPlan:
     """Makes the result of all outputs, each with the number of its batch."""
     keep: Callable[[Any, int], Any]
     """What becomes of one output before it is put aside; gets its number over all loaders too."""
-    loaders: Sequence[tuple[ReplayableLoader, int | None, tuple[int, ...]]]
-    """Each loader, how many of its batches, and what the step gets as further arguments."""
+    loaders: Sequence[tuple[ReplayableLoader, int | None, tuple[int | str, ...]]]
+    """Each loader, how many of its batches, and what the step gets as further arguments: its number, or its name."""
     nb_batches: int | None
     to_device: Callable[[Any], Any] | None
     seed: int
@@ -60,6 +61,8 @@ class EvaluationPlan:
     """Which batches of each loader are this process's."""
     together: Processes | None
     """Where all processes must take part in each step: those."""
+    around: Callable[[str], AbstractContextManager[Any]]
+    """The scope of all steps and of ``end``, for a stage."""
 
     def call(self, name: str, *arguments: Any) -> None:
         """Call everybody who overrides the hook ``name``."""
@@ -90,7 +93,9 @@ def plan_evaluation(
     precision: Precision,
     seed: int,
     hooks: Hooks,
+    around: Callable[[str], AbstractContextManager[Any]],
     limit: int | None = None,
+    most: int | None = None,
     percent: float = 1.0,
     outputs_to: Callable[[Any, int], None] | None = None,
     to_cpu: bool = False,
@@ -100,43 +105,44 @@ def plan_evaluation(
     repeats: bool = False,
     notices: Notices,
 ) -> EvaluationPlan:
-    """A plan for one pass over ``loaders`` (one, or a list of several).
+    """A plan for one pass over ``loaders`` (one, a list of several, or a dict of them by name).
 
-    ``limit`` is the number of batches of each loader and process, ``percent`` the share of them. ``to_cpu`` brings
-    the outputs to the CPU; ``outputs_to`` takes each instead of a list. ``gather``: where there are several processes,
-    give every one all outputs. ``own``: the loaders are this process's own share. ``repeats``: who has no batch runs
-    along with those who have. Raises ``MisconfigurationException`` for loaders that don't fit.
+    ``limit`` is the number of batches of each loader and process, ``most`` that of each loader over all processes,
+    ``percent`` the share of them. ``to_cpu`` brings the outputs to the CPU; ``outputs_to`` takes each instead of a
+    list. ``gather``: where there are several processes, give every one all outputs. ``own``: the loaders are this
+    process's own share. ``repeats``: who has no batch runs along with those who have. Raises
+    ``MisconfigurationException`` for loaders that don't fit.
     """
     step_name, end_name = names_of(module, stage)
     hook = {"test": "test_dataloader", "predict": "predict"}.get(stage, "val_dataloader")
+    keys, each = _each_of(loaders, hook, module, step_name)
     several = is_several(loaders, takes_loader(module, step_name))
-    each = list(loaders) if several else [loaders]
-    takes_number = takes_one_more(module, step_name, len(each) > 1)
-    if len(each) > 1 and not takes_number:
+    takes_number = takes_one_more(module, step_name, len(each) > 1 or keys is not None)
+    if len(each) > 1 and not takes_number and keys is None:
         raise MisconfigurationException(
             f"{stage} has {len(each)} loaders, so {type(module).__name__}.{step_name} gets a third argument."
             f" Write def {step_name}(self, data_batch, batch_nb, dataloader_i)."
         )
     processes = strategy.processes
     share = Share(processes.nb, range(processes.rank, processes.rank + 1), own)
-    names = [hook] if len(each) == 1 else [f"{hook}[{i}]" for i in range(len(each))]
+    places: Sequence[Any] = range(len(each)) if keys is None else keys
+    names = [hook] if len(each) == 1 else [f"{hook}[{place!r}]" for place in places]
     if not own:
         each = [whole(loader, notices) for loader in each]
         raise_together(problem for pair in zip(each, names, strict=True) for problem in sharding_problems(*pair))
     raise_together(problem for pair in zip(each, names, strict=True) for problem in loader_problems(*pair))
     planned = []
-    for i, loader in enumerate(each):
-        nb = _nb_of(loader, stage, percent, limit if own or limit is None else limit * processes.nb)
+    for i, (place, loader) in enumerate(zip(places, each, strict=True)):
+        nb = _nb_of(loader, stage, percent, at_most(limit if own or limit is None else limit * processes.nb, most))
         loader_id = LOADER_IDS[LOADERS.get(stage, "validation loader")] + i
-        planned.append((shared_out(loader, seed, loader_id, share, processes), nb, (i,) if takes_number else ()))
+        planned.append((shared_out(loader, seed, loader_id, share, processes), nb, (place,) if takes_number else ()))
     counts = [nb for _, nb, _ in planned]
-    nested = several and takes_number
     return EvaluationPlan(
         stage=stage,
         module=module,
         step=precision.forward(compiled(strategy.step_function(module, step_name))),
         end=build_end(
-            _build_summary(module, end_name, nested),
+            _build_summary(module, end_name, several and takes_number, keys),
             processes,
             _outputs_of(module, step_name) if gather and outputs_to is None else None,
             own,
@@ -149,6 +155,7 @@ def plan_evaluation(
         seed=seed,
         on_device=strategy.device.type != "cpu",
         hooks=hooks,
+        around=around,
         nb_of=partial(_nb_in_all, processes) if own else attrgetter("nb_drawn"),
         share=share,
         together=processes if strategy.runs_together or (repeats and processes.nb > 1) else None,
@@ -180,6 +187,25 @@ def is_several(loaders: Any, takes_loader: bool) -> bool:
     )
 
 
+def _each_of(
+    loaders: Any, hook: str, module: LightningModule, step_name: str
+) -> tuple[tuple[str, ...] | None, list[Any]]:
+    """The names of ``loaders`` where they have some, and each of them."""
+    if not isinstance(loaders, Mapping):
+        return None, list(loaders) if is_several(loaders, takes_loader(module, step_name)) else [loaders]
+    for key, loader in loaders.items():
+        nested = isinstance(loader, Mapping) or is_several(loader, False)
+        if not isinstance(key, str) or nested:
+            what = "a name that isn't text" if not nested else f"loaders inside of loaders, under {key!r}"
+            raise MisconfigurationException(
+                f"{hook} returned a dict with {what}; received {describe(loader if nested else key)}. Return one loader"
+                " for each name: {'clean': loader, 'noisy': another}."
+            )
+    if not loaders:
+        raise MisconfigurationException(f"{hook} returned a dict without loaders. Return {{'clean': loader}}.")
+    return tuple(loaders), [*loaders.values()]
+
+
 def _nb_of(loader: Any, stage: str, percent: float, limit: int | None) -> int | None:
     length = length_of(loader)
     if length is None and percent != 1.0 and limit is None:
@@ -193,7 +219,8 @@ def _nb_of(loader: Any, stage: str, percent: float, limit: int | None) -> int | 
 
 def nb_in_all(loaders: Any, module: LightningModule, config: Config, limit: int | None) -> int | None:
     """The batches of a validation on ``loaders``; None where one of them has no length."""
-    each = list(loaders) if is_several(loaders, takes_loader(module, "validation_step")) else [loaders]
+    _, each = _each_of(loaders, "val_dataloader", module, "validation_step")
+    limit = at_most(limit, config.max_nb_val_batches)
     counts = [_nb_of(loader, "validation", config.val_percent_check, limit) for loader in each]
     return None if None in counts else sum(nb for nb in counts if nb is not None)
 
@@ -278,14 +305,25 @@ def _outputs_of(module: LightningModule, step: str) -> Subject:
     return Subject(f"outputs of {step}", f"Return plain data from {step}, or {other}.", module=module)
 
 
-def _build_summary(module: LightningModule, name: str | None, nested: bool) -> Callable[[list[list[Any]]], Any]:
+def _build_summary(
+    module: LightningModule, name: str | None, nested: bool, keys: Sequence[str] | None
+) -> Callable[[list[list[Any]]], Any]:
+    def by_name(outputs: list[list[Any]]) -> Any:
+        return outputs if keys is None else dict(zip(keys, outputs, strict=True))
+
     if name is None:
-        return lambda outputs: outputs if nested else outputs[0]
-    end = getattr(module, name) if is_overridden(module, name) else mean_by_batch
+        return lambda outputs: by_name(outputs) if nested or keys is not None else outputs[0]
+    is_own, end = is_overridden(module, name), getattr(module, name)
     where = f"{name} of {type(module).__name__}"
 
     def summarize(outputs: list[list[Any]]) -> dict[str, float | int]:
-        result = end(outputs if nested or end is mean_by_batch else outputs[0])
+        if not is_own:
+            return (
+                mean_by_batch(outputs)
+                if keys is None
+                else _flat({k: mean_by_batch([o]) for k, o in by_name(outputs).items()})
+            )
+        result = end(by_name(outputs) if nested or keys is not None else outputs[0])
         if result is None:
             return {}
         if not isinstance(result, Mapping):
@@ -293,9 +331,21 @@ def _build_summary(module: LightningModule, name: str | None, nested: bool) -> C
                 f"{where} returned {describe(result)}; expected a dict of numbers, or nothing."
                 " Return {'val_loss': mean}."
             )
-        return numbers_of(result, where)
+        return numbers_of(result if keys is None else _flat(result), where)
 
     return summarize
+
+
+def _flat(by_loader: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers by name, those of a loader after its name.
+
+    >>> _flat({"clean": {"val_loss": 0.5}, "mean": 0.25})
+    {'clean/val_loss': 0.5, 'mean': 0.25}
+    """
+    found: dict[str, Any] = {}
+    for key, value in by_loader.items():
+        found |= {f"{key}/{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {key: value}
+    return found
 
 
 def mean_by_batch(outputs: list[list[Any]]) -> dict[str, float]:

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from torch.optim import Optimizer
 
+from pytorch_lightning.lightning2 import advice
 from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.resume.saver import Saver
 from pytorch_lightning.root_module.root_module import LightningModule
@@ -31,6 +32,10 @@ class Outcome(int):
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text(self.words)
+
+    def __getattr__(self, name: str) -> Any:
+        text = advice("keras_members", name)
+        raise AttributeError(f"fit returns 1 or 0, which has no {name!r}" + (f". {text}." if text else ""), name=name)
 
     def __reduce__(self) -> Any:
         return int, (int(self),)

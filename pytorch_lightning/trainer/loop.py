@@ -14,7 +14,7 @@ import torch
 from pytorch_lightning.data.sharing import Filler, in_step, numbered
 from pytorch_lightning.faults import fault
 from pytorch_lightning.launchers.signals import Stopped
-from pytorch_lightning.run.progress import NEVER, accumulation_at, next_due
+from pytorch_lightning.run.progress import NEVER
 from pytorch_lightning.seeding import EVALUATION, build_seeder, seed_device
 from pytorch_lightning.steps.traces import without_trace
 from pytorch_lightning.timings import FIRST_SAMPLE, SAMPLE_EVERY
@@ -45,18 +45,18 @@ def run_fit(plan: FitPlan) -> None:
 def run_epoch(plan: FitPlan) -> None:
     """Train on the rest of an epoch, window by window, validating where that is due."""
     progress, wishes, save_points, timings = plan.progress, plan.run.wishes, plan.save_points, plan.run.timings
-    accumulate = accumulation_at(progress.epoch, plan.config.accumulate_grad_batches)
+    accumulate = plan.window_size(progress.epoch)
     note_start = plan.window_start.note_for(accumulate)
 
     if not progress.epoch_started:
+        plan.begin_loaders()
         plan.run.begin_epoch(plan.length.at(progress.epoch))
         plan.call("on_epoch_start")
     # the hook may have changed parameters, and the length of the loader
     plan.gradients.look_around()
     nb_batches = plan.run.nb_tng_batches = plan.length.at(progress.epoch)
     last = NEVER if nb_batches is None else nb_batches
-    validations = plan.validation_batches(progress.epoch)
-    next_validation = next_due(validations, progress.validated_batch)
+    next_validation = plan.next_validation()
     batches = timings.waiting(plan.loader.batches, progress.epoch, progress.batch_nb, nb_batches)
 
     while True:
@@ -64,8 +64,9 @@ def run_epoch(plan: FitPlan) -> None:
             return  # a signal: a validation that is due now is run by the fit that resumes
         # also where a validation fell due before the checkpoint that this fit resumes
         if progress.batch_nb >= next_validation or (progress.epoch_over and plan.ended_unchecked()):
-            run_validation(plan)
-            next_validation = next_due(validations, progress.validated_batch)
+            if plan.is_validation_due():
+                run_validation(plan)
+            next_validation = plan.next_validation()
         if progress.epoch_over or progress.batch_nb >= last:
             break
         if progress.stop_reason:
@@ -83,10 +84,11 @@ def run_epoch(plan: FitPlan) -> None:
         # the clock is to be looked at, somebody asked for something, or max_nb_steps is reached
         is_due = progress.global_step >= wishes.next_save_point
         if is_due or wishes.pending or progress.nb_optimizer_steps >= save_points.most_steps:
-            save_points.reach()
+            save_points.reach(plan.validation_follows(next_validation))
 
     plan.loader.finish(progress.epoch, progress.batch_nb, plan.length.is_whole and progress.batch_nb >= last)
     fault("epoch.trained")
+    plan.end_metrics()
     plan.epoch_schedules.step(plan.run.metrics, progress.epoch)
     plan.call("on_epoch_end")
     fault("epoch.end")
@@ -118,6 +120,7 @@ def run_validation(plan: FitPlan) -> None:
     fault("validation.run")
 
     progress.validated_batch, progress.nb_validations = progress.batch_nb, progress.nb_validations + 1
+    progress.validated_step = progress.global_step
     run.metrics.validation = metrics
     run.metrics.note_extremes(metrics)
     run.metrics.evaluated.clear()
@@ -133,15 +136,15 @@ def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
 
     ``counter`` tells one pass from the next, since random numbers depend on it: how many validations there were, or
     NEVER for the one before training. Each loader comes with the number of its batches to run and with what its step
-    gets as further arguments: its own number, where there are several loaders. ``place`` is the batch at which an
-    error is reported.
+    gets as further arguments: its own number, or its name, where there are several. ``place`` is the batch at which
+    an error is reported.
     """
     step, to_device, seed = plan.step, plan.to_device, plan.seed
     outputs: list[list[tuple[int, Any]]] = []
     loader_i, nb_before, place = 0, 0, cast("int | None", 0)
     plan.call("on_evaluation_start", plan.stage, plan.nb_batches)
     try:
-        with evaluation_mode(plan.module):
+        with plan.around(plan.stage), evaluation_mode(plan.module):
             for loader_i, (loader, limit, extra) in enumerate(plan.loaders):
                 outputs.append([])
                 place = 0
@@ -174,7 +177,7 @@ def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
         plan.call("on_evaluation_end", plan.stage)
 
 
-def run_filler(plan: EvaluationPlan, batch: Any, extra: tuple[int, ...]) -> None:
+def run_filler(plan: EvaluationPlan, batch: Any, extra: tuple[int | str, ...]) -> None:
     """Take part in a step of the other processes; the output is dropped, and the module stays as it is."""
     with without_trace(plan.module):
         plan.step(batch if plan.to_device is None else plan.to_device(batch), 0, *extra)

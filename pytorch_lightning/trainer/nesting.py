@@ -22,7 +22,7 @@ if hasattr(os, "register_at_fork"):
 _forbidden: list[str] = []
 """What may not start a fit while it is imported."""
 
-KEPT = ("module", "_run", "_plan", "_strategy", "_watchdog", "_nb_started", "interrupted")
+KEPT = ("module", "_run", "_plan", "_strategy", "_nb_started", "interrupted")
 
 
 @contextlib.contextmanager

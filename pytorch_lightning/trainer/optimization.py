@@ -7,13 +7,16 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.errors import MisconfigurationException, Problem, attempt, raise_together
 from pytorch_lightning.options.config import Config
 from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.processes import ALONE, Share
 from pytorch_lightning.resume.groups import GroupsPart
+from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.run.hooks import can_be_called, is_overridden, takes_one_more
 from pytorch_lightning.run.metrics import at
+from pytorch_lightning.run.progress import NEVER
 from pytorch_lightning.run.rows import Rows
 from pytorch_lightning.run.run import FitRun
 from pytorch_lightning.steps.buffers import BufferUndo
@@ -42,15 +45,28 @@ def plan_optimizers(
     processes = ALONE if request.strategy.runs_together else request.strategy.processes
     returned = checks.reading(module, "configure_optimizers", module.configure_optimizers, processes)
     found = attempt(problems, lambda: read_optimizers(returned, request.config.lr_scheduler_milestones))
-    if found is None:
+    if found is None or attempt(problems, lambda: tell_callbacks(request.callbacks, module, *found)) is None:
         return [], []
     takes_optimizer = takes_one_more(module, "training_step", len(found[0]) > 1)
     problems += checks.optimizer_problems(module, found[0], takes_optimizer, precision, request.strategy)
     problems += checks.sharing_problems(module, found[0], request.config, share)
+    if request.config.accumulate_nb_samples:
+        from pytorch_lightning.steps.counted import counting_problems
+
+        problems += counting_problems(module, found[0], request.config, request.strategy)
     if share.nb > 1:
         attempt(problems, lambda: request.strategy.refuse_lazy(module))
     fuse(request.config, found[0])
     return found
+
+
+def tell_callbacks(
+    callbacks: Sequence[Callback], module: LightningModule, optimizers: Sequence[Optimizer], schedules: Sequence[Any]
+) -> bool:
+    """``configure_optimizers`` gave these."""
+    for callback in callbacks:
+        callback.after_optimizers(module, optimizers, [schedule.scheduler for schedule in schedules])
+    return True
 
 
 def fuse(config: Config, optimizers: Sequence[Optimizer]) -> None:
@@ -75,6 +91,8 @@ class Optimization:
     groups: GroupsPart
     epoch_schedules: EpochSchedules
     inputs: StepInputs | None = None
+    manual: Any = None
+    """The steps that ``training_step`` makes itself; None where the trainer makes them."""
     windows: Windows = field(init=False)
 
     def build(self, rows: Rows, current: CurrentStep, undo: BufferUndo | None) -> None:
@@ -87,10 +105,16 @@ class Optimization:
 
     def _built(self, inputs: StepInputs) -> tuple[TrainWindow, TrainWindow]:
         config, run, basis = self.request.config, self.request.run, self.basis
+        if not self.request.module.automatic_optimization:
+            from pytorch_lightning.trainer.manual import build_manual_windows
+
+            self.manual, train, sampled = build_manual_windows(inputs, self.request, basis, self.manual)
+            return train, sampled
         build: Callable[[StepInputs], TrainWindow] = build_train_window
         if basis.share.nb > 1:
             strategy, share, module = basis.strategy, basis.share, self.request.module
             nb, accumulate = strategy.processes.nb, config.accumulate_grad_batches
+            accumulate = NEVER if config.accumulate_nb_samples else accumulate
             in_order = adds_in_order(config.exact_elastic, share, nb, accumulate, module)
             build = partial(build_round_window, strategy=strategy, share=share, module=module, in_order=in_order)
             build = partial(build, keeps=config.crash_bundle)
@@ -120,6 +144,7 @@ class Optimization:
         raise_together(checks.optimizer_problems(module, chosen, takes_optimizer, basis.precision, basis.strategy))
         places = {id(o): i for i, o in enumerate(chosen)}
         schedules = [replace(s, optimizer_i=places[id(s.scheduler.optimizer)]) for s in basis.schedules]
+        tell_callbacks(self.request.callbacks, module, chosen, schedules)
         fuse(self.request.config, chosen)
         self._use(chosen, schedules, by_the_hook=False)
 
@@ -130,7 +155,7 @@ class Optimization:
         self.basis.gradients.begin_anew()
         self.groups.note_new(by_the_hook)
         if self.inputs is not None:
-            steps = _step_schedules(self.request, self.basis, self.epoch_schedules)
+            steps = build_step_schedules(self.request, self.basis, self.epoch_schedules)
             takes = takes_one_more(self.request.module, "training_step", len(optimizers) > 1)
             self.inputs = replace(self.inputs, optimizers=list(optimizers), schedules=steps, takes_optimizer=takes)
             self.windows.train, self.windows.sampled = self._built(self.inputs)
@@ -143,14 +168,19 @@ class Optimization:
             )
 
 
-def _step_schedules(
+def build_step_schedules(
     request: FitRequest, basis: Basis, epoch_schedules: EpochSchedules
 ) -> list[Callable[[Sequence[bool]], None]]:
-    count = epoch_schedules.count_step
+    count, hooks = epoch_schedules.count_step, basis.hooks["on_optimizer_step"]
     schedules = [build_step_schedule(s, request.run.metrics, count) for s in basis.schedules if s.interval == "step"]
-    if not epoch_schedules.waits_for_steps:
-        return schedules
-    return [*schedules, partial(epoch_schedules.note_steps, list(basis.optimizers))]
+    if epoch_schedules.waits_for_steps:
+        schedules.append(partial(epoch_schedules.note_steps, list(basis.optimizers)))
+    return [*schedules, partial(_call_after_step, hooks)] if hooks else schedules
+
+
+def _call_after_step(hooks: Sequence[Callable[[], Any]], stepped: Sequence[bool]) -> None:
+    for hook in hooks if any(stepped) else ():
+        hook()
 
 
 def _step_inputs(
@@ -164,12 +194,18 @@ def _step_inputs(
     config, module, run = request.config, request.module, request.run
     strategy, precision, hooks = basis.strategy, basis.precision, basis.hooks
     last = [_build_clock(run, config.max_seconds)] if config.max_seconds else []
-    several = config.crash_bundle and config.accumulate_grad_batches != 1
+    several = config.crash_bundle and (config.accumulate_grad_batches != 1 or bool(config.accumulate_nb_samples))
     takes_optimizer = takes_one_more(module, "training_step", len(basis.optimizers) > 1)
-    step = strategy.step_function(module, "training_step", takes_optimizer=takes_optimizer)
+    if module.automatic_optimization:
+        step = strategy.step_function(module, "training_step", takes_optimizer=takes_optimizer)
+        step = precision.forward(basis.compiled(step))
+    else:
+        step = precision.forward(strategy.manual_step_function(module), cached=False)
+    name = f"training_step of {type(module).__name__}"
     return StepInputs(
-        name=f"training_step of {type(module).__name__}",
-        step=precision.forward(basis.compiled(step)),
+        name=name,
+        step=_counting(config, step, name, run.has_several_loaders),
+        nb_samples=config.accumulate_nb_samples,
         takes_optimizer=takes_optimizer,
         optimizers=list(basis.optimizers),
         precision=precision,
@@ -185,7 +221,7 @@ def _step_inputs(
         nb_after_backward=len(hooks["on_after_backward"]),
         before_clear=hooks["on_before_zero_grad"],
         after_batch=(rows.after_batch, *hooks["on_batch_end"], *last),
-        schedules=_step_schedules(request, basis, epoch_schedules),
+        schedules=build_step_schedules(request, basis, epoch_schedules),
         generators=basis.generators,
         repeats=config.uneven_batches == "repeat" and strategy.processes.nb > 1,
         fuses=config.fused_optimizers,
@@ -200,3 +236,11 @@ def _build_clock(run: FitRun, max_seconds: float) -> Callable[[], None]:
             run.stop(f"max_time reached ({max_seconds / 60:g} minutes)")
 
     return watch_clock
+
+
+def _counting(config: Config, step: Any, name: str, several: bool) -> Any:
+    if not config.accumulate_nb_samples:
+        return step
+    from pytorch_lightning.steps.counted import counting_samples
+
+    return counting_samples(step, name, several)

@@ -1,13 +1,23 @@
 """Where a run takes place: on which devices, in which processes, and who starts them."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from pytorch_lightning.callbacks.callback import Callback
+from pytorch_lightning.callbacks.watchdog import Watchdog
 from pytorch_lightning.errors import MisconfigurationException, Notices, Problem, attempt
-from pytorch_lightning.launchers.environment import Environment, join, read_environment
+from pytorch_lightning.launchers.environment import (
+    Environment,
+    another_failed,
+    join,
+    leaving_together,
+    read_environment,
+)
 from pytorch_lightning.options.config import Config
 from pytorch_lightning.printing import tell
 from pytorch_lightning.processes import ALONE, Processes, Share, share_of
@@ -30,7 +40,18 @@ def nb_to_start(config: Config) -> int:
         )
     devices, _ = _devices(config, [])
     nb = config.nb_processes if devices[0].type == "cpu" else len(devices)
-    return nb if nb > 1 and strategy_of(_backend(config, devices)).several_processes else 0
+    return nb if nb > 1 and strategy_of(backend_of(config, devices)).several_processes else 0
+
+
+@contextmanager
+def watched(processes: Processes, config: Config) -> Iterator[tuple[Callback, ...]]:
+    """A scope in which this process is watched for hanging, by the callbacks that it gives, if others wait for it."""
+    if processes.nb == 1:
+        yield ()
+        return
+    watchdog = Watchdog(processes.rank, 60 * config.process_timeout_minutes, another_failed)
+    with leaving_together(), watchdog:
+        yield (watchdog,)
 
 
 def choose_strategy(config: Config, notices: Notices, problems: list[Problem]) -> Strategy:
@@ -42,7 +63,7 @@ def choose_strategy(config: Config, notices: Notices, problems: list[Problem]) -
     devices, line = _devices(config, problems)
     if line:
         notices.say("no-gpu", line)
-    backend = _backend(config, devices)
+    backend = backend_of(config, devices)
     processes, device = ALONE, devices[0]
     if environment is not None and environment.nb > 1:
         _check_environment(config, environment, devices)
@@ -66,7 +87,7 @@ def _devices(config: Config, problems: list[Problem]) -> tuple[list[torch.device
     return attempt(problems, lambda: choose_devices(config.gpus)) or ([torch.device("cpu")], None)
 
 
-def _backend(config: Config, devices: list[torch.device]) -> Any:
+def backend_of(config: Config, devices: list[torch.device]) -> Any:
     """What ``distributed_backend`` means here: without one, several GPUs are 'dp' and several processes 'ddp'."""
     if config.distributed_backend is not None:
         return config.distributed_backend

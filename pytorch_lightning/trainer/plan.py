@@ -6,25 +6,22 @@ functions of a step are built, by ``Optimization`` in optimization.py, which rea
 
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.optim import Optimizer
 
-from pytorch_lightning.callbacks import Callback, ProgressBar
-from pytorch_lightning.callbacks.profiler import Profiler
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.checkpoints.checkpoint import Part
 from pytorch_lightning.data.replayable import sizes_of
-from pytorch_lightning.data.same_batches import sharding_problems, whole
 from pytorch_lightning.errors import Problem, attempt, raise_together
 from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.options.config import Config
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.processes import EVERYTHING, Processes, Share
-from pytorch_lightning.resume.agreement import Agreement
 from pytorch_lightning.resume.attributes import AttributesPart
 from pytorch_lightning.resume.epoch_length import EpochLength
 from pytorch_lightning.resume.groups import GroupsPart
@@ -38,21 +35,30 @@ from pytorch_lightning.resume.saver import Saver
 from pytorch_lightning.resume.settings import SettingsPart
 from pytorch_lightning.resume.window_start import WindowStart
 from pytorch_lightning.run import files
-from pytorch_lightning.run.hooks import can_be_called, hook_table, say_near_misses
+from pytorch_lightning.run.hooks import Hooks, hook_table, say_near_misses, scopes
 from pytorch_lightning.run.rows import Rows
 from pytorch_lightning.steps.buffers import BufferUndo, can_be_kept
 from pytorch_lightning.steps.current_step import CurrentStep
 from pytorch_lightning.steps.gradients import Gradients
 from pytorch_lightning.steps.optimizers import Schedule
 from pytorch_lightning.steps.schedules import EpochSchedules, needed_metrics
-from pytorch_lightning.strategies.compiled import Compile, build_compiler
+from pytorch_lightning.strategies.compiled import build_compiler
 from pytorch_lightning.trainer import checks
 from pytorch_lightning.trainer.basis import Basis, FitRequest
-from pytorch_lightning.trainer.evaluation import EvaluationPlan, plan_evaluation
+from pytorch_lightning.trainer.evaluation import plan_evaluation
 from pytorch_lightning.trainer.fit_plan import FitPlan
 from pytorch_lightning.trainer.optimization import Optimization, fuse, plan_optimizers
 from pytorch_lightning.trainer.placement import plan_share
-from pytorch_lightning.trainer.training_data import Counting, plan_loader
+from pytorch_lightning.trainer.training_data import (
+    Counting,
+    plan_loader,
+    plan_validation,
+    read_training_loader,
+    replaceable,
+)
+
+NONE = (None, None)
+"""Neither a validation nor a sanity check."""
 
 
 def plan_fit(request: FitRequest, problems: list[Problem]) -> FitPlan:
@@ -62,7 +68,7 @@ def plan_fit(request: FitRequest, problems: list[Problem]) -> FitPlan:
     Raises one ``MisconfigurationException`` that lists every mistake that can be seen before the first batch.
     """
     try:
-        basis = _plan_basis(request, problems)
+        basis = plan_basis(request, problems)
         return _complete_plan(request, basis)
     except BaseException:
         request.run.on_failed_plan()
@@ -72,11 +78,7 @@ def plan_fit(request: FitRequest, problems: list[Problem]) -> FitPlan:
 def _complete_plan(request: FitRequest, basis: Basis) -> FitPlan:
     """Restore what is resumed, open the files, build the functions of a step, and put all together."""
     config, module, run, strategy = request.config, request.module, request.run, request.strategy
-    epoch_schedules = EpochSchedules(basis.schedules)
-    groups = GroupsPart(module, basis.optimizers, run.notices)
-    optimization = Optimization(request=request, basis=basis, groups=groups, epoch_schedules=epoch_schedules)
-    saver = _plan_saver(request, basis, epoch_schedules, groups)
-    _begin_or_restore(request, saver, basis, optimization)
+    saver, optimization, reloading = restored(request, basis)
     if strategy.processes.is_first:
         files.make_folders(config)  # from here on: a start that fails leaves none behind
     loggers, rolling = _plan_files(request, saver, basis)
@@ -88,7 +90,6 @@ def _complete_plan(request: FitRequest, basis: Basis) -> FitPlan:
     current = CurrentStep() if undo is None else CurrentStep(undo.by_name)
     optimization.build(rows, current, undo)
     window_start = WindowStart(module, run, loggers, basis.hooks, current, undo, basis.attributes)
-    agreement = None if run.wishes.alone else Agreement(run, strategy.processes)
     return FitPlan(
         config=config,
         module=module,
@@ -103,7 +104,7 @@ def _complete_plan(request: FitRequest, basis: Basis) -> FitPlan:
         length=basis.length,
         validation=basis.validation,
         sanity=None if basis.resumed is not None else basis.sanity,
-        epoch_schedules=epoch_schedules,
+        epoch_schedules=optimization.epoch_schedules,
         rows=rows,
         loggers=loggers,
         saver=saver,
@@ -116,10 +117,34 @@ def _complete_plan(request: FitRequest, basis: Basis) -> FitPlan:
         strategy=strategy,
         current=current,
         window_start=window_start,
+        averages=_averages_of(request.callbacks),
+        reloading=reloading,
         save_points=SavePoints(
-            config, run, rows, rolling, basis.loader, window_start, agreement=agreement, resumed=basis.resumed
+            config, run, rows, rolling, basis.loader, window_start, processes=strategy.processes, resumed=basis.resumed
         ),
     )
+
+
+class Restored(NamedTuple):
+    """What has the state of the save that is resumed, where there is one."""
+
+    saver: Saver
+    optimization: Optimization
+    reloading: Any
+
+
+def restored(request: FitRequest, basis: Basis) -> Restored:
+    """The parts of a fit in the state in which it begins. No file is opened."""
+    epoch_schedules = EpochSchedules(basis.schedules)
+    groups = GroupsPart(request.module, basis.optimizers, request.run.notices)
+    optimization = Optimization(request=request, basis=basis, groups=groups, epoch_schedules=epoch_schedules)
+    saver = _plan_saver(request, basis, epoch_schedules, groups)
+    return Restored(saver, optimization, _begin_or_restore(request, saver, basis, optimization))
+
+
+def _averages_of(callbacks: Sequence[Callback]) -> list[Any]:
+    """Those that average the weights: they are told apart without being imported."""
+    return [callback for callback in callbacks if hasattr(callback, "average_for")]
 
 
 def _plan_rows(request: FitRequest, basis: Basis, loggers: LoggerGroup) -> Rows:
@@ -138,14 +163,26 @@ def _plan_rows(request: FitRequest, basis: Basis, loggers: LoggerGroup) -> Rows:
     )
 
 
-def _begin_or_restore(request: FitRequest, saver: Saver, basis: Basis, optimization: Optimization) -> None:
-    """Put every part into the state that it had in the save, where there is one. The module has its weights already."""
-    resumed = basis.resumed
+def _plan_reloading(request: FitRequest, basis: Basis) -> Any:
+    if not request.config.reload_dataloaders_every_nb_epochs:
+        return None
+    from pytorch_lightning.trainer.reloading import Reloading
+
+    return Reloading(request, basis)
+
+
+def _begin_or_restore(request: FitRequest, saver: Saver, basis: Basis, optimization: Optimization) -> Any:
+    """Put every part into the state that it had in the save, where there is one. The module has its weights already.
+    Returns what reads the loaders again."""
+    resumed, reloading = basis.resumed, _plan_reloading(request, basis)
     for callback in request.callbacks:
         callback.reset()
     if resumed is not None:
         basis.settings.compare(resumed.checkpoint, resumed.path)
         _remake_groups(request, saver, basis, optimization)
+        if reloading is not None:
+            _load_early(saver, basis, "progress")
+            reloading.follow(resumed.checkpoint["parts"].get("reloading"))
         saver.restore(resumed.checkpoint, resumed.path)
         basis.modes.restore()  # before the step is built: 'ddp' wraps it for the parameters that are trained
         basis.settings.check_lengths()
@@ -153,6 +190,9 @@ def _begin_or_restore(request: FitRequest, saver: Saver, basis: Basis, optimizat
         request.run.progress.forget_limits()  # this start may have others
         for keeper in files.keepers_of(request.config) if resumed.folder is not None else ():
             keeper.resume(resumed.version)
+    if reloading is not None:
+        saver.parts["reloading"] = reloading
+    return reloading
 
 
 def _remake_groups(request: FitRequest, saver: Saver, basis: Basis, optimization: Optimization) -> None:
@@ -161,8 +201,7 @@ def _remake_groups(request: FitRequest, saver: Saver, basis: Basis, optimization
     checkpoint, path = basis.resumed.checkpoint, basis.resumed.path
 
     def configure() -> None:
-        for name in ("progress", "attributes", "modes"):
-            load_part(saver.parts[name], copy.deepcopy(checkpoint["parts"][name]), f"{path}: {name}")
+        _load_early(saver, basis, "progress", "attributes", "modes")
         basis.attributes.restore()
         basis.modes.restore()
         optimization.reconfigure()
@@ -171,7 +210,15 @@ def _remake_groups(request: FitRequest, saver: Saver, basis: Basis, optimization
         optimization.groups.make_again(checkpoint["parts"]["groups"], path, configure)
 
 
-def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
+def _load_early(saver: Saver, basis: Basis, *names: str) -> None:
+    """Put back what user code may read before the rest is put back."""
+    assert basis.resumed is not None
+    for name in names:
+        state = copy.deepcopy(basis.resumed.checkpoint["parts"][name])
+        load_part(saver.parts[name], state, f"{basis.resumed.path}: {name}")
+
+
+def plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
     """Check everything, and raise all ``problems`` together; bring the module to its device, with the weights that are
     resumed, and make the optimizers and the loaders. No folder of the run is made."""
     config, module, run, callbacks = request.config, request.module, request.run, request.callbacks
@@ -191,12 +238,12 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
         # before the optimizers are made: a hook may put new parameters in the place of old ones
         attempt(problems, lambda: restore_checked(module, resumed), keep_type=True)
     attempt(problems, lambda: strategy.shard(module))
-    optimizers, schedules, tng_loader = _plan_training(request, precision, share, attributes, problems)
+    optimizers, schedules, tng_loader = _plan_training(request, precision, seed, share, attributes, problems)
     problems += checks.saving_problems(module) + checks.uneven_problems(module, config, strategy)
     hooks = hook_table(module, callbacks, run)
-    watched = {**hooks, "on_evaluation_batch_end": (*hooks["on_evaluation_batch_end"], run.leave_validation_if_stopped)}
-    evaluate = partial(plan_evaluation, strategy=strategy, precision=precision, seed=seed, hooks=watched)
-    validation, sanity = attempt(problems, lambda: _plan_validation(request, share, evaluate, compiled)) or (None, None)
+    evaluate = partial(plan_evaluation, strategy=strategy, precision=precision, seed=seed, compiled=compiled)
+    validate = _validating(request, share, hooks, evaluate)
+    validation, sanity = attempt(problems, lambda: validate(tng_loader)) or NONE
     raise_together(problems)
     say_near_misses([module, *callbacks], notices)
     checks.say_probable_mistakes(module, tng_loader, optimizers, config, notices)
@@ -219,10 +266,19 @@ def _plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
         schedules=schedules,
         gradients=Gradients(module, optimizers),
         hooks=hooks,
-        loader=plan_loader(request, tng_loader, seed, share, attributes.data),
+        loader=replaceable(request, plan_loader(request, tng_loader, seed, share, attributes.data)),
         validation=validation,
         sanity=sanity,
+        validate=validate,
     )
+
+
+def _validating(request: FitRequest, share: Share, hooks: Hooks, evaluate: Callable[..., Any]) -> Callable[[Any], Any]:
+    """Plans the validations beside a training loader, whenever it is called."""
+    run, name = request.run, "on_evaluation_batch_end"
+    watched = {**hooks, name: (*hooks[name], run.leave_validation_if_stopped)}
+    around = scopes(request.callbacks, "around_evaluation", run)
+    return partial(plan_validation, request, share, partial(evaluate, hooks=watched, around=around))
 
 
 def _seed_of(config: Config, saved: dict[str, Any] | None, processes: Processes) -> int:
@@ -232,31 +288,30 @@ def _seed_of(config: Config, saved: dict[str, Any] | None, processes: Processes)
 
 
 def _plan_training(
-    request: FitRequest, precision: Precision, share: Share, attributes: AttributesPart, problems: list[Problem]
+    request: FitRequest,
+    precision: Precision,
+    seed: int,
+    share: Share,
+    attributes: AttributesPart,
+    problems: list[Problem],
 ) -> tuple[list[Optimizer], list[Schedule], Any]:
     why = request.strategy.resumes_otherwise
     if why:
         request.notices.say("other-bits", f"a resumed run may differ in its last bits: {why}")
+    for callback in request.callbacks:
+        attempt(problems, partial(callback.before_optimizers, request.module))
     request.run.counting = Counting(request, share)  # configure_optimizers may ask how long the fit will be
     optimizers, schedules = plan_optimizers(request, precision, share, problems)
-    return optimizers, schedules, _read_training_loader(request, share, attributes, problems)
+    loader = read_training_loader(request, share, attributes, problems)
+    if not request.module.automatic_optimization:
+        from pytorch_lightning.trainer.manual import manual_problems
 
+        problems += manual_problems(request, share, optimizers, loader)
+    if _averages_of(request.callbacks):
+        from pytorch_lightning.trainer.averaging import prepare_averages
 
-def _read_training_loader(
-    request: FitRequest, share: Share, attributes: AttributesPart, problems: list[Problem]
-) -> Any:
-    module = request.module
-    if not can_be_called(module, "tng_dataloader"):
-        return None
-    loader = checks.reading(
-        module, "tng_dataloader", lambda: request.run.counting.loader("tng_dataloader"), request.strategy.processes
-    )
-    if not request.config.data_is_sharded:
-        loader = whole(loader, request.notices)
-        problems += sharding_problems(loader, "tng_dataloader")
-    attributes.note_loader(loader)
-    problems += checks.training_loader_problems(loader, request.config, checks.has_validation(module), share)
-    return loader
+        prepare_averages(request, loader, precision, seed, share, problems)
+    return optimizers, schedules, loader
 
 
 def _generators_of_data(basis: Basis) -> list[Any]:
@@ -286,6 +341,7 @@ def _plan_files(request: FitRequest, saver: Saver, basis: Basis) -> tuple[Logger
         every_minutes=config.save_every_minutes,
         every_batches=config.save_every_nb_batches,
         from_the_start=from_the_start,
+        keep=config.saves_kept,
     )
 
 
@@ -293,6 +349,7 @@ def _plan_saver(request: FitRequest, basis: Basis, epoch_schedules: EpochSchedul
     """What changes in a fit, as named parts. Module, optimizers and schedules are the saver's own, and the loggers
     become a part in ``_plan_files``."""
     config, module, run = request.config, request.module, request.run
+    run.metrics.module, run.metrics.mine = module, basis.share.mine
     parts: dict[str, Part] = {
         "progress": run.progress,
         "metrics": run.metrics,
@@ -315,7 +372,11 @@ def _plan_saver(request: FitRequest, basis: Basis, epoch_schedules: EpochSchedul
         "epoch_schedules": epoch_schedules,
         "gradients": GradientsPart(module, basis.optimizers, basis.strategy, basis.gradients),
         "random": RandomPart(
-            basis.generators, partial(_generators_of_data, basis), run.notices, config.resume is not None
+            basis.generators,
+            partial(_generators_of_data, basis),
+            run.notices,
+            early=config.resume is not None,
+            always=config.resume is not None or config.save_every_nb_batches is not None,
         ),
         "versions": VersionsPart(run.notices),
     }
@@ -328,33 +389,5 @@ def _plan_saver(request: FitRequest, basis: Basis, epoch_schedules: EpochSchedul
         stop_on_nan=config.stop_on_nan,
         strategy=basis.strategy,
         own_data=basis.share.own and basis.strategy.processes.nb > 1,
+        around=scopes(request.callbacks, "around_save", run),
     )
-
-
-def _plan_validation(
-    request: FitRequest, share: Share, evaluate: Callable[..., EvaluationPlan], compiled: Compile
-) -> tuple[EvaluationPlan | None, EvaluationPlan | None]:
-    """The validation, and the few batches of it that are run before training."""
-    config, module = request.config, request.module
-    if not can_be_called(module, "val_dataloader", "validation_step"):
-        return None, None
-    loaders = checks.reading(
-        module, "val_dataloader", lambda: request.run.counting.loader("val_dataloader"), request.strategy.processes
-    )
-    raise_together(checks.iterator_problems(loaders))
-    per_rank = share.nb // request.strategy.processes.nb  # however many processes run them
-    limit = per_rank if config.fast_dev_run else None
-    how = {"gather": config.gather_validation, "own": config.data_is_sharded, "notices": request.notices}
-    how["repeats"] = config.uneven_batches != "wait"
-    evaluate = partial(evaluate, compiled=compiled, **how)
-    validation = evaluate("validation", module, loaders, limit=limit, percent=config.val_percent_check)
-    few = config.nb_sanity_val_steps * per_rank
-    return validation, evaluate("sanity", module, loaders, limit=few) if few else None
-
-
-def all_callbacks(config: Config) -> tuple[Callback, ...]:
-    """The callbacks of a fit in the order in which they are called: the bar comes last, the checkpoint before it."""
-    bar = [ProgressBar(config.process_position, config.current_gpu_name)] if config.progress_bar else []
-    profiler = [Profiler()] if config.profile else []
-    chosen = [config.early_stop_callback, *config.callbacks, config.checkpoint_callback, *profiler, *bar]
-    return tuple(callback for callback in chosen if callback is not None)

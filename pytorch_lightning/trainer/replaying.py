@@ -39,7 +39,7 @@ def save_before(folder: str, step: int) -> str:
         there = f"it holds {', '.join(names)}" if names else "it holds no save"
         raise CheckpointError(
             f"batch {step} can't be replayed from {folder}: {there}, and a replay begins with one from before that"
-            " batch. Train with save_every_nb_batches, and replay while the saves are there."
+            " batch. Train with save_every_nb_batches and keep_saves='spaced'."
         )
     return f"{folder}/{found}"
 
@@ -71,11 +71,16 @@ def options_of_replay(options: Mapping[str, Any], path: str, step: int, scratch:
     }
 
 
-def recorded(module: LightningModule, step: int) -> tuple[LightningModule, list[Any]]:
-    """A copy of ``module``, and the list that will hold what its ``training_step`` returns for batch ``step``."""
+def twin_of(module: LightningModule, *others: Any) -> tuple[Any, ...]:
+    """A copy of ``module`` and of ``others``, which share what those share."""
     # a result that the module keeps has a graph, and can't be copied with it
     kept = [value for part in module.modules() for value in vars(part).values() if isinstance(value, Tensor)]
-    twin, outputs = deepcopy(module, {id(value): value.detach() for value in kept}), list[Any]()
+    return deepcopy((module, *others), {id(value): value.detach().clone() for value in kept if not value.is_leaf})
+
+
+def recorded(module: LightningModule, step: int) -> tuple[LightningModule, list[Any]]:
+    """A copy of ``module``, and the list that will hold what its ``training_step`` returns for batch ``step``."""
+    (twin,), outputs = twin_of(module), list[Any]()
     training_step = twin.training_step
 
     @functools.wraps(training_step)

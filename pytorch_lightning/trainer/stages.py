@@ -3,34 +3,35 @@
 import os
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
-from pytorch_lightning.checkpoints.checkpoint import restore_module
-from pytorch_lightning.checkpoints.sharded import read_any
-from pytorch_lightning.errors import CheckpointError, MisconfigurationException, raise_together
+from pytorch_lightning.errors import CheckpointError, MisconfigurationException, Problem, raise_together
 from pytorch_lightning.faults import fault
 from pytorch_lightning.launchers.environment import is_loss_of_another
 from pytorch_lightning.launchers.signals import RUN_AGAIN, Stopped, Watch
 from pytorch_lightning.launchers.slurm import is_batch_job, requeue
 from pytorch_lightning.options.config import Config
 from pytorch_lightning.precision import build_precision
+from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.printing import tell
 from pytorch_lightning.processes import Processes
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.root_module.summary import summarize
 from pytorch_lightning.run import files
-from pytorch_lightning.run.hooks import hook_table, is_overridden, missing, wrongly_signed
+from pytorch_lightning.run.hooks import hook_table, is_overridden, missing, scopes, wrongly_signed
 from pytorch_lightning.run.metrics import at
 from pytorch_lightning.run.progress import FORGOTTEN, INTERRUPTED
 from pytorch_lightning.run.run import FitRun
 from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.strategies.compiled import build_compiler
 from pytorch_lightning.timings import hint
+from pytorch_lightning.trainer.basis import FitRequest
 from pytorch_lightning.trainer.evaluation import names_of, plan_evaluation
 from pytorch_lightning.trainer.explaining import explain
 from pytorch_lightning.trainer.fit_plan import FitPlan
@@ -41,9 +42,20 @@ PREDICTED = re.compile(r"\d{8,}\.pt")
 """What the files of a prediction are called."""
 
 
-def announce(plan: FitPlan) -> None:
-    """Say what is about to run: the summary, then one line."""
+def plan(request: FitRequest, problems: list[Problem]) -> FitPlan:
+    """The plan of a fit; what makes it is much of the library, and is imported when a fit needs it."""
+    from pytorch_lightning.trainer.plan import plan_fit
+
+    return plan_fit(request, problems)
+
+
+def announce(plan: FitPlan, options: Mapping[str, Any], given: Mapping[str, str | None]) -> None:
+    """Say what is about to run: in the files of the run, and in the summary, then one line."""
     processes = plan.strategy.processes
+    if processes.is_first:
+        from pytorch_lightning.trainer.run_files import note_start
+
+        note_start(plan, options, given)
     if not plan.config.print_weights_summary or not processes.is_first:
         return
     if plan.strategy.runs_together:  # sizes would need a forward pass, in which everybody takes part
@@ -77,17 +89,20 @@ def note_place(error: Exception, run: FitRun) -> None:
 
 def finish_fit(plan: FitPlan, failed: bool) -> None:
     """The end of a fit, however it came about: the last hooks, and everything on the disk."""
-    run = plan.run
+    run, ended_well = plan.run, False
     run.tick()
     run.timings.end_training()
     try:
         plan.call("on_fit_end")
         if not failed:
-            plan.save_points.reach()
+            plan.save_points.reach(validates=run.interrupted)  # one that is due is the next start's
             fault("fit.last")
             with run.timings.measuring("saving"):
                 plan.rolling.end(interrupted=run.interrupted)
             plan.strategy.unshard(plan.module)
+            for callback in plan.averages:
+                callback.make_whole(run)
+        ended_well = True
     except Exception as error:
         note_place(error, run)
         raise
@@ -97,6 +112,10 @@ def finish_fit(plan: FitPlan, failed: bool) -> None:
         with run.timings.measuring("logging"):
             plan.loggers.close()
         run.timings.end()
+        if plan.strategy.processes.is_first:
+            from pytorch_lightning.trainer.run_files import note_end
+
+            note_end(plan, failed or not ended_well)
     fault("fit.end")
     if not plan.strategy.processes.is_first:
         return
@@ -167,10 +186,42 @@ def run_stage(
     raise_together(_problems(module, stage, loader))
     precision = build_precision(config.precision, strategy.device)
     strategy.place(module, precision.dtype)
-    if ckpt is not None:
-        path = path_of(ckpt, callbacks)
-        strategy.processes.wait()  # rank 0 may still be writing it
-        restore_module(module, read_any(path), path)
+    with _weights(module, ckpt, callbacks, strategy.processes):
+        result = _run_placed(stage, config, run, callbacks, strategy, precision, loader, write_to, overwrite)
+    if stage == "predict":
+        return [] if write_to is not None else result
+    log_result(fit_plan, run, result)
+    return result
+
+
+def _weights(
+    module: LightningModule, ckpt: Any, callbacks: Sequence[Callback], processes: Processes
+) -> AbstractContextManager[None]:
+    """The scope of a pass with the weights of ``ckpt``."""
+    if ckpt is None:
+        return nullcontext()
+    from pytorch_lightning.trainer.averaging import Average, chosen_weights
+
+    average = isinstance(ckpt, Average)
+    ckpt = ckpt.ckpt if average else ckpt
+    path = path_of(ckpt, callbacks)
+    processes.wait()  # rank 0 may still be writing it
+    return chosen_weights(module, path, average, callbacks)
+
+
+def _run_placed(
+    stage: str,
+    config: Config,
+    run: FitRun,
+    callbacks: Sequence[Callback],
+    strategy: Strategy,
+    precision: Precision,
+    loader: Any,
+    write_to: Any,
+    overwrite: bool,
+) -> Any:
+    """The pass, with a module that has its weights and is on its device."""
+    module = run.module
     strategy.shard(module)
     if loader is None:
         with strategy.processes.first_here_first():  # it may download
@@ -184,7 +235,9 @@ def run_stage(
         precision=precision,
         seed=strategy.processes.from_first(torch.initial_seed() if config.seed is None else config.seed),
         hooks=hook_table(module, callbacks, run),
+        around=scopes(callbacks, "around_evaluation", run),
         limit=1 if config.fast_dev_run else None,
+        most={"validation": config.max_nb_val_batches, "test": config.max_nb_test_batches}.get(stage),
         percent=percent,
         outputs_to=_writer(Path(write_to)) if write_to is not None else None,
         to_cpu=stage == "predict",
@@ -201,9 +254,6 @@ def run_stage(
     finally:
         plan.close()
     strategy.unshard(module)
-    if stage == "predict":
-        return [] if write_to is not None else result
-    log_result(fit_plan, run, result)
     return result
 
 
@@ -227,8 +277,13 @@ def _problems(module: LightningModule, stage: str, loader: Any) -> list[Any]:
     return missing(module, wanted) + wrongly_signed(module)
 
 
-def path_of(ckpt: Any, callbacks: Sequence[Callback]) -> str:
-    """The path that ``ckpt`` means, 'best' being the one that a ModelCheckpoint kept."""
+def path_of(ckpt: Any, callbacks: Sequence[Callback]) -> Any:
+    """The path that ``ckpt`` means, 'best' being the one that a ModelCheckpoint kept; of an ``Average`` the same with
+    its path, and None of None."""
+    if ckpt is None:
+        return None
+    if hasattr(ckpt, "ckpt"):
+        return ckpt._replace(ckpt=path_of(ckpt.ckpt, callbacks))
     if ckpt != "best":
         return str(ckpt)
     keeper = next((c for c in callbacks if isinstance(c, ModelCheckpoint)), None)

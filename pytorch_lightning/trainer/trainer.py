@@ -1,53 +1,43 @@
 """``Trainer``: the options, and what a user calls. No algorithm is here."""
 
-import contextlib
 import datetime
 import functools
 import inspect
 import os
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from pytorch_lightning import seeding
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.callbacks.watchdog import Watchdog
-from pytorch_lightning.errors import MisconfigurationException, Notices, Problem, describe, raise_together
+from pytorch_lightning.errors import MisconfigurationException, Notices, Problem, raise_together
 from pytorch_lightning.launchers import signals, slurm
-from pytorch_lightning.launchers.environment import another_failed, leaving_together, read_environment
-from pytorch_lightning.options.config import OBJECT_OPTIONS, described
-from pytorch_lightning.options.meaning import ALIASES, build_config, resolve_aliases
-from pytorch_lightning.root_module.root_module import LightningModule, Standin
-from pytorch_lightning.run import files
-from pytorch_lightning.run.progress import INTERRUPTED
-from pytorch_lightning.run.run import FitRun
-from pytorch_lightning.strategies import Strategy
-from pytorch_lightning.strategies.devices import in_use
-from pytorch_lightning.trainer import stages
-from pytorch_lightning.trainer.afterwards import Afterwards
+from pytorch_lightning.options.config import described
+from pytorch_lightning.options.meaning import all_callbacks, build_config, options_in, resolve_aliases, without_config
+from pytorch_lightning.root_module.root_module import LightningModule
+from pytorch_lightning.seeding import preserved
 from pytorch_lightning.trainer.attributes import ReadAttributes
-from pytorch_lightning.trainer.basis import FitRequest
-from pytorch_lightning.trainer.crash import keep_failing_batch
 from pytorch_lightning.trainer.deterministic import deterministic
-from pytorch_lightning.trainer.fit_result import FitResult, Outcome
+from pytorch_lightning.trainer.finding import Finding
 from pytorch_lightning.trainer.given_loaders import given_loaders, loader_and_ckpt, loaders_of_fit, need_module
-from pytorch_lightning.trainer.loop import run_fit
 from pytorch_lightning.trainer.nesting import given_back, in_one_thread, is_running, refuse_at_import
-from pytorch_lightning.trainer.placement import choose_strategy, nb_to_start
-from pytorch_lightning.trainer.plan import all_callbacks, plan_fit
-from pytorch_lightning.trainer.remote import run_remotely, state_of, take_state
-from pytorch_lightning.trainer.replaying import replay_step
+
+if TYPE_CHECKING:
+    from pytorch_lightning.run.run import FitRun
+    from pytorch_lightning.strategies import Strategy
+    from pytorch_lightning.trainer.fit_result import FitResult
 
 
-class Trainer(ReadAttributes):
+class Trainer(ReadAttributes, Finding):
     """Trains, validates, tests and predicts with a ``LightningModule``.
 
     ``Trainer().fit(model)`` works without any arguments. Invalid values raise one ``MisconfigurationException`` that
     lists all of them. Below, "batches" are training batches and "steps" are optimizer steps.
     """
+
+    _given: Mapping[str, str | None] = {}  # options of the program beside these, as text
 
     def __init__(
         self,
@@ -78,6 +68,7 @@ class Trainer(ReadAttributes):
         check_val_every_n_epoch: int = 1,
         fast_dev_run: bool = False,
         accumulate_grad_batches: int | dict[int, int] | str = 1,
+        accumulate_nb_samples: int | None = None,
         enable_early_stop: bool = True,
         max_nb_epochs: int = 1000,
         min_nb_epochs: int = 1,
@@ -86,7 +77,12 @@ class Trainer(ReadAttributes):
         train_percent_check: float = 1.0,
         val_percent_check: float = 1.0,
         test_percent_check: float = 1.0,
+        max_nb_tng_batches: int | None = None,
+        max_nb_val_batches: int | None = None,
+        max_nb_test_batches: int | None = None,
+        reload_dataloaders_every_nb_epochs: int | None = None,
         val_check_interval: float = 1.0,
+        val_every_nb_batches: int | None = None,
         log_save_interval: int = 100,
         add_log_row_interval: int = 10,
         lr_scheduler_milestones: Sequence[int] | str | None = None,
@@ -107,6 +103,7 @@ class Trainer(ReadAttributes):
         resume_check: str = "error",
         save_every_minutes: float = 5.0,
         save_every_nb_batches: int | None = None,
+        keep_saves: str = "newest",
         crash_bundle: bool = True,
         silence: Sequence[str] = (),
         **aliases: Any,
@@ -124,30 +121,32 @@ class Trainer(ReadAttributes):
         self._nb_started = 0
         self._strategy: Strategy | None = None
         self._run: FitRun | None = None
-        self._watchdog: Watchdog | None = None
         self._set_here = {"_set_here", *vars(self)} - before
 
     def _use_options(self, options: dict[str, Any], problems: Sequence[Problem] = ()) -> None:
+        from pytorch_lightning.launchers.environment import read_environment
+
+        options = {name: without_config(value) for name, value in options.items()}
         self.config = build_config(options, option_defaults()["default_save_path"], [*problems])
         self.options = options
         self._notices = Notices(self.config.silence)
         self._callbacks = all_callbacks(self.config)
         place = read_environment(os.environ)
         if place is not None and place.rank > 0:
+            from pytorch_lightning.run import files
+
             files.leave_to_the_first(self.config)
 
     @classmethod
     def from_args(cls, hparams: Namespace | Mapping[str, Any], **overrides: Any) -> Self:
         """A Trainer with the options that ``hparams`` (what ``parse_args`` gave, or a dict) holds, also by their other
         spellings; further entries are left alone. ``overrides`` win."""
-        values = hparams if isinstance(hparams, Mapping) else getattr(hparams, "__dict__", None)
-        if values is None or isinstance(hparams, type):
-            raise MisconfigurationException(
-                f"hparams must be a Namespace or a dict; received {describe(hparams)}. Pass parser.parse_args()."
-            )
-        values = {**{meant: values[alias] for alias, meant in ALIASES.items() if alias in values}, **values}
-        options = {name: values[name] for name in option_defaults() if name in values and name not in OBJECT_OPTIONS}
-        return cls(**{**options, **overrides})
+        from pytorch_lightning.options.option_files import given_in
+
+        options, values = options_in(hparams, option_defaults())
+        trainer = cls(**{**options, **overrides})
+        trainer._given = given_in(values)
+        return trainer
 
     def fit(
         self,
@@ -178,9 +177,15 @@ class Trainer(ReadAttributes):
             return self._fit(model)
 
     def _fit(self, model: LightningModule) -> int:
+        from pytorch_lightning.launchers.environment import read_environment
+        from pytorch_lightning.run.progress import INTERRUPTED
+        from pytorch_lightning.run.run import FitRun
+        from pytorch_lightning.strategies.devices import in_use
+        from pytorch_lightning.trainer import basis, crash, fit_result, loop, placement, stages
+
         run = FitRun(module=model, notices=self._notices)
         self._begin(model, run)
-        nb = nb_to_start(self.config)
+        nb = placement.nb_to_start(self.config)
         if nb:
             return self._fit_remotely(model, run, nb)
         problems: list[Problem] = []
@@ -188,21 +193,20 @@ class Trainer(ReadAttributes):
         # gradients: a fit may be started from another one's validation
         with (
             in_one_thread(),
-            self._watched(strategy),
+            placement.watched(strategy.processes, self.config) as watching,
             in_use(strategy.device),
-            seeding.preserved(),
+            preserved(),
             torch.enable_grad(),
             deterministic(self.config.deterministic, strategy.device),
             run.fitting(),
             signals.watching(run.note_signal, patient=read_environment(os.environ) is not None) as watch,
         ):
-            callbacks = self._with_watchdog(callbacks)
-            request = FitRequest(self.config, model, run, callbacks, self._notices, strategy)
-            plan = self._plan = plan_fit(request, problems)
-            stages.announce(plan)
+            request = basis.FitRequest(self.config, model, run, (*callbacks, *watching), self._notices, strategy)
+            plan = self._plan = stages.plan(request, problems)
+            stages.announce(plan, self.options, self._given)
             failed = True
             try:
-                run_fit(plan)
+                loop.run_fit(plan)
                 failed = False
             except KeyboardInterrupt:  # the second Ctrl-C; the first asks for a stop at the next save point
                 if strategy.processes.nb > 1:  # a user's own code raised it, and the others know nothing of it
@@ -212,7 +216,7 @@ class Trainer(ReadAttributes):
                 run.progress.stop_reason = run.wishes.stop
             except Exception as error:
                 stages.note_place(error, run)
-                keep_failing_batch(plan, error, self.options)
+                crash.keep_failing_batch(plan, error, self.options)
                 raise
             finally:
                 stages.finish_fit(plan, failed)
@@ -221,32 +225,45 @@ class Trainer(ReadAttributes):
                 stages.stop_program(plan, watch)
         if not run.interrupted:
             watch.deliver()
-        return Outcome.of(run)
+        return fit_result.Outcome.of(run)
 
-    def _fit_remotely(self, model: LightningModule, run: FitRun, nb: int) -> int:
+    def _fit_remotely(self, model: LightningModule, run: "FitRun", nb: int) -> int:
+        from pytorch_lightning.trainer import fit_result, remote
+        from pytorch_lightning.trainer.afterwards import Afterwards
+
         self._nb_started = nb
-        state = run_remotely(self._maker(), self.options, "fit", model, (), nb)
-        take_state(state, self.config, model, run, self._callbacks)
+        state = remote.run_remotely(self._maker(), self.options, "fit", model, (), nb)
+        remote.take_state(state, self.config, model, run, self._callbacks)
         self._plan = Afterwards(self.config, model, run, self._notices, state)
         self.interrupted = run.interrupted
         if state["exit"] is not None:
             raise signals.Stopped(state["exit"])
-        return Outcome.of(run)
+        return fit_result.Outcome.of(run)
 
     def validate(
-        self, model: LightningModule | None = None, dataloader: Any = None, ckpt: Any = None, **others: Any
+        self,
+        model: LightningModule | None = None,
+        dataloader: Any = None,
+        ckpt: str | Path | None = None,
+        weights: str | None = None,
+        **others: Any,
     ) -> dict[str, float | int]:
-        """Run the validation set, or ``dataloader``, through ``model`` (default: the one of the last fit); returns what
-        ``validation_end`` returned, as numbers. ``ckpt`` is the path of a checkpoint, or 'best'."""
-        dataloader, ckpt = loader_and_ckpt("Trainer.validate", dataloader, ckpt, others)
-        return self._evaluate("validation", model, ckpt, {"val_dataloader": dataloader})  # type: ignore[no-any-return]
+        """Run the validation set, or ``dataloader``, through ``model`` (default: that of the last fit); returns the
+        numbers of ``validation_end``. ``ckpt`` is a path or 'best'; ``weights='average'``: averaged."""
+        dataloader, ckpt = loader_and_ckpt("Trainer.validate", dataloader, ckpt, weights, others)
+        return self._evaluate("validate", model, ckpt, {"val_dataloader": dataloader})  # type: ignore[no-any-return]
 
     def test(
-        self, model: LightningModule | None = None, dataloader: Any = None, ckpt: Any = None, **others: Any
+        self,
+        model: LightningModule | None = None,
+        dataloader: Any = None,
+        ckpt: str | Path | None = None,
+        weights: str | None = None,
+        **others: Any,
     ) -> dict[str, float | int]:
-        """Run the test set, or ``dataloader``, through ``model`` (default: the one of the last fit), by ``test_step``
-        and ``test_end`` where they are defined, those of validation otherwise. Returns their numbers."""
-        dataloader, ckpt = loader_and_ckpt("Trainer.test", dataloader, ckpt, others)
+        """Run the test set alike, by ``test_step`` and ``test_end`` where they are defined, those of validation
+        otherwise. Returns their numbers."""
+        dataloader, ckpt = loader_and_ckpt("Trainer.test", dataloader, ckpt, weights, others)
         return self._evaluate("test", model, ckpt, {"test_dataloader": dataloader})  # type: ignore[no-any-return]
 
     def predict(
@@ -256,12 +273,13 @@ class Trainer(ReadAttributes):
         ckpt: str | Path | None = None,
         write_to: str | Path | None = None,
         overwrite: bool = False,
+        weights: str | None = None,
         **others: Any,
     ) -> list[Any]:
         """``predict_step`` of every batch of ``dataloader`` (default: ``test_dataloader``), on the CPU, in the
         loader's order. ``write_to`` is a folder: output n goes to its file ``{n:08d}.pt`` and nothing is
         returned. Where it holds such files already that is an error, unless ``overwrite``: then they are removed."""
-        dataloader, ckpt = loader_and_ckpt("Trainer.predict", dataloader, ckpt, others)
+        dataloader, ckpt = loader_and_ckpt("Trainer.predict", dataloader, ckpt, weights, others)
         return self._evaluate("predict", model, ckpt, {}, dataloader, write_to, overwrite)  # type: ignore[no-any-return]
 
     def replay(self, step: int) -> Any:
@@ -270,40 +288,37 @@ class Trainer(ReadAttributes):
         model and the files of the run stay as they are."""
         if self.module is None or self._run is None:
             raise MisconfigurationException("there is nothing to replay before fit. Call fit(model) first.")
+        from pytorch_lightning.run import files
+        from pytorch_lightning.trainer.replaying import replay_step
+
         folder = (self._plan and self._plan.folder_of_saves) or files.folder_of_newest(self.config, self.module)
         return replay_step(type(self), self.options, self.module, folder, step)
 
-    def _evaluate(
-        self, stage: str, model: LightningModule | None, ckpt: Any, loaders: dict[str, Any], *of_prediction: Any
-    ) -> Any:
-        module = model or self.module
-        name = "validate" if stage == "validation" else stage
+    def _evaluate(self, name: str, model: Any, ckpt: Any, loaders: dict[str, Any], *of_prediction: Any) -> Any:
+        module = self.module if model is None else model
         if module is None:
             raise MisconfigurationException(f"there is no model yet. Pass one: trainer.{name}(model).")
         with given_back(self, module), given_loaders(module, loaders):
-            return self._evaluate_there(stage, name, module, ckpt, *of_prediction)
+            return self._evaluate_there(name, module, ckpt, *of_prediction)
 
     def _evaluate_there(
-        self,
-        stage: str,
-        name: str,
-        module: LightningModule,
-        ckpt: Any,
-        loader: Any = None,
-        write_to: Any = None,
-        overwrite: bool = False,
+        self, name: str, module: Any, ckpt: Any, loader: Any = None, write_to: Any = None, overwrite: bool = False
     ) -> Any:
+        from pytorch_lightning.run.run import FitRun
+        from pytorch_lightning.strategies.devices import in_use
+        from pytorch_lightning.trainer import placement, remote, stages
+
         run = self._run
         if run is None or run.module is not module:
             run = FitRun(module=module, notices=self._notices)
         self._begin(module, run)
-        nb = nb_to_start(self.config)
+        nb = placement.nb_to_start(self.config)
         if nb:
             self._nb_started = nb
-            ckpt = None if ckpt is None else stages.path_of(ckpt, self._callbacks)
-            arguments = (loader, ckpt, write_to, overwrite) if stage == "predict" else (None, ckpt)
-            returned = run_remotely(self._maker(), self.options, name, module, arguments, nb)["returned"]
-            if stage != "predict":
+            ckpt = stages.path_of(ckpt, self._callbacks)
+            arguments = (loader, ckpt, write_to, overwrite) if name == "predict" else (None, ckpt)
+            returned = remote.run_remotely(self._maker(), self.options, name, module, arguments, nb)["returned"]
+            if name != "predict":
                 stages.log_result(self._plan, run, returned)
             return returned
         problems: list[Problem] = []
@@ -311,38 +326,27 @@ class Trainer(ReadAttributes):
         raise_together(problems)
         with (
             in_one_thread(),
-            self._watched(strategy),
+            placement.watched(strategy.processes, self.config) as watching,
             in_use(strategy.device),
-            seeding.preserved(),
+            preserved(),
             deterministic(self.config.deterministic, strategy.device),
         ):
-            callbacks = self._with_watchdog(callbacks)
+            stage = "validation" if name == "validate" else name
+            callbacks += watching
             return stages.run_stage(
                 stage, self.config, run, callbacks, strategy, self._plan, ckpt, loader, write_to, overwrite
             )
 
-    def _take_place(self, run: FitRun, problems: list[Problem]) -> tuple[Strategy, tuple[Callback, ...]]:
+    def _take_place(self, run: "FitRun", problems: list[Problem]) -> tuple["Strategy", tuple[Callback, ...]]:
         """The strategy, and the callbacks that this process has a use for."""
+        from pytorch_lightning.run import files
+        from pytorch_lightning.trainer.placement import choose_strategy
+
         strategy = self._strategy = choose_strategy(self.config, self._notices, problems)
         processes = strategy.processes
-        run.wishes.alone = processes.nb == 1
+        run.wishes.alone, run.from_first = processes.nb == 1, processes.from_first
         files.agree_on_folders(self.config, processes)
         return strategy, tuple(c for c in self._callbacks if processes.is_first or not c.only_first)
-
-    @contextlib.contextmanager
-    def _watched(self, strategy: Strategy) -> Iterator[None]:
-        """A scope in which this process is watched for hanging, if other processes wait for it."""
-        self._watchdog = None
-        if strategy.processes.nb == 1:
-            yield
-            return
-        seconds = 60 * self.config.process_timeout_minutes
-        self._watchdog = Watchdog(strategy.processes.rank, seconds, another_failed)
-        with leaving_together(), self._watchdog:
-            yield
-
-    def _with_watchdog(self, callbacks: tuple[Callback, ...]) -> tuple[Callback, ...]:
-        return callbacks if self._watchdog is None else (*callbacks, self._watchdog)
 
     def _maker(self) -> Callable[[dict[str, Any]], "Trainer"]:
         """What makes this Trainer again in another process: of its class, with what a subclass keeps of its own."""
@@ -351,6 +355,8 @@ class Trainer(ReadAttributes):
 
     def _remote_state(self) -> dict[str, Any]:
         """After a fit, what is sent to the process that started this one."""
+        from pytorch_lightning.trainer.remote import state_of
+
         assert self._plan is not None
         return state_of(self._plan, self.config)
 
@@ -369,15 +375,7 @@ class Trainer(ReadAttributes):
         else:
             self._plan.saver.save(path)
 
-    @property
-    def experiment(self) -> Any:
-        """The user's test-tube Experiment; without one a stand-in whose ``log(dict)`` reaches the loggers."""
-        experiment = files.experiment_of(self.config)
-        if experiment is not None and self._processes.is_first:
-            return experiment
-        return Standin(None if self._plan is None else self._plan.rows.log_by_hand, like=experiment)
-
-    def _begin(self, model: LightningModule, run: FitRun) -> None:
+    def _begin(self, model: LightningModule, run: "FitRun") -> None:
         need_module(model)
         self.module, self._run, self._nb_started = model, run, 0
         run.min_nb_epochs, run.max_nb_epochs = self.config.min_nb_epochs, self.config.max_nb_epochs
@@ -394,7 +392,8 @@ def _made_again(cls: type[Trainer], own: dict[str, Any], options: dict[str, Any]
     return trainer
 
 
-def option_defaults() -> dict[str, Any]:
+@functools.cache
+def option_defaults() -> Mapping[str, Any]:
     """Every option of the Trainer and its default, in the order of the signature."""
     parameters = inspect.signature(Trainer.__init__).parameters.values()
     return {p.name: p.default for p in parameters if p.name != "self" and p.kind != p.VAR_KEYWORD}

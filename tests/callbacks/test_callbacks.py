@@ -190,7 +190,7 @@ def test_a_metric_that_nothing_gives_is_an_error_that_lists_what_there_is(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     model = Recorder()
-    with pytest.raises(FitError, match=r"needs the metric 'val_los'.*tng_loss, twice, val_loss"):
+    with pytest.raises(FitError, match=r"needs the metric 'val_los'.*tng_loss, tng_loss_epoch, twice, val_loss"):
         quiet_trainer(tmp_path, nb_sanity_val_steps=sanity, **option).fit(model)
     assert model.nb("training_step") == (1 if sanity else 4)
 
@@ -217,7 +217,9 @@ def test_a_plateau_whose_metric_is_missing_lists_the_metrics(tmp_path: Path) -> 
             optimizer = torch.optim.SGD(self.parameters(), 0.1)
             return [optimizer], [torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)]
 
-    with pytest.raises(FitError, match=r"ReduceLROnPlateau needs the metric 'val_loss'.*other, tng_loss, twice"):
+    with pytest.raises(
+        FitError, match=r"ReduceLROnPlateau needs the metric 'val_loss'.*other, tng_loss, tng_loss_epoch, twice"
+    ):
         quiet_trainer(tmp_path, max_nb_epochs=3).fit(Once())
 
 

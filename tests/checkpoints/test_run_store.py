@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -18,7 +19,14 @@ import torch
 
 from pytorch_lightning.checkpoints.checkpoint import FORMAT
 from pytorch_lightning.checkpoints.folders import open_folder
-from pytorch_lightning.checkpoints.run_store import RunStore, find_runs, folder_problem, newest_run
+from pytorch_lightning.checkpoints.run_store import (
+    RunStore,
+    find_runs,
+    folder_problem,
+    newest_run,
+    step_of,
+    superfluous,
+)
 from pytorch_lightning.checkpoints.store import read_checkpoint, write_checkpoint
 from pytorch_lightning.errors import CheckpointError, MisconfigurationException
 from tests.checkpoints.saving import as_nobody, checkpoint_at, hold, hold_with_child, is_whole, save_each_step
@@ -60,6 +68,42 @@ def test_never_fewer_than_two_saves_are_kept_by_choice_more(tmp_path: Path) -> N
             for step in (1, 2, 3, 4):
                 store.write(checkpoint_at(step), step)
         assert names(tmp_path / str(keep)) == kept
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_spaced_saves_are_few_and_near_every_batch(seed: int) -> None:
+    """Simulated: saves at irregular steps, after kills that lose the newest ones."""
+    draw = random.Random(seed)
+    step, furthest, written, live = 0, 0, [0], [0]
+    for _ in range(600):
+        if draw.random() < 0.02 and len(live) > 2:  # a resume from the one before
+            live = live[1:]
+            written = [each for each in written if each <= live[0]]
+            step = live[0]
+        step += draw.choice([1, 1, 5, 40])
+        furthest = max(furthest, step)
+        written.append(step)
+        names = [f"step-{each:012d}.ckpt" for each in [step, *live]]
+        gone = superfluous(names, None, False)
+        live = [step_of(name) for name in names if name not in gone]
+        assert live[:2] == written[:-3:-1]
+        assert live[-1] == 0
+        assert len(live) <= 2 * math.log2(step + 2) + 3
+        for before in draw.sample(written, min(20, len(written))):
+            nearest = max(each for each in live if each <= before)
+            assert before - nearest <= furthest - before or nearest == max(each for each in written if each <= before)
+
+
+def test_spaced_saves_stay_at_the_end_and_after_kills_too(tmp_path: Path) -> None:
+    for begin in range(0, 32, 8):  # each start is a store of its own
+        with RunStore(tmp_path, keep=None) as store:
+            store.begin(begin - 1 if begin else None)
+            for step in range(begin, begin + 8):
+                store.write(checkpoint_at(step), step, finished=step == 31)
+    kept = names(tmp_path)
+    assert (kept[0], kept[-2:]) == (0, [30, 31])
+    assert len(kept) <= 13
+    assert all(any(step - (31 - step) <= each <= step for each in kept) for step in range(16, 31))
 
 
 def test_an_empty_folder_has_no_save(tmp_path: Path) -> None:

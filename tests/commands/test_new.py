@@ -8,29 +8,10 @@ from pathlib import Path
 import pytest
 
 import pytorch_lightning
-from pytorch_lightning.commands import COMMANDS, main
+from pytorch_lightning.commands import main
 from pytorch_lightning.commands.new import ABOUT
 
 ROOT = Path(pytorch_lightning.__file__).parent.parent
-
-
-def test_without_a_word_or_with_help_it_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--help"]) == main(["-h"]) == 0
-    out, err = capsys.readouterr()
-    assert all(f"  {name}" in out for name in COMMANDS)
-    assert err == ""
-    assert main([]) == 2
-    err = capsys.readouterr().err
-    assert all(f"  {name}" in err for name in COMMANDS)
-
-
-@pytest.mark.parametrize("word", ["nwe", "New", "--new", "train.py", "\n"])
-def test_another_command_is_one_line_with_those_there_are(word: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([word]) == 2
-    out, err = capsys.readouterr()
-    assert (out, err.count("\n")) == ("", 1)
-    assert repr(word) in err
-    assert ", ".join(COMMANDS) in err
 
 
 @pytest.mark.parametrize("template", ABOUT)
@@ -113,6 +94,7 @@ def test_a_command_begins_without_torch(tmp_path: Path) -> None:
     assert "| torch" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_project_takes_the_trainers_options_and_refuses_those_that_nothing_reads(tmp_path: Path) -> None:
     assert main(["new", str(tmp_path / "a"), "--template", "minimal"]) == 0
     words = ("--max_nb_steps", "3", "--seed", "1", "--progress_bar", "false")

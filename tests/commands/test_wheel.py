@@ -56,6 +56,8 @@ def test_the_package_is_that_of_the_wheel(python: Python, tmp_path: Path) -> Non
     program, _ = python
     where = run(python, tmp_path, "-c", "import pytorch_lightning; print(pytorch_lightning.__file__)")
     assert Path(where.strip()).is_relative_to(program.parent.parent)
+    (tmp_path / "metrics.csv").write_text("global_step,val_loss\n0,1.0\n1,0.5\n")
+    assert "report.html: " in run(python, tmp_path, "-m", "pytorch_lightning", "report", ".")  # its template is there
 
 
 @pytest.mark.parametrize("template", ABOUT)

@@ -29,7 +29,7 @@ PACKAGE = Path(pytorch_lightning.__file__).parent
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md") if "_build" not in path.parts)
 OTHER_PAGES = [f"../{path.relative_to(ROOT).as_posix()}" for path in sorted((ROOT / ".github").rglob("*.md"))]
 NOT_RUN = "# not run by the tests: "
-MOST_NOT_RUN = 5
+MOST_NOT_RUN = 6
 
 
 def load(name: str) -> Any:
@@ -101,7 +101,7 @@ def test_the_blocks_of_a_page_run_in_order(
                 assert_printed(block.text, printed, where)
             printed = None
             continue
-        assert block.language in ("python", "bash"), f"{where}: a block of an unknown language"
+        assert block.language in ("python", "bash", "yaml"), f"{where}: a block of an unknown language"
         capfd.readouterr()
         if not block.text.startswith(NOT_RUN):
             run(block, namespace, where)
@@ -135,7 +135,10 @@ def test_few_blocks_are_not_run_and_they_say_so() -> None:
 
 def test_every_fence_is_one_that_is_understood() -> None:
     for page in PAGES:
-        fences = re.findall(r"^ *(?:```|~~~).*$", (DOCS / page).read_text(), re.MULTILINE)
+        text = re.sub(
+            r"^(`{4}){literalinclude} [\w./]+\.py\n(:.*\n)*\1$", "", (DOCS / page).read_text(), flags=re.MULTILINE
+        )
+        fences = re.findall(r"^ *(?:```|~~~).*$", text, re.MULTILINE)
         assert len(fences) == 2 * len(blocks_of(page)), page
 
 
@@ -299,6 +302,18 @@ def test_each_sentence_on_security_names_an_existing_test() -> None:
     cells = named_in("security.md")
     assert len(cells) >= 30
     assert all(re.match(r"`[\w/]+\.py`: `test_", cell) for cell in cells)
+
+
+def test_each_claim_of_why_names_an_existing_test() -> None:
+    page = (DOCS / "why.md").read_text()
+    cells = [cell for cell in re.findall(r"^\|.*\| ([^|]*) \|$", page, re.MULTILINE) if "`test_" in cell]
+    assert len(cells) >= 25
+    for cell in cells:
+        file, names = re.match(r"`([\w/]+\.py)`: ", cell), re.findall(r"`(test_\w+)`", cell)
+        assert file is not None, cell
+        there = re.findall(r"^def (test_\w+)", (ROOT / "tests" / file[1]).read_text(), re.MULTILINE)
+        assert names, cell
+        assert set(names) <= set(there), cell
 
 
 def test_every_public_method_is_described() -> None:

@@ -42,6 +42,7 @@ PARTS = (
 
 READ_ELSEWHERE = {
     "lr_schedulers/0/_last_lr": "equality/test_schedules.py: test_the_last_rates_are_there_after_a_resume",
+    "parts/progress/validated_step": "trainer/test_counting.py: test_a_resumed_run_validates_after_the_same_batches",
     "parts/progress/seconds": "checkpoints/test_checkpoint.py: test_max_time_counts_over_restarts",
     "parts/run/id": "checkpoints/test_run_store.py: test_a_run_keeps_its_id_over_restarts_and_its_job",
     "parts/run/job": "checkpoints/test_run_store.py: test_a_run_keeps_its_id_over_restarts_and_its_job",
@@ -52,6 +53,7 @@ READ_ELSEWHERE = {
     "parts/settings/limits/max_nb_steps": "resume/test_other_settings.py: "
     "test_a_raised_limit_that_a_schedule_cannot_reach_is_an_error_before_training",
     "parts/settings/schedules": "resume/test_other_settings.py: test_another_kind_of_optimizer_or_schedule_is_refused",
+    "parts/data/order": "data/test_large_order.py: test_a_run_of_before_keeps_torchs_order",
     "parts/attributes/nb": "launchers/test_attributes_of_processes.py: "
     "test_fewer_processes_get_what_all_had_and_reduced_metrics",
     "parts/run/finished": "resume/test_resume_auto.py: test_a_run_without_a_log_keeps_its_saves_by_default",

@@ -153,6 +153,27 @@ def test_the_gan_draws_its_digits(run: Run) -> None:
     assert len(checkpoint["optimizer_states"]) == 2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["batch.run:6", "batch.run:13", "validation.run:4"])
+def test_fine_tuning_with_an_average_ends_alike_where_it_was_killed(tmp_path: Path, fault: str) -> None:
+    options = ("--max_nb_epochs", "4", "--nb_digits", "160", "--save_every_nb_batches", "1", "--progress_bar", "False")
+
+    def run_program(folder: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "fine_tuning.py", "--folder", folder, *options]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+    whole, killed, again = run_program("whole"), run_program("cut", FAULT=fault), run_program("cut")
+    assert (whole.returncode, killed.returncode, again.returncode) == (0, -9, 0), again.stderr
+    assert shown(whole.stdout, "test accuracy") == shown(again.stdout, "test accuracy")
+    one, other = (torch.load(shown(done.stdout, "checkpoint"), weights_only=True) for done in (whole, again))
+    average, resumed = (made["parts"]["callbacks"]["WeightAveraging 0"]["weights"] for made in (one, other))
+    for name, value in one["state_dict"].items():
+        assert torch.equal(value, other["state_dict"][name]), name
+    assert all(torch.equal(value, resumed[name]) for name, value in average.items())
+    assert not torch.equal(average["head.weight"], one["state_dict"]["head.weight"])
+
+
 def test_the_plain_loop_runs(tmp_path: Path, run: Run) -> None:
     out = run("minimal_loop.py", "--max_nb_epochs", "1", "--hidden_dim", "16")
     assert Path(shown(out, "best checkpoint")) == tmp_path / "minimal_loop.pt"

@@ -43,6 +43,7 @@ def assert_trained(output: str) -> None:
     assert torch.load(shown(output, "best checkpoint"), weights_only=True)["state_dict"]["hidden.weight"].shape[0] == 16
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="for a machine without a GPU")
 @pytest.mark.parametrize("backend", ["ddp", "dp"])
 def test_the_template_for_several_gpus_trains_without_one(tmp_path: Path, backend: str) -> None:
@@ -83,6 +84,7 @@ def submitted(folder: Path) -> Sequence[Path]:
     return sorted((folder / "slurm" / "search" / "slurm_scripts").iterdir())
 
 
+@pytest.mark.slow
 def test_each_trial_of_the_cluster_template_is_a_job_that_trains(tmp_path: Path) -> None:
     path = programs(tmp_path, sbatch="exit 0", srun='exec "$@"')  # a cluster of one machine that starts jobs when told
     options = (*QUICK, "--nb_trials", "4", "--tt_name", "search")

@@ -8,7 +8,7 @@ import random
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,9 @@ def draws_nothing(made: dict[str, Any]) -> bool:
     return changing.draws_nothing(made) and made["sampler"] != "of torch, shuffled"
 
 
-def run_process(rank: int, nb: int, folder: str, port: int, made: dict[str, Any], cut: Any) -> None:
+def run_process(
+    rank: int, nb: int, folder: str, port: int, made: dict[str, Any], cut: Any, train: Callable[..., None]
+) -> None:
     """What a process does from its fork on."""
     handle = os.open(f"{folder}/said-{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     for stream in (1, 2):
@@ -129,12 +131,13 @@ def run_process(rank: int, nb: int, folder: str, port: int, made: dict[str, Any]
     os._exit(code)
 
 
-def run(folder: Path, made: dict[str, Any], cut: Any = None) -> list[int | None]:
-    """The exit codes of the processes of a run; None for one that hung."""
+def run(folder: Path, made: dict[str, Any], cut: Any = None, train: Callable[..., None] = train) -> list[int | None]:
+    """The exit codes of the processes of a run of ``train(rank, folder, made, cut)``; None for one that hung."""
     folder.mkdir(parents=True, exist_ok=True)
     nb, context = made["nb"], mp.get_context("fork")
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    group = [context.Process(target=run_process, args=(r, nb, str(folder), store.port, made, cut)) for r in range(nb)]
+    of_all = nb, str(folder), store.port, made, cut, train
+    group = [context.Process(target=run_process, args=(rank, *of_all)) for rank in range(nb)]
     deadline = time.monotonic() + SECONDS
     for process in group:
         process.start()
@@ -257,16 +260,26 @@ def step_all(replicas: list[Replica], nb_batches: int) -> None:
 
 def main(folder: str, first: str, nb: str) -> None:
     """``first`` is at least ``-len(PLACES)``."""
+    import_all()
+    run_all(folder, range(int(first), int(first) + int(nb)), made_of, train)
+
+
+def import_all() -> None:
+    """What is imported late is imported once."""
     torch.set_num_threads(1)
-    for options in ({"virtual_ranks": 2}, {}):  # what is imported late is imported once
+    for options in ({"virtual_ranks": 2}, {}):
         quiet = {"max_nb_epochs": 1, "progress_bar": False, "print_weights_summary": False}
         Trainer(False, **quiet, **options).fit(changing.model_of(changing.draw(0)))
-    for seed in range(int(first), int(first) + int(nb)):
+
+
+def run_all(folder: str, seeds: range, made_of: Callable[[int], dict[str, Any]], train: Callable[..., None]) -> None:
+    """Each program undisturbed, then cut and resumed."""
+    for seed in seeds:
         began, made, place = time.monotonic(), made_of(seed), Path(folder, str(seed))
-        codes = [run(place / "whole", made)]
-        codes += [run(place / "cut", made, cut) for cut in made["cuts"]]
+        codes = [run(place / "whole", made, None, train)]
+        codes += [run(place / "cut", made, cut, train) for cut in made["cuts"]]
         saids = "\n".join(path.read_text() for path in sorted((place / "cut").glob("said-*")))
-        codes.append(run(place / "cut", made))
+        codes.append(run(place / "cut", made, None, train))
         torch.save({"codes": codes, "said": saids}, place / "codes.pt")
         if os.environ.get("TIMES"):
             print(seed, made["nb"], made["strategy"], codes, f"{time.monotonic() - began:.1f}", flush=True)

@@ -4,8 +4,11 @@ import contextlib
 import csv
 import hashlib
 import json
+import os
 import random
+import runpy
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,11 +109,39 @@ def train_changing(folder: str, made: dict[str, Any], cut: tuple[str, int] | Non
     train_made(folder, made, cut)
 
 
+def train_steered(folder: str, made: dict[str, Any], cut: tuple[str, int] | None) -> None:
+    """A program made by lot; see ``steering``."""
+    from tests.faults.steering import train as train_made
+
+    train_made(folder, made, cut)
+
+
 def train_logged(folder: str, made: dict[str, Any], cut: tuple[str, str, int] | None) -> None:
     """A program with several loggers; see ``logging_by_lot``."""
     from tests.faults.logging_by_lot import train as train_made
 
     train_made(folder, made, cut)
+
+
+def train_manual(folder: str, configuration: dict[str, Any], name: str) -> None:
+    """A model that makes its own steps; see ``steps/manual_models``."""
+    from tests.steps import manual_models
+
+    train(folder, configuration, getattr(manual_models, name)())
+
+
+def train_counted(folder: str, configuration: dict[str, Any]) -> None:
+    """A model whose windows are so many samples; see ``equality/test_sample_windows``."""
+    from tests.equality.test_sample_windows import Uneven
+
+    train(folder, configuration, Uneven())
+
+
+def run_example(path: str, folder: str, *options: str) -> None:
+    """A program, as if it were started in ``folder``."""
+    os.chdir(folder)
+    sys.argv = [path, *options]
+    runpy.run_path(path, run_name="__main__")
 
 
 def keep_weights(folder: str) -> None:

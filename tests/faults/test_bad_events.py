@@ -512,7 +512,7 @@ def test_what_model_checkpoint_left_half_written_is_removed_unless_its_writer_li
 
 
 def test_a_log_that_was_being_written_anew_leaves_no_temporary_file(tmp_path: Path, references: References) -> None:
-    assert kill_at_point(tmp_path, "validations", "rows.rewritten:3")
+    assert kill_at_point(tmp_path, "validations", "rows.rewritten:4")
     assert list(tmp_path.glob("*/*/.metrics.csv*"))
     assert run_to_the_end(tmp_path, "validations") == references("validations").result
     newest = max(tmp_path.glob("*/version_*"))  # another one where nothing had been saved yet

@@ -363,7 +363,7 @@ MISTAKES["a_text_for_a_number"] = (lambda: Trainer(max_nb_epochs="3"), "max_nb_e
 MISTAKES["restore_best_weights"] = (lambda: EarlyStopping(restore_best_weights=True), "ckpt='best'")
 MISTAKES["start_from_epoch"] = (lambda: EarlyStopping("val_loss", start_from_epoch=3), "min_nb_epochs")
 MISTAKES["baseline"] = (lambda: EarlyStopping("val_loss", baseline=0.3), "run.stop")
-MISTAKES["save_freq"] = (lambda: ModelCheckpoint("c", save_freq=100), "save_every_nb_batches")
+MISTAKES["save_freq"] = (lambda: ModelCheckpoint("c", save_freq=100), "every_nb_batches")
 MISTAKES["misspelt_argument"] = (lambda: EarlyStopping("val_loss", patiance=3), "patience")
 MISTAKES["a_file_for_a_folder"] = (lambda: fit(None, ModelCheckpoint("best.ckpt")), "folder")
 MISTAKES["monitor_is_misspelt"] = (lambda: fit(None, EarlyStopping("val_los")), "Did you mean 'val_loss'?")

@@ -117,7 +117,7 @@ class Net(LightningModule):
 
 
 @pytest.mark.parametrize(
-    "name", ["log", "log_dict", "save_hyperparameters", "manual_backward", "all_gather", "optimizers"]
+    "name", ["log", "log_dict", "save_hyperparameters", "toggle_optimizer", "all_gather", "optimizers"]
 )
 def test_a_method_of_their_modules_says_what_to_write(name: str) -> None:
     class Calls(Net):
@@ -189,8 +189,10 @@ def test_their_names_in_the_package_say_what_to_write() -> None:
         _ = pytorch_lightning.LightningDataModule
     with pytest.raises(AttributeError, match=r"learning rates are columns of metrics\.csv"):
         _ = pytorch_lightning.callbacks.LearningRateMonitor
-    with pytest.raises(AttributeError, match="a Logger of your own"):
-        _ = pytorch_lightning.loggers.WandbLogger
+    with pytest.raises(AttributeError, match="a Tracker of your own"):
+        _ = pytorch_lightning.loggers.CometLogger
+    with pytest.raises(AttributeError, match=r"MLflowLogger\(FOLDER"):
+        _ = pytorch_lightning.loggers.MLFlowLogger
     with pytest.raises(AttributeError, match=r"has no attribute 'Nothing'$"):
         _ = pytorch_lightning.callbacks.Nothing
 

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset, random_split
 
 from pytorch_lightning import LightningModule, Trainer
-from tests.mistakes.newcomers import MISTAKES, QUIET, Net, loader
+from tests.mistakes import first_hour
+from tests.mistakes.newcomers import MISTAKES, QUIET, Net, X, Y, loader
 
 RAW = {"an_hparam_is_read_in_the_constructor"}
 """Python's own error is all there is: no code of the library is called there."""
@@ -38,10 +40,49 @@ def test_it_is_named(
 
 
 def test_there_are_sixty_and_more() -> None:
+    assert first_hour.tensors_go_to_fit.__name__ in MISTAKES  # those of the other file too
     assert len(MISTAKES) - len(RAW) >= 60
 
 
 # ------------------------------------------------------------------ no false alarm
+def test_one_split_and_a_whole_set_for_both_get_no_notice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    parts = random_split(TensorDataset(X, Y), [15, 5])
+    for tng, val in (parts, (parts[0], parts[0]), (TensorDataset(X, Y), parts[1])):
+        Trainer(False, **QUIET).fit(Net(), DataLoader(tng, 5, shuffle=True), DataLoader(val, 5))
+    assert "shared-samples" not in capsys.readouterr().err
+
+
+def test_own_methods_and_attributes_under_these_names() -> None:
+    class Model(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.save = self.summary = self.type = "mine"
+            self.eval = lambda: self.train(False)  # type: ignore[method-assign]
+
+        @classmethod
+        def load_from_checkpoint(cls, path: Any) -> Any:  # type: ignore[override]
+            return path
+
+    model = Model()
+    assert (model.save, model.summary, model.load_from_checkpoint("x")) == ("mine", "mine", "x")
+    Trainer(False, **QUIET).fit(model)
+
+
+def test_a_class_method_that_loads_through_super(tmp_path: Path) -> None:
+    class Model(Net):
+        @classmethod
+        def loaded(cls, path: Any) -> Any:
+            return super().load_from_checkpoint(path)
+
+    trainer = Trainer(False, **QUIET)
+    trainer.fit(Net())
+    trainer.save_checkpoint(tmp_path / "net.ckpt")
+    assert torch.equal(Model.loaded(tmp_path / "net.ckpt").layer.weight, trainer.model.layer.weight)
+
+
 def test_layers_after_super_and_plain_attributes_before_it() -> None:
     class Model(Net):
         def __init__(self) -> None:

@@ -52,6 +52,11 @@ MISTAKES: list[tuple[str, Any, str, str]] = [
     ("val_percent_check", NAN, "nan", "at least 0"),
     ("test_percent_check", "all", "'all' (str)", "at least 0"),
     ("check_val_every_n_epoch", 0, "0 (int)", "at least 1"),
+    ("accumulate_nb_samples", 0, "0 (int)", "at least 1"),
+    ("max_nb_tng_batches", 0, "0 (int)", "Pass max_nb_tng_batches=1"),
+    ("max_nb_val_batches", 0.5, "0.5 (float)", "whole number"),
+    ("max_nb_test_batches", -1, "-1 (int)", "at least 1"),
+    ("val_every_nb_batches", 0, "0 (int)", "at least 1"),
     ("nb_sanity_val_steps", -1, "-1 (int)", "at least 0"),
     ("track_grad_norm", "inf", "'inf' (str)", "Pass track_grad_norm=1"),
     ("log_save_interval", 0, "0 (int)", "at least 1"),
@@ -112,7 +117,7 @@ def test_several_mistakes_are_one_error(refusal: Refusals) -> None:
         ({"progress_bar": True, "show_progress_bar": False, "enable_tqdm": True}, ("enable_tqdm=True",)),
         ({"max_epochs": 3}, ("no option 'max_epochs'", "Write max_nb_epochs")),
         ({"gradeint_clip": 3}, ("no option 'gradeint_clip'", "Did you mean 'gradient_clip'")),
-        ({"learning_rate": 3}, ("no option 'learning_rate'", "It has: experiment")),
+        ({"wood": 3}, ("no option 'wood'", "It has: experiment")),
     ],
 )
 def test_options_that_contradict_each_other_or_are_unknown(

@@ -25,7 +25,6 @@ def without_gradients(model: Any, batch: Any) -> Any:
 @pytest.mark.parametrize(
     ("returned", "words"),
     [
-        (lambda m, b: None, ("None", *LOSS)),
         (lambda m, b: 1.0, ("1.0 (float)", *LOSS)),
         (lambda m, b: "x", ("'x' (str)", *LOSS)),
         (lambda m, b: {}, ("the keys []", *LOSS)),
@@ -116,7 +115,12 @@ def plateau(self: Any) -> Any:
 )
 def test_a_monitored_name_that_nothing_gives(refusal: Refusals, who: str, options: Any, attributes: Any) -> None:
     model = planted(**attributes)
-    words = (f"{who} needs the metric 'val_los'", "Available: tng_loss, val_loss", "Did you mean 'val_loss'?", "Return")
+    words = (
+        f"{who} needs the metric 'val_los'",
+        "Available: tng_loss, tng_loss_epoch, val_loss",
+        "Did you mean 'val_loss'?",
+        "Return",
+    )
     refusal.of(lambda: trainer_in(refusal.folder, **options(refusal.folder)).fit(model), words, FitError)
     assert model.nb_steps == 1, "known once the first batch has given its own names"
 
@@ -134,7 +138,7 @@ def test_all_monitored_names_that_nothing_gives_are_one_error(refusal: Refusals)
 @pytest.mark.parametrize("name", ["val_loss", "lr_0", "epoch"])
 def test_early_stopping_on_what_no_validation_gives(refusal: Refusals, name: str) -> None:
     trainer = trainer_in(refusal.folder, early_stop_callback=EarlyStopping(name), silence=["no-validation"])
-    words = (f"EarlyStopping needs the metric '{name}'", "Available: tng_loss.", "monitor one of these")
+    words = (f"EarlyStopping needs the metric '{name}'", "Available: tng_loss, tng_loss_epoch.", "monitor one of these")
     refusal.of(lambda: trainer.fit(planted(Trained)), words, FitError)
 
 

@@ -519,7 +519,8 @@ def test_a_run_gets_the_next_free_version(tmp_path: Path) -> None:
     for _ in range(2):
         quiet_trainer(tmp_path).fit(Recorder())
     assert sorted(p.name for p in (tmp_path / "logs/Recorder").iterdir()) == ["version_0", "version_1"]
-    assert {p.name for p in (tmp_path / "logs/Recorder/version_1").iterdir()} == {"metrics.csv", "meta_tags.csv"}
+    files = {"metrics.csv", "meta_tags.csv", "options.yaml", "run.json"}
+    assert {p.name for p in (tmp_path / "logs/Recorder/version_1").iterdir()} == files
 
 
 # ---------------------------------------------------------------------------------------------- Ctrl-C, threads

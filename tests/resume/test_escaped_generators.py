@@ -1,6 +1,9 @@
 """A generator that isn't found and draws all the same is reported; one that is found, or seeded, isn't."""
 
+import gc
 import random
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -100,6 +103,25 @@ def test_without_resume_the_second_save_reports(tmp_path: Path, capsys: pytest.C
     trainer = quiet_trainer(tmp_path, max_nb_epochs=2, save_every_nb_batches=3)
     trainer.fit(model_on(lambda: Noisy(in_c())))
     assert capsys.readouterr().err.count("[escaped-generator]") == 1
+
+
+@pytest.mark.parametrize("seconds", [0.0, 2.1])
+def test_a_short_fit_that_nobody_wants_to_resume_is_not_searched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    class Slow(Callback):
+        def on_fit_start(self, run: Any) -> None:
+            time.sleep(seconds)
+
+        def on_epoch_end(self, run: Any) -> None:
+            run.save(tmp_path / f"{run.progress.epoch}.ckpt")
+
+    nb_looks, get_objects = Counter[str](), gc.get_objects
+    monkeypatch.setattr(gc, "get_objects", lambda: nb_looks.update(["look"]) or get_objects())
+    trainer = quiet_trainer(tmp_path, max_nb_epochs=4, callbacks=[Slow()])
+    trainer.fit(model_on(lambda: Noisy(in_c())))
+    assert nb_looks["look"] == (2 if seconds else 0)  # the second one finds it
+    assert capsys.readouterr().err.count("[escaped-generator]") == (1 if seconds else 0)
 
 
 def test_a_shuffle_of_an_installed_package_that_nobody_seeds_is_reported(

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 PROGRAM = '''
+import contextlib
 import json
 import os
 import sys
@@ -35,7 +36,10 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
 def outside():
     """The sockets and the children of this process, also those that python doesn't know of."""
-    links = [os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    links = []
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a save is written by a thread, and its file closed meanwhile
+            links.append(os.readlink(path))
     children = "".join(path.read_text() for path in Path("/proc/self/task").glob("*/children"))
     return sorted(link for link in links if link.startswith("socket:")), children
 

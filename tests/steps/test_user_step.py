@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import SGD
 
 from pytorch_lightning import LightningModule
-from pytorch_lightning.errors import FitError, MisconfigurationException
+from pytorch_lightning.errors import FitError
 from tests.recorder import quiet_trainer
 
 EVERY = 4
@@ -213,20 +213,3 @@ def test_in_16_bit_a_step_of_the_optimizer_itself_is_refused(tmp_path: Path) -> 
 
     with pytest.raises(FitError, match=r"optimizer_step didn't call optimizer\.step\(\)"):
         quiet_trainer(tmp_path, precision="16").fit(Half())
-
-
-@pytest.mark.parametrize("how", ["class", "object", "property"])
-def test_steps_by_hand_are_refused(tmp_path: Path, how: str) -> None:
-    class ByHand(LessOften):
-        if how == "class":
-            automatic_optimization = False
-        if how == "property":
-            automatic_optimization = property(lambda self: False)
-
-    model = ByHand()
-    if how == "object":
-        model.automatic_optimization = False  # type: ignore[assignment]
-    before = model.a.detach().clone()
-    with pytest.raises(MisconfigurationException, match=r"ByHand\.automatic_optimization is off.*optimizer_step"):
-        quiet_trainer(tmp_path).fit(model)
-    assert torch.equal(model.a, before)

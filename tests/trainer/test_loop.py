@@ -294,7 +294,6 @@ def test_what_prog_holds_is_shown(tmp_path: Path, key: str) -> None:
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        (lambda loss: None, "returned None; expected a dict with the key 'loss'"),
         (lambda loss: {"los": loss}, r"returned a dict with the keys \['los'\]"),
         (lambda loss: {"loss": 3.0}, r"'loss': 3.0 \(float\)"),
         (lambda loss: loss.expand(4), r"a loss of shape \(4,\); expected one element. Return loss.mean"),

@@ -45,8 +45,8 @@ def advice(kind: str, name: str) -> Advice:
 
     >>> advice("trainer_options", "max_epochs")
     Renamed(name='max_nb_epochs')
-    >>> advice("callback_arguments", "save_last")
-    LeftOut(why="the newest state is saved for resume='auto' anyway")
+    >>> advice("callback_arguments", "enable_version_counter")
+    LeftOut(why="a file is never overwritten by another epoch's")
     """
     text = table()[kind].get(name)
     if text is None:

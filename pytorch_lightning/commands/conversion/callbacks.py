@@ -90,6 +90,8 @@ class CallbackRewriter:
                 continue
             if name == "stage":
                 lines.append('stage = "fit"')
+            elif name == rest[0] and old == "on_train_batch_end":
+                lines.append(f"{name} = run.module.outputs")
             elif name == "batch_idx" and new in BATCH_NB:
                 lines.append(f"{name} = {BATCH_NB[new]}")
             else:

@@ -10,12 +10,18 @@ from pytorch_lightning.commands.conversion.names import EVALUATIONS, Names
 from pytorch_lightning.commands.conversion.options import as_keyword
 from pytorch_lightning.commands.conversion.pieces import (
     Rewriter,
+    after_docstring,
     arguments,
+    body_of,
     expression,
+    find,
     keyword,
     literal,
+    parameters,
+    statements,
     text_of,
     with_arguments,
+    with_body,
 )
 
 STAGES = {"fit": "fit", "validate": "validate", "test": "test", "predict": "predict"}
@@ -32,9 +38,40 @@ class CallRewriter(Rewriter):
         super().__init__()
         self.names = names
         self._results: set[str] = set()
+        self._lists: set[str] = set()
+        """Variables of results that are used as the list that Lightning returns."""
+
+    def visit_Module(self, node: cst.Module) -> None:
+        for assign in find(node, m.Assign([m.AssignTarget(m.Name())])):
+            name = assign.targets[0].target.value
+            if self._is_result(assign.value):
+                nb = len(find(node, m.Subscript(m.Name(name)))) + len(find(node, m.AssignTarget(m.Name(name))))
+                if nb < len(find(node, m.Name(name))):
+                    self._lists.add(name)
+
+    def leave_FunctionDef(self, original_node: Any, updated_node: Any) -> Any:
+        """A function that only the first process runs."""
+        is_only = [self.names.word(found.decorator) == "rank_zero_only" for found in original_node.decorators]
+        if not any(is_only):
+            return updated_node
+        kept = [found for found, only in zip(updated_node.decorators, is_only, strict=True) if not only]
+        given = parameters(updated_node)
+        trainer = "run.module.trainer" if "run" in given else "trainer" if "trainer" in given else "self.trainer"
+        if not {"run", "trainer", "self"} & set(given):
+            self.person(f"{updated_node.name.value}: each process calls it")
+            return updated_node.with_changes(decorators=kept)
+        body = body_of(updated_node)
+        start = after_docstring(body)
+        lines = statements(f"if {trainer}.proc_rank > 0:\n    return")
+        made = with_body(updated_node, [*body[:start], *lines, *body[start:]])
+        return made.with_changes(decorators=kept)
 
     def leave_Call(self, original_node: Any, updated_node: Any) -> Any:
         function = original_node.func
+        if self.names.word(function) == "rank_zero_info":
+            return updated_node.with_changes(func=cst.Name("print"))
+        if self.names.word(function) == "CombinedLoader" and updated_node.args:
+            return self._combined(arguments(updated_node))
         if not isinstance(function, cst.Attribute):
             return updated_node
         name = function.attr.value
@@ -45,6 +82,15 @@ class CallRewriter(Rewriter):
         if name in STAGES and self.names.is_trainer(function.value):
             return self._stage(name, function.value, updated_node)
         return updated_node
+
+    def _combined(self, given: dict[str | int, cst.BaseExpression]) -> cst.BaseExpression:
+        """The loaders as they are: a module says by ``tng_loaders_mode`` how long an epoch of them is."""
+        mode = literal(given.get("mode", given.get(1, expression('"min_size"'))))
+        if mode == "min_size":
+            self.person('CombinedLoader: write tng_loaders_mode = "shortest" in the module')
+        elif mode not in ("max_size_cycle", "sequential"):
+            self.person("CombinedLoader: the modes are 'longest', where shorter loaders begin again, and 'shortest'")
+        return given.get("iterables", given.get(0, cst.Name("loaders")))
 
     def _stage(self, name: str, trainer: cst.BaseExpression, call: Any) -> Any:
         kept = list[cst.Arg]()
@@ -73,6 +119,8 @@ class CallRewriter(Rewriter):
             kept.append(cst.Arg(expression(f"{text_of(model)}.{OWN_PREDICTED}()")))
         if name in EVALUATIONS and model is None and not has_ckpt and self.names.makes_checkpoints:
             kept.append(keyword("ckpt", expression('"best"')))
+        if name in EVALUATIONS and self.names.averages():
+            kept.append(keyword("weights", expression('"average"')))
         return with_arguments(call, kept)
 
     def _has_own_loader(self, model: cst.BaseExpression) -> bool:
@@ -83,7 +131,8 @@ class CallRewriter(Rewriter):
         if path is None:
             return []
         if name == "fit":
-            value = '"auto"' if path in ("last", "hpc") else text_of(argument.value)
+            of_newest = path in ("last", "hpc") or "last.ckpt" in text_of(argument.value)
+            value = '"auto"' if of_newest else text_of(argument.value)
             self.before(f"{text_of(trainer)}.resume = {value}")
             return []
         if path == "last" or (path == "best" and not self.names.makes_checkpoints):
@@ -118,6 +167,8 @@ class CallRewriter(Rewriter):
                 self.person(f"{name}: override load_model_specific(self, checkpoint)")
             elif name != "weights_only":
                 kept.append(argument)
+        if self.names.averages():  # Lightning's checkpoints have it in the place of the weights
+            kept.append(keyword("weights", expression('"average"')))
         return with_arguments(call, kept)
 
     # ------------------------------------------------------------------ what the calls return
@@ -132,6 +183,8 @@ class CallRewriter(Rewriter):
         target = original_node.targets[0].target
         if not self._is_result(original_node.value):
             return updated_node
+        if isinstance(target, cst.Name) and target.value in self._lists:
+            return updated_node.with_changes(value=cst.List([cst.Element(updated_node.value)]))
         if isinstance(target, cst.Name):
             self._results.add(target.value)
         if isinstance(target, (cst.Tuple, cst.List)) and len(target.elements) == 1:

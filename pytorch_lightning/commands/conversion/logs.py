@@ -43,6 +43,8 @@ class Logged:
     at_end: dict[str, list[tuple[str | None, str]]] = field(default_factory=dict)
     """By stage, the objects of torchmetrics that its step logs: the name, None for a collection, and the attribute."""
     reset_in_training: list[str] = field(default_factory=list)
+    plain: set[str] = field(default_factory=set)
+    """The stages whose names get no number of the loader."""
 
 
 def is_log(node: Any) -> bool:
@@ -115,7 +117,11 @@ class LogRewriter(Rewriter):
             self.batch_size = text_of(given["batch_size"])
         is_metric = any(text_of(v).removeprefix("self.") in self.logged.metrics for v in given.values())
         if self.stage == "training" and literal(given.get("on_epoch")) is True and not is_metric:
-            self.person("on_epoch=True: prog has the value of the last batch; there is no mean over the epoch")
+            self.person(
+                "on_epoch=True: prog has the last batch's value; return it in 'prog_epoch' for the epoch's mean"
+            )
+        if literal(given.get("add_dataloader_idx")) is False:
+            self.logged.plain.add(self.stage)
         if self.stage in ("validation", "test") and literal(given.get("on_step")) is True:
             self.person("on_step=True: the batches of a validation aren't logged one by one")
         reduce = given.get("reduce_fx")
@@ -255,6 +261,27 @@ class Returns(Rewriter):
         return cst.FlattenSentinel([*before, *made])
 
 
+class OutputsKeeper(Rewriter):
+    """Keeps what ``training_step`` returns, for a hook that reads it after the batch."""
+
+    def __init__(self, dicts: set[str]) -> None:
+        super().__init__()
+        self.dicts = dicts
+
+    def visit_FunctionDef(self, node: Any) -> bool:
+        return len(self._waiting) <= 2
+
+    def leave_SimpleStatementLine(self, original_node: Any, updated_node: Any) -> Any:
+        last = updated_node.body[-1] if len(updated_node.body) == 1 else None
+        if not isinstance(last, cst.Return) or last.value is None or literal(last.value) is None:
+            return updated_node
+        value = text_of(last.value)
+        value = value if isinstance(last.value, cst.Dict) or value in self.dicts else f'{{"loss": {value}}}'
+        made = statements(f"self.outputs = {value}\nreturn self.outputs")
+        made[0] = keep_comments(updated_node, made[0])
+        return cst.FlattenSentinel(made)
+
+
 # ------------------------------------------------------------------ the end of a validation
 def batch_size_of(function: Any, others: Sequence[cst.FunctionDef]) -> str:
     """An expression for the number of samples of the batch that ``function`` gets."""
@@ -286,6 +313,7 @@ def end_of(stage: str, logged: Logged, step_logs: bool, is_in_branches: bool, lo
             pairs = "enumerate(outputs)" if loaders == "several" else "enumerate(outputs if several else [outputs])"
             suffix = 'f"{name}/dataloader_idx_{i}"'
             suffix = suffix if loaders == "several" else f"{suffix} if several else name"
+            suffix = "name" if stage in logged.plain else suffix
             lines += ["several = isinstance(outputs[0], list)"] if loaders == "unknown" else []
             lines += [
                 f"for i, of_loader in {pairs}:",

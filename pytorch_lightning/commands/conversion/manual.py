@@ -1,5 +1,6 @@
-"""``automatic_optimization = False``: the steps by hand become turns of the optimizers."""
+"""``automatic_optimization = False``: the steps by hand become turns of the optimizers, or stay."""
 
+import re
 from typing import Any
 
 import libcst as cst
@@ -9,6 +10,7 @@ from pytorch_lightning.commands.conversion.pieces import (
     above,
     after_docstring,
     body_of,
+    expression,
     find,
     keep_comments,
     names_in,
@@ -23,9 +25,12 @@ OFF = m.SimpleStatementLine(
 )
 BACKWARD = m.SimpleStatementLine([m.Expr(m.Call(func=m.Attribute(m.Name("self"), m.Name("manual_backward"))))])
 OPTIMIZERS = m.Call(func=m.Attribute(m.Name("self"), m.Name("optimizers")))
+ASSIGNED = m.SimpleStatementLine([m.Assign(value=OPTIMIZERS)])
 SCHEDULERS = m.Call(func=m.Attribute(m.Name("self"), m.Name("lr_schedulers")))
 TOGGLES = ("toggle_optimizer", "untoggle_optimizer", "clip_gradients")
-TAKES_OTHERS = "the optimizers step by hand: return one loss per optimizer, by the number in a third argument"
+TAKES_OTHERS = (
+    "the optimizers step by hand: write self.manual_step(i) for their steps, or return one loss per optimizer"
+)
 ORDER = "each optimizer's turn runs the lines above again, after the steps of the turns before it"
 
 
@@ -35,6 +40,33 @@ def call_of(statement: Any) -> tuple[str, str, cst.Call] | None:
         return None
     call = statement.body[0].value
     return text_of(call.func.value), call.func.attr.value, call
+
+
+def with_own_steps(function: Any) -> Any | None:
+    """A ``training_step`` that keeps its own steps: ``manual_backward`` and the optimizers' calls mean the same here.
+    None where that isn't sure: where it steps schedules, clips or freezes by hand, or logs."""
+    others = ("lr_schedulers", "log", "log_dict", "logger", "toggled_optimizer", *TOGGLES)
+    if any(find(function, m.Attribute(m.Name("self"), m.Name(name))) for name in others):
+        return None
+    lines = [s for s in find(function, m.SimpleStatementLine()) if m.matches(s, ASSIGNED)]
+    if len(lines) != 1 or len(find(function, OPTIMIZERS)) != 1:
+        return None
+    (name, *more), code = sorted_names(lines[0]), text_of(function)
+    is_list = bool(more) or m.matches(lines[0].body[0].targets[0].target, m.Tuple() | m.List())
+    if not is_list and not re.search(rf"\b{name}\.(step|zero_grad)\(", code):
+        return None
+    return function.visit(_Optimizers("self.trainer.optimizers" + ("" if is_list else "[0]")))
+
+
+class _Optimizers(cst.CSTTransformer):
+    """Reads the optimizers where they are here."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._text = text
+
+    def leave_Call(self, original_node: Any, updated_node: Any) -> Any:
+        return expression(self._text) if m.matches(original_node, OPTIMIZERS) else updated_node
 
 
 class Turns:

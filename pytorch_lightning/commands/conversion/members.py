@@ -6,14 +6,13 @@ import libcst as cst
 import libcst.matchers as m
 
 from pytorch_lightning.commands.conversion.advice import Person, Renamed, advice
-from pytorch_lightning.commands.conversion.names import Names
+from pytorch_lightning.commands.conversion.names import METRICS, Names
 from pytorch_lightning.commands.conversion.pieces import Rewriter, arguments, expression, literal, names_in, text_of
 from pytorch_lightning.lightning2 import table
 
 NOT_ALONE = {"log_dir", "state", "strategy", "num_nodes", "training", "validating", "evaluating", "model_registry"}
 """Members of the Trainer whose line in the table is more than another name."""
 OF_CHECKPOINTS = {"best_model_path": "best_path", "best_model_score": "best", "best_k_models": "kept"}
-METRICS = m.Attribute(attr=m.OneOf(*map(m.Name, ("callback_metrics", "logged_metrics", "progress_bar_metrics"))))
 NUMBERS = m.Subscript(METRICS) | m.Attribute(attr=m.Name("best_model_score"))
 """What is a tensor in Lightning, and a number here."""
 OWN_PREDICTED = "loader_to_predict"
@@ -63,7 +62,7 @@ class MemberRewriter(Rewriter):
                 return made
         if m.matches(function.value, m.Attribute(LOGGER, m.Name("experiment"))) or m.matches(function.value, LOGGER):
             return self._call_of_logger(name, original_node, updated_node)
-        if name == "item" and m.matches(function.value, NUMBERS):
+        if name == "item" and m.matches(function.value, NUMBERS | self.names.numbers()):
             return updated_node.func.value  # a number already
         return updated_node
 
@@ -76,6 +75,8 @@ class MemberRewriter(Rewriter):
             return call.with_changes(func=expression(f"{owner}.{OWN_PREDICTED}"))
         if name in ("train_dataloader", "val_dataloader", "test_dataloader") and not call.args:
             return expression(f"{owner}.{name.replace('train_', 'tng_')}")
+        if name == "manual_backward" and self.names.keeps_steps:
+            return None
         if name in ("all_gather", "to_onnx", "to_torchscript", "manual_backward", "toggle_optimizer"):
             self.person(f"{owner}.{name}: {table()['module_members'][name]}")
         return None
@@ -91,12 +92,15 @@ class MemberRewriter(Rewriter):
         if name in ("log_hyperparams", "watch", "finalize", "save"):
             self.person(f"{owner}.logger.{name}: the hparams are written to meta_tags.csv without a call")
             return call
-        self.person(f"{name} needs a test-tube Experiment: Trainer(Experiment(...)). Without one it does nothing")
+        if "TensorBoardLogger" not in self.names.made:
+            self.person(f"{name} needs Trainer(TensorBoardLogger('logs')). Without one it does nothing")
         return call.with_changes(func=expression(f"{owner}.experiment.{name}"))
 
     # ------------------------------------------------------------------ attributes
     def leave_Attribute(self, original_node: Any, updated_node: Any) -> Any:
         name, owner = original_node.attr.value, original_node.value
+        if m.matches(original_node, m.Attribute(LOGGER, m.Name("experiment"))):
+            return updated_node.value  # LOGGER is the experiment already
         if name in OF_CHECKPOINTS:
             return updated_node.with_changes(attr=cst.Name(OF_CHECKPOINTS[name]))
         if name == "last_model_path":
@@ -110,6 +114,8 @@ class MemberRewriter(Rewriter):
             if not is_its or name not in table()[kind]:
                 continue
             found = advice(kind, name)
+            if name == "global_step" and kind == "trainer_members" and self.names.accumulates():
+                return expression(f"{text_of(updated_node.value)}.progress.nb_optimizer_steps")
             if name == "estimated_stepping_batches":
                 return self._estimated(text_of(updated_node.value))
             if name in ("training", "validating", "evaluating"):
@@ -146,7 +152,7 @@ class MemberRewriter(Rewriter):
 
     # ------------------------------------------------------------------ the rest
     def leave_Subscript(self, original_node: Any, updated_node: Any) -> Any:
-        if m.matches(original_node.value, m.Attribute(m.Name(), m.Name("hparams"))):
+        if m.matches(original_node.value, m.Attribute(attr=m.Name("hparams"))):
             key = literal(original_node.slice[0].slice.value)
             if isinstance(key, str) and key.isidentifier():
                 return cst.Attribute(updated_node.value, cst.Name(key))

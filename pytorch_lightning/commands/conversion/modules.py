@@ -12,6 +12,8 @@ from pytorch_lightning.commands.conversion.hparams import HparamsRewriter
 from pytorch_lightning.commands.conversion.logs import (
     Logged,
     LogRewriter,
+    OutputsKeeper,
+    assigned_dicts,
     batch_size_of,
     end_of,
     find_helpers,
@@ -92,6 +94,8 @@ class ModuleRewriter:
         self.step_logs = dict.fromkeys(STEPS.values(), False)
         self.taken = set(self.functions)
         self._order: list[int] = []
+        self.keeps_steps = False
+        """Whether its ``training_step`` keeps its own steps."""
 
     def rewritten(self) -> Any:
         """The class as it is written here."""
@@ -126,7 +130,7 @@ class ModuleRewriter:
     def _method(self, function: Any, is_manual: bool) -> list[Any]:
         name = function.name.value
         function = function.visit(HparamsRewriter(function, self.names))
-        if is_manual:
+        if is_manual and not self.keeps_steps:
             function = without_flag(function)
         if name in ENDS:
             return [self._end(function, ENDS[name])]
@@ -136,11 +140,7 @@ class ModuleRewriter:
         if name == "predict_dataloader":
             return [function.with_changes(name=cst.Name(OWN_PREDICTED))]
         if name == "train_dataloader":
-            several = m.Return(m.Dict() | m.List() | m.Tuple() | m.Call(func=m.Name("CombinedLoader")))
-            texts = (
-                ["return one loader, over a StackDataset or a ConcatDataset, say."] if find(function, several) else []
-            )
-            return [above(as_property(function, "tng_dataloader"), texts)]
+            return [as_property(function, "tng_dataloader")]
         if name in ("val_dataloader", "test_dataloader"):
             return [as_property(function, name)]
         if name == "optimizer_step":
@@ -173,7 +173,9 @@ class ModuleRewriter:
         through = any(helper in names_in(function) for helper in self.logged.helpers)
         made = function.visit(LogRewriter(self.logged, to_experiment=not through))
         if not through:
-            return made
+            at_end = function.name.value == "on_train_epoch_end"
+            text = "this goes to the log alone: no callback can watch it, and trainer.metrics doesn't have it."
+            return above(made, [text] if at_end else [])
         variable, body = self.logged.variable, body_of(made)
         start = after_docstring(body)
         lines = statements(f"{variable} = {{}}")
@@ -193,7 +195,10 @@ class ModuleRewriter:
         if is_manual and name == "training_step":
             turns = manual.Turns(function)
             if not turns.read():
-                return above(function, [manual.TAKES_OTHERS + "."])
+                kept = manual.with_own_steps(function)
+                self.keeps_steps = kept is not None
+                self.names.keeps_steps = self.names.keeps_steps or self.keeps_steps
+                return above(function, [manual.TAKES_OTHERS + "."]) if kept is None else kept
             self._order = turns.order()
             self.names.trainer_options.update(turns.options)
             function = turns.rewritten()
@@ -202,6 +207,8 @@ class ModuleRewriter:
         others = [other for key, other in self.functions.items() if key != name and len(parameters(other)) > 1]
         nb = batch_size_of(function, others)
         function = rewritten_step(function, STEPS[name], self.logged, nb) if STEPS[name] else function
+        if name == "training_step" and self.names.keeps_outputs:
+            function = function.visit(OutputsKeeper(assigned_dicts(function)))
         body = body_of(function)
         start = after_docstring(body)
         calls = statements("\n".join(self._calls_before(function)))
@@ -357,9 +364,10 @@ def as_hook(function: Any, name: str) -> Any:
         comments += [f"{other} isn't given here" for other in given[2:] if other in used]
     elif name == "on_batch_end":
         lines += [f"{nb} = self.trainer.batch_nb" for nb in given[2:3] if nb in used]
+        lines += [f"{outputs} = self.outputs" for outputs in given[:1] if outputs in used]
         comments += [
             f"{other} isn't given here: keep it as an attribute in training_step"
-            for other in given[:2]
+            for other in given[1:2]
             if other in used
         ]
     elif name == "on_after_backward" and function.name.value == "on_before_optimizer_step":

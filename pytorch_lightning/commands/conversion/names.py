@@ -1,11 +1,13 @@
 """Which names of a program are Lightning's, and which of its classes and variables are what."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import libcst as cst
+import libcst.matchers as m
 from libcst.helpers import get_full_name_for_node
 
-from pytorch_lightning.commands.conversion.pieces import body_of, text_of
+from pytorch_lightning.commands.conversion.pieces import body_of, find, names_in, parameters, text_of
 
 ROOTS = ("lightning.pytorch", "pytorch_lightning", "lightning")
 HERE = {
@@ -16,6 +18,8 @@ HERE = {
     **dict.fromkeys(("Logger", "TensorBoardLogger", "CSVLogger"), ".loggers"),
 }
 """The names that are the same here, and the module of ``pytorch_lightning`` that they are in."""
+METRICS = m.Attribute(attr=m.OneOf(*map(m.Name, ("callback_metrics", "logged_metrics", "progress_bar_metrics"))))
+BATCH_END = m.FunctionDef(name=m.Name("on_train_batch_end"))
 EVALUATIONS = ("validate", "test", "predict")
 
 
@@ -54,8 +58,20 @@ class Names:
     """Options of the Trainer that follow from something else."""
     given_options: dict[str, str] = field(default_factory=dict)
     """Options that the program's Trainer has."""
+    keeps_steps: bool = False
+    """Whether a ``training_step`` keeps its own steps."""
     makes_checkpoints: bool = False
     """Whether a ModelCheckpoint is made somewhere."""
+    made: set[str] = field(default_factory=set)
+    """The classes of Lightning that the program makes something of."""
+    tuned: set[str] = field(default_factory=set)
+    """The classes of Lightning that classes of the program don't derive from any more."""
+    metrics: set[str] = field(default_factory=set)
+    """Variables that hold metrics of the Trainer."""
+    dicts_of_options: set[str] = field(default_factory=set)
+    """Variables that hold options of a Trainer: ``Trainer(**these)``."""
+    keeps_outputs: bool = False
+    """Whether a hook of a batch reads what ``training_step`` returned."""
     notes: list[str] = field(default_factory=list)
 
     def of(self, node: cst.CSTNode) -> str | None:
@@ -70,6 +86,23 @@ class Names:
         found = found.removeprefix("pytorch.")
         last = found.rpartition(".")[2]
         return last if last in HERE or last[:1].isupper() else found
+
+    def word(self, node: cst.CSTNode) -> str:
+        """The last word of what ``node`` names inside Lightning; '' where it isn't Lightning's."""
+        return (self.of(node) or "").rpartition(".")[2]
+
+    def accumulates(self) -> bool:
+        """Whether an optimizer may step after several batches."""
+        accumulated = self.given_options.get("accumulate_grad_batches", "1")
+        return accumulated != "1" or "GradientAccumulationScheduler" in self.made
+
+    def averages(self) -> bool:
+        """Whether a callback keeps an average of the weights."""
+        return bool(self.made & {"WeightAveraging", "EMAWeightAveraging", "StochasticWeightAveraging"})
+
+    def numbers(self) -> Any:
+        """A matcher of metrics that are read from a variable."""
+        return m.Subscript(m.OneOf(m.Name("no metrics"), *map(m.Name, sorted(self.metrics))))
 
     def made_of(self, node: cst.CSTNode | None) -> str | None:
         """The class that the value of ``node`` is of: a call of it, or a variable."""
@@ -103,6 +136,9 @@ class Names:
         while name in self.bodies:
             node = self.bodies[name]
             found |= {s.name.value for s in body_of(node) if isinstance(s, cst.FunctionDef)}
+            for statement in find(node, m.Assign([m.AssignTarget(m.Name())], m.Name())):
+                if statement.value.value in found:  # another name of a method
+                    found.add(statement.targets[0].target.value)
             bases = [base.value.value for base in node.bases if isinstance(base.value, cst.Name)]
             name = next((base for base in bases if base in self.bodies), None)
         return found
@@ -154,12 +190,15 @@ class Reader(cst.CSTVisitor):
             self._note(target.target, node.value)
 
     def _note(self, target: cst.CSTNode, value: cst.BaseExpression) -> None:
+        if m.matches(value, METRICS) and isinstance(target, cst.Name):
+            self.names.metrics.add(target.value)
         made = self.names.made_of(value)
         if made is not None and isinstance(target, cst.Name):
             self.names.variables[target.value] = made
 
     def visit_Call(self, node: cst.Call) -> None:
         self.names.makes_checkpoints |= self.names.of(node.func) == "ModelCheckpoint"
+        self.names.made.add(str(self.names.of(node.func)))
         if self.names.of(node.func) == "Trainer":
             given = {arg.keyword.value: text_of(arg.value) for arg in node.args if arg.keyword is not None}
             self.names.given_options.update(given)
@@ -175,4 +214,26 @@ def read(tree: cst.Module) -> Names:
     """The names of a program."""
     reader = Reader()
     tree.visit(reader)
-    return reader.names
+    names = reader.names
+    names.dicts_of_options = dicts_of_options(tree, names)
+    hooks = [(names.classes.get(name), hook) for name, body in names.bodies.items() for hook in find(body, BATCH_END)]
+    for kind, hook in hooks:
+        given = parameters(hook)[1 if kind == "LightningModule" else 3 :][:1]
+        names.keeps_outputs |= kind is not None and bool({*given} & names_in(hook.body))
+    return names
+
+
+def dicts_of_options(tree: cst.Module, names: Names) -> set[str]:
+    """The variables that only Trainers get, by two stars, and that are dicts of names in one place."""
+    calls = [call for call in find(tree, m.Call()) if names.of(call.func) == "Trainer"]
+    given = [
+        arg.value.value for call in calls for arg in call.args if arg.star == "**" and m.matches(arg.value, m.Name())
+    ]
+    made: Any = m.Call(func=m.Name("dict"), args=[m.ZeroOrMore(m.Arg(star=""))])
+    made |= m.Dict([m.ZeroOrMore(m.DictElement(key=m.SimpleString()))])
+    found = set[str]()
+    for name in given:
+        assigned = find(tree, m.Assign([m.AssignTarget(m.Name(name))], made))
+        if len(assigned) == 1 and len(find(tree, m.Name(name))) == given.count(name) + 1:
+            found.add(name)
+    return found

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import libcst as cst
+import libcst.matchers as m
 
 from pytorch_lightning.commands.conversion.advice import LeftOut, Person, Renamed, Same, advice
 from pytorch_lightning.commands.conversion.names import HERE, Names
@@ -13,9 +14,11 @@ from pytorch_lightning.commands.conversion.pieces import (
     has_stars,
     keyword,
     literal,
+    names_in,
     text_of,
     with_arguments,
 )
+from pytorch_lightning.commands.conversion.tuning import PLACES, TUNING, tuned
 from pytorch_lightning.lightning2 import table
 
 Value = cst.BaseExpression
@@ -67,10 +70,10 @@ def limited(name: str, value: Value, given: dict[str, Value], person: Callable[[
         if nb == 0:
             return {} if option == "overfit_pct" else zero(name, person)
         return {option: text_of(value)}
-    if name == "limit_train_batches" and isinstance(nb, int) and literal(given.get("max_epochs")) == 1:
-        return {"max_nb_steps": text_of(value)}
     if nb == 0:
         return {} if option == "overfit_pct" else zero(name, person)
+    if isinstance(nb, int) and option != "overfit_pct":
+        return {f"max_nb_{'tng' if 'train' in name else name.split('_')[1]}_batches": text_of(value)}
     person(f"{name}={text_of(value)}: {table()['trainer_options'][name]}")
     return {}
 
@@ -110,6 +113,8 @@ def one_option(name: str, value: Value, given: dict[str, Value], person: Callabl
         return {} if constant is True else {new: code}
     if name == "profiler":
         return {} if constant is None else {"profile": "True"}
+    if name == "val_check_interval" and literal(given.get("check_val_every_n_epoch", value)) is None:
+        return {"val_every_nb_batches": code}
     if name == "max_time":
         return {} if constant is None else {name: str(minutes(value))}
     if name in ("max_epochs", "max_steps") and constant in (-1, None):
@@ -157,6 +162,14 @@ class OptionRewriter(Rewriter):
             return self._trainer(updated_node)
         if kind in ("ModelCheckpoint", "EarlyStopping"):
             return self._callback(kind, updated_node)
+        if kind in PLACES:
+            self.names.needed.add(("pytorch_lightning.callbacks", TUNING[kind]))
+            return tuned(kind, updated_node, self.person)
+        if kind == "GradientAccumulationScheduler":
+            return with_arguments(updated_node, [self._from_one(argument) for argument in updated_node.args])
+        if kind == "TensorBoardLogger":
+            kept = [a for a in updated_node.args if a.keyword is None or not is_left_out(a.keyword.value)]
+            return with_arguments(updated_node, kept)
         if kind in table()["loggers"] and kind not in HERE:
             self.person(f"{kind}: {table()['loggers'][kind]}")
         if kind in ("LightningCLI", "Fabric"):
@@ -164,14 +177,45 @@ class OptionRewriter(Rewriter):
         return updated_node
 
     def leave_SimpleStatementLine(self, original_node: Any, updated_node: Any) -> Any:
-        value = getattr(original_node.body[0], "value", None) if len(original_node.body) == 1 else None
+        value: Any = getattr(original_node.body[0], "value", None) if len(original_node.body) == 1 else None
+        if isinstance(value, cst.Call) and m.matches(value, m.Call(m.Attribute(attr=m.Name("append")), [m.Arg()])):
+            value = value.args[0].value
         kind = self.names.of(value.func) if isinstance(value, cst.Call) else None
         if kind in table()["callbacks"] and isinstance(advice("callbacks", kind), LeftOut):
             return cst.RemoveFromParent()  # a callback that nothing needs
         return updated_node
 
-    def _trainer(self, call: Any) -> Any:
-        if has_stars(call):
+    def leave_Assign(self, original_node: Any, updated_node: Any) -> Any:
+        target, value = original_node.targets[0].target, updated_node.value
+        if isinstance(target, cst.Name) and target.value in self.names.dicts_of_options:
+            return updated_node.with_changes(value=self._trainer(as_call(value), is_dict=True))
+        return updated_node
+
+    def leave_List(self, original_node: Any, updated_node: Any) -> Any:
+        """A list of callbacks without those that nothing needs."""
+        kinds = [self.names.made_of(element.value) for element in original_node.elements]
+        found = [advice("callbacks", str(kind)) if kind in table()["callbacks"] else Same() for kind in kinds]
+        for kind, what in zip(kinds, found, strict=True):
+            if isinstance(what, LeftOut):
+                self.names.notes.append(f"{kind} is left out: {what.why}")
+        pairs = zip(updated_node.elements, found, strict=True)
+        kept = [element for element, what in pairs if not isinstance(what, LeftOut)]
+        if len(kept) == len(found):
+            return updated_node
+        if kept:
+            kept[-1] = kept[-1].with_changes(comma=cst.MaybeSentinel.DEFAULT)
+        return updated_node.with_changes(elements=kept)
+
+    def _from_one(self, argument: cst.Arg) -> cst.Arg:
+        """A dict by epochs, which Lightning counts from 0."""
+        given = literal(argument.value)
+        if not isinstance(given, dict):
+            self.person("its epochs are counted from 1 here")
+            return argument
+        return argument.with_changes(value=expression(repr({epoch + 1: nb for epoch, nb in given.items()})))
+
+    def _trainer(self, call: Any, *, is_dict: bool = False) -> Any:
+        if has_stars(call) and not self.names.dicts_of_options & names_in(call):
             self.person("the options that ** gives can't be seen here; their names are on the page of the map")
         given = {arg.keyword.value: arg.value for arg in call.args if arg.keyword is not None}
         kept: list[cst.Arg] = [arg for arg in call.args if arg.keyword is None]
@@ -186,7 +230,7 @@ class OptionRewriter(Rewriter):
                     value = expression(code)
                     kept.append(keyword(name, value) if old is None else as_keyword(old, name, value))
 
-        extra = {name: expression(code) for name, code in self.names.trainer_options.items()}
+        extra = {name: expression(code) for name, code in self.names.trainer_options.items() if not is_dict}
         for argument in [
             *call.args,
             *(keyword(name, value) for name, value in extra.items() if name not in given),
@@ -230,7 +274,7 @@ class OptionRewriter(Rewriter):
             elif isinstance(found, LeftOut):
                 self.names.notes.append(f"{kind} is left out: {found.why}")
             else:
-                if not isinstance(found, Same):
+                if not isinstance(found, Same) and kind not in TUNING:
                     self.person(f"{kind}: {table()['callbacks'][str(kind)]}")
                 others.append(element)
         if others:
@@ -250,16 +294,26 @@ class OptionRewriter(Rewriter):
             name = argument.keyword.value if argument.keyword is not None else places[place]
             given[name] = argument.value
             found = advice("callback_arguments", name) if name in table()["callback_arguments"] else Same()
-            if name == "filename" or isinstance(found, LeftOut) or literal(argument.value) is None:
+            if isinstance(found, LeftOut) or literal(argument.value) is None:
                 continue
-            if name == "every_n_train_steps":
-                self.names.trainer_options["save_every_nb_batches"] = text_of(argument.value)
+            if name == "filename":
+                kept += file_name(argument)
+            elif name == "every_n_train_steps":
+                kept += [as_keyword(argument, "every_nb_batches", argument.value)] * (literal(argument.value) != 0)
             elif isinstance(found, Person):
                 self.person(found.text)
             else:
                 new = found.name if isinstance(found, Renamed) else name
                 kept.append(as_keyword(argument, new, argument.value) if argument.keyword is not None else argument)
         return with_arguments(call, [*defaults_first(kind, given), *kept, *defaults_last(kind, given)])
+
+
+def file_name(argument: cst.Arg) -> list[cst.Arg]:
+    """``filename``, in which the step has another name here."""
+    template = literal(argument.value)
+    if not isinstance(template, str) or "{step" not in template:
+        return [keyword("filename", argument.value)]
+    return [keyword("filename", expression(repr(template.replace("{step", "{global_step"))))]
 
 
 def defaults_first(kind: str, given: dict[str, Value]) -> list[cst.Arg]:
@@ -274,6 +328,19 @@ def defaults_last(kind: str, given: dict[str, Value]) -> list[cst.Arg]:
     if kind == "ModelCheckpoint" and "monitor" in given and literal(given["monitor"]) is not None:
         defaults = {"mode": '"min"', "save_top_k": "1"}
     return [keyword(name, expression(code)) for name, code in defaults.items() if name not in given]
+
+
+def is_left_out(name: str) -> bool:
+    """Whether a logger needs no argument ``name``."""
+    return isinstance(advice("logger_arguments", name), LeftOut) if name in table()["logger_arguments"] else False
+
+
+def as_call(value: Any) -> Any:
+    """A dict, as a call of ``dict``."""
+    if isinstance(value, cst.Call):
+        return value
+    args = [keyword(literal(element.key), element.value) for element in value.elements]
+    return with_arguments(cst.Call(cst.Name("dict")), args)
 
 
 def as_keyword(old: cst.Arg, name: str, value: Value) -> cst.Arg:

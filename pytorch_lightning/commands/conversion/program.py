@@ -18,6 +18,7 @@ from pytorch_lightning.commands.conversion.modules import ModuleRewriter, rewrit
 from pytorch_lightning.commands.conversion.names import HERE, Names, inside, read
 from pytorch_lightning.commands.conversion.options import OptionRewriter
 from pytorch_lightning.commands.conversion.pieces import Rewriter, find, keep_comments, names_in, statements, text_of
+from pytorch_lightning.commands.conversion.tuning import TUNING, Finetuning
 from pytorch_lightning.lightning2 import table
 
 
@@ -59,6 +60,12 @@ class ClassRewriter(Rewriter):
             return rewritten_data(updated_node, self.names)
         if kind == "Callback":
             return CallbackRewriter(updated_node).rewritten()
+        if kind == "BaseFinetuning":
+            made = Finetuning(updated_node, self.person).rewritten()
+            if made is not None:
+                self.names.tuned.add(kind)
+                self.names.needed.add(("pytorch_lightning.callbacks", "Unfreeze"))
+                return made
         if kind is not None and kind not in HERE:
             self.person(f"{kind}: {what_to_write(kind)}")
         return updated_node
@@ -156,7 +163,12 @@ class ImportRewriter(Rewriter):
 
     def _look_at(self, meant: str, last: str) -> None:
         """A name that isn't here: a comment, unless nothing is left that uses it."""
-        if last in ("LightningDataModule",) or meant.startswith("utilities.types") or last.isupper():
+        if (
+            last in ("LightningDataModule", "rank_zero_only", "rank_zero_info")
+            or meant.startswith("utilities.types")
+            or last.isupper()
+            or (last in TUNING and last in self.names.made | self.names.tuned)
+        ):
             return
         if meant in ("callbacks", "loggers", "utilities") or isinstance(advice_of_callback(last), LeftOut):
             return
