@@ -168,32 +168,32 @@ def pytest_addoption(parser: Any) -> None:
     parser.addoption(
         "--changes",
         type=int,
-        default=30,
-        help="how many programs that change things while they are trained tests/faults cuts (default: 30)",
+        default=12,
+        help="how many programs that change things while they are trained tests/faults cuts (default: 12)",
     )
     parser.addoption(
         "--changes-of-several",
         type=int,
-        default=30,
-        help="how many such programs tests/faults runs in 2 and 3 processes and cuts (default: 30)",
+        default=12,
+        help="how many such programs tests/faults runs in 2 and 3 processes and cuts (default: 12)",
     )
     parser.addoption(
         "--steered",
         type=int,
-        default=30,
-        help="how many programs that steer their training tests/faults cuts, in one and two processes (default: 30)",
+        default=12,
+        help="how many programs that steer their training tests/faults cuts, in one and two processes (default: 12)",
     )
     parser.addoption(
         "--logger-cuts",
         type=int,
-        default=12,
-        help="how many programs with several loggers tests/faults cuts (default: 12)",
+        default=6,
+        help="how many programs with several loggers tests/faults cuts (default: 6)",
     )
     parser.addoption(
         "--tracker-kills",
         type=int,
-        default=10,
-        help="how often tests/faults kills a run that logs to W&B, MLflow, TensorBoard and CSV (default: 10)",
+        default=4,
+        help="how often tests/faults kills a run that logs to W&B, MLflow, TensorBoard and CSV (default: 4)",
     )
     parser.addoption("--first-seed", type=int, default=0, help="the first of their seeds (default: 0)")
     parser.addoption(
