@@ -99,7 +99,7 @@ def said_by(checker: str, folder: Path) -> list[str]:
     pytest.importorskip(checker, reason=f'{checker} isn\'t installed: pip install -e ".[dev]"')
     words = {
         # test-tube and torchvision say nothing of their types
-        "mypy": ["--strict", "--config-file=", "--ignore-missing-imports", "--no-error-summary", "--hide-error-context"],
+        "mypy": ["--strict", "--config-file=", "--ignore-missing-imports", "--no-error-summary"],
         "pyright": ["--pythonpath", sys.executable],
     }[checker]
     programs = sorted(path.name for path in folder.glob("*.py"))

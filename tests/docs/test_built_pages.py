@@ -13,6 +13,7 @@ import pytest
 from pytorch_lightning.lightning2 import table
 from tests.docs.test_docs import DOCS, ROOT, without_blocks
 
+pytestmark = [pytest.mark.slow, pytest.mark.docs]
 QUESTIONS = 10
 
 
