@@ -14,6 +14,7 @@ import contextlib
 import os
 import sys
 import tempfile
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -26,8 +27,8 @@ from pytorch_lightning.options.config import OBJECT_OPTIONS
 from pytorch_lightning.options.option_files import NAME, read_values
 from pytorch_lightning.replay import build_module, find_model, import_code, own_models
 from pytorch_lightning.root_module.root_module import LightningModule
-from pytorch_lightning.trainer.locating import HARMLESS, Locate, Located, note_losses
-from pytorch_lightning.trainer.replaying import Reached, options_of_replay, save_before
+from pytorch_lightning.trainer.locating import Locate, Located, note_losses
+from pytorch_lightning.trainer.replaying import HARMLESS, Reached, options_of_replay, save_before
 from pytorch_lightning.trainer.trainer import Trainer, option_defaults
 
 HERE = {"compile": False, "gpus": None, "nb_gpu_nodes": 1, "fast_dev_run": False}
@@ -80,8 +81,11 @@ def newest_save(run: str) -> str:
     return f"{run}/checkpoints/{names[0]}" if names else run
 
 
-def options_of(path: str, parser: argparse.ArgumentParser) -> tuple[dict[str, Any], str]:
-    """The Trainer's options of the run that the save at ``path`` is of, and its folder. Objects aren't among them."""
+def options_of(
+    path: str, parser: argparse.ArgumentParser, here: Mapping[str, Any] = HERE
+) -> tuple[dict[str, Any], str]:
+    """The Trainer's options of the run that the save at ``path`` is of, but for those that are others ``here``, and its
+    folder. Objects aren't among them."""
     parent = os.path.dirname(os.path.abspath(path))
     folder = next((each for each in (parent, os.path.dirname(parent)) if os.path.isfile(f"{each}/{NAME}")), None)
     if folder is None:
@@ -90,7 +94,7 @@ def options_of(path: str, parser: argparse.ArgumentParser) -> tuple[dict[str, An
             " that lies in the run's folder."
         )
     known = [name for name in option_defaults() if name not in OBJECT_OPTIONS]
-    return {**option_defaults(), **read_values(parser, f"{folder}/{NAME}", known), **HERE, "silence": SILENT}, folder
+    return {**option_defaults(), **read_values(parser, f"{folder}/{NAME}", known), **here, "silence": SILENT}, folder
 
 
 def model_of(code: ModuleType, name: str, model: str | None) -> Any:

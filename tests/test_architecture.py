@@ -41,6 +41,7 @@ ARROWS = {
     "commands": {
         "replay",
         "samples",
+        "verify",
         "run",
         "root_module",
         "checkpoints",
@@ -51,6 +52,8 @@ ARROWS = {
     },
     "command_line": {"trainer", "options"},
     "testing": {"trainer", "run", "root_module", "data", "callbacks", "seeding", "errors", "version"},
+    "verify": {"samples", "replay", "trainer", "resume", "options", "root_module", "seeding"}
+    | {"checkpoints", "errors", "callbacks"},
     "samples": {"replay", "trainer", "options", "root_module", "checkpoints", "errors"},
     "replay": {"trainer", "steps", "run", "root_module", "checkpoints", "data", "precision", "seeding", "errors"},
     "trainer": {"resume", "steps", "run", "options", "root_module", "strategies", "precision", "lightning2"} | STATE,

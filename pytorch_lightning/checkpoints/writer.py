@@ -20,9 +20,10 @@ class Writer:
     """Saves to a ``RunStore``: a save that isn't waited for is copied at once and written by a thread.
 
     One such save is in flight at most; a save that falls due meanwhile is skipped, and counted in ``nb_skipped``.
-    ``before`` is called, by that thread, before it writes, and ``on_done`` when ``poll`` has something to say. Where
-    each of several processes has a part of the checkpoint all have a writer, and ``processes`` talk over a group that
-    only these use. ``resuming`` is the option that resumes from the saves.
+    ``before`` is called, by that thread, before it writes, with the checkpoint and the ``notes`` that ``save`` got, and
+    ``on_done`` when ``poll`` has something to say. Where each of several processes has a part of the checkpoint all
+    have a writer, and ``processes`` talk over a group that only these use. ``resuming`` is the option that resumes from
+    the saves.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class Writer:
         notices: Notices | None = None,
         on_done: Callable[[], object] | None = None,
         processes: Processes = ALONE,
-        before: Callable[[], object] = bool,
+        before: Callable[[Any, Any], object] = lambda checkpoint, notes: None,
         resuming: str = "resume='auto'",
     ) -> None:
         self.nb_skipped = 0
@@ -52,6 +53,7 @@ class Writer:
         wait: bool = False,
         finished: bool = False,
         module_state: Mapping[str, Any] | Cut | None = None,
+        notes: Any = None,
     ) -> bool:
         """Save ``checkpoint`` as the state after ``step``; False where it was skipped.
 
@@ -63,7 +65,7 @@ class Writer:
             if isinstance(self._outcome, BaseException):
                 self._notices.report(str(self._outcome))
             self._outcome = None
-            self._take(self._write(checkpoint, module_state, step, finished))
+            self._take(self._write(checkpoint, module_state, step, finished, notes))
             return True
         if self.is_busy():
             self.nb_skipped += 1
@@ -72,7 +74,7 @@ class Writer:
         copies = self._snapshot.take((checkpoint, module_state))
         fault("writer.copied")
         # not a daemon: a program that ends meanwhile ends after the save
-        self._thread = threading.Thread(target=self._run, args=(*copies, step), name="checkpoint-writer")
+        self._thread = threading.Thread(target=self._run, args=(*copies, step, notes), name="checkpoint-writer")
         self._thread.start()
         return True
 
@@ -127,11 +129,13 @@ class Writer:
             )
         return written
 
-    def _run(self, checkpoint: dict[str, Any] | Cut, module_state: dict[str, Any] | Cut | None, step: int) -> None:
+    def _run(
+        self, checkpoint: dict[str, Any] | Cut, module_state: dict[str, Any] | Cut | None, step: int, notes: Any
+    ) -> None:
         try:
             fault("writer.thread")
             self._snapshot.wait()
-            self._outcome = self._write(checkpoint, module_state, step, False)
+            self._outcome = self._write(checkpoint, module_state, step, False, notes)
         except BaseException as error:
             self._outcome = error
         if self._on_done is not None:
@@ -143,8 +147,9 @@ class Writer:
         module_state: Mapping[str, Any] | Cut | None,
         step: int,
         finished: bool,
+        notes: Any,
     ) -> Written:
-        self._before()
+        self._before(checkpoint, notes)
         if module_state is not None:
             checkpoint = with_part(checkpoint, "checksums", checksums_of(module_state, self._processes))
         try:

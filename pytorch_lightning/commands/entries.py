@@ -17,6 +17,13 @@ def samples(words: Sequence[str]) -> int:
     return main([*words])
 
 
+def verify(words: Sequence[str]) -> int:
+    """``python -m pytorch_lightning verify``: whether a run's saves follow from its code and data."""
+    from pytorch_lightning.verify import main
+
+    return main([*words])
+
+
 def consolidate(words: Sequence[str]) -> int:
     """``python -m pytorch_lightning consolidate``: that of ``python -m pytorch_lightning.checkpoints``."""
     from pytorch_lightning.checkpoints.__main__ import main

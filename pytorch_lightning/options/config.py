@@ -245,6 +245,11 @@ class Config:
         "which saves for a resume stay: the 'newest' two, or some that are 'spaced' over the run, ever sparser",
         checks.choice("newest", "spaced"),
     )
+    certificate: bool = option(
+        REPRODUCIBILITY,
+        "add a line to certificate.jsonl in the run's folder with each save for a resume, for "
+        "python -m pytorch_lightning verify; saves also before the first batch and at the end",
+    )
     resume_check: str = option(
         REPRODUCIBILITY,
         "'error' or 'warn' if the order of the training data differs from that before the checkpoint",
@@ -313,6 +318,11 @@ class Config:
     def saves_kept(self) -> int | None:
         """How many saves for a resume stay while training runs; None where they are spaced."""
         return 2 if self.keep_saves == "newest" else None
+
+    @property
+    def saves_from_the_start(self) -> bool:
+        """Whether a new run is saved before its first batch, and at its end."""
+        return self.resume == "auto" or self.certificate
 
     @property
     def max_seconds(self) -> float | None:

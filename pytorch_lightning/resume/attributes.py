@@ -96,6 +96,11 @@ class AttributesPart:
             for number in gone:
                 marks.pop(number, None)
 
+    @property
+    def loader(self) -> Any:
+        """The training loader, as the user's program made it."""
+        return self._loader
+
     # ------------------------------------------------------------------------------------------ marks
     def _note_first(self, roots: Iterable[Owner]) -> None:
         for path, held in owners_of(roots):

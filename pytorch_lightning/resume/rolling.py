@@ -62,6 +62,8 @@ class RollingSaves:
         self._saved_last: tuple[int | None, bool] = (None, False)
         self.has_begun = False
         """Whether anything was saved, or is to be."""
+        self.certificate: Any = None
+        """Writes a line for each save; None without one."""
 
     def begin(self, step: int | None, finished: bool) -> None:
         """Before the first batch, which follows ``step`` of the run (None: a new one). ``finished``: so was its last
@@ -88,7 +90,7 @@ class RollingSaves:
             if self._is_first:
                 self._store.begin(step)
             who, how = self._who_writes(), self.resuming()
-            self._writer = Writer(self._store, self._notices, self._note_done, who, self._sync_others, how)
+            self._writer = Writer(self._store, self._notices, self._note_done, who, self._before_writing, how)
         return self._writer
 
     def resuming(self) -> str:
@@ -109,6 +111,11 @@ class RollingSaves:
                         " choose a default_save_path on a file system that all machines share.",
                     )
         return self._writers
+
+    def _before_writing(self, checkpoint: Any, notes: Any) -> None:
+        self._sync_others()
+        if notes is not None:
+            self.certificate.append(notes, checkpoint)
 
     def _sync_others(self) -> None:
         """Flush to the disk what a save counts on: rows of the logs, and the names of the folders that it lies in."""
@@ -193,13 +200,14 @@ class RollingSaves:
             return
         began = time.monotonic()
         takes_part = self._is_first or self.saver.saves_together
+        notes = None if self.certificate is None else self.certificate.entry()
         with self.saver.with_all():
-            if takes_part and not self._write(self._open(None), step, wait, finished):
+            if takes_part and not self._write(self._open(None), step, wait, finished, notes):
                 return
         self._saved_at, self._saved_step = time.monotonic(), step
         self._cost = self._saved_at - began
 
-    def _write(self, writer: Writer, step: int, wait: bool, finished: bool) -> bool:
+    def _write(self, writer: Writer, step: int, wait: bool, finished: bool, notes: Any) -> bool:
         """False where it was skipped, since another one is being written."""
         checkpoint: dict[str, Any] | Cut
         state: Mapping[str, Any] | Cut
@@ -216,7 +224,7 @@ class RollingSaves:
         if not in_pieces and not self._is_first:
             return True
         fault("rolling.save")
-        return writer.save(checkpoint, step, wait=wait, finished=finished, module_state=state)
+        return writer.save(checkpoint, step, wait=wait, finished=finished, module_state=state, notes=notes)
 
     def end(self, *, interrupted: bool) -> None:
         """Save for the last time: as finished, or, if the fit was interrupted, to resume from."""

@@ -11,6 +11,7 @@ from torch.utils.data import Subset
 
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.checkpoints.checkpoint import module_part
+from pytorch_lightning.checkpoints.folders import is_remote
 from pytorch_lightning.data.casting import COMPLEX, tensors_of
 from pytorch_lightning.data.combined import is_several, named, parts_of
 from pytorch_lightning.data.loader import length_of
@@ -194,7 +195,18 @@ def training_loader_problems(loader: Any, config: Config, validates: bool, share
     return []
 
 
-def uneven_problems(module: LightningModule, config: Config, strategy: Strategy) -> list[Problem]:
+def problems_of_several(module: LightningModule, config: Config, strategy: Strategy) -> list[Problem]:
+    """What can't be done on several processes or devices, or there in this way."""
+    problems = _uneven_problems(module, config, strategy)
+    place, is_other = config.default_save_path, strategy.saves_together or strategy.several_devices
+    if config.certificate and (is_other or is_remote(place)):
+        received = f"distributed_backend={strategy.name!r}" if is_other else f"default_save_path={place!r}"
+        advice = "Train with 'ddp' or in one process, and save to a folder of a file system"
+        problems.append(Problem("certificate=True needs saves in files, which one device can repeat", received, advice))
+    return problems
+
+
+def _uneven_problems(module: LightningModule, config: Config, strategy: Strategy) -> list[Problem]:
     """Layers that exchange something in each step, where a process may have no batch."""
     waits = config.uneven_batches == "wait" and strategy.processes.nb > 1 and not strategy.runs_together
     names = [name for name, layer in module.named_modules() if isinstance(layer, nn.SyncBatchNorm)] if waits else []

@@ -131,7 +131,7 @@ class NotedSaves(RollingSaves):
     def _open(self, step: int | None) -> Any:
         """There is nothing to open."""
 
-    def _write(self, writer: Any, step: int, wait: bool, finished: bool) -> bool:
+    def _write(self, writer: Any, step: int, wait: bool, finished: bool, notes: Any) -> bool:
         name = f"{self.folder}/step-{step:012d}.ckpt"
         self.noted.add("save", path=name, weights_only=False, rolling=True)
         self._names = [name, *(other for other in self._names if other != name)]

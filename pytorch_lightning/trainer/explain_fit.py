@@ -123,7 +123,7 @@ def _explain(maker: Maker, defaults: Mapping[str, Any], request: FitRequest, own
     folder = _folder_of_saves(config, twin, own_folder)
     if nb_batches is not None:
         run.scratch = Path("(a temporary folder)") if config.fast_dev_run else None
-        begins, writes = config.resume == "auto" or own_folder is not None, config.experiment is not False
+        begins, writes = config.saves_from_the_start or own_folder is not None, config.experiment is not False
         run_dry(request, basis, state, noted, folder=folder, from_the_start=begins, writes=writes)
     is_known, sizes = nb_batches is not None and p.stop_reason != CUT, sizes_of(request, basis, state)
     for each in (*noted.epochs, *noted.events) if by_hand else ():
@@ -160,7 +160,7 @@ def _has_folder(experiment: Any) -> bool:
 
 def _folder_of_saves(config: Config, module: Any, own_folder: str | None) -> str | None:
     """Where the rolling saves go; None where there are none."""
-    asked = config.resume == "auto" or config.save_every_nb_batches is not None
+    asked = config.saves_from_the_start or config.save_every_nb_batches is not None
     if config.fast_dev_run or not (asked or own_folder is not None or _has_folder(config.experiment)):
         return None
     return f"{own_folder or '/'.join((*files.home_of(config, module), 'version_{n}'))}/checkpoints"

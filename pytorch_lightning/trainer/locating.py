@@ -15,9 +15,6 @@ from pytorch_lightning.run.progress import Progress
 from pytorch_lightning.trainer.fit_plan import FitPlan
 from pytorch_lightning.trainer.replaying import Reached
 
-HARMLESS = ("EarlyStopping", "ModelCheckpoint", "ProgressBar")
-"""Callbacks whose absence changes no weight."""
-
 
 class Located(NamedTuple):
     """A batch of a run; a round of batches where there are several virtual ranks."""

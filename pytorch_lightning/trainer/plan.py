@@ -51,6 +51,7 @@ from pytorch_lightning.trainer.optimization import Optimization, fuse, plan_opti
 from pytorch_lightning.trainer.placement import plan_share
 from pytorch_lightning.trainer.training_data import (
     Counting,
+    noting,
     plan_loader,
     plan_validation,
     read_training_loader,
@@ -95,7 +96,7 @@ def _complete_plan(request: FitRequest, basis: Basis) -> FitPlan:
         module=module,
         run=run,
         hooks=basis.hooks,
-        loader=basis.loader,
+        loader=noting(request, basis, rolling),
         optimization=optimization,
         windows=optimization.windows,
         attributes=basis.attributes,
@@ -239,7 +240,7 @@ def plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
         attempt(problems, lambda: restore_checked(module, resumed), keep_type=True)
     attempt(problems, lambda: strategy.shard(module))
     optimizers, schedules, tng_loader = _plan_training(request, precision, seed, share, attributes, problems)
-    problems += checks.saving_problems(module) + checks.uneven_problems(module, config, strategy)
+    problems += checks.saving_problems(module) + checks.problems_of_several(module, config, strategy)
     hooks = hook_table(module, callbacks, run)
     evaluate = partial(plan_evaluation, strategy=strategy, precision=precision, seed=seed, compiled=compiled)
     validate = _validating(request, share, hooks, evaluate)
@@ -328,7 +329,7 @@ def _plan_files(request: FitRequest, saver: Saver, basis: Basis) -> tuple[Logger
     loggers = files.open_loggers(config, module, run, hparams, processes, version, run.progress.global_step, state)
     saver.parts["loggers"] = loggers  # the one part that isn't there when the others are restored
     own = None if resumed is None else resumed.folder  # of a run that is resumed in its own folder
-    from_the_start = config.resume == "auto" or own is not None
+    from_the_start = config.saves_from_the_start or own is not None
     wanted = from_the_start or config.save_every_nb_batches is not None
     folder = files.folder_for_saves(config, module, run, own, wanted) if processes.is_first else None
     return loggers, RollingSaves(

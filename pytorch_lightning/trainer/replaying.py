@@ -15,6 +15,9 @@ from pytorch_lightning.checkpoints.run_store import saves_in, step_of
 from pytorch_lightning.errors import CheckpointError, FitError
 from pytorch_lightning.root_module.root_module import LightningModule
 
+HARMLESS = ("EarlyStopping", "ModelCheckpoint", "ProgressBar")
+"""Callbacks whose absence changes no weight."""
+
 
 class Reached(Exception):
     """The batch that was asked for is trained on."""

@@ -104,6 +104,7 @@ class Trainer(ReadAttributes, Finding):
         save_every_minutes: float = 5.0,
         save_every_nb_batches: int | None = None,
         keep_saves: str = "newest",
+        certificate: bool = False,
         crash_bundle: bool = True,
         silence: Sequence[str] = (),
         **aliases: Any,

@@ -17,9 +17,10 @@ from pytorch_lightning.errors import Problem, describe, raise_together
 from pytorch_lightning.processes import ALONE, Share
 from pytorch_lightning.resume.attributes import AttributesPart
 from pytorch_lightning.resume.epoch_length import EpochLength
+from pytorch_lightning.resume.rolling import RollingSaves
 from pytorch_lightning.run.hooks import can_be_called
 from pytorch_lightning.trainer import checks
-from pytorch_lightning.trainer.basis import FitRequest
+from pytorch_lightning.trainer.basis import Basis, FitRequest
 from pytorch_lightning.trainer.evaluation import EvaluationPlan, nb_in_all
 
 
@@ -76,6 +77,15 @@ def replaceable(request: FitRequest, loader: ReplayableLoader) -> ReplayableLoad
     """``loader``, where it is read again as something in whose place others come."""
     is_read_again = bool(request.config.reload_dataloaders_every_nb_epochs)
     return cast("ReplayableLoader", NewestLoader(loader)) if is_read_again else loader
+
+
+def noting(request: FitRequest, basis: Basis, rolling: RollingSaves) -> ReplayableLoader:
+    """The training loader; with a certificate it notes what it gives, and ``rolling`` writes that down."""
+    if not request.config.certificate or rolling.folder is None:
+        return basis.loader
+    from pytorch_lightning.trainer.certifying import certify
+
+    return certify(request, basis, rolling)
 
 
 def as_one(loader: Any, request: FitRequest, problems: list[Problem]) -> Any:

@@ -86,6 +86,7 @@ GIVEN: dict[str, tuple[tuple[str, ...], Any]] = {
     "nb_processes": (("2",), 2),
     "save_every_minutes": (("0.5",), 0.5),
     "keep_saves": (("spaced",), "spaced"),
+    "certificate": ((), True),
     "save_every_nb_batches": (("7",), 7),
     "distributed_backend": (("ddp",), "ddp"),
     "virtual_ranks": (("4",), 4),

@@ -1,5 +1,6 @@
 """A run that is killed again and again, and what it has to end with."""
 
+import contextlib
 import csv
 import hashlib
 import json
@@ -9,11 +10,11 @@ import runpy
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.faults import warm
-from tests.saves import every_save_written
 
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "plain": {"options": {"save_every_nb_batches": 3}},
@@ -85,6 +86,22 @@ def train(folder: str, configuration: dict[str, Any], model: Any = None) -> None
     )
 
 
+@contextlib.contextmanager
+def every_save_written() -> Iterator[None]:
+    """Wait for the save that is being written where the next one is due: on a slow disk that one would be left out."""
+    from pytorch_lightning.checkpoints.writer import Writer
+
+    def is_busy(writer: Writer) -> bool:
+        writer.wait()
+        return asked(writer)
+
+    asked, Writer.is_busy = Writer.is_busy, is_busy  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Writer.is_busy = asked  # type: ignore[method-assign]
+
+
 def train_changing(folder: str, made: dict[str, Any], cut: tuple[str, int] | None) -> None:
     """A program made by lot; see ``changing``."""
     from tests.faults.changing import train as train_made
@@ -118,6 +135,13 @@ def train_counted(folder: str, configuration: dict[str, Any]) -> None:
     from tests.equality.test_sample_windows import Uneven
 
     train(folder, configuration, Uneven())
+
+
+def train_certified(folder: str, described: dict[str, Any]) -> None:
+    """A run that will be verified; see ``tests/certified.py``."""
+    from tests.certified import train as train_described
+
+    train_described(Path(folder), described)
 
 
 def run_example(path: str, folder: str, *options: str) -> None:
