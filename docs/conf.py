@@ -14,7 +14,10 @@ from pytorch_lightning.trainer.trainer import option_defaults
 
 project = "pytorch-lightning-classic"
 release = version = __version__
-extensions = ["myst_parser"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_class_signature = "mixed"
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
 html_theme = "furo"
@@ -26,24 +29,32 @@ html_show_copyright = False
 # the addresses of headings, as other tools that show Markdown make them
 myst_heading_anchors = 4
 nitpicky = True
+nitpick_ignore_regex = [("py:.*", ".*")]  # types of other libraries in signatures
 
-OPTIONS, MAP = "Trainer/index", "coming_from_lightning"
-"""Pages whose tables are looked up by the name in their first column: a search for that name finds the row first."""
+MAP, TABLES = "coming_from_lightning", ("coming_from_lightning", "Trainer/index", "Trainer/hooks")
+METHODS = ("LightningModule/RequiredTrainerInterface", "LightningModule/methods")
+"""Pages that are looked up by a name, which stands in the first column of a table or is the heading of a section: a
+search for that name finds the row, or the section, before all pages that have the word somewhere."""
 
 OURS = {*option_defaults(), *ALIASES, *callbacks.__all__, *loggers.__all__}
 OURS.update(*map(dir, (Callback, LightningModule, Trainer)))
 """Names that mean something here: a search for one of these isn't for what another library means by it."""
 
 
-class NamesOfTables(SphinxTransform):
-    """Makes an entry of the index of each of these names."""
+class Names(SphinxTransform):
+    """Makes an entry of the index of each name of these pages."""
 
     default_priority = 700  # before Sphinx reads the entries
 
     def apply(self) -> None:
-        if self.env.docname not in (OPTIONS, MAP):
-            return
-        left_out = OURS if self.env.docname == MAP else set()
+        if self.env.docname in TABLES:
+            self._note_rows(OURS if self.env.docname == MAP else set())
+        if self.env.docname in METHODS:
+            for title in self.document.findall(nodes.title):
+                if title.astext() in OURS:
+                    title.parent.insert(1, entry_of(title.astext(), title.parent["ids"][0]))
+
+    def _note_rows(self, left_out: set[str]) -> None:
         for row in self.document.findall(nodes.row):
             for literal in next(row.findall(nodes.entry)).findall(nodes.literal):
                 name = re.fullmatch(r"(?:[\w.]+\.)?([A-Za-z]\w+)(?:\(.*)?", literal.astext())
@@ -55,9 +66,12 @@ class NamesOfTables(SphinxTransform):
         if target not in self.document.ids:
             literal["ids"].append(target)
             self.document.note_explicit_target(literal)
-            entry = addnodes.index(entries=[("single", name, target, "main", None)])
-            literal.parent.insert(literal.parent.index(literal), entry)
+            literal.parent.insert(literal.parent.index(literal), entry_of(name, target))
+
+
+def entry_of(name: str, target: str) -> addnodes.index:
+    return addnodes.index(entries=[("single", name, target, "main", None)])
 
 
 def setup(app: Sphinx) -> None:
-    app.add_transform(NamesOfTables)
+    app.add_transform(Names)

@@ -236,6 +236,47 @@ def callback_hooks() -> str:
     )
 
 
+# ------------------------------------------------------------------ the reference
+PAGES_OF_REFERENCE = {
+    "pytorch_lightning": "trainer",
+    "pytorch_lightning.callbacks": "callbacks",
+    "pytorch_lightning.loggers": "loggers",
+    "pytorch_lightning.testing": "more",
+    "pytorch_lightning.errors": "more",
+    "pytorch_lightning.strategies": "more",
+    "pytorch_lightning.seeding": "more",
+    "pytorch_lightning.replay": "more",
+    "pytorch_lightning.data.digits": "more",
+}
+"""The modules with public names, and the page of each."""
+
+PUBLIC = {
+    "pytorch_lightning.errors": (
+        *("LightningError", "MisconfigurationException", "FitError", "CheckpointError", "ProcessError"),
+    ),
+    "pytorch_lightning.strategies": ("Strategy", "SingleDevice", "DataParallel", "Distributed", "FullySharded"),
+    "pytorch_lightning.seeding": ("order_scope", "step_scope", "shuffled"),
+    "pytorch_lightning.data.digits": ("mnist", "Digits"),
+}
+"""Public names of modules that have other ones beside them, and so no ``__all__``."""
+
+
+def public_names() -> dict[str, list[str]]:
+    """The public names of each module."""
+    modules = {module: importlib.import_module(module) for module in PAGES_OF_REFERENCE}
+    return {name: list(PUBLIC.get(name) or module.__all__) for name, module in modules.items()}
+
+
+def reference() -> str:
+    """A table of the public names of each module."""
+    sections = []
+    for module, names in public_names().items():
+        page, home = PAGES_OF_REFERENCE[module], importlib.import_module(module)
+        rows = [(f"[`{name}`]({page}.md)", first_sentences(getattr(home, name))) for name in names]
+        sections.append(f"## {module}\n\n" + table(("name", "what it is"), rows))
+    return "\n\n".join(sections)
+
+
 # ------------------------------------------------------------------ what an installation brings along
 PURPOSES = {
     "torch": "tensors, models, optimizers, loaders, processes",
@@ -331,6 +372,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "module hooks": module_hooks,
     "callback hooks": callback_hooks,
     "dependencies": dependencies,
+    "public names": reference,
     "rooms": lambda: rooms().table_of_rooms(),
     "path of a step": lambda: rooms().path_of_a_step(),
     "order of a fit": lambda: show_calls(record()),

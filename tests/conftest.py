@@ -12,9 +12,10 @@ Tests run with one thread, so that they don't wait for each other, and fetch not
 marker (``root``, ``ray``), a test that has it and is skipped is a failure.
 """
 
+import contextlib
 import os
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # also for the programs that test
 import torch
 
 from pytorch_lightning.errors import SHOWN
+from tests.saves import every_save_written
 
 torch.set_num_threads(1)
 
@@ -36,6 +38,13 @@ torch.set_num_threads(1)
 def forget_notices() -> None:
     """Each test is a program of its own."""
     SHOWN.clear()
+
+
+@pytest.fixture(autouse=True)
+def saves_are_written(request: pytest.FixtureRequest) -> Iterator[None]:
+    """How fast a disk is decides nothing, but where that is what is tested (``skips_saves``)."""
+    with contextlib.nullcontext() if request.node.get_closest_marker("skips_saves") else every_save_written():
+        yield
 
 
 @pytest.hookimpl(wrapper=True)
@@ -160,32 +169,32 @@ def pytest_addoption(parser: Any) -> None:
     parser.addoption(
         "--changes",
         type=int,
-        default=30,
-        help="how many programs that change things while they are trained tests/faults cuts (default: 30)",
+        default=12,
+        help="how many programs that change things while they are trained tests/faults cuts (default: 12)",
     )
     parser.addoption(
         "--changes-of-several",
         type=int,
-        default=30,
-        help="how many such programs tests/faults runs in 2 and 3 processes and cuts (default: 30)",
+        default=12,
+        help="how many such programs tests/faults runs in 2 and 3 processes and cuts (default: 12)",
     )
     parser.addoption(
         "--steered",
         type=int,
-        default=30,
-        help="how many programs that steer their training tests/faults cuts, in one and two processes (default: 30)",
+        default=12,
+        help="how many programs that steer their training tests/faults cuts, in one and two processes (default: 12)",
     )
     parser.addoption(
         "--logger-cuts",
         type=int,
-        default=12,
-        help="how many programs with several loggers tests/faults cuts (default: 12)",
+        default=6,
+        help="how many programs with several loggers tests/faults cuts (default: 6)",
     )
     parser.addoption(
         "--tracker-kills",
         type=int,
-        default=10,
-        help="how often tests/faults kills a run that logs to W&B, MLflow, TensorBoard and CSV (default: 10)",
+        default=4,
+        help="how often tests/faults kills a run that logs to W&B, MLflow, TensorBoard and CSV (default: 4)",
     )
     parser.addoption(
         "--certified",

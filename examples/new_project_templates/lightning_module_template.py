@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from test_tube import HyperOptArgumentParser
 from torch import Tensor, nn, optim
-from torch.utils.data import DataLoader, Dataset, random_split
+from torch.utils.data import DataLoader, Dataset, Subset, random_split
 from torchvision import transforms
 
 from pytorch_lightning import LightningModule
@@ -39,7 +39,8 @@ class LightningTemplateModel(LightningModule):
         """Images, of any shape behind the batch, to logits of shape (batch, out_features)."""
         x = self.dropout(x.flatten(start_dim=1))
         x = F.relu(self.norm(self.hidden(x)))
-        return self.output(self.dropout(x))
+        logits: Tensor = self.output(self.dropout(x))
+        return logits
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         # smooth labels keep the model from being too sure of the few digits that it learns from
@@ -77,10 +78,10 @@ class LightningTemplateModel(LightningModule):
 
     def validation_end(self, outputs: list[dict[str, Tensor]]) -> dict[str, float]:
         # the last batch may be smaller than the others, so each counts by its size
-        nb_digits = sum(output["nb_digits"] for output in outputs)
-        val_loss = sum(output["val_loss"] * output["nb_digits"] for output in outputs) / nb_digits
-        val_acc = sum(output["val_acc"] * output["nb_digits"] for output in outputs) / nb_digits
-        return {"val_loss": val_loss.item(), "val_acc": val_acc.item()}
+        nb_digits = sum(output["nb_digits"].item() for output in outputs)
+        val_loss = sum(output["val_loss"].item() * output["nb_digits"].item() for output in outputs) / nb_digits
+        val_acc = sum(output["val_acc"].item() * output["nb_digits"].item() for output in outputs) / nb_digits
+        return {"val_loss": val_loss, "val_acc": val_acc}
 
     def test_end(self, outputs: list[dict[str, Tensor]]) -> dict[str, float]:
         # a test runs validation_step; its numbers get names of their own, so that the log tells them apart
@@ -111,30 +112,30 @@ class LightningTemplateModel(LightningModule):
     # data
     # ---------------------
     @property
-    def tng_dataloader(self) -> DataLoader:
+    def tng_dataloader(self) -> DataLoader[Batch]:
         if self._tng_dataloader is None:
             tng_digits, _ = self.split_digits()
             self._tng_dataloader = DataLoader(tng_digits, batch_size=self.hparams.batch_size, shuffle=True)
         return self._tng_dataloader
 
     @property
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader[Batch]:
         if self._val_dataloader is None:
             _, val_digits = self.split_digits()
             self._val_dataloader = DataLoader(val_digits, batch_size=self.hparams.batch_size)
         return self._val_dataloader
 
     @property
-    def test_dataloader(self) -> DataLoader:
+    def test_dataloader(self) -> DataLoader[Batch]:
         if self._test_dataloader is None:
             self._test_dataloader = DataLoader(self.digits(train=False), batch_size=self.hparams.batch_size)
         return self._test_dataloader
 
-    def digits(self, train: bool) -> Dataset:
+    def digits(self, train: bool) -> Dataset[Batch]:
         transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (1.0,))])
         return mnist(root=self.hparams.data_root, train=train, transform=transform)
 
-    def split_digits(self) -> list[Dataset]:
+    def split_digits(self) -> list[Subset[Batch]]:
         """The training digits, and a tenth of them that is kept for validation: the same tenth each time.
 
         The test digits stay unseen until the end, so that nothing is chosen by them.

@@ -4,7 +4,7 @@ from argparse import ArgumentParser
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from pytorch_lightning.processes import whole
 from pytorch_lightning.root_module.elsewhere import LightningMethods, OfTheClass
 from pytorch_lightning.root_module.hooks import ModelHooks
 from pytorch_lightning.root_module.recorded import Recorded
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
 
 REQUIRED = {
     "training_step": "def training_step(self, data_batch, batch_nb):\n    return {'loss': loss}",
@@ -106,16 +109,19 @@ class LightningModule(ModelHooks, Recorded, LightningMethods, nn.Module):
         super().__init__()
         self.hparams = hparams
         self.example_input_array: Any = None
-        self._tng_dataloader: Any = None
-        self._val_dataloader: Any = None
-        self._test_dataloader: Any = None
+        self._tng_dataloader: DataLoader[Any] | None = None
+        self._val_dataloader: DataLoader[Any] | None = None
+        self._test_dataloader: DataLoader[Any] | None = None
 
     # ------------------------------------------------------------------ what a user writes
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The forward pass; your steps call it as ``self.forward(x)`` or ``self(x)``."""
         self._missing("forward")
 
-    def training_step(self, data_batch: Any, batch_nb: int) -> dict[str, Any] | Tensor:
+    # what follows batch_nb is a subclass's choice, and what it calls its arguments
+    def training_step(
+        self, data_batch: Any, batch_nb: int, /, *args: Any, **kwargs: Any
+    ) -> dict[str, Any] | Tensor | None:
         """The loss of one batch.
 
         Returns a dict with ``loss`` (a tensor of one element), optionally ``prog`` (a dict of tensors of one
@@ -124,14 +130,14 @@ class LightningModule(ModelHooks, Recorded, LightningMethods, nn.Module):
         """
         self._missing("training_step")
 
-    def validation_step(self, data_batch: Any, batch_nb: int) -> Any:
+    def validation_step(self, data_batch: Any, batch_nb: int, /, *args: Any, **kwargs: Any) -> Any:
         """What ``validation_end`` needs from one batch. Runs in eval mode, without gradients.
 
         With several loaders there is a third argument, ``dataloader_i``.
         """
         self._missing("validation_step")
 
-    def validation_end(self, outputs: list[Any]) -> dict[str, Any] | None:
+    def validation_end(self, outputs: list[Any], /) -> dict[str, Any] | None:
         """Numbers of the whole validation set, from one entry of ``outputs`` per batch (a list of lists with
         several loaders). What it returns goes to the bar, the log and the callbacks.
 
@@ -139,15 +145,15 @@ class LightningModule(ModelHooks, Recorded, LightningMethods, nn.Module):
         """
         self._missing("validation_end")
 
-    def test_step(self, data_batch: Any, batch_nb: int) -> Any:
+    def test_step(self, data_batch: Any, batch_nb: int, /, *args: Any, **kwargs: Any) -> Any:
         """The ``validation_step`` of the test set; by default ``validation_step`` itself is used."""
         self._missing("test_step")
 
-    def test_end(self, outputs: list[Any]) -> dict[str, Any] | None:
+    def test_end(self, outputs: list[Any], /) -> dict[str, Any] | None:
         """The ``validation_end`` of the test set; by default ``validation_end`` itself is used."""
         self._missing("test_end")
 
-    def predict_step(self, data_batch: Any, batch_nb: int) -> Any:
+    def predict_step(self, data_batch: Any, batch_nb: int, /, *args: Any, **kwargs: Any) -> Any:
         """What ``Trainer.predict`` keeps of one batch. Default: ``forward`` of the batch, or of its first entry
         where it is a list or tuple (inputs and labels)."""
         return self.forward(data_batch[0] if isinstance(data_batch, (list, tuple)) else data_batch)

@@ -82,6 +82,8 @@ class Recorder(Callback):
 
     def on_batch_start(self, run: Any, data_batch: Any) -> None:
         """End the fit: each process comes to this place, while a stop is agreed on later."""
+        if self._continued:  # a save that falls due while another one is written would be left out
+            self._module.trainer._plan.rolling.wait_for_newest()
         if run.progress.global_step >= self._until:
             raise Reached(f"{self._until} batches are recorded")
 

@@ -17,6 +17,7 @@ from pytorch_lightning.errors import CheckpointError
 from tests.checkpoints.saving import checkpoint_at, is_whole, save_and_leave, save_each_step
 from tests.faults import warm
 
+pytestmark = pytest.mark.skips_saves
 URL = "held://bucket/checkpoints"
 
 

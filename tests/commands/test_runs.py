@@ -18,12 +18,14 @@ from pytorch_lightning.errors import MisconfigurationException
 from pytorch_lightning.run.listing import rows_of
 from tests.recorder import Recorder
 
+ROOT = Path(pytorch_lightning.__file__).parent.parent
 PROGRAM = """
 import json, os, signal, sys, time
 from argparse import Namespace
 from pathlib import Path
 import torch
 from pytorch_lightning import LightningModule, Trainer
+from tests.saves import every_save_written
 
 how, lr, resume = sys.argv[1], float(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else None
 
@@ -61,7 +63,8 @@ torch.manual_seed(0)
 began = time.time()
 options = {"max_nb_epochs": 3, "save_every_nb_batches": 2, "nb_sanity_val_steps": 0, "seed": 1, "resume": resume}
 try:
-    Trainer(default_save_path="logs", progress_bar=False, log_save_interval=1, **options).fit(Model())
+    with every_save_written():
+        Trainer(default_save_path="logs", progress_bar=False, log_save_interval=1, **options).fit(Model())
 finally:
     Path(f"{how}.json").write_text(json.dumps(time.time() - began))
 """
@@ -70,7 +73,11 @@ finally:
 def start(folder: Path, *words: str) -> "subprocess.Popen[str]":
     (folder / "train.py").write_text(PROGRAM)
     return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "train.py", *words], cwd=folder, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-W", "ignore", "train.py", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 

@@ -1,7 +1,10 @@
 """The pages as a website: they build without a warning, and what is looked up is found."""
 
+import importlib
+import inspect
 import json
 import os
+import posixpath
 import re
 import subprocess
 import sys
@@ -9,10 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.lightning2 import table
-from tests.docs.test_docs import DOCS, ROOT, without_blocks
+from pytorch_lightning.loggers import Logger
+from tests.docs.test_docs import DOCS, ROOT, generate, without_blocks
 
+pytestmark = [pytest.mark.slow, pytest.mark.docs]
 QUESTIONS = 10
 
 
@@ -52,8 +60,10 @@ def test_a_search_for_a_modern_name_finds_its_row(html: Path, index: Any, name: 
 
 
 def test_a_search_for_a_name_that_means_something_here_does_not_lead_to_another_library(index: Any) -> None:
-    for name in ("training_step", "EarlyStopping", "current_epoch", "on_epoch_end"):
-        assert first_found(index, name) != "coming_from_lightning"
+    assert first_found(index, "EarlyStopping") is None
+    assert first_found(index, "training_step") == "LightningModule/RequiredTrainerInterface"
+    assert first_found(index, "freeze") == "LightningModule/methods"
+    assert first_found(index, "on_epoch_end") == "Trainer/hooks"
     for name in ("max_nb_epochs", "deterministic", "val_check_interval", "callbacks"):
         assert first_found(index, name) == "Trainer/index"
 
@@ -61,6 +71,42 @@ def test_a_search_for_a_name_that_means_something_here_does_not_lead_to_another_
 def test_nearly_every_option_of_lightning_is_found(index: Any) -> None:
     options = table()["trainer_options"]
     assert all(first_found(index, name) in ("coming_from_lightning", "Trainer/index") for name in options)
+
+
+# ------------------------------------------------------------------ the reference
+@pytest.fixture(scope="module")
+def described(html: Path) -> set[str]:
+    """The full names that the reference describes."""
+    from sphinx.util.inventory import InventoryFile
+
+    with (html / "objects.inv").open("rb") as file:
+        found = InventoryFile.load(file, "", posixpath.join)
+    return {name for kind in found if kind.startswith("py:") for name in found[kind]}
+
+
+def test_every_public_name_is_in_the_reference(described: set[str]) -> None:
+    public = {f"{module}.{name}" for module, names in generate.public_names().items() for name in names}
+    assert len(public) > 40
+    assert not public - described
+
+
+def test_every_public_method_and_property_is_in_the_reference(described: set[str]) -> None:
+    for base, place in ((Trainer, ""), (LightningModule, ""), (Callback, ".callbacks"), (Logger, ".loggers")):
+        names = {name for name in dir(base) if name[0] != "_" and not hasattr(torch.nn.Module, name)}
+        values = {name: inspect.getattr_static(base, name) for name in names}
+        own = {n for n, v in values.items() if isinstance(v, (property, classmethod, staticmethod)) or callable(v)}
+        missing = {name for name in own if f"pytorch_lightning{place}.{base.__name__}.{name}" not in described}
+        assert not missing, f"{base.__name__}: without a docstring, or left out of the page"
+
+
+def test_the_reference_links_to_the_source(html: Path) -> None:
+    page = (html / "reference/trainer.html").read_text()
+    assert 'href="../_modules/pytorch_lightning/trainer/trainer.html#Trainer.fit"' in page
+
+
+def test_modules_with_a_list_of_their_names_have_no_other_one() -> None:
+    for module in generate.PUBLIC:
+        assert not hasattr(importlib.import_module(module), "__all__"), module
 
 
 # ------------------------------------------------------------------ the first month

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from torch.optim import LBFGS, SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau, StepLR
@@ -201,8 +201,10 @@ def check(drawn: Draw, folder: Any) -> None:
 def test_a_trainer_gives_the_weights_of_the_loop_by_hand(
     tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 ) -> None:
-    quick = {"deadline": None, "database": None, "derandomize": True}
+    first = pytestconfig.getoption("--first-seed")
+    quick = {"deadline": None, "database": None, "derandomize": not first}
 
+    @seed(first)
     @settings(max_examples=pytestconfig.getoption("--draws"), suppress_health_check=list(HealthCheck), **quick)
     @given(draws())
     def compare(drawn: Draw) -> None:

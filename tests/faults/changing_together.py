@@ -20,8 +20,8 @@ from pytorch_lightning.launchers.environment import leave
 from pytorch_lightning.strategies import Distributed, FullySharded
 from tests.faults import changing
 from tests.faults.changing import NB, NB_EPOCHS, SIZE, ByHand, Changing, Counting
-from tests.faults.killing import every_save_written
 from tests.launchers.grouped import enter_group
+from tests.saves import every_save_written
 
 dist: Any = distributed
 mp: Any = multiprocessing

@@ -1,6 +1,5 @@
 """A run that is killed again and again, and what it has to end with."""
 
-import contextlib
 import csv
 import hashlib
 import json
@@ -10,11 +9,11 @@ import runpy
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.faults import warm
+from tests.saves import every_save_written
 
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "plain": {"options": {"save_every_nb_batches": 3}},
@@ -84,22 +83,6 @@ def train(folder: str, configuration: dict[str, Any], model: Any = None) -> None
     Path(folder, "end.json").write_text(
         json.dumps({"state": digest(states), "position": [*position, progress.stop_reason, best]})
     )
-
-
-@contextlib.contextmanager
-def every_save_written() -> Iterator[None]:
-    """Wait for the save that is being written where the next one is due: on a slow disk that one would be left out."""
-    from pytorch_lightning.checkpoints.writer import Writer
-
-    def is_busy(writer: Writer) -> bool:
-        writer.wait()
-        return asked(writer)
-
-    asked, Writer.is_busy = Writer.is_busy, is_busy  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        Writer.is_busy = asked  # type: ignore[method-assign]
 
 
 def train_changing(folder: str, made: dict[str, Any], cut: tuple[str, int] | None) -> None:

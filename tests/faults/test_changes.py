@@ -18,7 +18,8 @@ from tests.faults.killing import Result, result_of, train_changing
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "changes_seed" in metafunc.fixturenames:
-        metafunc.parametrize("changes_seed", range(metafunc.config.getoption("--changes")))
+        first, nb = (metafunc.config.getoption(name) for name in ("--first-seed", "--changes"))
+        metafunc.parametrize("changes_seed", range(first, first + nb))
 
 
 def run(folder: Path, made: dict[str, Any], cut: tuple[str, int] | None = None) -> warm.Ended:

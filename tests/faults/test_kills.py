@@ -39,7 +39,8 @@ POINTS_OF_ALL_RUNS = [
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "kill_seed" in metafunc.fixturenames:
-        metafunc.parametrize("kill_seed", range(metafunc.config.getoption("--kills") or 10))
+        first, nb = metafunc.config.getoption("--first-seed"), metafunc.config.getoption("--kills") or 10
+        metafunc.parametrize("kill_seed", range(first, first + nb))
 
 
 @pytest.mark.parametrize(("name", "fault"), POINTS_OF_ALL_RUNS)

@@ -24,7 +24,8 @@ ROOT = Path(__file__).parent.parent.parent
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "seed" in metafunc.fixturenames:
-        metafunc.parametrize("seed", range(metafunc.config.getoption("--steered")))
+        first, nb = (metafunc.config.getoption(name) for name in ("--first-seed", "--steered"))
+        metafunc.parametrize("seed", range(first, first + nb))
 
 
 def run(folder: Path, made: dict[str, Any], cut: tuple[str, int] | None = None) -> warm.Ended:
@@ -73,14 +74,8 @@ def check_by_hand(folder: Path, made: dict[str, Any], nb: int = 1) -> None:
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
     folder, environment = tmp_path_factory.mktemp("together"), {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [
-        sys.executable,
-        "-m",
-        steering_together.__name__,
-        str(folder),
-        "0",
-        str(pytestconfig.getoption("--steered")),
-    ]
+    seeds = (str(pytestconfig.getoption(name)) for name in ("--first-seed", "--steered"))
+    command = [sys.executable, "-m", steering_together.__name__, str(folder), *seeds]
     subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
     return folder
 

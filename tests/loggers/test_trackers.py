@@ -436,7 +436,7 @@ import os
 import signal
 import time
 from pytorch_lightning.loggers import CSVLogger
-from tests.faults.killing import every_save_written
+from tests.saves import every_save_written
 
 start = float(os.environ["START"])
 loggers = [CSVLogger("logs", "c"), WandbLogger("logs", "w"),

@@ -63,9 +63,10 @@ def test_what_nobody_changed_is_read(name: str, reader: Any, files: Path, tmp_pa
 def test_mutated_files_are_read_right_or_refused_in_one_line(
     files: Path, tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
-    number, names = pytestconfig.getoption("--mutations"), list(TARGETS)
+    first, number = (pytestconfig.getoption(name) for name in ("--first-seed", "--mutations"))
+    names = list(TARGETS)
     refused, most_seconds, most_memory, wrong = 0, 0.0, 0, list[str]()
-    for i in range(number):
+    for i in range(first, first + number):
         name = names[i % len(names)]
         with quiet():
             what, outcome = victims.attempt(TARGETS[name], f"{name} {i}", files, tmp_path / "work")

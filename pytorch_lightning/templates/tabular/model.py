@@ -28,6 +28,8 @@ def table_of(path=None):
 class Regressor(LightningModule):
     """Rows of shape (batch, columns) to one number each."""
 
+    y_std: torch.Tensor  # for editors, which can't see what register_buffer makes
+
     def __init__(self, hparams):
         super().__init__(hparams)
         x, y = table_of(hparams.csv)
