@@ -271,8 +271,10 @@ def reference() -> str:
     """A table of the public names of each module."""
     sections = []
     for module, names in public_names().items():
-        page, home = PAGES_OF_REFERENCE[module], importlib.import_module(module)
-        rows = [(f"[`{name}`]({page}.md)", first_sentences(getattr(home, name))) for name in names]
+        page, home = f"{PAGES_OF_REFERENCE[module]}.md", importlib.import_module(module)
+        text = (DOCS / "reference" / page).read_text()
+        places = {name: f"#{name.lower()}" if f"## {name}\n" in text else "" for name in names}
+        rows = [(f"[`{name}`]({page}{places[name]})", first_sentences(getattr(home, name))) for name in names]
         sections.append(f"## {module}\n\n" + table(("name", "what it is"), rows))
     return "\n\n".join(sections)
 

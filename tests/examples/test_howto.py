@@ -96,6 +96,7 @@ def claims_of_slow_loader(rows: list[list[float]], left: Any) -> None:
 
 CLAIMS = {name.removeprefix("claims_of_"): check for name, check in globals().items() if name.startswith("claims_of_")}
 TIMED = "slow_loader"
+SECTIONS = ("What matters", "Usual mistakes", "Read on")
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -126,6 +127,8 @@ def test_each_program_has_a_page_in_the_list() -> None:
         begin = PROGRAMS[name].read_text().splitlines()[2]
         assert begin.startswith(("import ", "from ", "# %%")), "the page leaves out the first two lines"
         assert f"../../examples/howto/{name}.py\n:language: python\n:lines: 3-" in page_of(name)
+        headings = re.findall(r"^## (.+)$", page_of(name), re.MULTILINE)
+        assert [h for h in headings if h in SECTIONS] == list(SECTIONS), name
 
 
 def quiet(folder: Path, **options: Any) -> Trainer:
