@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -87,10 +88,10 @@ def start(folder: Path, nb_processes: int, lost_at: int | None, rounded: bool) -
         raise SystemExit(done.stdout)
 
 
-def compare(folder: Path, rounded: bool) -> None:
+def compare(folder: Path, rounded: bool, starts: Sequence[tuple[int, int | None]] = STARTS) -> None:
     """Both runs, and what is different between their weights."""
-    start(folder / "kept", 4, None, rounded)
-    for nb_processes, lost_at in STARTS:
+    start(folder / "kept", starts[0][0], None, rounded)
+    for nb_processes, lost_at in starts:
         saves = sorted((folder / "lost").rglob("step-*.ckpt"))
         begins = f"from batch {int(saves[-1].stem[5:])}" if saves else "from the start"
         start(folder / "lost", nb_processes, lost_at, rounded)
