@@ -91,6 +91,8 @@ LONG = frozenset(
         "equality/test_resume_cases.py",
         "examples/test_killed_examples.py",
         "examples/test_search.py",
+        "forks/test_fork_cases.py",
+        "forks/test_more_forks.py",
         "faults/test_bad_events.py",
         "faults/test_changes.py",
         "faults/test_changes_of_several.py",
@@ -201,6 +203,9 @@ def pytest_addoption(parser: Any) -> None:
         type=int,
         default=3,
         help="how many honest runs, and how many changed ones, tests/test_verify.py verifies (default: 3)",
+    )
+    parser.addoption(
+        "--forks", type=int, default=6, help="how many runs tests/forks draws, trains and forks (default: 6)"
     )
     parser.addoption("--first-seed", type=int, default=0, help="the first of their seeds (default: 0)")
     parser.addoption(

@@ -42,6 +42,7 @@ ARROWS = {
         "replay",
         "samples",
         "verify",
+        "forks",
         "run",
         "root_module",
         "checkpoints",
@@ -54,6 +55,8 @@ ARROWS = {
     "testing": {"trainer", "run", "root_module", "data", "callbacks", "seeding", "errors", "version"},
     "verify": {"samples", "replay", "trainer", "resume", "options", "root_module", "seeding"}
     | {"checkpoints", "errors", "callbacks"},
+    "forks": {"samples", "replay", "command_line", "resume", "trainer", "run", "options", "root_module"}
+    | {"launchers", "callbacks", "loggers", "checkpoints", "errors"},
     "samples": {"replay", "trainer", "options", "root_module", "checkpoints", "errors"},
     "replay": {"trainer", "steps", "run", "root_module", "checkpoints", "data", "precision", "seeding", "errors"},
     "trainer": {"resume", "steps", "run", "options", "root_module", "strategies", "precision", "lightning2"} | STATE,

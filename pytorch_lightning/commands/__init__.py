@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 
-from pytorch_lightning.commands.entries import consolidate, replay, samples, verify
+from pytorch_lightning.commands.entries import consolidate, fork, replay, samples, verify
 from pytorch_lightning.commands.from_lightning import from_lightning
 from pytorch_lightning.commands.new import new
 from pytorch_lightning.commands.report import report
@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "replay": (replay, "run the training step that raised again, from its crash bundle, on the CPU"),
     "samples": (samples, "print the dataset indices of any batch of a run, and with --loss the loss of each"),
     "verify": (verify, "check a run's certificate: train from one of its saves to the next, and compare bit by bit"),
+    "fork": (fork, "train a run once more, exactly up to a batch and with other settings from there on"),
     "consolidate": (consolidate, "write the newest sharded checkpoint of a run as one plain file"),
     "runs": (runs, "list the runs in a folder: state, duration, hparams, last and best metrics"),
     "report": (report, "write a page about runs: curves, what differs, where the time went, what was logged"),

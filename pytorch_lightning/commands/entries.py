@@ -17,6 +17,13 @@ def samples(words: Sequence[str]) -> int:
     return main([*words])
 
 
+def fork(words: Sequence[str]) -> int:
+    """``python -m pytorch_lightning fork``: a run from a batch of another on."""
+    from pytorch_lightning.forks.command import main
+
+    return main([*words])
+
+
 def verify(words: Sequence[str]) -> int:
     """``python -m pytorch_lightning verify``: whether a run's saves follow from its code and data."""
     from pytorch_lightning.verify import main

@@ -28,6 +28,8 @@ def runs(words: Sequence[str]) -> int:
         return 1
     for row in rows:
         print(one_line(f"{row['folder']}: {headline(row)}"))
+        if "fork" in row:
+            print(f"  fork of {one_line(row['fork'], 2000)}")
         for kind in ("hparams", "last", "best"):
             entries = {key.partition(".")[2]: value for key, value in row.items() if key.startswith(f"{kind}.")}
             text = ", ".join(f"{name}={shown(value)}" for name, value in entries.items())

@@ -39,6 +39,8 @@ class ReplayableLoader(ABC):
 
     takes_back = True
     """Whether the CRC of a position that training goes back to is still known."""
+    begins_anywhere = False
+    """Whether ``batches`` may be asked for again within an epoch, and reads no data of those before ``start``."""
     bound_to_workers: int | None = None
     """The number of workers, where the order depends on it."""
 

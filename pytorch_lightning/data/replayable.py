@@ -67,6 +67,7 @@ class IndexedLoader(ReplayableLoader):
         self._loader: DataLoader[Any] = self._build(0 if here else loader.num_workers)
         self._in_memory = InMemory(cast("TensorDataset", loader.dataset)) if is_in_memory(loader) else None
         self.nb_workers = loader.num_workers if self._in_memory is None else None
+        self.begins_anywhere = not self._plan.keeps_state and self._stateful is None
 
     def use_in(self, processes: Processes, own: bool) -> None:
         if own:
@@ -205,6 +206,8 @@ class IndexedLoader(ReplayableLoader):
 
 class SequenceLoader(ReplayableLoader):
     """A list or tuple of ready batches."""
+
+    begins_anywhere = True
 
     def __init__(self, batches: Sequence[Any], loader_id: int, share: Share) -> None:
         self._batches, self._loader_id, self._share = batches, loader_id, share

@@ -87,6 +87,10 @@ class RoundsLoader(ReplayableLoader):
     takes_back = False  # each virtual rank has buffers of its own
 
     @property
+    def begins_anywhere(self) -> bool:  # type: ignore[override]
+        return self._loader.begins_anywhere
+
+    @property
     def bound_to_workers(self) -> int | None:  # type: ignore[override]
         return self._loader.bound_to_workers
 

@@ -1,5 +1,6 @@
 """What a run was begun with: a later start may have other rates, hparams and options, and is told which are used."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from math import ceil, inf
 from typing import Any
@@ -48,6 +49,9 @@ class SettingsPart:
         self._config, self._run, self._schedules = config, run, schedules
         self._kinds = [_kind(schedule.scheduler) for schedule in schedules]
         self._configured = _values_of(optimizers, [schedule.scheduler for schedule in schedules])
+        states = [_plain(schedule.scheduler.state_dict()) for schedule in schedules]
+        self.fresh = {"groups": [_groups_of(optimizer) for optimizer in optimizers], "schedules": states}
+        """What ``configure_optimizers`` gave at this start."""
         self._options = {name: repr(getattr(config, name)) for name in COMPARED}
         for n, schedule in enumerate(schedules):
             where = type(schedule.scheduler).__name__ + (f" {n + 1}" if len(schedules) > 1 else "")
@@ -137,6 +141,16 @@ class SettingsPart:
             if steps >= left or epochs > enough:
                 break
         return epochs if whole else min(steps, left)
+
+
+def _groups_of(optimizer: Optimizer) -> list[dict[str, Any]]:
+    return [_plain({k: v for k, v in g.items() if k not in ("params", "param_names")}) for g in optimizer.param_groups]
+
+
+def _plain(state: dict[str, Any]) -> dict[str, Any]:
+    """A copy of what is plain in ``state``, and in the schedules in it."""
+    inner = {"_schedulers": [_plain(one) for one in state["_schedulers"]]} if "_schedulers" in state else {}
+    return {**{k: copy.deepcopy(v) for k, v in state.items() if k not in inner and _is_plain(v)}, **inner}
 
 
 def _kind(scheduler: Any) -> str:

@@ -67,6 +67,7 @@ def folders_in(folder: str | os.PathLike[str]) -> list[Path]:
     """The folders of runs below ``folder``."""
     found = []
     for place, inner, _ in os.walk(folder):
+        inner[:] = [name for name in inner if not name.startswith(".")]  # a fork that is being made, say
         if is_run(Path(place)):
             found.append(Path(place))
             inner.clear()
@@ -83,7 +84,8 @@ def row_of(folder: Path, columns: Columns | None = None) -> dict[str, Any]:
     """What is known of the run in ``folder``; ``columns`` are its metrics, if they were read already."""
     from pytorch_lightning.checkpoints.run_store import look_into
 
-    starts, (has_saves, position) = record.starts_in(folder), look_into(f"{folder}/checkpoints")
+    about, (has_saves, position) = record.read(folder), look_into(f"{folder}/checkpoints")
+    starts, fork = record.starts_of(about), record.fork_line(folder, about)
     last: Mapping[str, Any] = starts[-1] if starts else {}
     state = _state(last, position)
     finished = position is not None and position.finished
@@ -105,6 +107,7 @@ def row_of(folder: Path, columns: Columns | None = None) -> dict[str, Any]:
         "starts": len(starts) or None,
         "epoch": last.get("epoch", epoch),
         "global_step": last.get("global_step", max((n for n in known if is_number(n)), default=None)),
+        **({} if fork is None else {"fork": fork}),
         **_hparams(folder),
         **metrics,
     }

@@ -15,6 +15,8 @@ from typing import Any
 from pytorch_lightning.version import __version__
 
 NAME = "run.json"
+FORK = "fork"
+"""The entry of a run that is a fork: its parent, the batch at which it left it, and what was edited there."""
 MOST_BYTES = 2**23
 """Of a file that is read: one of 10,000 starts is smaller."""
 
@@ -110,3 +112,26 @@ def starts_of(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The fits of a run with this record, in order."""
     starts = found.get("starts")
     return [start for start in starts if isinstance(start, dict)] if isinstance(starts, list) else []
+
+
+def parent_of(folder: Path, found: Mapping[str, Any]) -> Path | None:
+    """The folder of the run that the one in ``folder``, with this record, is a fork of; None where it isn't one."""
+    parent = fork_in(found).get("parent")
+    return Path(os.path.normpath(folder / parent)) if isinstance(parent, str) else None
+
+
+def fork_in(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record says of a fork; empty where the run isn't one."""
+    fork = found.get(FORK)
+    return fork if isinstance(fork, dict) else {}
+
+
+def fork_line(folder: Path, found: Mapping[str, Any]) -> str | None:
+    """A fork in one line: of which run, from which batch on, and what was edited."""
+    parent, fork = parent_of(folder, found), fork_in(found)
+    if parent is None:
+        return None
+    edits, skipped = fork.get("set"), fork.get("skip_batches")
+    words = [f"{name}={value}" for name, value in edits.items()] if isinstance(edits, dict) else []
+    words += [f"without {text}" for text in skipped] if isinstance(skipped, list) else []
+    return f"{parent} at batch {fork.get('batch')}" + (f": {', '.join(words)}" if words else "")

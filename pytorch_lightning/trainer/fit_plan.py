@@ -30,6 +30,7 @@ from pytorch_lightning.steps.schedules import EpochSchedules
 from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.trainer.evaluation import EvaluationPlan
 from pytorch_lightning.trainer.optimization import Optimization, Windows
+from pytorch_lightning.trainer.skipping import Skips
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,7 @@ class FitPlan:
     current: CurrentStep
     window_start: WindowStart
     save_points: SavePoints
+    skips: Skips
     averages: Sequence[Any] = ()
     """The callbacks that average the weights."""
     reloading: Any = None

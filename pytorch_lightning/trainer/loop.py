@@ -44,7 +44,7 @@ def run_fit(plan: FitPlan) -> None:
 
 def run_epoch(plan: FitPlan) -> None:
     """Train on the rest of an epoch, window by window, validating where that is due."""
-    progress, wishes, save_points, timings = plan.progress, plan.run.wishes, plan.save_points, plan.run.timings
+    progress, wishes, save_points, skips = plan.progress, plan.run.wishes, plan.save_points, plan.skips
     accumulate = plan.window_size(progress.epoch)
     note_start = plan.window_start.note_for(accumulate)
 
@@ -57,7 +57,7 @@ def run_epoch(plan: FitPlan) -> None:
     nb_batches = plan.run.nb_tng_batches = plan.length.at(progress.epoch)
     last = NEVER if nb_batches is None else nb_batches
     next_validation = plan.next_validation()
-    batches = timings.waiting(plan.loader.batches, progress.epoch, progress.batch_nb, nb_batches)
+    batches, until = skips.begin(plan.loader, nb_batches)
 
     while True:
         if progress.stop_reason and progress.interrupted:
@@ -67,8 +67,12 @@ def run_epoch(plan: FitPlan) -> None:
             if plan.is_validation_due():
                 run_validation(plan)
             next_validation = plan.next_validation()
-        if progress.epoch_over or progress.batch_nb >= last:
-            break
+        if progress.epoch_over or progress.batch_nb >= until:
+            if progress.epoch_over or until >= last:
+                break
+            if not progress.stop_reason:
+                batches, until = skips.step_over(batches)
+                continue
         if progress.stop_reason:
             return  # a limit or a callback, within the epoch: its end isn't run
         is_timed = progress.nb_optimizer_steps % SAMPLE_EVERY == FIRST_SAMPLE
@@ -76,7 +80,7 @@ def run_epoch(plan: FitPlan) -> None:
         if note_start is not None:
             note_start()  # for save_before, which goes back to here
         try:
-            run_window(batches, min(accumulate, last - progress.batch_nb), accumulate)
+            run_window(batches, min(accumulate, until - progress.batch_nb), accumulate)
         except Exception as error:
             save_points.save_before(error)
             raise
@@ -86,14 +90,20 @@ def run_epoch(plan: FitPlan) -> None:
         if is_due or wishes.pending or progress.nb_optimizer_steps >= save_points.most_steps:
             save_points.reach(plan.validation_follows(next_validation))
 
-    plan.loader.finish(progress.epoch, progress.batch_nb, plan.length.is_whole and progress.batch_nb >= last)
+    end_epoch(plan, is_whole=plan.length.is_whole and progress.batch_nb >= last)
+
+
+def end_epoch(plan: FitPlan, is_whole: bool) -> None:
+    """The end of an epoch, after its last validation. ``is_whole``: the loader has no more batches."""
+    progress = plan.progress
+    plan.loader.finish(progress.epoch, progress.batch_nb, is_whole)
     fault("epoch.trained")
     plan.end_metrics()
     plan.epoch_schedules.step(plan.run.metrics, progress.epoch)
     plan.call("on_epoch_end")
     fault("epoch.end")
     plan.run.end_epoch()
-    save_points.reach()
+    plan.save_points.reach()
 
 
 def run_validation(plan: FitPlan) -> None:

@@ -22,6 +22,7 @@ from pytorch_lightning.options.config import Config
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.precision.precision import Precision
 from pytorch_lightning.processes import EVERYTHING, Processes, Share
+from pytorch_lightning.resume import fork
 from pytorch_lightning.resume.attributes import AttributesPart
 from pytorch_lightning.resume.epoch_length import EpochLength
 from pytorch_lightning.resume.groups import GroupsPart
@@ -49,6 +50,7 @@ from pytorch_lightning.trainer.evaluation import plan_evaluation
 from pytorch_lightning.trainer.fit_plan import FitPlan
 from pytorch_lightning.trainer.optimization import Optimization, fuse, plan_optimizers
 from pytorch_lightning.trainer.placement import plan_share
+from pytorch_lightning.trainer.skipping import Skips
 from pytorch_lightning.trainer.training_data import (
     Counting,
     noting,
@@ -118,6 +120,7 @@ def _complete_plan(request: FitRequest, basis: Basis) -> FitPlan:
         strategy=strategy,
         current=current,
         window_start=window_start,
+        skips=Skips(fork.ranges_of(saver.parts), run.progress, run.timings),
         averages=_averages_of(request.callbacks),
         reloading=reloading,
         save_points=SavePoints(
@@ -231,12 +234,12 @@ def plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
     saved = None if resumed is None else resumed.checkpoint
     seed = _seed_of(config, saved, strategy.processes)
     share = attempt(problems, lambda: plan_share(config, saved, strategy.processes)) or EVERYTHING
+    problems += fork.problems(saved, config, module)
     precision = build_precision(config.precision, strategy.device)
     strategy.place(module, precision.dtype)
     modes, attributes = ModesPart(module, notices), AttributesPart(module, callbacks, notices, strategy)
     compiled = build_compiler(config.compile, strategy.device, notices)
-    if resumed is not None:
-        # before the optimizers are made: a hook may put new parameters in the place of old ones
+    if resumed is not None:  # before the optimizers are made: a hook may put new parameters in the place of old ones
         attempt(problems, lambda: restore_checked(module, resumed), keep_type=True)
     attempt(problems, lambda: strategy.shard(module))
     optimizers, schedules, tng_loader = _plan_training(request, precision, seed, share, attributes, problems)
@@ -380,6 +383,7 @@ def _plan_saver(request: FitRequest, basis: Basis, epoch_schedules: EpochSchedul
             always=config.resume is not None or config.save_every_nb_batches is not None,
         ),
         "versions": VersionsPart(run.notices),
+        **fork.part_of(basis.resumed, run.notices),
     }
     return Saver(
         module=module,

@@ -43,7 +43,8 @@ def note_start(plan: FitPlan, options: Mapping[str, Any], given: Mapping[str, st
             before[-1]["saved"] = max(times, default=None)
         starts = [*before, {**start, "versions": record.versions()}]
         about = {"model": type(plan.module).__name__, "summary": summarize(plan.module)[:MOST_OF_A_SUMMARY]}
-        _write(plan, folder, {**about, "starts": starts}, lines)
+        kept = {name: value for name, value in record.read(folder).items() if name == record.FORK}
+        _write(plan, folder, {**kept, **about, "starts": starts}, lines)
 
 
 def note_end(plan: FitPlan, failed: bool) -> None:

@@ -1,0 +1,1 @@
+"""Forks of a run: ``python -m pytorch_lightning fork``."""
