@@ -27,7 +27,7 @@ MOST_LINES_OF_A_FUNCTION = 50
 # of code: the docstrings are the reference pages. What a step runs through stays short; callbacks, loggers and commands
 # are what may grow, and what several processes do beside a step: own shares, repeats, what proves them equal, and the
 # state that each has of its own
-MOST_LINES_OF_THE_PACKAGE = 28_000
+MOST_LINES_OF_THE_PACKAGE = 31_000
 MOST_LINES_OF_A_TEMPLATE = 180
 MOST_OF_A_ROOM = 0.2
 MOST_FRAMES = 6

@@ -57,7 +57,8 @@ def parent_at(run: str, batch: int, parser: argparse.ArgumentParser) -> Parent:
     known = [name for name in option_defaults() if name not in OBJECT_OPTIONS and name != "resume"]
     options = {**option_defaults(), **read_values(parser, f"{folder}/{NAME}", known)}
     refuse(saved, options, run)
-    return Parent(folder, options, path, saved)
+    # a chain of saves has no place for one that was edited
+    return Parent(folder, {**options, "certificate": False}, path, saved)
 
 
 ALONE = "A fork runs in one process, on the CPU or on one GPU, and isn't exact for such a run."
