@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.callbacks.model_checkpoint import ModelCheckpoint
     from pytorch_lightning.callbacks.optuna_pruning import OptunaPruning
     from pytorch_lightning.callbacks.progress_bar import ProgressBar
+    from pytorch_lightning.callbacks.rewind import Rewind
     from pytorch_lightning.callbacks.schedule_free import ScheduleFree
     from pytorch_lightning.callbacks.unfreeze import Unfreeze
     from pytorch_lightning.callbacks.weight_averaging import WeightAveraging
@@ -22,6 +23,7 @@ __all__ = [
     "ModelCheckpoint",
     "OptunaPruning",
     "ProgressBar",
+    "Rewind",
     "ScheduleFree",
     "Unfreeze",
     "WeightAveraging",
@@ -33,6 +35,7 @@ LATER = {
     "ModelCheckpoint": "model_checkpoint",
     "OptunaPruning": "optuna_pruning",
     "ProgressBar": "progress_bar",
+    "Rewind": "rewind",
     "ScheduleFree": "schedule_free",
     "Unfreeze": "unfreeze",
     "WeightAveraging": "weight_averaging",

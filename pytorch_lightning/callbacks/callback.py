@@ -33,6 +33,9 @@ class RunMetrics(Protocol):
         """The names of the metrics of an epoch (``tng_loss_epoch``, and those of ``prog_epoch``), as far as they are
         known."""
 
+    def read_losses(self) -> list[float]:
+        """The losses of the last 100 batches."""
+
     def of_training(self) -> dict[str, float | int]:
         """``tng_loss`` and the last batch's ``prog``, and the metrics of the last epoch that was completed."""
 

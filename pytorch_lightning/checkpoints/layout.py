@@ -147,6 +147,7 @@ PARTS: dict[str, Fits] = {
     "callbacks": named(anything),
     "sharded": each(row(each(is_a(str, int, float, bool, type(None))), number(0, 64))),
     "loggers": named(named(anything)),
+    "rewound": record(skip=each(row(number(), number()))),
     "fork": record(options=named(anything), hparams=named(anything), skip=each(row(number(), number())), of=TEXT),
 }  # fmt: skip
 """The parts of a checkpoint that this library's own code reads."""

@@ -15,7 +15,7 @@ from pytorch_lightning.options.option_files import NAME, read_values
 from pytorch_lightning.trainer.replaying import save_before
 from pytorch_lightning.trainer.trainer import option_defaults
 
-LEFT_OUT = ("EarlyStopping", "ModelCheckpoint")
+LEFT_OUT = ("EarlyStopping", "ModelCheckpoint", "Rewind")
 """Callbacks that a fork goes without: they change no weight before their end."""
 WITHOUT_STATE = ("Callback", "ProgressBar", "Profiler", "Watchdog", "StopBefore")
 """Callbacks that only watch."""

@@ -1,9 +1,11 @@
-"""A run that is a fork: what it has otherwise than its parent is a part of each of its saves, and stays so."""
+"""What a run has otherwise than the one that it came from is a part of each of its saves, and stays so: the edits of a
+fork, and the batches that are left out where training went back."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pytorch_lightning.checkpoints.checkpoint import Part
+from pytorch_lightning.checkpoints.sharded import read_any
 from pytorch_lightning.errors import Notices, Problem
 from pytorch_lightning.options.config import Config
 from pytorch_lightning.resume.parts import Kept
@@ -11,18 +13,20 @@ from pytorch_lightning.resume.resuming import ResumedSave
 from pytorch_lightning.resume.settings import COMPARED
 from pytorch_lightning.root_module.arguments import arguments_part
 
-PART = "fork"
+PART, REWOUND = "fork", "rewound"
 ADVICE = "Pass it again, or resume the fork by its own command with --resume"
 
 
 def part_of(resumed: ResumedSave | None, notices: Notices) -> dict[str, Part]:
-    """The part of a fit that resumes a fork, which a notice says; empty for others."""
-    state = None if resumed is None else resumed.checkpoint["parts"].get(PART)
-    if resumed is None or state is None:
-        return {}
+    """The parts of a fit that resumes a fork, which a notice says, or a run that went back; empty for others."""
+    saved = {} if resumed is None else resumed.checkpoint["parts"]
+    parts: dict[str, Part] = {name: Kept(saved[name]) for name in (PART, REWOUND) if name in saved}
+    if resumed is None or PART not in parts:
+        return parts
+    state = saved[PART]
     skipped = "".join(f", {without(*each)}" for each in state["skip"])
     notices.say("resumed-fork", f"{resumed.path} is of a fork of {state['of']}, and is resumed as that{skipped}")
-    return {PART: Kept(state)}
+    return parts
 
 
 def without(first: int, end: int) -> str:
@@ -36,7 +40,16 @@ def without(first: int, end: int) -> str:
 
 def ranges_of(parts: Mapping[str, Part]) -> Sequence[Sequence[int]]:
     """The batches that a fit with these parts leaves out, (first, end) each."""
-    return parts[PART].state_dict()["skip"] if PART in parts else ()
+    return [each for name in (PART, REWOUND) if name in parts for each in parts[name].state_dict()["skip"]]
+
+
+def rewound(path: str, left_out: tuple[int, int], callback: str, state: dict[str, Any]) -> dict[str, Any]:
+    """The save at ``path`` without the batches ``left_out``, and with the ``state`` of ``callback``."""
+    saved = read_any(path)
+    skipped = saved["parts"].get(REWOUND, {"skip": []})["skip"]
+    saved["parts"][REWOUND] = {"skip": [*skipped, list(left_out)]}
+    saved["parts"]["callbacks"][f"{callback} 0"] = state
+    return saved
 
 
 def problems(saved: Mapping[str, Any] | None, config: Config, module: Any) -> list[Problem]:

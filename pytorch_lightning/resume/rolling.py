@@ -15,6 +15,7 @@ from pytorch_lightning.checkpoints.store import sync, sync_names
 from pytorch_lightning.checkpoints.writer import Writer
 from pytorch_lightning.errors import CheckpointError, Notices
 from pytorch_lightning.faults import fault
+from pytorch_lightning.launchers.slurm import is_batch_job, requeue
 from pytorch_lightning.processes import ALONE, Processes
 from pytorch_lightning.resume.resuming import resuming_option
 from pytorch_lightning.resume.saver import Saver
@@ -183,6 +184,33 @@ class RollingSaves:
         path = self.wait_for_newest()
         if path is None or step_of(path.rsplit("/", 1)[-1]) != self._run.progress.global_step:
             self.save(wait=True)
+
+    def why_no_way_back(self) -> str | None:
+        """Why training couldn't go back to a save of this run exactly; None where it could."""
+        if self._processes.nb > 1:
+            return "several processes train"
+        if not self.saver.module.automatic_optimization:
+            return "training_step makes its own steps"
+        if self.certificate is not None:
+            return "a certificate has no place for a save that is changed. Leave certificate out"
+        if self.folder is None or is_remote(self.folder):
+            return "the run has no folder on this machine. Pass a default_save_path"
+        return None if self._from_the_start else "there may be no save. Pass resume='auto'"
+
+    def step_of_newest(self) -> int:
+        """The step of the newest save, once that is written."""
+        return step_of(str(self.wait_for_newest()).rpartition("/")[2])
+
+    def rewind(self, left_out: tuple[int, int], callback: str, state: dict[str, Any]) -> str:
+        """Make the newest save the one that the next start resumes without the batches ``left_out``, and with the
+        ``state`` of ``callback``; returns what is left out and how that start comes about, in words."""
+        from pytorch_lightning.resume.fork import rewound, without
+
+        store, path = self._store, self.wait_for_newest()
+        assert store is not None
+        store.write(rewound(str(path), left_out, callback, state), self.step_of_newest())
+        how = f"run the same command with {self.resuming()} to resume from there"
+        return f"{without(*left_out)}: {requeue(os.environ, how) if is_batch_job(os.environ) else how}"
 
     def poll(self) -> None:
         """Hear what became of the last save."""

@@ -56,7 +56,8 @@ def note_end(plan: FitPlan, failed: bool) -> None:
     if folder is None or not starts or starts[-1].get("pid") != os.getpid():
         return
     error = sys.exception() if failed and not run.interrupted else None
-    is_cut = run.interrupted or isinstance(error, KeyboardInterrupt)
+    is_cut = run.interrupted or isinstance(error, (KeyboardInterrupt, SystemExit))
+    error = None if isinstance(error, SystemExit) else error  # its reason says more
     starts[-1] |= {
         "ended": time.time(),
         "state": "interrupted" if is_cut else "failed" if failed else "complete",

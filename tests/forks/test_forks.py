@@ -93,6 +93,7 @@ class Several(Model):
         self.alpha = self.alpha * 0.9
 
 
+@pytest.mark.slow
 def test_a_parent_that_its_folder_does_not_tell_all_of_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,7 +162,7 @@ def in_another_process(work: Callable[[], object]) -> int:
     return os.waitpid(pid, 0)[1]
 
 
-@pytest.mark.parametrize("dies_at", [10, 14])
+@pytest.mark.parametrize("dies_at", [10, pytest.param(14, marks=pytest.mark.slow)])
 def test_a_fork_that_is_killed_is_resumed_with_its_edits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_at: int
 ) -> None:
