@@ -100,13 +100,16 @@ def kept_saves(run: str, lines: Sequence[Mapping[str, Any]]) -> list[Kept]:
     no save."""
     kept, folder = list[Kept](), f"{run}/checkpoints"
     for name in reversed(saves_in(open_folder(folder).names())):
-        found = digests(read_any(f"{folder}/{name}"))
+        saved = read_any(f"{folder}/{name}")
+        found = digests(saved) if isinstance(saved.get("parts"), dict) else None
         own = [(place, line) for place, line in enumerate(lines) if line.get("global_step") == step_of(name)]
         same = [(place, line) for place, line in own if line.get("sha256") == found]
         if not same:
             why = "its hash isn't that of its line" if own else f"there is no line of it in {NAME}"
             raise Differs(f"the save {name}: {why}")
         kept.append(Kept(f"{folder}/{name}", same[-1][1], same[-1][0]))
+    if any(later.place <= earlier.place for earlier, later in pairwise(kept)):
+        raise Differs("the lines of the saves have another order than the saves")
     if kept and kept[-1].place != len(lines) - 1:
         raise Differs(
             f"the last line of {NAME} is of global_step {lines[-1]['global_step']}, and the save that it names isn't"

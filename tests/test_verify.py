@@ -35,15 +35,15 @@ def verified(capsys: pytest.CaptureFixture[str], run: Path, *words: str) -> tupl
     return status, out + err
 
 
-POINTS = ("chain.begin", "chain.written", "write.begin", "write.renamed", "batch.run")
+POINTS = ("chain.begin:2", "chain.written:3", "write.begin:2", "write.renamed:2", "epoch.trained:2", "store.done:3")
 
 
 def test_an_honest_run_is_accepted(tmp_path: Path, capsys: pytest.CaptureFixture[str], honest: int) -> None:
     described, draw = certified.drawn(honest), random.Random(honest)
     certified.write_rows(tmp_path, honest)
     if honest % 2:
-        fault = f"{draw.choice(POINTS)}:{draw.randint(1, 2)}"
-        ended = warm.run(killing.train_certified, str(tmp_path), described, output=tmp_path / "said", fault=fault)
+        fault, output = draw.choice(POINTS), tmp_path / "said"
+        ended = warm.run(killing.train_certified, str(tmp_path), described, output=output, fault=fault)
         assert ended.code == -signal.SIGKILL, ended.said
     status, said = verified(capsys, certified.train(tmp_path, described), "--all")
     assert status == 0, f"{described}\n{said}"

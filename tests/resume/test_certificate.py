@@ -106,6 +106,9 @@ def test_a_save_that_was_changed_is_found_before_anything_is_trained(
     extra = run / "checkpoints" / "step-000000000007.ckpt"
     shutil.copy(path, extra)
     assert f"the save {extra.name}: there is no line of it" in refused(run, capsys)
+    extra.unlink()
+    torch.save({"state_dict": saved["state_dict"]}, path)
+    assert f"the save {path.name}: its hash isn't that of its line" in refused(run, capsys)
 
 
 POINTS = ("write.begin:3", "chain.written:5", "chain.begin:3", "write.renamed:3", "store.done:3")
