@@ -201,8 +201,9 @@ def pytest_addoption(parser: Any) -> None:
     parser.addoption(
         "--certified",
         type=int,
-        default=3,
-        help="how many honest runs, and how many changed ones, tests/test_verify.py verifies (default: 3)",
+        default=2,
+        help="how many honest runs tests/test_verify.py verifies, and changed ones, of which there are 3 at least"
+        " (default: 2)",
     )
     parser.addoption(
         "--forks", type=int, default=6, help="how many runs tests/forks draws, trains and forks (default: 6)"

@@ -38,11 +38,13 @@ class Witness:
 
     def at(self, nb_batches: int) -> Noted:
         """What was noted after ``nb_batches`` of this epoch, since the beginning of the run."""
-        return self._at.get(nb_batches, self._now)
+        before = [nb for nb in self._at if nb <= nb_batches]  # batches that are left out give nothing to note
+        return self._at[max(before)] if before else self._now
 
     def batches(self, epoch: int, start: int = 0, limit: int | None = None) -> Iterator[Any]:
         """As of the loader."""
         batches = self._loader.batches(epoch, start, limit)
+        self._now = self.at(start)
         self._at = {start: self._now}
         return self._noting(batches, start)
 

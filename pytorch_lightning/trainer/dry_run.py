@@ -18,6 +18,7 @@ from pytorch_lightning.checkpoints.store import size_of
 from pytorch_lightning.loggers.logger import LoggerGroup
 from pytorch_lightning.options.config import Config
 from pytorch_lightning.processes import ALONE
+from pytorch_lightning.resume.fork import ranges_of
 from pytorch_lightning.resume.rolling import RollingSaves
 from pytorch_lightning.resume.save_points import SavePoints
 from pytorch_lightning.run.hooks import Hooks
@@ -31,6 +32,7 @@ from pytorch_lightning.trainer.fit_plan import FitPlan
 from pytorch_lightning.trainer.loop import run_fit
 from pytorch_lightning.trainer.optimization import Windows, build_step_schedules
 from pytorch_lightning.trainer.plan import Restored
+from pytorch_lightning.trainer.skipping import Skips
 
 MOST_BATCHES = 2_000_000
 """Training batches that a dry run counts."""
@@ -148,7 +150,7 @@ class NotedSaves(RollingSaves):
 class Numbers(Nothing):
     """Stands for the training loader: a batch is its number."""
 
-    takes_back = False
+    takes_back, begins_anywhere = False, True
 
     def batches(self, epoch: int, first: int, nb_batches: int) -> Iterator[int]:
         return iter(range(first, nb_batches))
@@ -186,6 +188,7 @@ def run_dry(request: FitRequest, basis: Basis, state: Restored, noted: Noted, **
         "sanity": None if basis.resumed else _evaluation(basis.sanity, silent, {}), "loggers": loggers,
         "saver": rolling.saver, "rolling": rolling, "resumed": basis.resumed, "seed": basis.seed,
         "optimizers": basis.optimizers, "schedules": basis.schedules, "strategy": basis.strategy, "save_points": points,
+        "skips": Skips(ranges_of(state.saver.parts), run.progress, run.timings),
     }  # fmt: skip
     absent = ("attributes", "modes", "random", "gradients", "current", "window_start")
     plan = FitPlan(**{**kept, **dict.fromkeys(absent, nothing)})
