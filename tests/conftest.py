@@ -13,6 +13,7 @@ marker (``root``, ``ray``), a test that has it and is skipped is a failure.
 """
 
 import contextlib
+import gc
 import os
 import signal
 from collections.abc import Generator, Iterator
@@ -146,6 +147,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What is imported stays: a search through all objects, of the collector's or of the library's, leaves it out."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_addoption(parser: Any) -> None:
