@@ -236,7 +236,8 @@ def _fits(signature: inspect.Signature, nb: int) -> bool:
 
 def _named(base: type, name: str) -> str:
     """The parameters of a hook as a user writes them, in brackets and without types."""
-    return f"({', '.join(inspect.signature(getattr(base, name)).parameters)})"
+    parameters = inspect.signature(getattr(base, name)).parameters.values()
+    return f"({', '.join(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))})"
 
 
 def near_misses(owner: Any) -> dict[str, str]:
