@@ -77,7 +77,6 @@ LONG = frozenset(
         "launchers/test_spawned.py",
         "launchers/test_torchrun.py",
         "launchers/test_restarts.py",
-        "launchers/test_shares.py",
         "launchers/test_where_processes_listen.py",
         "launchers/test_own_experiment.py",
         "launchers/test_what_is_raised.py",
@@ -86,11 +85,9 @@ LONG = frozenset(
         "steps/test_manual_kills.py",
         "strategies/test_programs_of_several.py",
         "equality/test_ablation.py",
-        "equality/test_counted.py",
         "equality/test_own_state.py",
         "equality/test_resume.py",
         "equality/test_resume_cases.py",
-        "examples/test_killed_examples.py",
         "examples/test_search.py",
         "forks/test_fork_cases.py",
         "forks/test_more_forks.py",
@@ -106,7 +103,6 @@ LONG = frozenset(
         "faults/test_tracker_kills.py",
         "loggers/test_trackers.py",
         "loggers/test_resumed_logs.py",
-        "benchmarks/test_gpu_check.py",
         "benchmarks/test_benchmarks.py",
         "command_line/test_template_commands.py",
         "commands/test_report_in_browser.py",
@@ -126,27 +122,44 @@ LONG = frozenset(
         "resume/test_resume_auto.py",
         "trainer/test_epoch_metrics.py",
         "trainer/test_epoch_metrics_of_several.py",
-        "trainer/test_growth.py",
         "trainer/test_reloading.py",
-        "trainer/test_speed.py",
     ]
 )
 """Files that start many programs, or try many cases: ``slow``, all of them."""
+
+NIGHTLY = frozenset(
+    [
+        "benchmarks/test_gpu_check.py",
+        "equality/test_counted.py",
+        "examples/test_killed_examples.py",
+        "launchers/test_shares.py",
+        "trainer/test_growth.py",
+        "trainer/test_speed.py",
+    ]
+)
+"""Files that try once more, in other programs or by more cases, what others test: ``nightly``, all of them."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before those are chosen that -m names
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave long tests out, unless they or their file are selected."""
     for item in items:
-        if item.path.as_posix().removeprefix(f"{Path(__file__).parent.as_posix()}/") in LONG:
+        name = item.path.as_posix().removeprefix(f"{Path(__file__).parent.as_posix()}/")
+        if name in NIGHTLY:
+            item.add_marker("nightly")
+        elif name in LONG:
             item.add_marker("slow")
     named = {Path(argument.split("::")[0]).name for argument in config.args if argument.split("::")[0].endswith(".py")}
+    too_long = {"nightly", "slow"}
     if config.getoption("--all") or "slow" in (config.getoption("-m") or ""):
-        return
-    left_out = [item for item in items if item.get_closest_marker("slow") and item.path.name not in named]
+        too_long = {"nightly"}
+    if config.getoption("--nightly"):
+        too_long = set()
+    left_out = {item for item in items if too_long & {mark.name for mark in item.iter_markers()}}
+    left_out = {item for item in left_out if item.path.name not in named}
     if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in set(left_out)]
+        config.hook.pytest_deselected(items=[*left_out])
+        items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -157,6 +170,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def pytest_addoption(parser: Any) -> None:
     parser.addoption("--all", action="store_true", help="run the tests that take long, too")
+    parser.addoption("--nightly", action="store_true", help="and those that take so long that they are run at night")
     parser.addoption(
         "--kills",
         type=int,
@@ -184,14 +198,14 @@ def pytest_addoption(parser: Any) -> None:
     parser.addoption(
         "--changes-of-several",
         type=int,
-        default=12,
-        help="how many such programs tests/faults runs in 2 and 3 processes and cuts (default: 12)",
+        default=6,
+        help="how many such programs tests/faults runs in 2 and 3 processes and cuts (default: 6)",
     )
     parser.addoption(
         "--steered",
         type=int,
-        default=12,
-        help="how many programs that steer their training tests/faults cuts, in one and two processes (default: 12)",
+        default=6,
+        help="how many programs that steer their training tests/faults cuts, in one and two processes (default: 6)",
     )
     parser.addoption(
         "--logger-cuts",

@@ -37,7 +37,7 @@ def test_what_is_sent_in_a_step_ends_the_program_after_it(tmp_path: Path, undist
         assert program.outcome(folder) == undisturbed
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("place", ["step", "sample"])
 def test_workers_of_loaders_survive_what_the_whole_group_gets(
     tmp_path: Path, undisturbed: Any, place: str, context: str
