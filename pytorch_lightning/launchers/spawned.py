@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from pytorch_lightning.errors import MisconfigurationException, ProcessError
+from pytorch_lightning.errors import MisconfigurationException, Notices, ProcessError
 from pytorch_lightning.launchers import signals
 from pytorch_lightning.launchers.environment import MEETING_FILE, leave
 from pytorch_lightning.launchers.failures import error_of, read_failure, write_failure
@@ -28,6 +28,12 @@ from pytorch_lightning.launchers.rendezvous import stay_on_this_machine
 GUARD = 'if __name__ == "__main__":'
 GRACE = 3.0
 """Seconds that the other processes have to end by themselves once one has failed."""
+ONE_FOR_EVER = 0
+ONE_THREAD = (
+    "torch.set_num_threads({nb}) has no effect: these processes are copies of a notebook, or of code that isn't in a"
+    " file, and a copy that uses several threads may stop for ever. Each process has one thread. A script that is"
+    " started from a file may have more."
+)
 
 
 def run_in_processes(entry: Callable[[str], Any], job: dict[str, Any], nb: int) -> Any:
@@ -51,7 +57,7 @@ def run_in_processes(entry: Callable[[str], Any], job: dict[str, Any], nb: int) 
                 " script with torchrun, which sends nothing."
             ) from error
         context: Any = multiprocessing.get_context(method)
-        nb_threads = 1 if method == "fork" else max(1, (os.cpu_count() or 1) // nb)
+        nb_threads = ONE_FOR_EVER if method == "fork" else max(1, (os.cpu_count() or 1) // nb)
         settings = (entry, job_path, folder, nb, stay_on_this_machine(dict(os.environ)), list(sys.argv), nb_threads)
         processes = [context.Process(target=_run_child, args=(rank, *settings)) for rank in range(nb)]
         _supervise(processes, Path(folder))
@@ -90,8 +96,10 @@ def _run_child(
         os.setpgid(0, 0)  # so that a signal to the group reaches it through its parent alone, once
         signals.begin_child()
         threading.Thread(target=_end_with_parent, daemon=True).start()
-        # a process that is copied must not use threads that its parent may have: they weren't copied
-        torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", str(nb_threads))) if nb_threads > 1 else 1)
+        if nb_threads == ONE_FOR_EVER:
+            keep_one_thread(Notices() if local_rank == 0 else None)
+        else:
+            torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", str(nb_threads))))
         sys.argv = argv
         os.environ.update(
             RANK=str(local_rank),
@@ -113,6 +121,20 @@ def _run_child(
         write_failure(error, Path(folder, f"failure_{local_rank}"))
         sys.stderr.flush()
         os._exit(1)  # at once: a clean end could wait for the others
+
+
+def keep_one_thread(notices: Notices | None) -> None:
+    """One thread for torch, in a process that is a copy: those of its parent weren't copied, and to use them would
+    wait for ever. What asks for more is told so once."""
+    set_to = torch.set_num_threads
+
+    def keep(nthreads: int) -> None:
+        set_to(1)
+        if nthreads > 1 and notices is not None:
+            notices.say("one-thread", ONE_THREAD.format(nb=nthreads))
+
+    torch.set_num_threads = keep
+    set_to(1)
 
 
 def _end_with_parent() -> None:

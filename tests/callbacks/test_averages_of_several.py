@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.launchers.test_torchrun import torchrun
+from tests.launchers.ranks import in_ranks
 
 PROGRAM = """
 import json, os, signal, torch
@@ -66,7 +66,7 @@ Path(f"told_{rank}.json").write_text(json.dumps(told))
 
 def told(folder: Path, nb: int, **options: Any) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
-    done = torchrun(folder, PROGRAM, nb=nb, OPTIONS=json.dumps(options))
+    done = in_ranks(folder, PROGRAM, nb=nb, OPTIONS=json.dumps(options))
     if "kill_at" in options:
         assert "SIGKILL" in done.stderr, done.stderr
         return {}

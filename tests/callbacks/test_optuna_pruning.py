@@ -17,7 +17,7 @@ from pytorch_lightning.errors import FitError, MisconfigurationException
 from tests.callbacks.test_weight_averaging import Net
 from tests.faults import warm
 from tests.faults.killing import run_example
-from tests.launchers.test_torchrun import torchrun
+from tests.launchers.ranks import in_ranks
 from tests.recorder import Recorder, quiet_trainer
 
 pytestmark = pytest.mark.neighbours
@@ -289,7 +289,7 @@ PRUNED = r"TrialPruned: val_loss is "
 
 
 def test_one_of_several_processes_reports_and_all_end_with_trial_pruned(tmp_path: Path) -> None:
-    done = torchrun(tmp_path, SEVERAL, OPTIONS="{}")
+    done = in_ranks(tmp_path, SEVERAL, OPTIONS="{}")
     assert done.returncode == 0, done.stderr
     told = [json.loads((tmp_path / f"told_{rank}.json").read_text()) for rank in range(2)]
     assert told[0] == told[1]

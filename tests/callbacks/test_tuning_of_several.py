@@ -10,7 +10,7 @@ import torch
 
 from tests.callbacks.test_schedule_free import Averaged
 from tests.callbacks.test_unfreeze import Net
-from tests.launchers.test_torchrun import torchrun
+from tests.launchers.ranks import in_ranks
 
 NB_EPOCHS = 4
 
@@ -59,7 +59,7 @@ Path(f"told_{rank}.json").write_text(json.dumps(told))
 
 def told(folder: Path, nb: int, **options: Any) -> Any:
     folder.mkdir(exist_ok=True)
-    done = torchrun(folder, PROGRAM, nb=nb, OPTIONS=json.dumps(options))
+    done = in_ranks(folder, PROGRAM, nb=nb, OPTIONS=json.dumps(options))
     if "kill_at" in options:
         assert "SIGKILL" in done.stderr, done.stderr
         return None

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.launchers.test_torchrun import torchrun
+from tests.launchers.ranks import in_ranks
 
 pytestmark = pytest.mark.slow
 
@@ -88,7 +88,7 @@ def told(folder: Path, nb: int, cut: str = "", after: str = "", **more: Any) -> 
     for path in folder.glob("told_*"):
         path.unlink()
     options = {"virtual_ranks": 2, "save_every_nb_batches": 1, **more}
-    done = torchrun(folder, PROGRAM, nb=nb, OPTIONS=json.dumps(options), CUT=cut, AFTER=after)
+    done = in_ranks(folder, PROGRAM, nb=nb, OPTIONS=json.dumps(options), CUT=cut, AFTER=after)
     assert bool(done.returncode) == bool(cut), done.stderr
     return [json.loads(path.read_text()) for path in sorted(folder.glob("told_*"))], done.stderr
 

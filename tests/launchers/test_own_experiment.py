@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from tests.launchers.ranks import in_ranks
 from tests.launchers.test_spawned import rows_of
-from tests.launchers.test_torchrun import torchrun
 
 SCRIPT = """
 import json, os, sys
@@ -40,7 +40,7 @@ Path(f"told_{rank}.json").write_text(json.dumps([numbers, told]))
 
 
 def told_by(folder: Path, options: str = "", **variables: Any) -> list[Any]:
-    done = torchrun(folder, SCRIPT.replace("**OPTIONS", options), **variables)
+    done = in_ranks(folder, SCRIPT.replace("**OPTIONS", options), **variables)
     assert done.returncode == 0, done.stderr
     return [json.loads((folder / f"told_{rank}.json").read_text()) for rank in (0, 1)]
 

@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -151,6 +152,38 @@ def test_a_type_that_only_another_process_has_is_not_looked_for(tmp_path: Path) 
         done.stderr
     )
     assert done.stdout.count("it is imported") == 1, "by the process that returns one"
+
+
+# ------------------------------------------------------------------ copies
+MANY_THREADS = """
+import torch
+from tests.launchers.nets import Net, trainer
+
+class Asks(Net):
+    def on_fit_start(self):
+        torch.set_num_threads(3)
+
+    def training_step(self, data_batch, batch_nb):
+        torch.ones(2**22).mean()
+        print("threads:", torch.get_num_threads(), flush=True)
+        return super().training_step(data_batch, batch_nb)
+
+torch.set_num_threads(2)
+torch.ones(2**22).mean()  # now this process has threads, which its copies don't have
+assert trainer("logs", nb_processes=2).fit(Asks()) == 1
+"""
+
+
+def test_a_copy_of_a_process_with_threads_keeps_one_and_says_so(tmp_path: Path) -> None:
+    """With two it would wait for ever for one that wasn't copied."""
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-"], input=MANY_THREADS, env=variables, cwd=tmp_path, capture_output=True, text=True,
+        timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert set(re.findall(r"threads: (\d+)", done.stdout)) == {"1"}
+    assert done.stderr.count("torch.set_num_threads(3) has no effect") == 1, done.stderr
 
 
 # ------------------------------------------------------------------ what carries it

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.launchers.test_torchrun import torchrun
+from tests.launchers.ranks import in_ranks
 
 pytestmark = pytest.mark.slow
 
@@ -68,7 +68,7 @@ Path(f"told_{os.environ['RANK']}.json").write_text(json.dumps([average.whole, av
 
 
 def told(folder: Path, nb: int, **options: Any) -> list[Any]:
-    done = torchrun(folder, PROGRAM, nb=nb, OPTIONS=json.dumps(options))
+    done = in_ranks(folder, PROGRAM, nb=nb, OPTIONS=json.dumps(options))
     assert done.returncode == 0, done.stderr
     is_said = "a checkpoint can't hold it: module.average" in done.stderr
     assert is_said == (nb > 1 and options.get("resume") != "mid.ckpt"), "that a sharded attribute is lost"

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.launchers.test_torchrun import ROOT, torchrun
+from tests.launchers.ranks import in_ranks
+from tests.launchers.test_torchrun import ROOT
 
 PROGRAM = """
 import csv, json, os, signal, torch
@@ -81,7 +82,7 @@ if rank == "0":
 def told(folder: Path, nb: int, **options: Any) -> Any:
     folder.mkdir(exist_ok=True)
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    done = torchrun(folder, PROGRAM, nb=nb, OPTIONS=json.dumps(options), PYTHONPATH=path)
+    done = in_ranks(folder, PROGRAM, nb=nb, OPTIONS=json.dumps(options), PYTHONPATH=path)
     if "kill_at" in options:
         assert "SIGKILL" in done.stderr, done.stderr
         return None
