@@ -12,7 +12,7 @@ import re
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from pytorch_lightning import LightningModule, Trainer, lightning2
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
@@ -39,18 +40,20 @@ Call = tuple[str, str]
 
 
 # ------------------------------------------------------------------ the hooks of a real fit
-def record(*, stage: str = "fit", resumed: bool = False) -> list[Call]:
+def record(*, stage: str = "fit", resumed: bool = False, with_torch: bool = False) -> list[Call]:
     """The hooks that are called in a fit of one epoch, in order, or in a ``test`` or ``predict``.
 
     Two training batches make one step, and one batch is validated: before training and at the epoch's end.
-    ``resumed``: a fit that resumes from the checkpoint that such a fit wrote.
+    ``resumed``: a fit that resumes from the checkpoint that such a fit wrote. ``with_torch``: also each backward and
+    each step of an optimizer, as torch itself reports them, as calls of 'torch'.
     """
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         calls: list[Call] = []
         trainer = Trainer(False, **_options(folder), max_nb_epochs=1, callbacks=[_recording_callback(calls)])
         model = _recording_module(calls)
         if stage == "fit" and not resumed:
-            trainer.fit(model)
+            with noting_torch(model, calls) if with_torch else contextlib.nullcontext():
+                trainer.fit(model)
         elif stage == "fit":
             trainer.fit(model)
             trainer = Trainer(
@@ -65,6 +68,22 @@ def record(*, stage: str = "fit", resumed: bool = False) -> list[Call]:
         else:
             getattr(trainer, stage)(model)
         return calls
+
+
+@contextlib.contextmanager
+def noting_torch(model: nn.Module, calls: list[Call]) -> Iterator[None]:
+    """Note when a gradient arrives at the weights of ``model``, and when an optimizer steps."""
+    handles = [
+        next(model.parameters()).register_post_accumulate_grad_hook(
+            lambda _: calls.append(("torch", "loss.backward()"))
+        ),
+        register_optimizer_step_pre_hook(lambda *_: calls.append(("torch", "optimizer.step()"))),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _options(folder: str) -> dict[str, Any]:

@@ -185,11 +185,6 @@ def test_generated_parts_are_those_of_this_code(page: str) -> None:
     assert generate.filled(text) == text, "run python docs/generate.py"
 
 
-def test_the_picture_of_the_rooms_is_that_of_this_code() -> None:
-    rooms = generate.rooms()
-    assert rooms.PICTURE.read_text() == rooms.draw(), "run python docs/rooms.py"
-
-
 def test_every_part_stands_on_a_page() -> None:
     text = "\n".join((DOCS / page).read_text() for page in PAGES)
     assert sorted(re.findall(r"<!-- generated: (.*?) -->", text)) == sorted(generate.PARTS)
