@@ -2,7 +2,7 @@
 
 import re
 
-from tests.docs.test_docs import generate, load
+from tests.docs.test_docs import DOCS, generate, load
 
 MODULE, CALLBACK = '<circle class="module"', '<rect class="callback"'
 BY_TORCH = ("loss.backward()", "optimizer.step()")
@@ -37,3 +37,13 @@ def test_torch_itself_says_when_a_gradient_and_a_step_are_computed() -> None:
     names = [name for _, name in calls]
     assert names.index("optimizer_step") == names.index(BY_TORCH[1]) - 1
     assert names.index("on_after_backward") == len(names) - 1 - names[::-1].index(BY_TORCH[0]) + 1
+
+
+def test_the_curves_of_the_run_that_was_killed_lie_on_those_of_the_other() -> None:
+    lines = re.findall(r'class="curve (\w+)" points="([^"]*)"', (DOCS / "curves.svg").read_text())
+    whole = [points.split() for kind, points in lines if kind == "whole"]
+    assert len(whole) == 2  # training, validation
+    for number, one in enumerate(whole):
+        starts = [points.split() for kind, points in lines if kind != "whole"][number::2]
+        assert len(starts) == 3
+        assert list(dict.fromkeys(point for points in starts for point in points)) == one
