@@ -58,13 +58,22 @@ def add_default_args(
     possible_model_names: Sequence[str] | None = None,
     run_options: bool = True,
 ) -> None:
-    """Add every option of the Trainer, with its default, and what programs of 2019 read beside them.
+    """Give ``parser`` every option of the Trainer, with its default, and what programs of 2019 read beside them.
 
     ``root_dir`` is the folder under which a run keeps its files. ``rand_seed`` becomes the default of ``--seed``
     and ``--random_seed``; ``possible_model_names`` the choices of ``--model_name``. ``run_options=False`` leaves out
     what programs of 2019 read, so that a program that reads none of it refuses it. A bool may stand alone
     (``--fast_dev_run``) or with a value (``--progress_bar false``). An option that the parser has already stays as
     it is. A parser made from this one may add options of the same names, which then win.
+
+    >>> from argparse import ArgumentParser
+    >>> from pytorch_lightning import Trainer
+    >>> parser = ArgumentParser()
+    >>> add_default_args(parser, "runs", rand_seed=1)
+    >>> hparams = parser.parse_args(["--max_nb_epochs", "3", "--gradient_clip", "0.5"])
+    >>> trainer = Trainer.from_args(hparams, progress_bar=False)
+    >>> trainer.max_nb_epochs, trainer.seed
+    (3, 1)
     """
     if not hasattr(parser, "strategy"):  # a model may read it off any parser that it is given
         parser.strategy = "grid_search"  # type: ignore[attr-defined]

@@ -24,26 +24,65 @@ T = TypeVar("T")
 
 
 class LightningError(Exception):
-    """Any error that this library raises on purpose."""
+    """Any error that this library raises on purpose.
+
+    >>> from pytorch_lightning import Trainer
+    >>> try:
+    ...     Trainer(max_nb_epochs=0)
+    ... except LightningError as error:
+    ...     print(type(error).__name__)
+    MisconfigurationException
+    """
 
 
 class MisconfigurationException(LightningError):
-    """A run that can't work, found before its first batch. ``problems`` lists the mistakes if there are several."""
+    """A run that can't work, found before its first batch. ``problems`` lists the mistakes if there are several.
+
+    >>> from pytorch_lightning import Trainer
+    >>> try:
+    ...     Trainer(max_nb_epochs=0, gradient_clip="high")
+    ... except MisconfigurationException as error:
+    ...     print(*(problem.what for problem in error.problems), sep=", and ")
+    max_nb_epochs must be a whole number of at least 1, and gradient_clip must be a number
+    """
 
     problems: "tuple[Problem, ...]" = ()
 
 
 class FitError(LightningError):
-    """Something that a hook, a loader or a batch did while it ran."""
+    """Something that a hook, a loader or a batch did while it ran.
+
+    >>> def train(trainer, model):
+    ...     try:
+    ...         return trainer.fit(model)
+    ...     except FitError as error:  # a loss that isn't finite, say
+    ...         return f"{type(model).__name__}: {error}"
+    """
 
 
 class CheckpointError(LightningError):
-    """A checkpoint that can't be written or read, or isn't safe to load."""
+    """A checkpoint that can't be written or read, or isn't safe to load.
+
+    >>> from pytorch_lightning import LightningModule
+    >>> try:
+    ...     LightningModule.load_from_checkpoint("not_there.ckpt")
+    ... except CheckpointError as error:
+    ...     print(str(error).split(";")[0])
+    there is no checkpoint at 'not_there.ckpt'
+    """
 
 
 class ProcessError(LightningError):
     """Another process of the run was killed, or raised an exception that can't be recreated here. Also the cause of an
-    exception that can, with the traceback of that process."""
+    exception that can, with the traceback of that process.
+
+    >>> def train(trainer, model):  # Trainer(nb_processes=2), say
+    ...     try:
+    ...         return trainer.fit(model)
+    ...     except ProcessError as error:
+    ...         print("what another process raised:", error)
+    ...         raise
+    """
 
 
 class Problem(NamedTuple):

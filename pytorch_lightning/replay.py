@@ -48,7 +48,10 @@ CPU = torch.device("cpu")
 
 
 def main(arguments: list[str] | None = None, program: str = "python -m pytorch_lightning.replay") -> int:
-    """The command line; returns the exit status. What can't be replayed is one line on stderr."""
+    """The command line; returns the exit status, 1 for what can't be replayed, which is one line on stderr.
+
+    ``arguments`` are its words, by default those of this process; ``program`` is the name that ``--help`` shows.
+    """
     parser = argparse.ArgumentParser(program, description="Run a failing step again.")
     parser.add_argument("bundle", help="the file that the failing run wrote")
     code = parser.add_mutually_exclusive_group()

@@ -58,6 +58,7 @@ def seed_everything(seed: int, workers: bool = True) -> int:
 
     A ``Trainer`` without ``seed`` takes ``torch.initial_seed()``, so this also decides its order and dropout.
     Loader workers are always seeded; ``workers`` is accepted for programs that were written for Lightning 2.
+    Raises ``TypeError`` where ``seed`` isn't an int.
 
     >>> seed_everything(7)
     7
@@ -335,10 +336,18 @@ def permutation(n: int, word: int) -> Callable[[Any], np.ndarray[Any, np.dtype[n
 
 @contextlib.contextmanager
 def step_scope(seed: int, global_step: int, virtual_rank: int = 0) -> Iterator[None]:
-    """A scope with the random numbers of the training step ``global_step`` (counted in batches from 0).
+    """A scope with the random numbers of the training step ``global_step`` (counted in batches from 0) of a
+    ``Trainer(seed=seed)``.
 
     ``virtual_rank`` is the place in the global batch, 0 with one process. Leaves the streams as it
     found them.
+
+    >>> import torch
+    >>> with step_scope(seed=1, global_step=7):
+    ...     first = torch.rand(3)
+    >>> with step_scope(seed=1, global_step=7):
+    ...     torch.equal(torch.rand(3), first)
+    True
     """
     with preserved():
         seed_device(seed_streams(seed, MODEL, global_step, virtual_rank))

@@ -121,6 +121,13 @@ class Callback:
     """The base class: override the hooks that you need. ``run`` is a ``Run``.
 
     With several processes, each has its own copy, and all of them are called in the same way.
+
+    >>> from pytorch_lightning import Trainer
+    >>> class StopAtLoss(Callback):
+    ...     def on_epoch_end(self, run):
+    ...         if run.metrics.epoch_loss < 0.01:
+    ...             run.stop("the loss is low enough")
+    >>> trainer = Trainer(callbacks=[StopAtLoss()])
     """
 
     only_first = False

@@ -23,6 +23,10 @@ class EarlyStopping(Callback):
     better. ``divergence_threshold``: stop as soon as it is worse than this. ``check_finite``: stop as soon as it isn't
     finite; otherwise such a value counts as one without an improvement. ``verbose`` is accepted for compatibility: a
     fit that is stopped says so in one line anyway. It waits for the trainer's ``min_nb_epochs``.
+    Raises ``MisconfigurationException`` for a value that none of these can have.
+
+    >>> from pytorch_lightning import Trainer
+    >>> trainer = Trainer(early_stop_callback=EarlyStopping("val_acc", min_delta=0.001, patience=3))
     """
 
     def __init__(

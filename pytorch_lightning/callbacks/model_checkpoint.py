@@ -40,7 +40,12 @@ class ModelCheckpoint(Callback):
     metric that isn't there yet. A later file of the same name replaces the earlier one.
 
     Only files that this callback wrote are ever deleted, and only after their replacement is on disk; and, at a start,
-    partial files of the same names that a process left when it died.
+    partial files of the same names that a process left when it died. Raises ``MisconfigurationException`` for a value
+    that none of these can have.
+
+    >>> from pytorch_lightning import Trainer
+    >>> best = ModelCheckpoint("checkpoints", monitor="val_acc", save_top_k=3, filename="{epoch}-{val_acc:.3f}")
+    >>> trainer = Trainer(checkpoint_callback=best)
     """
 
     def __init__(

@@ -17,6 +17,13 @@ class OptunaPruning(Callback):
     processes the first one reports, and all raise; ``trial`` may be None in the others. Raises
     ``MisconfigurationException`` for a study with several objectives, and for one in memory that the processes of the
     fit can't reach. Needs the extra ``[optuna]``.
+
+    >>> from pytorch_lightning import Trainer
+    >>> def objective(trial):  # for study.optimize
+    ...     model = Model(lr=trial.suggest_float("lr", 1e-4, 1.0, log=True))
+    ...     trainer = Trainer(callbacks=[OptunaPruning(trial, "val_acc")], max_nb_epochs=5)
+    ...     trainer.fit(model)
+    ...     return trainer.metrics["val_acc"]
     """
 
     def __init__(self, trial: Any, monitor: str = "val_loss") -> None:

@@ -76,6 +76,9 @@ class ProgressBar(Callback):
     it is a table of epochs. On something that is neither one plain line is printed every 5 seconds. At each epoch's
     end a line stays, with the mean loss of the epoch. ``process_position``, counted from 0, keeps the line of a run
     apart from those of others in one terminal. ``gpu_name`` is shown where it isn't 0.
+
+    >>> from pytorch_lightning import Trainer
+    >>> trainer = Trainer(progress_bar=False, callbacks=[ProgressBar(process_position=1)])  # on the second line
     """
 
     only_first = True

@@ -23,7 +23,12 @@ class Rewind(Callback):
 
     A rewind ends the program with exit code 75, as a signal does: run the same command again, or let SLURM or torchrun
     do it. That start resumes the save, with ``resume='auto'``, which is needed. The loss of every batch is read, which
-    waits for a GPU.
+    waits for a GPU. Raises ``MisconfigurationException`` for numbers that it can't use, and before the first batch for
+    a fit that it can't rewind.
+
+    >>> from pytorch_lightning import Trainer
+    >>> rewind = Rewind(when=lambda losses: losses[-1] > 10.0, skip=20)
+    >>> trainer = Trainer(callbacks=[rewind], resume="auto", save_every_nb_batches=500)
     """
 
     def __init__(self, when: float | Callable[[list[float]], bool] = 3.0, skip: int = 10, max_rewinds: int = 3) -> None:

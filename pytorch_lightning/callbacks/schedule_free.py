@@ -18,6 +18,13 @@ class ScheduleFree(Callback):
     So the weights in a file, and of the model after ``fit``, are those that were validated. Training continues from the
     very weights that it had, not from what ``train()`` computes back from others: these are in the file too, so that a
     resume is exact. Raises ``MisconfigurationException`` where no optimizer has the two methods.
+
+    >>> from pytorch_lightning import LightningModule, Trainer
+    >>> class Model(LightningModule):
+    ...     def configure_optimizers(self):
+    ...         import schedulefree
+    ...         return schedulefree.AdamWScheduleFree(self.parameters(), lr=0.0025)
+    >>> trainer = Trainer(callbacks=[ScheduleFree()])
     """
 
     def __init__(self) -> None:

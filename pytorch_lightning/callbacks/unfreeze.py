@@ -30,6 +30,9 @@ class Unfreeze(Callback):
     ``train_bn=False``: BatchNorm in them is frozen too, in eval mode, so that its statistics stay, until its epoch;
     True trains it from the start. Raises ``MisconfigurationException`` before the first batch for a name that isn't
     there, for a layer that an optimizer has already, and for a schedule that can't take another group.
+
+    >>> from pytorch_lightning import Trainer
+    >>> trainer = Trainer(callbacks=[Unfreeze({"backbone.layer4": 2, "backbone": 5}, lr_factor=0.1)])
     """
 
     def __init__(

@@ -53,7 +53,11 @@ class WeightAveraging(Callback):
     ``use_buffers=False``: to the average belong the running statistics (of BatchNorm, say) that the model had at its
     last update, and all other buffers stay the model's own; True averages all buffers, and what a validation changes in
     them is dropped. ``update_bn=True`` computes the statistics of BatchNorm for the averaged weights anew, by a forward
-    pass over the training batches before each validation and at the end of the fit.
+    pass over the training batches before each validation and at the end of the fit. Raises
+    ``MisconfigurationException`` for options that don't fit together.
+
+    >>> from pytorch_lightning import Trainer
+    >>> trainer = Trainer(callbacks=[WeightAveraging("ema", decay=0.99, start=100)])
     """
 
     def __init__(

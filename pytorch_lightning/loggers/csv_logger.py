@@ -53,6 +53,15 @@ class CSVLogger(FolderLogger):
     """Writes ``{save_dir}/{name}/version_{n}/metrics.csv`` and ``meta_tags.csv`` in test-tube's layout.
 
     ``version=None`` takes the next free number. The folder is made at once; an ``OSError`` says that it can't be.
+    Raises ``TypeError`` without a ``save_dir``.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     logger = CSVLogger(folder, name="digits")  # pass it as Trainer(experiment=logger)
+    ...     logger.log_metrics({"tng_loss": 0.5}, step=0)
+    ...     logger.close()
+    ...     print((logger.folder / "metrics.csv").read_text()[:19])
+    tng_loss,created_at
     """
 
     def _begin(self) -> None:

@@ -15,7 +15,12 @@ MOST_IN_MEMORY = 10_000
 
 
 class TrackedRow(NamedTuple):
-    """A row on its way to a tracker."""
+    """A row on its way to a tracker.
+
+    >>> row = TrackedRow(number=3, step=30, seconds=1.7e9, metrics={"tng_loss": 0.5})
+    >>> row.step, row.metrics
+    (30, {'tng_loss': 0.5})
+    """
 
     number: int
     """Its place in the run, counted from 0: two rows of one ``step`` have two numbers."""

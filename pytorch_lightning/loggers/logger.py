@@ -16,7 +16,23 @@ MEDIA = {"log_figure": "image", "log_image": "image", "log_text": "text", "log_f
 
 
 class Logger(ABC):
-    """Logs the hyperparameters once, and rows of numbers."""
+    """Logs the hyperparameters once, and rows of numbers.
+
+    An exception in a logger never stops training: it is reported once, and the row is logged again later.
+
+    >>> class InMemory(Logger):
+    ...     folder = version = None
+    ...     def __init__(self):
+    ...         self.rows = []
+    ...     def log_hyperparams(self, hparams):
+    ...         self.hparams = hparams
+    ...     def log_metrics(self, metrics, step):
+    ...         self.rows.append((step, metrics))
+    ...     def save(self): ...
+    ...     def close(self): ...
+    >>> from pytorch_lightning import Trainer
+    >>> trainer = Trainer(experiment=InMemory())
+    """
 
     @property
     @abstractmethod

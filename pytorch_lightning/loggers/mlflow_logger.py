@@ -18,7 +18,13 @@ class MLflowLogger(Tracker):
 
     ``tracking_uri`` says where: ``sqlite:///mlflow.db``, or the address of a server; None is MLflow's own default.
     ``experiment`` is the name of the experiment there, by default ``name``. ``run_id`` is the run's while it is open.
-    Needs the extra ``[mlflow]``.
+    Its rows are kept in ``{save_dir}/{name}/version_{n}``; ``version=None`` takes the next free number. Raises
+    ``TypeError`` without a ``save_dir``, and ``MisconfigurationException`` without the extra ``[mlflow]``.
+
+    >>> from pytorch_lightning import Trainer
+    >>> def train(model):
+    ...     logger = MLflowLogger("logs", name="digits", tracking_uri="sqlite:///mlflow.db")
+    ...     Trainer(experiment=logger).fit(model)
     """
 
     takes, takes_files = ("tracking_uri", "experiment", "tags"), True

@@ -12,7 +12,15 @@ class TensorBoardLogger(FolderLogger):
 
     ``version=None`` takes the next free number. A row's numbers become scalars at its ``global_step``, written by
     the SummaryWriter's own thread. ``self.writer`` is that torch.utils.tensorboard.SummaryWriter, for images and
-    the like. Raises ``OSError`` if the folder can't be created.
+    the like. Raises ``OSError`` if the folder can't be created, ``TypeError`` without a ``save_dir``.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     logger = TensorBoardLogger(folder, name="digits")  # pass it as Trainer(experiment=logger)
+    ...     logger.log_metrics({"tng_loss": 0.5}, step=0)
+    ...     logger.close()
+    ...     sorted(path.name for path in logger.folder.iterdir())
+    ['tf']
     """
 
     def _begin(self) -> None:

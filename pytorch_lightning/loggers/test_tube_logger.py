@@ -14,10 +14,20 @@ from pytorch_lightning.loggers.metrics_file import append_text, lines, read_colu
 
 
 class TestTubeLogger(Logger):
-    """Logs through a test-tube ``Experiment`` that stays the user's: its own ``log`` and ``save`` may be mixed in.
+    """Logs through ``experiment``, a test-tube one that stays the user's: its own ``log`` and ``save`` may be mixed in.
 
     ``Experiment.save()`` writes the whole of metrics.csv each time. Here the rows that aren't in the file yet are
-    appended to it, in the same layout; only a new column, or the end of a fit, makes it write everything.
+    appended to it, in the same layout; only a new column, or the end of a fit, makes it write everything. ``notices``
+    prints what goes wrong, by default on stderr.
+
+    >>> import tempfile
+    >>> from test_tube import Experiment
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     logger = TestTubeLogger(Experiment(folder, name="digits"))  # what Trainer(experiment) makes of one
+    ...     logger.log_metrics({"tng_loss": 0.5}, step=0)
+    ...     logger.close()
+    >>> logger.experiment.metrics[0]["tng_loss"]
+    0.5
     """
 
     __test__ = False  # not a test class, whatever its name begins with

@@ -35,6 +35,24 @@ class Tracker(Logger):
 
     Rows are written to ``{save_dir}/{name}/version_{n}/{kind}_rows.jsonl`` first, and sent from there by a thread. What
     couldn't be sent stays in that file, until it can. ``version=None`` takes the next free number, when the run begins.
+    Raises ``TypeError`` without a ``save_dir``, and ``MisconfigurationException`` without the package that it needs.
+
+    >>> import tempfile
+    >>> arrived = []  # stands for the tracker
+    >>> class OwnTracker(Tracker):
+    ...     kind = "own"
+    ...     def connect(self, key, unsure):
+    ...         return len(arrived)
+    ...     def send(self, rows):
+    ...         arrived.extend(rows)
+    ...     def disconnect(self): ...
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     logger = OwnTracker(folder)  # pass it as Trainer(experiment=logger)
+    ...     logger.log_hyperparams({"lr": 0.1})
+    ...     logger.log_metrics({"tng_loss": 0.5}, step=0)
+    ...     logger.close()
+    >>> arrived[0].metrics
+    {'tng_loss': 0.5}
     """
 
     kind = "tracker"

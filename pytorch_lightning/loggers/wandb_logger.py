@@ -15,7 +15,13 @@ class WandbLogger(Tracker):
     Its files are in ``{save_dir}/{name}/version_{n}/wandb``. ``project``, ``entity``, ``group``, ``job_type``,
     ``tags``, ``notes`` and ``mode`` ("online", "offline", "disabled") are those of ``wandb.init``, and ``settings`` a
     dict for ``wandb.Settings``. Offline, a resumed run begins its file anew, with all of its rows, and the one before
-    is put aside. ``run`` is the wandb.Run while it is open. Needs the extra ``[wandb]``.
+    is put aside. ``run`` is the wandb.Run while it is open. ``version=None`` takes the next free number. Raises
+    ``TypeError`` without a ``save_dir``, and ``MisconfigurationException`` without the extra ``[wandb]``.
+
+    >>> from pytorch_lightning import Trainer
+    >>> def train(model):
+    ...     logger = WandbLogger("logs", name="digits", project="digits", mode="offline")
+    ...     Trainer(experiment=logger).fit(model)
     """
 
     kind, needs, open_only, takes_files = "wandb", ("wandb", "wandb"), ("run",), True

@@ -180,7 +180,7 @@ def backend(name: str, options: Mapping[str, Any]) -> Problem | None:
 
     value, exact = options["distributed_backend"], options["exact_elastic"]
     name = value.name if isinstance(value, Strategy) else value
-    if name not in (*STRATEGIES, SingleDevice.name):
+    if not isinstance(value, Strategy) and name not in (*STRATEGIES, SingleDevice.name):
         names = ", ".join(map(repr, STRATEGIES))
         return Problem(f"distributed_backend must be one of {names}, or a strategy", describe(value), "Pass 'ddp'")
     strategy = value if isinstance(value, Strategy) else STRATEGIES.get(value, SingleDevice)

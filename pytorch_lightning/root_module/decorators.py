@@ -5,7 +5,7 @@ from typing import Any
 
 
 class data_loader(property):
-    """A property that makes its loader once per module and keeps it.
+    """A property that makes its loader once per module, by ``function``, and keeps it.
 
     The loader isn't part of a copied or pickled module: each process makes its own.
 

@@ -95,7 +95,8 @@ class LightningMethods:
     load_weights: Any = Refused()
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile ``forward``, as ``nn.Module`` does; ``Trainer(compile=True)`` compiles the steps."""
+        """Compile ``forward``, as ``nn.Module`` does; ``Trainer(compile=True)`` compiles the steps.
+        Raises ``MisconfigurationException`` for Keras' arguments."""
         if {"optimizer", "loss", "metrics"} & set(kwargs) or args:
             text = advice("keras_members", "compile")
             raise MisconfigurationException(f"a module's compile() takes options of torch.compile here. {text}.")

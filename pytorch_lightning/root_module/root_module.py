@@ -312,7 +312,11 @@ class LightningModule(ModelHooks, Recorded, LightningMethods, nn.Module):
 
     @staticmethod
     def get_process_position(gpus: Any) -> int:
-        """Which line a bar takes when several runs share a terminal: the place of the process in its pool."""
+        """Which line a bar takes when several runs share a terminal: the place of the process in its pool.
+
+        >>> LightningModule.get_process_position(gpus=None)
+        0
+        """
         import multiprocessing
 
         identity = multiprocessing.current_process()._identity
@@ -328,8 +332,8 @@ class LightningModule(ModelHooks, Recorded, LightningMethods, nn.Module):
         map_location: Any = None,
         **overrides: Any,
     ) -> Self:
-        """A model from a checkpoint and the ``meta_tags.csv`` of its run; its ``hparams`` are the tags, and other
-        arguments of its constructor those in the checkpoint, or ``overrides``.
+        """A model from the checkpoint ``weights_path`` and ``tags_csv``, the ``meta_tags.csv`` of its run. Its
+        ``hparams`` are the tags, and other arguments of its constructor those in the checkpoint, or ``overrides``.
 
         ``map_location`` says where tensors go (default: the GPU if ``on_gpu``, the CPU otherwise). Raises
         ``CheckpointError`` if a file is missing, damaged, or contains code.
@@ -342,9 +346,8 @@ class LightningModule(ModelHooks, Recorded, LightningMethods, nn.Module):
     def load_from_checkpoint(
         cls, path: str | Path | None = None, /, hparams: Any = None, map_location: Any = None, **overrides: Any
     ) -> Self:
-        """A model from a checkpoint, made with the arguments that its constructor was called with: those that the
-        checkpoint holds, or ``overrides`` (and ``hparams``) by name. Tensors go to ``map_location`` (default: the
-        CPU).
+        """A model from the checkpoint ``path``, made with the arguments that its constructor was called with: those
+        that it holds, or ``overrides`` (and ``hparams``) by name. Tensors go to ``map_location`` (default: the CPU).
 
         Raises ``CheckpointError`` if the file is missing, damaged, or contains code; and, with its name, for an
         argument that isn't plain data and is in no file, if it isn't given.

@@ -28,7 +28,21 @@ Columns = dict[str, "NDArray[numpy.float64]"]
 
 def runs(folder: str | os.PathLike[str] = "lightning_logs", best: str | None = None, differ: bool = False) -> Any:
     """The runs below ``folder``, one a row: a ``pandas.DataFrame`` where pandas is installed, otherwise a list of
-    dicts. ``best`` sorts by the best value of that metric, ``differ`` leaves out hparams that are the same in all."""
+    dicts. ``best`` sorts by the best value of that metric, ``differ`` leaves out hparams that are the same in all.
+
+    Raises ``MisconfigurationException`` for a folder or a metric that there isn't.
+
+    >>> import tempfile
+    >>> from pytorch_lightning.loggers import CSVLogger
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for loss in (0.5, 0.25):
+    ...         logger = CSVLogger(folder, name="digits")
+    ...         logger.log_metrics({"val_loss": loss}, step=9)
+    ...         logger.close()
+    ...     table = runs(folder, best="val_loss")
+    ...     print(len(table))
+    2
+    """
     rows = rows_of(folder, best, differ)
     try:
         import pandas

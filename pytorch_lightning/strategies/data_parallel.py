@@ -24,6 +24,9 @@ class DataParallel(Strategy):
 
     ``places`` splits into that many chunks on one device, one after the other: a way to try on a CPU how a model
     behaves under 'dp'.
+
+    >>> from pytorch_lightning import Trainer
+    >>> trainer = Trainer(distributed_backend=DataParallel(places=2))
     """
 
     name = "dp"

@@ -41,6 +41,9 @@ class Distributed(Strategy):
     ``find_unused_parameters=True`` is for steps that leave some parameters without a gradient; it costs a walk over
     the graph in each step. A step of three arguments turns it on by itself. Source: Li et al., "PyTorch Distributed:
     Experiences on Accelerating Data Parallel Training" (2020).
+
+    >>> from pytorch_lightning import Trainer
+    >>> trainer = Trainer(nb_processes=2, distributed_backend=Distributed(find_unused_parameters=True))
     """
 
     name = "ddp"

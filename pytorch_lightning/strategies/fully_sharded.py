@@ -35,6 +35,9 @@ class FullySharded(Strategy):
     returns the whole parameter. Precision works with autocast, as in other strategies: weights, sums of gradients and
     normalization stay in float32 with 'bf16' and '16'. A single process isn't sharded. Source: Zhao et al., "PyTorch
     FSDP: Experiences on Scaling Fully Sharded Data Parallel" (2023).
+
+    >>> from pytorch_lightning import Trainer
+    >>> trainer = Trainer(nb_processes=2, distributed_backend=FullySharded(shard=[nn.TransformerEncoderLayer]))
     """
 
     name = "fsdp"

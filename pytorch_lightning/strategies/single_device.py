@@ -11,7 +11,11 @@ from pytorch_lightning.strategies.strategy import Strategy
 
 
 class SingleDevice(Strategy):
-    """The module on one device; its steps are its own methods."""
+    """The module on one device; its steps are its own methods.
+
+    >>> from pytorch_lightning import Trainer
+    >>> trainer = Trainer(distributed_backend=SingleDevice())  # what None means
+    """
 
     name = "single"
 

@@ -20,6 +20,15 @@ class Strategy(ABC):
     """Places a module on its device, provides its step methods as callables, and sums gradients over processes.
 
     A user may create one with its own options and pass it as ``distributed_backend``. ``attach`` is called first.
+
+    >>> from pytorch_lightning import Trainer
+    >>> from pytorch_lightning.strategies import SingleDevice
+    >>> class ChannelsLast(SingleDevice):
+    ...     name = "channels_last"
+    ...     def place(self, module, dtype):
+    ...         super().place(module, dtype)
+    ...         module.to(memory_format=torch.channels_last)
+    >>> trainer = Trainer(distributed_backend=ChannelsLast())
     """
 
     name: str

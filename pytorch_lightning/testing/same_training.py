@@ -67,6 +67,24 @@ def same_training(
     threads; what changed of these is said beside a difference.
 
     Raises ``MisconfigurationException`` for options that can't be compared.
+
+    >>> import tempfile
+    >>> import torch
+    >>> from pytorch_lightning import LightningModule
+    >>> class Model(LightningModule):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.layer = torch.nn.Linear(4, 1)
+    ...     def training_step(self, data_batch, batch_nb):
+    ...         return self.layer(data_batch).pow(2).mean()
+    ...     def configure_optimizers(self):
+    ...         return torch.optim.SGD(self.parameters(), lr=0.1)
+    ...     @property
+    ...     def tng_dataloader(self):
+    ...         return [torch.full((2, 4), size) for size in (1.0, 2.0)]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     same_training(Model, f"{folder}/golden.json", nb_batches=4, update=True)  # once
+    ...     same_training(Model, f"{folder}/golden.json", nb_batches=4)
     """
     _check(nb_batches, tolerance, resume_at, options)
     options, path = {"seed": 1, **options}, Path(golden)
@@ -158,11 +176,17 @@ def _updates() -> bool:
 
 
 def pytest_addoption(parser: Any) -> None:
-    """pytest's option ``--update``."""
+    """Give ``parser``, pytest's, the option ``--update``, which makes ``same_training`` write its files.
+
+    >>> from pytorch_lightning.testing import pytest_addoption, pytest_configure  # a line of conftest.py
+    """
     parser.addoption("--update", action="store_true", help="write the files of same_training anew")
 
 
 def pytest_configure(config: Any) -> None:
-    """Let the processes of pytest-xdist know of it."""
+    """Pass ``--update`` of ``config``, pytest's, on to the processes of pytest-xdist.
+
+    >>> from pytorch_lightning.testing import pytest_addoption, pytest_configure  # a line of conftest.py
+    """
     if config.getoption("--update", False):
         os.environ[UPDATE] = "1"

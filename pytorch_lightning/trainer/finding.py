@@ -31,10 +31,11 @@ class Finding:
         ``max_lr`` by the same factor each step (the range test of Smith, 2017, arXiv:1506.01186), and return what was
         seen: ``.suggestion``, ``.rows`` and ``.plot()``.
 
-        ``smoothing`` is the share of the running mean that a new loss leaves as it is, from 0 to 1. The test ends
-        early where that mean is more than ``diverges`` times its lowest value, or a loss isn't finite. Groups keep the
-        ratios of their rates; schedules are left out. Raises ``MisconfigurationException`` for several optimizers or
-        processes, steps by hand, and a model that can't be copied.
+        ``tng_dataloader``: on this loader instead of the model's own. ``smoothing`` is the share of the running mean
+        that a new loss leaves as it is, from 0 to 1. The test ends early where that mean is more than ``diverges``
+        times its lowest value, or a loss isn't finite. Groups keep the ratios of their rates; schedules are left out.
+        Raises ``MisconfigurationException`` for several optimizers or processes, steps by hand, and a model that can't
+        be copied.
         """
         from pytorch_lightning.trainer import finders
 
@@ -72,7 +73,7 @@ class Finding:
     def explain(self, model: Any, tng_dataloader: Any = None, val_dataloader: Any = None) -> "Explanation":
         """Print what ``fit(model)`` would do, and return it: batches, optimizer steps and samples; when validations,
         rows, saves and schedules fall due; learning rates; what options mean, and which have no effect; the sizes of
-        checkpoints; and who wrote which hook.
+        checkpoints; and who wrote which hook. ``tng_dataloader``, ``val_dataloader``: with these loaders.
 
         Nothing is trained and nothing is left behind: a copy of ``model`` is planned, its loaders and
         ``configure_optimizers`` are called, and the loop runs without steps. Several processes aren't started.

@@ -156,14 +156,12 @@ class Trainer(ReadAttributes, Finding):
         val_dataloader: Any = None,
         **others: Any,
     ) -> int:
-        """Train ``model``, on its own loaders or those that are passed (also by Lightning 2's names). Returns 1 when
-        training is complete and 0 when Ctrl-C ended it.
+        """Train ``model``, on its own loaders or ``tng_dataloader`` and ``val_dataloader`` (also under Lightning 2's
+        names). Returns 1 when training is complete and 0 when Ctrl-C ended it.
 
         SIGTERM, SIGUSR1 and SIGUSR2 end the program with exit code 75 once the state was saved; under SLURM the job
-        is then queued again.
-
-        May be called again: a fresh run, unless ``resume`` is set. Raises ``MisconfigurationException`` for what
-        can be seen before the first batch, ``FitError`` for what a batch showed.
+        is then queued again. May be called again: a fresh run, unless ``resume`` is set. Raises
+        ``MisconfigurationException`` for what can be seen before the first batch, ``FitError`` for what a batch showed.
         """
         if not isinstance(self, Trainer):
             raise MisconfigurationException("fit was called on the class Trainer. Write Trainer().fit(model).")
@@ -250,7 +248,7 @@ class Trainer(ReadAttributes, Finding):
         **others: Any,
     ) -> dict[str, float | int]:
         """Run the validation set, or ``dataloader``, through ``model`` (default: that of the last fit); returns the
-        numbers of ``validation_end``. ``ckpt`` is a path or 'best'; ``weights='average'``: averaged."""
+        numbers of ``validation_end``. ``ckpt``: load that file before, or 'best'; ``weights='average'``: averaged."""
         dataloader, ckpt = loader_and_ckpt("Trainer.validate", dataloader, ckpt, weights, others)
         return self._evaluate("validate", model, ckpt, {"val_dataloader": dataloader})  # type: ignore[no-any-return]
 
@@ -262,8 +260,8 @@ class Trainer(ReadAttributes, Finding):
         weights: str | None = None,
         **others: Any,
     ) -> dict[str, float | int]:
-        """Run the test set alike, by ``test_step`` and ``test_end`` where they are defined, those of validation
-        otherwise. Returns their numbers."""
+        """The same with the test set, or ``dataloader``, by ``test_step`` and ``test_end``, or those of validation
+        where they aren't defined. ``model``, ``ckpt`` and ``weights``: as for ``validate``. Returns their numbers."""
         dataloader, ckpt = loader_and_ckpt("Trainer.test", dataloader, ckpt, weights, others)
         return self._evaluate("test", model, ckpt, {"test_dataloader": dataloader})  # type: ignore[no-any-return]
 
@@ -277,16 +275,16 @@ class Trainer(ReadAttributes, Finding):
         weights: str | None = None,
         **others: Any,
     ) -> list[Any]:
-        """``predict_step`` of every batch of ``dataloader`` (default: ``test_dataloader``), on the CPU, in the
-        loader's order. ``write_to`` is a folder: output n goes to its file ``{n:08d}.pt`` and nothing is
-        returned. Where it holds such files already that is an error, unless ``overwrite``: then they are removed."""
+        """``predict_step`` of every batch of ``dataloader`` (default: ``test_dataloader``), on the CPU, in its order.
+        ``model``, ``ckpt``, ``weights``: as for ``validate``. ``write_to`` is a folder: output n goes to its file
+        ``{n:08d}.pt``, none is returned; such files there are an error, unless ``overwrite`` has them removed."""
         dataloader, ckpt = loader_and_ckpt("Trainer.predict", dataloader, ckpt, weights, others)
         return self._evaluate("predict", model, ckpt, {}, dataloader, write_to, overwrite)  # type: ignore[no-any-return]
 
     def replay(self, step: int) -> Any:
         """Train a copy of the model of the last fit once more, from its newest rolling save before batch ``step`` (a
         ``global_step``) up to that batch; returns what ``training_step`` gives there, or raises what it raises. The
-        model and the files of the run stay as they are."""
+        model and the files of the run stay as they are. Before a fit: ``MisconfigurationException``."""
         if self.module is None or self._run is None:
             raise MisconfigurationException("there is nothing to replay before fit. Call fit(model) first.")
         from pytorch_lightning.run import files
@@ -368,7 +366,8 @@ class Trainer(ReadAttributes, Finding):
         self._optimization("reconfigure_optimizers()").reconfigure()
 
     def save_checkpoint(self, path: str | Path) -> None:
-        """Write a checkpoint to ``path``: at the next save point during a fit, at once after one, in every process."""
+        """Write a checkpoint to ``path``: at the next save point during a fit, at once after one, in every process.
+        Raises ``MisconfigurationException`` before a fit."""
         if self._plan is None or self._run is None:
             raise MisconfigurationException("there is nothing to save before fit. Call fit(model) first.")
         if self._run.running:

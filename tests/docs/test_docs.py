@@ -148,7 +148,7 @@ def test_every_fence_is_one_that_is_understood() -> None:
 
 # ------------------------------------------------------------------ what a page links to is there
 def without_blocks(text: str) -> str:
-    return re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"^```[\w{}]*\n.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
 
 
 def anchors_of(path: Path) -> set[str]:

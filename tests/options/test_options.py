@@ -17,6 +17,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.errors import SHOWN, FitError, MisconfigurationException
 from pytorch_lightning.options.config import flags, options
+from pytorch_lightning.strategies import SingleDevice
 from pytorch_lightning.trainer.trainer import option_defaults
 from tests.recorder import QUIET, Recorder, quiet_trainer, rows_of
 
@@ -738,3 +739,17 @@ def test_the_declaration_and_the_signature_have_the_same_options() -> None:
     assert set(options()) == set(option_defaults())
     for name, option in options().items():
         assert f"{name}: {option.text}" in (Trainer.__doc__ or "")
+
+
+def test_distributed_backend_takes_a_strategy_of_ones_own_class_and_name(tmp_path: Path) -> None:
+    class Own(SingleDevice):
+        name = "own"
+        nb_placed = 0
+
+        def place(self, module: nn.Module, dtype: torch.dtype | None) -> None:
+            self.nb_placed += 1
+            super().place(module, dtype)
+
+    model, own = Recorder(), Own()
+    assert quiet_trainer(tmp_path, max_nb_epochs=1, distributed_backend=own).fit(model) == 1
+    assert (model.nb("training_step"), own.nb_placed) == (4, 1)

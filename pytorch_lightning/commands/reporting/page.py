@@ -40,6 +40,17 @@ def report(runs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], path
 
     Raises ``MisconfigurationException`` for a folder that isn't a run's, where no run has rows, where plotly (the
     extra ``[report]``) isn't installed, and where ``path`` can't be written.
+
+    >>> import tempfile
+    >>> from pytorch_lightning.loggers import CSVLogger
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     logger = CSVLogger(folder, name="digits")
+    ...     for step in range(3):
+    ...         logger.log_metrics({"tng_loss": 1 / (1 + step)}, step)
+    ...     logger.close()
+    ...     page = report(logger.folder, f"{folder}/report.html")
+    >>> page.name
+    'report.html'
     """
     try:
         from plotly.offline import get_plotlyjs

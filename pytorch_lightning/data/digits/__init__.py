@@ -49,7 +49,7 @@ def mnist(
     transform: Callable[[Any], Any] | None = None,
     target_transform: Callable[[Any], Any] | None = None,
 ) -> "Digits":
-    """The training or the test digits, as ``torchvision.datasets.MNIST`` gives them.
+    """The training digits, or with ``train=False`` the test digits, as ``torchvision.datasets.MNIST`` gives them.
 
     An item is (a PIL image of 28 x 28 greys, 0 for the paper and 255 for the ink, or what ``transform`` makes of it;
     the label as an int, or what ``target_transform`` makes of it). They come from the first of:
@@ -63,6 +63,12 @@ def mnist(
 
     Raises ``MisconfigurationException`` for files under ``root`` that are damaged. Source: LeCun, Bottou, Bengio
     and Haffner, "Gradient-based learning applied to document recognition" (1998).
+
+    >>> from importlib.resources import files
+    >>> digits = mnist(files("pytorch_lightning.data.digits"))  # a folder with the four files
+    >>> image, label = digits[0]
+    >>> len(digits), image.size, label
+    (5000, (28, 28), 5)
     """
     root = Path(root).expanduser()
     folder = _folder_of(root)
@@ -75,10 +81,16 @@ def mnist(
 
 
 class Digits(Dataset[Any]):
-    """The digits in the idx files of a folder: what ``mnist`` returns.
+    """The digits in the idx files of a ``folder``: what ``mnist`` returns, with its ``train``, ``transform`` and
+    ``target_transform``.
 
     ``data`` is a uint8 tensor of shape (n, 28, 28), ``targets`` an int64 tensor of shape (n,), ``classes`` the ten
     names that torchvision gives. Raises ``MisconfigurationException`` for a file that is missing or damaged.
+
+    >>> from importlib.resources import files
+    >>> digits = Digits(files("pytorch_lightning.data.digits"), train=False)
+    >>> digits.data.shape, digits.targets.shape
+    (torch.Size([1000, 28, 28]), torch.Size([1000]))
     """
 
     data: Tensor
