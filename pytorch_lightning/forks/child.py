@@ -22,7 +22,7 @@ from pytorch_lightning.checkpoints.store import write_checkpoint
 from pytorch_lightning.errors import CheckpointError, FitError, MisconfigurationException
 from pytorch_lightning.forks.edits import set_configured, set_settings
 from pytorch_lightning.forks.names import Edits
-from pytorch_lightning.forks.parent import LOGS, Parent
+from pytorch_lightning.forks.parent import ALONE, INSTEAD, LOGS, Parent, at_a_save
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logger import make_folder
 from pytorch_lightning.loggers.metrics_file import whole_rows
@@ -52,8 +52,8 @@ class StopBefore(Callback):
     """Which optimizer each schedule is of."""
     path = ""
 
-    def __init__(self, batch: int, parts: dict[str, Any]) -> None:
-        self.batch, self._saved = batch, parts
+    def __init__(self, batch: int, parent: Parent) -> None:
+        self.batch, self._parent, self._saved = batch, parent, parent.saved["parts"]
 
     def on_fit_start(self, run: Any) -> None:
         plan = run.module.trainer._plan
@@ -80,6 +80,9 @@ class StopBefore(Callback):
                 f"batch {self.batch} lies within a step of several batches, and state is whole between steps only. Pass"
                 f" {step}, before which the next step begins, or another such batch."
             )
+        if self._parent.only_at_saves and not self._is_at_save(plan):
+            what = "a validation, or the end of an epoch, comes between the save and that batch, and has sums too"
+            raise FitError(f"{what}. {at_a_save(self._parent.folder)}")
         optimizers = list(plan.optimizers)
         self.fresh = plan.saver.parts["settings"].fresh
         self.owners = [[s.scheduler.optimizer is o for o in optimizers].index(True) for s in plan.schedules]
@@ -192,7 +195,12 @@ QUIET: dict[str, Any] = {
 
 def _replay(parent: Parent, batch: int, folder: Path, build: Build) -> StopBefore:
     """Train as the parent did, from its save up to ``batch``."""
-    module, stop = build(parent.saved), StopBefore(batch, parent.saved["parts"])
+    module, stop = build(parent.saved), StopBefore(batch, parent)
+    if not module.automatic_optimization and parent.saved["parts"]["data"].get("virtual_ranks", 1) > 1:
+        raise MisconfigurationException(
+            f"training_step makes its own steps, and {parent.folder} was trained by several processes, each of which"
+            f" made them. {ALONE} {INSTEAD}."
+        )
     options = {**options_in(folder, parent.options, type(module).__name__), **QUIET, "callbacks": [stop]}
     with contextlib.suppress(Reached):
         Trainer(**options).fit(module)

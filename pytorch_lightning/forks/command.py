@@ -13,11 +13,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pytorch_lightning.errors import LightningError, MisconfigurationException
 from pytorch_lightning.forks.child import hparams_of, make_fork, options_in
 from pytorch_lightning.forks.names import edits_of
 from pytorch_lightning.forks.parent import Parent, parent_at
-from pytorch_lightning.launchers.signals import Stopped
+from pytorch_lightning.launchers.environment import Environment, read_environment
+from pytorch_lightning.launchers.job import read_job
+from pytorch_lightning.launchers.signals import RUN_AGAIN, Stopped
+from pytorch_lightning.launchers.spawned import run_in_processes
 from pytorch_lightning.replay import build_module, import_code
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.run import record
@@ -27,22 +32,36 @@ from pytorch_lightning.trainer.trainer import Trainer
 
 def main(words: list[str] | None = None) -> int:
     """The command line; returns the exit status. What can't be done exactly is one line on stderr."""
-    parser = parser_of_fork()
-    given = parser.parse_args(words)
     try:
-        parent = parent_at(given.run, given.batch, parser)
-        make = model_of(import_code(given.script, given.module), parent.folder.parent.name, given.model)
-
-        def build(saved: Mapping[str, Any]) -> LightningModule:
-            return build_module({"hparams_is_dict": False, **saved}, make)
-
-        folder = existing(parent, about_of(parent, given), given) if given.resume else None
-        if folder is None:
-            folder = start(parent, given, build, is_class=isinstance(make, type))
-        return train(parent, folder, build, parser)
+        return fork(sys.argv[1:] if words is None else words)
     except LightningError as error:
+        if read_environment(os.environ) is not None:  # the other processes are to end too
+            raise
         print(error, file=sys.stderr)
         return 1
+
+
+def fork(words: list[str]) -> int:
+    """Make a fork, or find it, and train it to its end; returns the exit status."""
+    parser = parser_of_fork()
+    given = parser.parse_args(words)
+    place = read_environment(os.environ)
+    parent = parent_at(given.run, given.batch, parser)
+    make = model_of(import_code(given.script, given.module), parent.folder.parent.name, given.model)
+
+    def build(saved: Mapping[str, Any]) -> LightningModule:
+        return build_module({"hparams_is_dict": False, **saved}, make)
+
+    folder = existing(parent, about_of(parent, given), given) if given.resume else None
+    if folder is None:
+        refuse_several(place)
+        folder = start(parent, given, build, is_class=isinstance(make, type))
+    if given.make_only:
+        return 0
+    nb = parent.nb_processes if given.nb_processes is None else given.nb_processes
+    if place is None and nb > 1:
+        return train_in_processes(words, nb)
+    return train(parent, folder, build, place)
 
 
 def parser_of_fork() -> argparse.ArgumentParser:
@@ -66,6 +85,8 @@ def parser_of_fork() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--default_save_path", help="the folder for the fork (default: that of the parent)")
     parser.add_argument("--resume", action="store_true", help="resume the newest such fork, if there is one")
+    parser.add_argument("--make_only", action="store_true", help="make the fork, and don't train it further")
+    parser.add_argument("--nb_processes", type=int, help="those that train the fork (default: as its parent)")
     return parser
 
 
@@ -147,18 +168,47 @@ def start(parent: Parent, given: argparse.Namespace, build: Any, *, is_class: bo
     return folder
 
 
-def train(parent: Parent, folder: Path, build: Any, parser: argparse.ArgumentParser) -> int:
-    """Train the fork in ``folder`` to its end."""
+def refuse_several(place: Environment | None) -> None:
+    """Raises where several processes would make a fork."""
+    if place is not None and place.nb > 1:
+        raise MisconfigurationException(
+            f"{place.launcher} started {place.nb} processes, and a fork is made by one. Run the same command alone with"
+            " --make_only, and then this one with --resume; or pass --nb_processes."
+        )
+
+
+def train_in_processes(words: list[str], nb: int) -> int:
+    """Train the newest fork of these ``words`` to its end, in ``nb`` new processes."""
+    code = run_in_processes(resume_in_process, {"words": [*words, "--resume"]}, nb)
+    if code == RUN_AGAIN:
+        raise Stopped(code)
+    return int(code)
+
+
+def resume_in_process(path: str) -> int:
+    """What a new process does; returns the exit status."""
+    try:
+        return fork(read_job(path)["words"])
+    except Stopped as end:  # all of them together
+        return int(str(end.code))
+
+
+def train(parent: Parent, folder: Path, build: Any, place: Environment | None) -> int:
+    """Train the fork in ``folder`` to its end, by this process alone or at its ``place`` among several."""
     from pytorch_lightning.checkpoints.checkpoint import upgrade
     from pytorch_lightning.checkpoints.sharded import read_any
 
     path = newest_save(str(folder))
     saved = upgrade(read_any(path), path)
+    torch.set_num_threads(int(saved["parts"]["versions"].get("threads", torch.get_num_threads())))
     module = build(saved)
     options = {**parent.options, **saved["parts"]["fork"]["options"]}
+    options["nb_processes"] = 1 if place is None else place.nb_local
     try:
         done = Trainer(**options_in(folder, options, type(module).__name__)).fit(module)
     except Stopped:
+        if place is not None and place.rank > 0:
+            raise
         print("resume the fork: run its command again with --resume", file=sys.stderr)
         raise
     return 0 if done else 130

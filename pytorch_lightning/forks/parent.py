@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.checkpoints.checkpoint import upgrade
-from pytorch_lightning.checkpoints.folders import is_remote
+from pytorch_lightning.checkpoints.folders import is_remote, open_folder
+from pytorch_lightning.checkpoints.run_store import saves_in, step_of
 from pytorch_lightning.checkpoints.sharded import is_sharded, read_any
 from pytorch_lightning.errors import CheckpointError, MisconfigurationException
 from pytorch_lightning.options.config import OBJECT_OPTIONS
 from pytorch_lightning.options.option_files import NAME, read_values
+from pytorch_lightning.run import record
 from pytorch_lightning.trainer.replaying import save_before
 from pytorch_lightning.trainer.trainer import option_defaults
 
@@ -31,6 +33,10 @@ class Parent:
     options: dict[str, Any]
     path: str
     saved: dict[str, Any]
+    nb_processes: int
+    """Those that its options name."""
+    only_at_saves: bool
+    """Whether one process can't repeat its sums, so that nothing may be trained again."""
 
     @property
     def left_out(self) -> list[str]:
@@ -52,16 +58,23 @@ def parent_at(run: str, batch: int, parser: argparse.ArgumentParser) -> Parent:
     folder = Path(run).absolute()
     path = save_before(f"{folder}/checkpoints", batch)
     if is_sharded(path):
-        raise MisconfigurationException(f"{run} was trained by several processes. {ALONE}")
+        raise MisconfigurationException(f"{run} was trained by several processes that saved shards. {ALONE}")
     saved = upgrade(read_any(path), path)
     known = [name for name in option_defaults() if name not in OBJECT_OPTIONS and name != "resume"]
     options = {**option_defaults(), **read_values(parser, f"{folder}/{NAME}", known)}
     refuse(saved, options, run)
-    # a chain of saves has no place for one that was edited
-    return Parent(folder, {**options, "certificate": False}, path, saved)
+    only_at_saves = why_rounded(saved, options, folder) is not None
+    if only_at_saves and step_of(os.path.basename(path)) != batch:
+        raise MisconfigurationException(f"{why_rounded(saved, options, folder)}. {at_a_save(folder)}")
+    nb = options["nb_processes"]
+    # a fork is made in one process; and a chain of saves has no place for one that was edited
+    options |= {"nb_processes": 1, "certificate": False}
+    options["distributed_backend"] = None if nb > 1 else options["distributed_backend"]
+    return Parent(folder, options, path, saved, nb, only_at_saves)
 
 
-ALONE = "A fork runs in one process, on the CPU or on one GPU, and isn't exact for such a run."
+ALONE = "A fork is made in one process, on the CPU or on one GPU, and isn't exact for such a run."
+INSTEAD = "Train with Trainer(resume=...) from a save of it instead"
 
 
 def refuse(saved: dict[str, Any], options: dict[str, Any], run: str) -> None:
@@ -73,15 +86,42 @@ def refuse(saved: dict[str, Any], options: dict[str, Any], run: str) -> None:
     nb_gpus = len(gpus) if isinstance(gpus, list) else len(str(gpus).split(",")) if isinstance(gpus, str) else gpus or 0
     if isinstance(gpus, (str, list)) and str(gpus) in ("all", "-1", "[-1]"):
         nb_gpus = 2
-    several = nb_gpus > 1 or options["nb_processes"] > 1 or options["nb_gpu_nodes"] > 1 or options["data_is_sharded"]
-    if several or ranks != (options["virtual_ranks"] or 1):
-        raise MisconfigurationException(f"{run} was trained by several processes, or by torchrun. {ALONE}")
+    if nb_gpus > 1 or (ranks > 1 and options["distributed_backend"] in ("fsdp", "dp")):
+        raise MisconfigurationException(f"{run} was trained on several devices. {ALONE} {INSTEAD}.")
+    if ranks > 1 and options["data_is_sharded"]:
+        raise MisconfigurationException(
+            f"{run} was trained with data_is_sharded=True, so each process had data of its own, and one has not all of"
+            f" them. {INSTEAD}, on {ranks} processes."
+        )
     unknown = [n for n in kinds_in(saved["parts"]["callbacks"], " ") if n not in (*LEFT_OUT, *WITHOUT_STATE)]
     if unknown:
         raise MisconfigurationException(
             f"{run} had callbacks that may change what is trained, and a folder holds no objects: {', '.join(unknown)}."
-            " Train with Trainer(resume=...) from a save of it instead."
+            f" {INSTEAD}."
         )
+
+
+def why_rounded(saved: dict[str, Any], options: dict[str, Any], folder: Path) -> str | None:
+    """Why one process sums gradients otherwise than the run did; None where it gives the same bits."""
+    ranks = saved["parts"]["data"].get("virtual_ranks", 1)
+    # two terms have one sum, and a run that one process trains is repeated as it was
+    if ranks <= 2 or options["exact_elastic"]:
+        return None
+    noted = [start.get("processes", 1) for start in record.starts_in(folder)]
+    # only several processes are watched for hanging; a run that began with them has no option of its virtual ranks
+    several = max([options["nb_processes"], *noted]) > 1 or options["virtual_ranks"] != ranks
+    if not several and "Watchdog" not in kinds_in(saved["parts"]["callbacks"], " "):
+        return None
+    return f"{folder} was trained on {ranks} virtual ranks by several processes, and one sums their gradients otherwise"
+
+
+def at_a_save(folder: Path) -> str:
+    """What to do where nothing may be trained again."""
+    steps = sorted(map(step_of, saves_in(open_folder(f"{folder}/checkpoints").names())))
+    return (
+        f"Pass a batch that has a save and follows no validation and no end of an epoch: one of"
+        f" {', '.join(map(str, steps))}. Runs with exact_elastic=True have no such limit."
+    )
 
 
 def kinds_in(states: dict[str, Any], end: str) -> list[str]:

@@ -37,6 +37,7 @@ def note_start(plan: FitPlan, options: Mapping[str, Any], given: Mapping[str, st
         lines = lines_of(options, {**texts, **dict.fromkeys(secret)})
         began = time.time() - plan.run.timings.total
         start = {**record.this_process(), "began": began, "from_step": plan.run.progress.global_step}
+        start["processes"] = plan.saver.strategy.processes.nb
         before = record.starts_in(folder)
         if before and "ended" not in before[-1]:  # killed: what came after its last save is trained again
             times = [path.stat().st_mtime for path in folder.glob("checkpoints/*.ckpt")]

@@ -99,9 +99,6 @@ def test_a_parent_that_its_folder_does_not_tell_all_of_is_refused(
 ) -> None:
     with_callback = trained(tmp_path / "1", callbacks=[Other()])
     assert "a folder holds no objects: Other" in refusal(capsys, with_callback, 4, module="tests.forks.models")
-    together = trained(tmp_path / "2", nb_processes=1, virtual_ranks=2)
-    (together / "options.yaml").write_text((together / "options.yaml").read_text().replace("virtual_ranks: 2", ""))
-    assert "was trained by several processes" in refusal(capsys, together, 4, module="tests.forks.models")
     changing = trained(tmp_path / "3", Several)
     said = refusal(capsys, changing, 4, "--set", "alpha=2.0")
     assert "module.alpha comes from a hyperparameter, but it changed while training" in said
