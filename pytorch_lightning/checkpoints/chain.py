@@ -82,7 +82,8 @@ def _whole(data: bytes) -> bytes:
 
 
 class Chain:
-    """The file of a run, to which lines are appended. A line that a kill left half written is removed first.
+    """The file of a run, to which lines are appended. A line that a kill left half written is removed first; a file
+    that was removed or cut meanwhile is written anew, with all its lines.
 
     Raises ``BrokenChain`` where what is there isn't whole, and ``CheckpointError`` where it can't be read or written.
     """
@@ -91,29 +92,33 @@ class Chain:
         self._path = Path(path)
         self.lines = read_chain(path, fits) if self._path.exists() else []
         self._last = self.lines[-1]["hash"] if self.lines else FIRST
-        self._size = len(_whole(self._path.read_bytes())) if self.lines else 0
+        self._written = _whole(self._path.read_bytes()) if self.lines else b""
 
     def append(self, entry: Mapping[str, Any]) -> None:
         """Write a line, and flush it to the disk."""
         line = line_of(entry, self._last)
         data = f"{line}\n".encode()
-        is_new = not self._size
         try:
-            self._write(data)
+            is_new = self._write(data)
             if is_new:
                 sync(self._path.parent)
                 sync_names(self._path.parent)
         except OSError as error:
             with contextlib.suppress(OSError):
-                os.truncate(self._path, self._size)
+                os.truncate(self._path, min(len(self._written), self._path.stat().st_size))
             raise CheckpointError(f"{self._path} can't be written: {error.strerror}.") from error
-        self._size, self._last = self._size + len(data), line[-66:-2]
+        self._written, self._last = self._written + data, line[-66:-2]
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes) -> bool:
+        """Whether the file had to be made, or made anew."""
+        size = len(self._written)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            os.ftruncate(handle, self._size)
-            os.lseek(handle, self._size, os.SEEK_SET)
+            if lacks := os.fstat(handle).st_size < size:
+                data, size = self._written + data, 0
+            os.ftruncate(handle, size)
+            os.lseek(handle, size, os.SEEK_SET)
             fault("chain.begin")
             half = len(data) // 2
             for part in (data[:half], data[half:]):
@@ -123,3 +128,4 @@ class Chain:
             os.fsync(handle)
         finally:
             os.close(handle)
+        return lacks or not size

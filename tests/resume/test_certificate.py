@@ -1,10 +1,13 @@
 """``certificate.jsonl``: a line for each save, in a chain that a kill leaves whole and that no change leaves whole."""
 
+import errno
 import hashlib
 import json
+import os
 import re
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from pytorch_lightning.errors import LightningError, MisconfigurationException
 from pytorch_lightning.verify import main
 from tests import certified
 from tests.faults import killing, warm
+from tests.faults.surroundings import wait_for_saves
 
 PLAIN: dict[str, Any] = {
     "seed": 1, "workers": 0, "optimizer": "SGD", "schedule": "none", "noise": True,
@@ -217,6 +221,73 @@ def test_a_remote_folder_is_refused(tmp_path: Path) -> None:
     certified.write_rows(tmp_path, 1)
     with pytest.raises(MisconfigurationException, match="certificate=True needs saves in files"):
         certified.train(tmp_path, PLAIN, default_save_path="memory://runs")
+
+
+class Spoiling(certified.Model):
+    """Does something before batch 7, and undoes it before batch 13."""
+
+    spoil: Callable[[], object]
+    mend: Callable[[], object]
+
+    def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+        if self.global_step in (7, 13):
+            wait_for_saves()
+            (Spoiling.spoil if self.global_step == 7 else Spoiling.mend)()
+        return super().training_step(data_batch, batch_nb)
+
+
+Spoiling.__name__ = Spoiling.__qualname__ = "Model"
+
+
+def spoiled(folder: Path, spoil: Callable[[], object], mend: Callable[[], object] = int) -> Path:
+    """The folder of a run that was spoiled and mended; saves fall due each third batch."""
+    Spoiling.spoil, Spoiling.mend = staticmethod(spoil), staticmethod(mend)
+    certified.write_rows(folder, 1)
+    options = {**PLAIN["options"], "max_nb_epochs": 2, "certificate": True, "keep_saves": "spaced", "seed": 1}
+    options |= {"default_save_path": folder, "progress_bar": False, "print_weights_summary": False}
+    torch.manual_seed(1)
+    with killing.every_save_written():
+        Trainer(**options, nb_sanity_val_steps=1, resume="auto").fit(Spoiling(str(folder), json.dumps(PLAIN)))
+    return folder / "Model" / "version_0"
+
+
+def test_a_disk_that_is_full_while_a_line_is_written(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, is_full, write = tmp_path / "Model/version_0/certificate.jsonl", [False], os.write
+
+    def without_room(handle: int, data: Any) -> int:
+        if is_full[0] and os.readlink(f"/proc/self/fd/{handle}") == str(path):
+            if len(data) < 100:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            data = data[: len(data) // 2]
+        return write(handle, data)
+
+    monkeypatch.setattr(os, "write", without_room)
+    run = spoiled(tmp_path, lambda: is_full.__setitem__(0, True), lambda: is_full.__setitem__(0, False))
+    said = capsys.readouterr().err
+    assert said.count("certificate.jsonl can't be written: No space left on device. Training continues") == 2
+    steps = [line["global_step"] for line in lines_of(run)]
+    assert steps == [0, 3, 6, 15, 18, 18]  # those of 9 and 12 have no line, and no save
+    assert {int(p.name[5:17]) for p in run.glob("checkpoints/*.ckpt")} <= {*steps}
+    assert [line["batches"] for line in lines_of(run)[3:]] == [line["batches"] for line in lines_of(whole)[5:]]
+    Spoiling.spoil = Spoiling.mend = staticmethod(int)
+    assert main([str(run), "--module", __name__, "--model", "Spoiling", "--all"]) == 0
+
+
+@pytest.mark.parametrize("what", ["the file", "the folder of the run"])
+def test_what_is_removed_while_training_is_written_anew(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    folder = tmp_path / "Model" / "version_0"
+    remove = (folder / "certificate.jsonl").unlink if what == "the file" else lambda: folder.rename(tmp_path / "away")
+    run = spoiled(tmp_path, remove)
+    assert [line["batches"] for line in lines_of(run)] == [line["batches"] for line in lines_of(whole)]
+    assert lines_of(run)[-1]["sha256"]["weights"] == lines_of(whole)[-1]["sha256"]["weights"]
+    Spoiling.spoil = Spoiling.mend = staticmethod(int)
+    without_options = what != "the file"
+    assert main([str(run), "--module", __name__, "--model", "Spoiling", "--all"]) == without_options
+    assert ("has an options.yaml, with the options of the run" in capsys.readouterr().err) == without_options
 
 
 class Plain(LightningModule):
