@@ -8,8 +8,10 @@ import posixpath
 import re
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
 import torch
@@ -71,6 +73,49 @@ def test_a_search_for_a_name_that_means_something_here_does_not_lead_to_another_
 def test_nearly_every_option_of_lightning_is_found(index: Any) -> None:
     options = table()["trainer_options"]
     assert all(first_found(index, name) in ("coming_from_lightning", "Trainer/index") for name in options)
+
+
+# ------------------------------------------------------------------ links, with the addresses that headings really have
+class Links(HTMLParser):
+    """The links of a built page, and the addresses in it."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.links, self.addresses = list[str](), set[str]()
+        self.feed(page.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name in ("href", "src") and value:
+                self.links.append(value)
+            elif name == "id" and value:
+                self.addresses.add(value)
+
+
+def broken_links(html: Path) -> list[str]:
+    """Links of the built pages to what isn't there, but for those out of listings of the source."""
+    pages = {path: Links(path) for path in html.rglob("*.html")}
+    broken = []
+    for page, found in pages.items():
+        for link in found.links if "_modules" not in page.parts else ():
+            target = urlsplit(link)
+            there = page if not target.path else Path(os.path.normpath(page.parent / unquote(target.path)))
+            is_ours = not target.scheme and not target.netloc
+            in_page = pages[there].addresses if target.fragment and there in pages else {target.fragment}
+            if is_ours and not (there.exists() and unquote(target.fragment) in in_page):
+                broken.append(f"{page.relative_to(html)} links to {link}")
+    return broken
+
+
+def test_every_link_of_the_site_leads_somewhere(html: Path) -> None:
+    assert not broken_links(html)
+
+
+def test_a_broken_link_is_found(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text('<p id="top"><a href="b.html#here"></a><a href="#top"></a><img src="c.svg"></p>')
+    (tmp_path / "b.html").write_text('<a href="a.html#nowhere"></a><a href="https://arxiv.org"></a><i id="there"></i>')
+    wanted = ["a.html links to b.html#here", "a.html links to c.svg", "b.html links to a.html#nowhere"]
+    assert sorted(broken_links(tmp_path)) == wanted
 
 
 # ------------------------------------------------------------------ the reference

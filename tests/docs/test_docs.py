@@ -27,7 +27,14 @@ ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
 PACKAGE = Path(pytorch_lightning.__file__).parent
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md") if "_build" not in path.parts)
-OTHER_PAGES = [f"../{path.relative_to(ROOT).as_posix()}" for path in sorted((ROOT / ".github").rglob("*.md"))]
+OTHER_FOLDERS = (".github", "benchmarks/results", "examples", "pytorch_lightning", "tests")
+OTHER_PAGES = [
+    f"../{path.relative_to(ROOT).as_posix()}"
+    for path in [
+        *sorted(ROOT.glob("*.md")),
+        *(p for name in OTHER_FOLDERS for p in sorted((ROOT / name).rglob("*.md"))),
+    ]
+]
 NOT_RUN = "# not run by the tests: "
 MOST_NOT_RUN = 6
 
@@ -157,7 +164,7 @@ def anchors_of(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("page", [*PAGES, "../README.md", *OTHER_PAGES])
+@pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES])
 def test_links_lead_somewhere(page: str) -> None:
     path = DOCS / page
     for target in re.findall(r"\]\((<[^>]*>|[^)\s]*)\)", without_blocks(path.read_text())):
