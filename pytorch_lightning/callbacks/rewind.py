@@ -72,7 +72,7 @@ class Rewind(Callback):
         step = rolling.step_of_newest()
         first = max(step, batch - self.skip // 2)
         about = {"batch": batch, "loss": loss, "to": step, "skip": [first, first + self.skip]}
-        how = rolling.rewind((first, first + self.skip), self.state_name, {"rewinds": [*self.rewinds, about]})
+        how = rolling.rewind((first, first + self.skip), self, {"rewinds": [*self.rewinds, about]})
         tell(
             f"Rewind {len(self.rewinds) + 1} of at most {self.max_rewinds}: the loss spiked to {loss:.6g} in batch"
             f" {batch}; back to the save at {step}, {how}"

@@ -44,11 +44,11 @@ def ranges_of(parts: Mapping[str, Part]) -> Sequence[Sequence[int]]:
 
 
 def rewound(path: str, left_out: tuple[int, int], callback: str, state: dict[str, Any]) -> dict[str, Any]:
-    """The save at ``path`` without the batches ``left_out``, and with the ``state`` of ``callback``."""
+    """The save at ``path`` without the batches ``left_out``, and with the ``state`` of ``callback``, a name."""
     saved = read_any(path)
     skipped = saved["parts"].get(REWOUND, {"skip": []})["skip"]
     saved["parts"][REWOUND] = {"skip": [*skipped, list(left_out)]}
-    saved["parts"]["callbacks"][f"{callback} 0"] = state
+    saved["parts"]["callbacks"][callback] = state
     return saved
 
 

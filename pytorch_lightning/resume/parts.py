@@ -273,6 +273,10 @@ class CallbacksPart:
             self._callbacks[f"{callback.state_name} {counts[callback.state_name]}"] = callback
             counts[callback.state_name] += 1
 
+    def name_of(self, callback: Callback) -> str:
+        """By which name its state is kept."""
+        return next(name for name, each in self._callbacks.items() if each is callback)
+
     def state_dict(self) -> dict[str, Any]:
         return {**self._absent, **{name: callback.state_dict() for name, callback in self._callbacks.items()}}
 

@@ -201,14 +201,15 @@ class RollingSaves:
         """The step of the newest save, once that is written."""
         return step_of(str(self.wait_for_newest()).rpartition("/")[2])
 
-    def rewind(self, left_out: tuple[int, int], callback: str, state: dict[str, Any]) -> str:
+    def rewind(self, left_out: tuple[int, int], callback: Any, state: dict[str, Any]) -> str:
         """Make the newest save the one that the next start resumes without the batches ``left_out``, and with the
         ``state`` of ``callback``; returns what is left out and how that start comes about, in words."""
         from pytorch_lightning.resume.fork import rewound, without
 
         store, path = self._store, self.wait_for_newest()
         assert store is not None
-        store.write(rewound(str(path), left_out, callback, state), self.step_of_newest())
+        callbacks: Any = self.saver.parts["callbacks"]
+        store.write(rewound(str(path), left_out, callbacks.name_of(callback), state), self.step_of_newest())
         how = f"run the same command with {self.resuming()} to resume from there"
         return f"{without(*left_out)}: {requeue(os.environ, how) if is_batch_job(os.environ) else how}"
 
