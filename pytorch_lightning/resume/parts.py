@@ -265,28 +265,24 @@ class CallbacksPart:
     """All callbacks by name, whatever their order. What callbacks that aren't here had saved is kept."""
 
     def __init__(self, callbacks: Sequence[Callback], notices: Notices) -> None:
-        self._callbacks: dict[str, Callback] = {}
+        self.by_name: dict[str, Callback] = {}
         self._absent: dict[str, Any] = {}
         self._notices = notices
         counts: Counter[str] = Counter()
         for callback in callbacks:
-            self._callbacks[f"{callback.state_name} {counts[callback.state_name]}"] = callback
+            self.by_name[f"{callback.state_name} {counts[callback.state_name]}"] = callback
             counts[callback.state_name] += 1
 
-    def name_of(self, callback: Callback) -> str:
-        """By which name its state is kept."""
-        return next(name for name, each in self._callbacks.items() if each is callback)
-
     def state_dict(self) -> dict[str, Any]:
-        return {**self._absent, **{name: callback.state_dict() for name, callback in self._callbacks.items()}}
+        return {**self._absent, **{name: callback.state_dict() for name, callback in self.by_name.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._absent = {name: kept for name, kept in state.items() if kept and name not in self._callbacks}
+        self._absent = {name: kept for name, kept in state.items() if kept and name not in self.by_name}
         if self._absent:
             names = ", ".join(name.rpartition(" ")[0] for name in self._absent)
             text = f"the checkpoint contains the state of callbacks that are missing now; it is kept: {names}"
             self._notices.say("absent-callbacks", text)
-        for name, callback in self._callbacks.items():
+        for name, callback in self.by_name.items():
             if name in state:
                 callback.load_state_dict(state[name])
 

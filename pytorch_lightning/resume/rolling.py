@@ -209,7 +209,8 @@ class RollingSaves:
         store, path = self._store, self.wait_for_newest()
         assert store is not None
         callbacks: Any = self.saver.parts["callbacks"]
-        store.write(rewound(str(path), left_out, callbacks.name_of(callback), state), self.step_of_newest())
+        name = next(name for name, each in callbacks.by_name.items() if each is callback)
+        store.write(rewound(str(path), left_out, name, state), self.step_of_newest())
         how = f"run the same command with {self.resuming()} to resume from there"
         return f"{without(*left_out)}: {requeue(os.environ, how) if is_batch_job(os.environ) else how}"
 
