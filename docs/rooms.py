@@ -96,25 +96,39 @@ def table_of_rooms() -> str:
 
 
 # ------------------------------------------------------------------ the picture
-WIDTH, BOX, HEIGHT, GAP = 900, 118, 34, 40
+WIDTH, BOX, HEIGHT, GAP, MOST = 440, 98, 28, 34, 4
+"""A telephone shows a picture of this width nearly as it is drawn. ``MOST``: boxes in a row."""
+COLORS = """
+.card{fill:#fff}.arrow{fill:none;stroke:#8a8f98}.tip{fill:#8a8f98}
+.room{fill:#eef3fb;stroke:#3b6ea8}text{fill:#16324f;text-anchor:middle}
+@media (prefers-color-scheme:dark){.card{fill:#1a1c1e}.room{fill:#22303f;stroke:#7fb2ec}text{fill:#e3e6ea}}
+"""
+
+
+def rows_of(floor: list[str]) -> list[list[str]]:
+    """A floor in rows of about the same length, of at most ``MOST`` rooms."""
+    nb_rows = -(-len(floor) // MOST)
+    size = -(-len(floor) // nb_rows)
+    return [floor[start : start + size] for start in range(0, len(floor), size)]
 
 
 def draw() -> str:
     """The rooms as boxes on their floors, with the arrows that no other way says already."""
     arrows = imports()
-    rows, place, width = floors(arrows), dict[str, tuple[float, float]](), dict[str, float]()
-    for y, floor in enumerate(rows):
-        space = WIDTH / len(floor)
-        for x, room in enumerate(floor):
-            place[room] = (space * (x + 0.5), 24 + y * (HEIGHT + GAP))
-            width[room] = min(BOX, space - 10)
-    height = 24 + len(rows) * (HEIGHT + GAP)
+    rows, place = [row for floor in floors(arrows) for row in rows_of(floor)], dict[str, tuple[float, float]]()
+    for y, row in enumerate(rows):
+        space = WIDTH / len(row)
+        for x, room in enumerate(row):
+            place[room] = (space * (x + 0.5), 14 + y * (HEIGHT + GAP))
+    height = 14 + len(rows) * (HEIGHT + GAP) - GAP + 14
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif"'
-        ' font-size="14" role="img" aria-label="The rooms of pytorch_lightning and which one imports which">',
-        f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH * 1.25:g}"'
+        f' height="{height * 1.25:g}" font-family="sans-serif" font-size="13" role="img"'
+        ' aria-label="The rooms of pytorch_lightning and which one imports which">',
+        f"<style>{COLORS}</style>",
+        f'<rect class="card" width="{WIDTH}" height="{height}" rx="8"/>',
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-        '<path d="M0 0 8 4 0 8z" fill="#8a8f98"/></marker></defs>',
+        '<path class="tip" d="M0 0 8 4 0 8z"/></marker></defs>',
     ]
     for room, tos in sorted(direct(arrows).items()):
         for to in sorted(tos):
@@ -122,13 +136,11 @@ def draw() -> str:
             y += HEIGHT
             bend = (y_to - y) / 2
             way = f"M{x:.0f} {y:.0f}C{x:.0f} {y + bend:.0f} {x_to:.0f} {y_to - bend:.0f} {x_to:.0f} {y_to:.0f}"
-            lines.append(f'<path d="{way}" fill="none" stroke="#8a8f98" marker-end="url(#tip)"/>')
+            lines.append(f'<path class="arrow" d="{way}" marker-end="url(#tip)"/>')
     for room, (x, y) in place.items():
-        wide = width[room]
         lines.append(
-            f'<g><title>{escape(purpose(room))}</title><rect x="{x - wide / 2:.0f}" y="{y:.0f}" width="{wide:.0f}"'
-            f' height="{HEIGHT}" rx="6" fill="#eef3fb" stroke="#3b6ea8"/><text x="{x:.0f}" y="{y + 22:.0f}"'
-            f' text-anchor="middle" fill="#16324f">{escape(room)}</text></g>'
+            f'<g><title>{escape(purpose(room))}</title><rect class="room" x="{x - BOX / 2:.0f}" y="{y:.0f}"'
+            f' width="{BOX}" height="{HEIGHT}" rx="6"/><text x="{x:.0f}" y="{y + 19:.0f}">{escape(room)}</text></g>'
         )
     return "\n".join([*lines, "</svg>", ""])
 
