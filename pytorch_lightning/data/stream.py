@@ -103,6 +103,8 @@ class StreamLoader(ReplayableLoader):
     def finish(self, epoch: int, nb_batches: int, is_whole: bool) -> None:
         if not is_whole or self.keeps_state or self._is_compared or self._open is None:
             return
+        if self._nb_fetched < nb_batches:  # a resume at the end of an epoch reads none of it
+            return
         self._is_compared = True  # once is enough: it takes one batch more
         with seeding.preserved(), contextlib.suppress(Exception):
             next(self._open)

@@ -20,7 +20,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.checkpoints.sharded import read_any
 from pytorch_lightning.checkpoints.store import write_checkpoint
 from pytorch_lightning.errors import CheckpointError, FitError, MisconfigurationException
-from pytorch_lightning.forks.edits import set_configured, set_settings
+from pytorch_lightning.forks.edits import refuse_undone, set_configured, set_settings
 from pytorch_lightning.forks.names import Edits
 from pytorch_lightning.forks.parent import ALONE, INSTEAD, LOGS, Parent, at_a_save
 from pytorch_lightning.loggers import CSVLogger
@@ -101,6 +101,8 @@ class Probe(Callback):
     """Ends a fit before it trains, when all of it is planned. Raises where its data come in another order."""
 
     fresh: dict[str, Any]
+    groups: list[Any]
+    """The parameter groups of each optimizer, after the module's own ``on_fit_start``."""
 
     def __init__(self, parts: dict[str, Any]) -> None:
         self._data = parts["data"]
@@ -108,6 +110,7 @@ class Probe(Callback):
     def on_fit_start(self, run: Any) -> None:
         plan = run.module.trainer._plan
         self.fresh = plan.saver.parts["settings"].fresh
+        self.groups = [optimizer.param_groups for optimizer in plan.optimizers]
         progress, loader = plan.progress, plan.loader
         place: Any = self._data.get("finished")
         if self._data["indices_crc"] is not None:
@@ -220,19 +223,20 @@ def _edit(
 ) -> list[str]:
     """Make the edits in ``saved``; returns what they are, in words."""
     parts, before = saved["parts"], saved["parts"].get(PART, {"options": {}, "hparams": {}, "skip": []})
+    groups = copy.deepcopy([state.get("param_groups", []) for state in saved["optimizer_states"]])
     options = {**parent.options, **edits.options, "experiment": False}
     parts["callbacks"], config = {}, Trainer(**options).config
     parts.pop(PART, None)
     said = [f"{name} {parent.options[name]} -> {value}" for name, value in edits.options.items()]
     give_hparams(saved, {name: value for name, value in edits.hparams.items() if name in edits.options})
     said += set_settings(saved, edits.settings, stop.owners)
-    probe = partial(_configured, options, scratch)
+    probe = partial(_probed, options, scratch)
     old, fresh = build(saved), stop.fresh
     for name, value in edits.hparams.items():
         if name not in edits.options:
             give_hparams(saved, {name: value})
             new = build(saved)
-            now = probe(saved, new)
+            now = probe(saved, new).fresh
             effects = set_configured(saved, fresh, now, stop.owners)
             effects += follow_attributes(parts["attributes"], old, new)
             if name in edits.either and not effects:
@@ -249,18 +253,19 @@ def _edit(
     told = {name: repr(getattr(config, name)) for name in edits.options if name not in OF_LENGTH}
     parts["settings"]["options"] |= {k: v for k, v in told.items() if k in parts["settings"]["options"]}
     parts["settings"]["hparams"] = {**parts["settings"].get("hparams", {}), **_there(saved["hparams"], edits.hparams)}
-    probe(saved, build(saved))  # whatever doesn't fit is refused here
+    # whatever doesn't fit is refused here
+    refuse_undone(groups, saved["optimizer_states"], probe(saved, build(saved)).groups)
     return said + [without(*each) for each in skip]
 
 
-def _configured(options: Mapping[str, Any], scratch: Path, saved: dict[str, Any], module: LightningModule) -> Any:
-    """What ``configure_optimizers`` of ``module`` gives in a fit that resumes from ``saved``, which is only planned."""
+def _probed(options: Mapping[str, Any], scratch: Path, saved: dict[str, Any], module: LightningModule) -> Probe:
+    """What was seen of a fit of ``module`` that resumes from ``saved``, which is only planned."""
     probe, path = Probe(saved["parts"]), str(scratch / "edited.ckpt")
     write_checkpoint(saved, path)
     place = {"default_save_path": str(scratch / "probe"), "resume": path, "callbacks": [probe]}
     with contextlib.suppress(Reached):
         Trainer(**{**options, **QUIET, **place}).fit(module)
-    return probe.fresh
+    return probe
 
 
 UNREAD = (

@@ -84,6 +84,19 @@ def _refuse_cycled(name: str, groups: Sequence[Mapping[str, Any]], schedules: Se
         raise MisconfigurationException(f"{name} can't be set: a schedule of this run sets it at every step.")
 
 
+def refuse_undone(before: Sequence[Any], saved: Sequence[Any], now: Sequence[Any]) -> None:
+    """Raises where a setting of parameter groups that was edited, ``before`` it was in ``saved``, isn't ``now`` what it
+    is to be: the module sets it when a fit starts."""
+    for was, state, groups in zip(before, saved, now, strict=True):
+        for old, edited, group in zip(was, state.get("param_groups", ()), groups, strict=True):
+            for name in (name for name in old if name not in OF_SPEED and not _same(old[name], edited[name])):
+                if not _same(group[name], edited[name]):
+                    raise MisconfigurationException(
+                        f"{name} is to be {shown(edited[name])} in the fork, and on_fit_start of the model sets it to"
+                        f" {shown(group[name])}, so that would have no effect. Change it in the code."
+                    )
+
+
 # ------------------------------------------------------------------ what a hyperparameter makes of an optimizer
 def set_configured(saved: dict[str, Any], old: Any, new: Any, owners: Sequence[int]) -> list[str]:
     """Put into ``saved`` what ``configure_optimizers`` gives otherwise with the new hyperparameters: ``old`` and

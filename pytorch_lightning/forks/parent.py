@@ -1,6 +1,7 @@
 """The run that a fork leaves: its options, the save that the fork begins with, and why it can't be forked."""
 
 import argparse
+import ast
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,10 @@ from pytorch_lightning.checkpoints.sharded import is_sharded, read_any
 from pytorch_lightning.errors import CheckpointError, MisconfigurationException
 from pytorch_lightning.options.config import OBJECT_OPTIONS
 from pytorch_lightning.options.option_files import NAME, read_values
+from pytorch_lightning.resume.settings import COMPARED
 from pytorch_lightning.run import record
 from pytorch_lightning.trainer.replaying import save_before
-from pytorch_lightning.trainer.trainer import option_defaults
+from pytorch_lightning.trainer.trainer import Trainer, option_defaults
 
 LEFT_OUT = ("EarlyStopping", "ModelCheckpoint", "Rewind")
 """Callbacks that a fork goes without: they change no weight before their end."""
@@ -63,6 +65,9 @@ def parent_at(run: str, batch: int, parser: argparse.ArgumentParser) -> Parent:
     known = [name for name in option_defaults() if name not in OBJECT_OPTIONS and name != "resume"]
     options = {**option_defaults(), **read_values(parser, f"{folder}/{NAME}", known)}
     refuse(saved, options, run)
+    options |= options_then(saved, options)
+    if step_of(os.path.basename(path)) != batch:
+        refuse_changed(saved, options, folder, batch)
     only_at_saves = why_rounded(saved, options, folder) is not None
     if only_at_saves and step_of(os.path.basename(path)) != batch:
         raise MisconfigurationException(f"{why_rounded(saved, options, folder)}. {at_a_save(folder)}")
@@ -98,6 +103,39 @@ def refuse(saved: dict[str, Any], options: dict[str, Any], run: str) -> None:
         raise MisconfigurationException(
             f"{run} had callbacks that may change what is trained, and a folder holds no objects: {', '.join(unknown)}."
             f" {INSTEAD}."
+        )
+
+
+def options_then(saved: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """The options that numbers depend on, as they were at the save, where a later start of the run had others."""
+    config = Trainer(**{**options, "experiment": False, "nb_processes": 1, "distributed_backend": None}).config
+    then = options_of(saved)
+    changed = {name: then[name] for name in COMPARED if name in then and then[name] != repr(getattr(config, name))}
+    return {name: ast.literal_eval(text) for name, text in changed.items()}
+
+
+def options_of(saved: dict[str, Any]) -> dict[str, str]:
+    """Those of the start that wrote ``saved``; but for the edits of a fork, which it has from there on."""
+    parts = saved["parts"]
+    return {k: v for k, v in parts["settings"]["options"].items() if k not in parts.get("fork", {}).get("options", ())}
+
+
+def refuse_changed(saved: dict[str, Any], options: dict[str, Any], folder: Path, batch: int) -> None:
+    """Raises where the run was resumed with other options between this save and the next one that is kept."""
+    names = reversed(saves_in(open_folder(f"{folder}/checkpoints").names()))
+    later = next((name for name in names if step_of(name) > saved["global_step"]), None)
+    if later is None:
+        return
+    path = f"{folder}/checkpoints/{later}"
+    then, now = options_of(saved), options_of(upgrade(read_any(path), path))
+    changed = [
+        f"{name} {then[name]} -> {now[name]}" for name in COMPARED if then.get(name) != now.get(name, then.get(name))
+    ]
+    if changed:
+        raise MisconfigurationException(
+            f"{folder} was resumed with other options ({', '.join(changed)}) between its saves at"
+            f" {saved['global_step']} and {step_of(later)}, and it isn't known where, so batch {batch} can't be reached"
+            f" exactly. Pass {saved['global_step']}, or a batch from {step_of(later)} on."
         )
 
 
