@@ -15,6 +15,7 @@ from tests.forks.models import SEEN, ByHand, Model
 from tests.forks.test_fork_cases import end_of, same
 from tests.forks.test_forks import HPARAMS, QUIET, forked, refusal, save_of, saves_of, trained
 from tests.forks.test_rewind import WRONG, start, started_until_done
+from tests.saves import every_save_written
 
 
 def by_hand() -> ByHand:
@@ -104,14 +105,21 @@ class ByHandChanging(ByHand):
         return self
 
 
-def test_attributes_that_hooks_change_and_batches_of_a_generator(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_attributes_that_hooks_change_and_batches_of_a_generator(tmp_path: Path) -> None:
     for nb in (3, 8, 16):  # it was resumed twice
         run = trained(tmp_path, Changing, max_nb_steps=nb)
     child = forked(run, 9, "--skip_batches", "10:12", "--model", "Changing", module=__name__)
     assert {10, 11} & SEEN.keys() == set()
     assert same(end_of(child), ByHandChanging().train(skip=(10, 11)).end)
+
+
+def test_a_fork_from_the_end_of_an_epoch_reads_nothing_of_that_epoch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with every_save_written():
+        run = trained(tmp_path, Changing, save_every_nb_batches=8)
+    assert 8 in saves_of(run)
+    forked(run, 9, "--model", "Changing", module=__name__)
     assert "more batches than its length" not in capsys.readouterr().err
 
 
