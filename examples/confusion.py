@@ -27,7 +27,8 @@ class Digits(LightningModule):
         self.val_acc, self.confusion = MulticlassAccuracy(10, average="micro"), MulticlassConfusionMatrix(10)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.network(images)
+        logits: Tensor = self.network(images)
+        return logits
 
     def training_step(self, data_batch: tuple[Tensor, Tensor], batch_nb: int) -> dict[str, Any]:
         images, labels = data_batch
@@ -63,11 +64,11 @@ class Digits(LightningModule):
         return TensorDataset(digits.data.float() / 255, digits.targets)
 
     @property
-    def tng_dataloader(self) -> DataLoader:
+    def tng_dataloader(self) -> DataLoader[Any]:
         return DataLoader(self.data(train=True), batch_size=self.hparams.batch_size, shuffle=True)
 
     @property
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader[Any]:
         return DataLoader(self.data(train=False), batch_size=250)
 
 

@@ -13,6 +13,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +48,7 @@ class Classifier(LightningModule):
         return torch.optim.Adam(self.parameters(), lr=0.01)
 
     @property
-    def tng_dataloader(self) -> DataLoader:
+    def tng_dataloader(self) -> DataLoader[Any]:
         draw = torch.Generator().manual_seed(0)
         kind = torch.arange(960) % 3
         x = (torch.linspace(0, 6, 32) * (1 + kind[:, None])).sin() + torch.randn(960, 32, generator=draw)

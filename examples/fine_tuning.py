@@ -12,7 +12,7 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn, optim
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 from torchvision import transforms
 
 from pytorch_lightning import LightningModule, Trainer, add_default_args, seed_everything
@@ -33,7 +33,8 @@ class Digits(LightningModule):
         self.head = nn.Linear(16 * 6 * 6, 10)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.backbone(images))
+        logits: Tensor = self.head(self.backbone(images))
+        return logits
 
     def training_step(self, data_batch: tuple[Tensor, Tensor], batch_nb: int) -> Tensor:
         images, labels = data_batch
@@ -50,20 +51,22 @@ class Digits(LightningModule):
         schedule = optim.lr_scheduler.OneCycleLR(optimizer, 2 * self.hparams.learning_rate, self.trainer.nb_total_steps)
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
-    def data(self, train: bool) -> Dataset:
+    def data(self, train: bool) -> Subset[Any]:
         digits = mnist(root=self.hparams.data_root, train=train, transform=transforms.ToTensor())
         labels = [int(label) for label in digits.targets]
         return Subset(digits, [i for i, label in enumerate(labels) if label < self.only][: self.hparams.nb_digits])
 
     @property
-    def tng_dataloader(self) -> DataLoader:
+    def tng_dataloader(self) -> DataLoader[Any]:
         return DataLoader(self.data(train=True), batch_size=self.hparams.batch_size, shuffle=True)
 
     @property
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader[Any]:
         return DataLoader(self.data(train=False), batch_size=250)
 
-    test_dataloader = val_dataloader
+    @property
+    def test_dataloader(self) -> DataLoader[Any]:
+        return self.val_dataloader
 
 
 def main(hparams: Namespace) -> None:
@@ -86,7 +89,7 @@ def main(hparams: Namespace) -> None:
     if hparams.fast_dev_run:  # keeps nothing
         return
     result = trainer.test(ckpt="best", weights="average")
-    print(f"metrics         {trainer.folder / 'metrics.csv'}")
+    print(f"metrics         {trainer.folder}/metrics.csv")
     print(f"checkpoint      {trainer.checkpoint_callback.best_path}")
     print(f"test accuracy   {result['val_acc']:.3f}")
 

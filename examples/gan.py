@@ -66,7 +66,8 @@ class GAN(LightningModule):
         self.discriminator = Discriminator()
 
     def forward(self, noise: Tensor) -> Tensor:
-        return self.generator(noise)
+        images: Tensor = self.generator(noise)
+        return images
 
     def training_step(self, data_batch: tuple[Tensor, Tensor], batch_nb: int, optimizer_i: int) -> dict[str, Any]:
         # called once for each optimizer; the other's parameters need no gradient meanwhile
@@ -90,7 +91,7 @@ class GAN(LightningModule):
         ]
 
     @property
-    def tng_dataloader(self) -> DataLoader:
+    def tng_dataloader(self) -> DataLoader[Any]:
         if self._tng_dataloader is None:
             to_generator_range = transforms.Normalize((0.5,), (0.5,))
             transform = transforms.Compose([transforms.ToTensor(), to_generator_range])

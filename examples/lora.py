@@ -50,11 +50,11 @@ class Digits(LightningModule):
         return TensorDataset(images, digits.targets[:nb])
 
     @property
-    def tng_dataloader(self) -> DataLoader:
+    def tng_dataloader(self) -> DataLoader[Any]:
         return DataLoader(self.data(train=True), batch_size=self.hparams.batch_size, shuffle=True)
 
     @property
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader[Any]:
         return DataLoader(self.data(train=False), batch_size=250)
 
 
@@ -68,7 +68,8 @@ class Adapted(nn.Module):
         self.lora_b = nn.Parameter(torch.zeros(layer.out_features, rank))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x) + x @ self.lora_a.T @ self.lora_b.T
+        frozen: Tensor = self.layer(x)
+        return frozen + x @ self.lora_a.T @ self.lora_b.T
 
 
 class Turned(Digits):
@@ -117,7 +118,7 @@ def main(hparams: Namespace) -> None:
         return
     best = trainer.checkpoint_callback.best_path
     print(f"accuracy        {before:.3f}, and {trainer.validate(ckpt='best')['val_acc']:.3f} with adapters")
-    print(f"metrics         {trainer.folder / 'metrics.csv'}")
+    print(f"metrics         {trainer.folder}/metrics.csv")
     print(f"checkpoint      {best}")
 
 

@@ -31,10 +31,14 @@ class Model(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.dropout(x.flatten(start_dim=1))
         x = F.relu(self.norm(self.hidden(x)))
-        return self.output(self.dropout(x))
+        logits: Tensor = self.output(self.dropout(x))
+        return logits
 
 
-def loaders(hparams: Namespace) -> tuple[DataLoader, DataLoader, DataLoader]:
+Loader = DataLoader[tuple[Tensor, Tensor]]
+
+
+def loaders(hparams: Namespace) -> tuple[Loader, Loader, Loader]:
     """The batches for training, for validation (a tenth of the training digits) and for the test."""
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (1.0,))])
     digits = mnist(root=hparams.data_root, train=True, transform=transform)

@@ -7,6 +7,7 @@ system that all machines share: a run that was killed resumes from its newest sa
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -16,7 +17,7 @@ from pytorch_lightning import Trainer
 TEMPLATES = str(Path(__file__).resolve().parent / "new_project_templates")
 
 
-def train(config: dict) -> None:
+def train(config: dict[str, Any]) -> None:
     """What each of Ray's workers runs; the Trainer joins the processes that Ray started."""
     sys.path.insert(0, config["templates"])
     from lightning_module_template import LightningTemplateModel

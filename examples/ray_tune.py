@@ -48,11 +48,11 @@ class Digits(LightningModule):
         return TensorDataset(digits.data[:nb].float() / 255, digits.targets[:nb])
 
     @property
-    def tng_dataloader(self) -> DataLoader:
+    def tng_dataloader(self) -> DataLoader[Any]:
         return DataLoader(self.data(train=True), batch_size=self.hparams.batch_size, shuffle=True)
 
     @property
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader[Any]:
         return DataLoader(self.data(train=False), batch_size=250)
 
 

@@ -37,7 +37,8 @@ class SAM(LightningModule):
         self.net = nn.Sequential(nn.Linear(2, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 2))
 
     def forward(self, points: Tensor) -> Tensor:
-        return self.net(points)
+        logits: Tensor = self.net(points)
+        return logits
 
     def training_step(self, data_batch: Batch, batch_nb: int) -> dict[str, Any]:
         points, kind = data_batch
@@ -52,7 +53,7 @@ class SAM(LightningModule):
     @torch.no_grad()
     def climb(self) -> list[Tensor]:
         """Move the weights by ``rho`` along their gradients, which are cleared; returns the weights from before."""
-        gradients = [p.grad for p in self.net.parameters()]
+        gradients = [p.grad for p in self.net.parameters() if p.grad is not None]
         norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
         weights = [p.clone() for p in self.net.parameters()]
         for p, gradient in zip(self.net.parameters(), gradients, strict=True):
@@ -74,11 +75,11 @@ class SAM(LightningModule):
         return optim.SGD(self.parameters(), lr=self.hparams.learning_rate, momentum=0.9)
 
     @property
-    def tng_dataloader(self) -> DataLoader:
+    def tng_dataloader(self) -> DataLoader[Any]:
         return DataLoader(moons(1024, seed=0), batch_size=self.hparams.batch_size, shuffle=True)
 
     @property
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader[Any]:
         return DataLoader(moons(512, seed=1), batch_size=512)
 
 

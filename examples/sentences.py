@@ -51,7 +51,9 @@ class LanguageModel(LightningModule):
         length = words.shape[1]
         earlier = nn.Transformer.generate_square_subsequent_mask(length, device=words.device)
         places = torch.arange(length, device=words.device)
-        return self.output(self.layers(self.embedding(words) + self.positions(places), mask=earlier, is_causal=True))
+        states = self.layers(self.embedding(words) + self.positions(places), mask=earlier, is_causal=True)
+        logits: Tensor = self.output(states)
+        return logits
 
     def loss(self, words: Tensor) -> dict[str, Any]:
         """The mean over the words, and how many they are: batches of long sentences weigh more."""
@@ -73,7 +75,7 @@ class LanguageModel(LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = optim.AdamW(self.parameters(), lr=self.hparams.learning_rate)
-        nb = self.trainer.nb_total_steps  # windows, not batches
+        nb: int | None = self.trainer.nb_total_steps  # windows, not batches
         if nb is None:
             raise SystemExit("With --accumulate_nb_samples pass --max_nb_steps, too: the decay ends there.")
         nb_warm = nb // 10
@@ -83,16 +85,16 @@ class LanguageModel(LightningModule):
 
         return [optimizer], [{"scheduler": optim.lr_scheduler.LambdaLR(optimizer, rate), "interval": "step"}]
 
-    def loader(self, nb: int, seed: int, shuffle: bool) -> DataLoader:
-        made = sentences(nb, seed)
+    def loader(self, nb: int, seed: int, shuffle: bool) -> DataLoader[Any]:
+        made: Any = sentences(nb, seed)  # torch takes a list for a dataset, though its types don't say so
         return DataLoader(made, batch_size=self.hparams.batch_size, shuffle=shuffle, collate_fn=collate)
 
     @property
-    def tng_dataloader(self) -> DataLoader:
+    def tng_dataloader(self) -> DataLoader[Any]:
         return self.loader(1000, 0, shuffle=True)
 
     @property
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader[Any]:
         return self.loader(200, 1, shuffle=False)
 
 

@@ -41,17 +41,20 @@ class WGAN(LightningModule):
         self.critic = network(2, 1)
 
     def forward(self, noise: Tensor) -> Tensor:
-        return self.generator(noise)
+        points: Tensor = self.generator(noise)
+        return points
 
     def fakes_like(self, points: Tensor) -> Tensor:
-        return self.generator(points.new_empty(len(points), self.hparams.latent_dim).normal_())
+        fakes: Tensor = self.generator(points.new_empty(len(points), self.hparams.latent_dim).normal_())
+        return fakes
 
     def gradient_penalty(self, real: Tensor, fake: Tensor) -> Tensor:
         """How far the critic's slope is from 1, at points between real ones and fakes."""
         share = real.new_empty(len(real), 1).uniform_()
         between = (share * real + (1 - share) * fake).requires_grad_()
         (slope,) = torch.autograd.grad(self.critic(between).sum(), between, create_graph=True)
-        return (slope.norm(dim=1) - 1).pow(2).mean()
+        penalty: Tensor = (slope.norm(dim=1) - 1).pow(2).mean()
+        return penalty
 
     def training_step(self, data_batch: tuple[Tensor], batch_nb: int) -> dict[str, Any]:
         (real,) = data_batch
@@ -76,11 +79,11 @@ class WGAN(LightningModule):
         ]
 
     @property
-    def tng_dataloader(self) -> DataLoader:
+    def tng_dataloader(self) -> DataLoader[Any]:
         return DataLoader(TensorDataset(ring(4096)), batch_size=self.hparams.batch_size, shuffle=True)
 
     @property
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader[Any]:
         return DataLoader(TensorDataset(ring(1024)), batch_size=1024)
 
 

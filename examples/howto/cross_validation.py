@@ -58,5 +58,5 @@ if __name__ == "__main__":
         trainer.fit(model)
         scores.append(trainer.metrics["val_acc"])
         print(f"fold {fold}  accuracy {scores[-1]:.3f}")
-    scores = torch.tensor(scores)
-    print(f"all     accuracy {scores.mean():.3f} +- {scores.std() / NB_FOLDS**0.5:.3f}")
+    all_scores = torch.tensor(scores)
+    print(f"all     accuracy {all_scores.mean():.3f} +- {all_scores.std() / NB_FOLDS**0.5:.3f}")

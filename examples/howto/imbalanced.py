@@ -17,6 +17,8 @@ def data(nb, seed):
 class Detector(LightningModule):
     """``remedy`` is 'none', 'draw' or 'weigh'."""
 
+    rarity: torch.Tensor  # for editors, which can't see what register_buffer makes
+
     def __init__(self, remedy):
         super().__init__()
         self.remedy = remedy
@@ -36,7 +38,7 @@ class Detector(LightningModule):
         return {"hits": (found * y).sum(), "found": found.sum(), "there": y.sum()}
 
     def validation_end(self, outputs):
-        hits, found, there = (sum(o[name] for o in outputs) for name in ("hits", "found", "there"))
+        hits, found, there = (torch.stack([o[name] for o in outputs]).sum() for name in ("hits", "found", "there"))
         return {"recall": hits / there, "precision": hits / found.clamp(min=1)}
 
     def configure_optimizers(self):
@@ -46,7 +48,7 @@ class Detector(LightningModule):
     def tng_dataloader(self):
         if self.remedy != "draw":
             return DataLoader(self.samples, batch_size=50, shuffle=True)
-        weights = self.rarity.cpu()[self.samples.tensors[1]]
+        weights = self.rarity.cpu()[self.samples.tensors[1]].tolist()
         return DataLoader(self.samples, batch_size=50, sampler=WeightedRandomSampler(weights, len(weights)))
 
     @property

@@ -62,7 +62,7 @@ class Classifier(LightningModule):
         return {"matrix": matrix, "f1_of_batch": f1_of(matrix).mean()}
 
     def validation_end(self, outputs):
-        self.matrix = sum(o["matrix"] for o in outputs)
+        self.matrix = torch.stack([o["matrix"] for o in outputs]).sum(0)
         f1 = f1_of(self.matrix)
         return {
             **{f"f1_{name}": f1[number] for number, name in enumerate(CLASSES)},

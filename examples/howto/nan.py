@@ -53,7 +53,7 @@ class Suspicious(Distances):
     """Ends the fit at the first gradient that isn't finite: before a step takes it into the weights."""
 
     def on_after_backward(self):
-        if not all(p.grad.isfinite().all() for p in self.parameters()):
+        if not all(p.grad is None or p.grad.isfinite().all() for p in self.parameters()):
             raise ValueError("a gradient isn't finite")
 
 
@@ -80,10 +80,11 @@ if __name__ == "__main__":
     try:
         fit(model)
     except ValueError as error:
-        bundle = read_bundle("nan/Suspicious/version_0/crash/bundle.pt")
-        print(f"2. {error} in batch {bundle['batch_nb']}")
+        print(f"2. {error}")
+    bundle = read_bundle("nan/Suspicious/version_0/crash/bundle.pt")
     samples = data()
-    print("3. samples:", [i for i in bundle["loader"]["indices"] if is_harmful(model, samples[i])])
+    harmful = [i for i in bundle["loader"]["indices"] if is_harmful(model, samples[i])]
+    print(f"3. samples of batch {bundle['batch_nb']}: {harmful}")
 
     trainer = fit(Distances(smallest=1e-8))
     print(f"4. with a smallest distance the mean error is {trainer.metrics['error']:.2f}")

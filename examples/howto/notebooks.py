@@ -50,6 +50,6 @@ with torch.no_grad():
     print(f"sin(1) is {model(torch.ones(1, 1)).item():.1f}")
 
 # %% Look at the rows of the run, and at all runs
-rows = pandas.read_csv(trainer.folder / "metrics.csv")
+rows = pandas.read_csv(f"{trainer.folder}/metrics.csv")
 print(f"{len(rows)} rows, from {rows['tng_loss'].iloc[0]:.2f} to {rows['tng_loss'].iloc[-1]:.2f}")
 pytorch_lightning.runs("lightning_logs")

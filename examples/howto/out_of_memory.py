@@ -1,5 +1,7 @@
 """Out of memory: what a step keeps for its backward pass, and two ways to keep less of it."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -68,12 +70,13 @@ def fit(batch_size, recompute=False, **options):
 
 if __name__ == "__main__":
     _, _, large = fit(batch_size=128)
-    for name, options in (
-        ("batches of 128", {"batch_size": 128}),
-        ("4 batches of 32", {"batch_size": 32, "accumulate_grad_batches": 4}),
-        ("recomputed", {"batch_size": 128, "recompute": True}),
-        ("both", {"batch_size": 32, "accumulate_grad_batches": 4, "recompute": True}),
-    ):
+    remedies: dict[str, dict[str, Any]] = {
+        "batches of 128": {"batch_size": 128},
+        "4 batches of 32": {"batch_size": 32, "accumulate_grad_batches": 4},
+        "recomputed": {"batch_size": 128, "recompute": True},
+        "both": {"batch_size": 32, "accumulate_grad_batches": 4, "recompute": True},
+    }
+    for name, options in remedies.items():
         megabytes, nb_steps, weights = fit(**options)
         same = torch.allclose(weights, large, atol=1e-3)
         print(f"{name:16} keeps {megabytes:.2f} MB, {nb_steps} steps, the same weights: {same}")

@@ -44,7 +44,7 @@ class Episodes(IterableDataset):
                 actions.append(action)
                 place, reward, done = environment.step(action)
                 rewards.append(reward)
-            returns = []
+            returns: list[float] = []
             for reward in reversed(rewards):
                 returns.append(reward + GAMMA * (returns[-1] if returns else 0.0))
             yield torch.tensor(places), torch.tensor(actions), torch.tensor(returns[::-1])

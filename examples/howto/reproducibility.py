@@ -1,5 +1,7 @@
 """Reproducibility: what gives the same bits again, and what doesn't."""
 
+import contextlib
+
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -61,10 +63,9 @@ def fit(folder="runs", seed=7, draws=0, nb_workers=0, fail_at=None, **options):
 def fit_twice():
     """A fit that fails in its second epoch, and the same program again."""
     options = {"folder": "cut", "resume": "auto", "save_every_nb_batches": 5}
-    try:
+    with contextlib.suppress(Stop):
         fit(fail_at=17, **options)
-    except Stop:
-        return fit(**options)
+    return fit(**options)
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def train(trial, nb_epochs):
 
 if __name__ == "__main__":
     scores = {trial: train(trial, nb_epochs=3).metrics["val_acc"] for trial in range(NB_TRIALS)}
-    best = sorted(scores, key=scores.get, reverse=True)[:NB_BEST]
+    best = sorted(scores, key=lambda trial: scores[trial], reverse=True)[:NB_BEST]
     trainers = {trial: train(trial, nb_epochs=10) for trial in best}  # goes on after epoch 3
     winner = max(best, key=lambda trial: trainers[trial].metrics["val_acc"])
     for trial, score in scores.items():

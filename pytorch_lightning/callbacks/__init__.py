@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from pytorch_lightning.callbacks.callback import Callback
+from pytorch_lightning.callbacks.callback import Callback, Run
 
 if TYPE_CHECKING:
     from pytorch_lightning.callbacks.accumulation import GradientAccumulationScheduler
@@ -24,6 +24,7 @@ __all__ = [
     "OptunaPruning",
     "ProgressBar",
     "Rewind",
+    "Run",
     "ScheduleFree",
     "Unfreeze",
     "WeightAveraging",

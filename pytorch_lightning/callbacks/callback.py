@@ -63,7 +63,13 @@ class RunProgress(Protocol):
 
 
 class Run(Protocol):
-    """A callback's view of a run. A callback observes and requests; it never does the step."""
+    """A callback's view of a run. A callback observes and requests; it never does the step.
+
+    >>> from pytorch_lightning.callbacks import Callback, Run
+    >>> class KeepEach(Callback):
+    ...     def on_epoch_end(self, run: Run) -> None:
+    ...         run.save(f"epochs/{run.progress.epoch}.ckpt", weights_only=True)
+    """
 
     module: Any
     notices: Notices

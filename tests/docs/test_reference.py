@@ -67,7 +67,7 @@ def lacks(value: Any, shown: str, pattern: str) -> list[str]:
         found += [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         found = [name for name in found if name not in described]
     function = value.__init__ if inspect.isclass(value) else inspect.unwrap(value)
-    if inspect.isfunction(function):
+    if inspect.isfunction(function) and function.__module__ != "typing":  # which writes that of a Protocol
         found += sorted(name for name in raised_by(function) if name not in text)
     return found + ([] if ">>> " in text or re.search(pattern, shown) else [EXAMPLE])
 

@@ -79,7 +79,7 @@ def claims_of_search(rows: list[list[float]], left: Any) -> None:
 
 
 def claims_of_nan(rows: list[list[float]], left: Any) -> None:
-    assert rows[-2] == [3, 100]
+    assert rows[-2] == [3, 0, 100]
 
 
 def claims_of_out_of_memory(rows: list[list[float]], left: Any) -> None:

@@ -1,6 +1,7 @@
 """Train a GAN on handwritten digits: ``python train.py``, with ``--help`` for all options."""
 
-from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser
+from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -8,17 +9,17 @@ from model import GAN
 from torchvision.utils import save_image
 
 from pytorch_lightning import Trainer, add_default_args, seed_everything
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, Run
 
 
 class DrawDigits(Callback):
     """Draws the same noise after each epoch, so that one sees what changes."""
 
-    def __init__(self, folder, latent_dim):
+    def __init__(self, folder: str | Path, latent_dim: int) -> None:
         self.folder = Path(folder)
         self.noise = torch.randn(64, latent_dim, generator=torch.Generator().manual_seed(0))
 
-    def on_epoch_end(self, run):
+    def on_epoch_end(self, run: Run) -> None:
         gan = run.module
         gan.eval()
         with torch.no_grad():
@@ -29,7 +30,7 @@ class DrawDigits(Callback):
         save_image(images.float(), folder / f"epoch_{run.progress.epoch + 1}.png", normalize=True, value_range=(-1, 1))
 
 
-def arguments(words=None):
+def arguments(words: Sequence[str] | None = None) -> Namespace:
     """The options of the command line, or of a list of ``words``."""
     parser = ArgumentParser(usage="%(prog)s [--option value ...]", formatter_class=ArgumentDefaultsHelpFormatter)
     add_default_args(parser, ".", run_options=False)  # all of the Trainer's, then the model's
@@ -43,7 +44,7 @@ def arguments(words=None):
     return parser.parse_args(words)
 
 
-def main(hparams):
+def main(hparams: Namespace) -> None:
     if hparams.seed is not None:
         seed_everything(hparams.seed)  # before the model draws its weights
     trainer = Trainer.from_args(hparams, callbacks=[DrawDigits(hparams.images, hparams.latent_dim)])

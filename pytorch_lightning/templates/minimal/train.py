@@ -4,25 +4,26 @@ from argparse import ArgumentParser
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, optim
 from torch.utils.data import DataLoader, TensorDataset
 
 from pytorch_lightning import LightningModule, Trainer, add_default_args, seed_everything
 
 
 class Model(LightningModule):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.layer = torch.nn.Linear(20, 3)
 
-    def training_step(self, data_batch, batch_nb):
+    def training_step(self, data_batch: list[Tensor], batch_nb: int) -> dict[str, Tensor]:
         x, y = data_batch
         return {"loss": F.cross_entropy(self.layer(x), y)}
 
-    def configure_optimizers(self):
-        return [torch.optim.Adam(self.parameters(), lr=0.01)]
+    def configure_optimizers(self) -> list[optim.Optimizer]:
+        return [optim.Adam(self.parameters(), lr=0.01)]
 
     @property
-    def tng_dataloader(self):
+    def tng_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         x = torch.randn(1000, 20, generator=torch.Generator().manual_seed(0))  # the same at each start
         return DataLoader(TensorDataset(x, x[:, :3].argmax(dim=1)), batch_size=32, shuffle=True)
 

@@ -1,6 +1,7 @@
 """Train a model that reads handwritten digits: ``python train.py``, with ``--help`` for all options."""
 
-from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser
+from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
+from collections.abc import Sequence
 
 from model import DigitReader
 
@@ -8,7 +9,7 @@ from pytorch_lightning import Trainer, add_default_args, seed_everything
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
 
-def arguments(words=None):
+def arguments(words: Sequence[str] | None = None) -> Namespace:
     """The options of the command line, or of a list of ``words``."""
     parser = ArgumentParser(usage="%(prog)s [--option value ...]", formatter_class=ArgumentDefaultsHelpFormatter)
     add_default_args(parser, ".", run_options=False)  # all of the Trainer's, then the model's
@@ -23,7 +24,7 @@ def arguments(words=None):
     return parser.parse_args(words)
 
 
-def main(hparams):
+def main(hparams: Namespace) -> None:
     if hparams.seed is not None:
         seed_everything(hparams.seed)  # before the model draws its weights
     checkpoint = ModelCheckpoint(hparams.weights, monitor="val_loss", save_best_only=True)

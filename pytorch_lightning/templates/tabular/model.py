@@ -1,15 +1,18 @@
 """A model that predicts the last number of a row from the others."""
 
+from argparse import Namespace
+from pathlib import Path
+
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn, optim
+from torch import Tensor, nn, optim
 from torch.utils.data import DataLoader, TensorDataset, random_split
 
 from pytorch_lightning import LightningModule
 
 
-def table_of(path=None):
+def table_of(path: str | Path | None = None) -> tuple[Tensor, Tensor]:
     """The columns of a CSV file with a header and the target last, or, without one, made ones: always the same."""
     if path is None:
         numbers = torch.Generator().manual_seed(0)
@@ -28,9 +31,12 @@ def table_of(path=None):
 class Regressor(LightningModule):
     """Rows of shape (batch, columns) to one number each."""
 
-    y_std: torch.Tensor  # for editors, which can't see what register_buffer makes
+    x_mean: Tensor  # for editors, which can't see what register_buffer makes
+    x_std: Tensor
+    y_mean: Tensor
+    y_std: Tensor
 
-    def __init__(self, hparams):
+    def __init__(self, hparams: Namespace) -> None:
         super().__init__(hparams)
         x, y = table_of(hparams.csv)
         if len(y) < 7:
@@ -52,39 +58,39 @@ class Regressor(LightningModule):
             nn.Linear(hparams.hidden_dim, 1),
         )
 
-    def forward(self, x):
-        return self.network((x - self.x_mean) / self.x_std).squeeze(1) * self.y_std + self.y_mean
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.network((x - self.x_mean) / self.x_std)
+        return outputs.squeeze(1) * self.y_std + self.y_mean
 
-    def training_step(self, data_batch, batch_nb):
+    def training_step(self, data_batch: list[Tensor], batch_nb: int) -> dict[str, Tensor]:
         x, y = data_batch
         return {"loss": F.mse_loss(self(x), y) / self.y_std**2}
 
-    def validation_step(self, data_batch, batch_nb):
+    def validation_step(self, data_batch: list[Tensor], batch_nb: int) -> dict[str, Tensor]:
         x, y = data_batch
         off = self(x) - y
         return {"square": off.pow(2).sum(), "size": off.abs().sum(), "nb": torch.tensor(len(y))}
 
-    def validation_end(self, outputs):
-        nb = sum(output["nb"] for output in outputs)
-        square, size = (sum(output[name] for output in outputs) / nb for name in ("square", "size"))
-        return {"val_loss": square / self.y_std**2, "val_error": size}
+    def validation_end(self, outputs: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        square, size, nb = (torch.stack([output[key] for output in outputs]).sum() for key in ("square", "size", "nb"))
+        return {"val_loss": square / nb / self.y_std**2, "val_error": size / nb}
 
-    def test_end(self, outputs):
+    def test_end(self, outputs: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         # a test runs validation_step; its numbers get names of their own
         metrics = self.validation_end(outputs)
         return {"test_loss": metrics["val_loss"], "test_error": metrics["val_error"]}
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> list[optim.Optimizer]:
         return [optim.Adam(self.parameters(), lr=self.hparams.learning_rate)]
 
     @property
-    def tng_dataloader(self):
+    def tng_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         return DataLoader(self.rows[0], batch_size=self.hparams.batch_size, shuffle=True)
 
     @property
-    def val_dataloader(self):
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         return DataLoader(self.rows[1], batch_size=self.hparams.batch_size)
 
     @property
-    def test_dataloader(self):
+    def test_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         return DataLoader(self.rows[2], batch_size=self.hparams.batch_size)

@@ -1,5 +1,7 @@
 """One batch through the Trainer, and what the model draws: ``python -m pytest``."""
 
+from pathlib import Path
+
 import torch
 from model import GAN
 from train import DrawDigits, arguments
@@ -7,16 +9,17 @@ from train import DrawDigits, arguments
 from pytorch_lightning import Trainer
 
 
-def test_one_batch_trains_both_networks():
+def test_one_batch_trains_both_networks() -> None:
     gan = GAN(arguments([]))
-    before = [p.detach().clone() for p in (gan.generator[0].weight, gan.discriminator[0].weight)]
+    weights = [next(network.parameters()) for network in (gan.generator, gan.discriminator)]  # of the first layers
+    before = [weight.detach().clone() for weight in weights]
     Trainer(fast_dev_run=True, progress_bar=False, silence=["no-validation"]).fit(gan)  # files go to a temporary folder
-    for parameter, old in zip((gan.generator[0].weight, gan.discriminator[0].weight), before, strict=True):
-        assert parameter.isfinite().all()
-        assert not torch.equal(parameter, old)
+    for weight, old in zip(weights, before, strict=True):
+        assert weight.isfinite().all()
+        assert not torch.equal(weight, old)
 
 
-def test_an_epoch_leaves_an_image(tmp_path):
+def test_an_epoch_leaves_an_image(tmp_path: Path) -> None:
     hparams = arguments(["--latent_dim", "8"])
     trainer = Trainer(
         experiment=False,

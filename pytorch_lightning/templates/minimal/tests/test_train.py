@@ -6,7 +6,7 @@ from train import Model
 from pytorch_lightning import Trainer
 
 
-def test_one_batch_trains():
+def test_one_batch_trains() -> None:
     model = Model()
     before = model.layer.weight.detach().clone()
     Trainer(fast_dev_run=True, progress_bar=False).fit(model)  # files go to a temporary folder

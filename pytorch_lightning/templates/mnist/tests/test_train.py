@@ -7,7 +7,7 @@ from train import arguments
 from pytorch_lightning import Trainer
 
 
-def test_one_batch_trains_validates_and_tests():
+def test_one_batch_trains_validates_and_tests() -> None:
     model = DigitReader(arguments([]))
     before = [p.detach().clone() for p in model.parameters()]
     trainer = Trainer(fast_dev_run=True, progress_bar=False)  # files go to a temporary folder
@@ -16,8 +16,7 @@ def test_one_batch_trains_validates_and_tests():
     assert 0 <= trainer.test()["test_acc"] <= 1
 
 
-def test_each_image_gets_a_logit_for_each_class():
+def test_each_image_gets_a_logit_for_each_class() -> None:
     model = DigitReader(arguments([]))
-    image, _ = model.digits(train=False)[0]
-    nb_classes = max(int(label) for _, label in model.digits(train=False)) + 1
-    assert model(torch.stack([image] * 3)).shape == (3, nb_classes)
+    images, labels = model.digits(train=False).tensors
+    assert model(images[:3]).shape == (3, int(labels.max()) + 1)
