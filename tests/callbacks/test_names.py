@@ -31,7 +31,7 @@ def test_a_name_is_there_in_every_way_of_asking(room: str, name: str) -> None:
 
 
 def test_each_name_has_its_file() -> None:
-    assert set(callbacks.__all__) == {"Callback", *callbacks.LATER}
+    assert set(callbacks.__all__) == {"Callback", "Run", *callbacks.LATER}
     assert set(loggers.__all__) == set(loggers.LATER)
     for room in (callbacks, loggers):
         with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
