@@ -31,7 +31,7 @@ from pytorch_lightning.trainer.locating import Locate, Located, note_losses
 from pytorch_lightning.trainer.replaying import HARMLESS, Reached, options_of_replay, save_before
 from pytorch_lightning.trainer.trainer import Trainer, option_defaults
 
-HERE: dict[str, bool | int | None] = {"compile": False, "gpus": None, "nb_gpu_nodes": 1, "fast_dev_run": False}
+HERE = {"compile": False, "gpus": None, "nb_gpu_nodes": 1, "fast_dev_run": False}
 """Options that are others than in the run: everything is done in one process, on the CPU."""
 SILENT = ("absent-callbacks", "no-validation", "never-validated", "not-shuffled")
 

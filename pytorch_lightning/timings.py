@@ -186,7 +186,7 @@ def hint(seconds: dict[str, float], nb_workers: int | None, nb_cpus: int | None 
     ``nb_workers`` is the training loader's; None where it has none to give.
 
     >>> hint({"data": 6.1, "forward": 3.9}, nb_workers=0, nb_cpus=4)
-    '61% of the training time was spent waiting for data: try num_workers=2 in tng_dataloader'
+    '61% of the training time was spent waiting for data: try num_workers=2 in tng_dataloader, or auto_nb_workers=True'
     """
     nb_cpus = (os.cpu_count() or 1) if nb_cpus is None else nb_cpus
     training = sum(s for phase, s in seconds.items() if phase not in ("start", "validation", "saving"))
@@ -194,6 +194,7 @@ def hint(seconds: dict[str, float], nb_workers: int | None, nb_cpus: int | None 
     if nb_workers is None or nb_cpus < 2 or share < HINT_SHARE or seconds["data"] < HINT_SECONDS:
         return None
     try_this = "num_workers=2" if not nb_workers else f"more than the {nb_workers} workers of now"
+    auto = ", or auto_nb_workers=True" if nb_workers < nb_cpus else ""
     if nb_workers >= nb_cpus:
         try_this = "a cheaper dataset, since there are no more processors for further workers"
-    return f"{share:.0%} of the training time was spent waiting for data: try {try_this} in tng_dataloader"
+    return f"{share:.0%} of the training time was spent waiting for data: try {try_this} in tng_dataloader{auto}"

@@ -1,6 +1,5 @@
 """What type checkers say of honest programs, and of wrongly declared hooks."""
 
-import json
 import os
 import re
 import shutil
@@ -168,23 +167,3 @@ def test_each_wrongly_declared_hook_fails(tmp_path: Path, cache: Path, checker: 
     found = "\n".join(said_by(checker, tmp_path, cache))
     numbers = [number for number, name in enumerate(wrong, len(lines) + 1) if f"wrong.py:{number}:" not in found]
     assert numbers == [], found
-
-
-OF_OTHERS_BASES = ["pytorch_lightning.callbacks.bar_terminal.Bar", "pytorch_lightning.root_module.elsewhere.OfTheClass"]
-"""Their base classes, tqdm and classmethod, take types in what checkers read only, and none where they run."""
-
-
-def test_an_editor_knows_the_type_of_every_name() -> None:
-    pytest.importorskip("pyright", reason="pyright isn't installed")
-    words = ["--verifytypes", "pytorch_lightning", "--ignoreexternal", "--outputjson"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pyright", *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    symbols = json.loads(done.stdout)["typeCompleteness"]["symbols"]
-    assert len(symbols) > 3000
-    # ambiguous is what has no annotation, and is what is assigned first
-    known = ("isTypeKnown", "isTypeAmbiguous")
-    assert [s["name"] for s in symbols if s["isExported"] and not any(s[key] for key in known)] == OF_OTHERS_BASES

@@ -4,10 +4,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pytorch_lightning.commands.conversion.program import Conversion
 
 
 def from_lightning(words: Sequence[str]) -> int:
@@ -53,7 +49,7 @@ def count_of(places: int) -> str:
     return f"{places} {'place needs' if places == 1 else 'places need'} a person: look for"
 
 
-def converted_file(name: str) -> "Conversion":
+def converted_file(name: str):  # type: ignore[no-untyped-def]  # libcst is imported only here
     """The conversion of the file ``name``. Raises ``SyntaxError`` where it isn't Python."""
     from pytorch_lightning.commands.conversion.program import convert
 

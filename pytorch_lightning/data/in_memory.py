@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset, default_collate
 
-WHOLE: set[type] = {int, np.int64}
+WHOLE = {int, np.int64}
 """Types of index that mean the same one by one as together (a bool doesn't)."""
 
 

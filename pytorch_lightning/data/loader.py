@@ -23,6 +23,9 @@ class OrderWatcher(Protocol):
     def has_changed(self) -> bool:
         """Whether the data changed since the epoch began."""
 
+    def changed(self) -> list[str]:
+        """The names of what of the data changed since the epoch began."""
+
 
 class ReplayableLoader(ABC):
     """The batches of a loader as a function of (seed, epoch, batch number)."""

@@ -27,8 +27,9 @@ from pytorch_lightning.data.loader import OrderWatcher, ReplayableLoader, keeps_
 from pytorch_lightning.data.same_batches import FirstUse
 from pytorch_lightning.data.seeded_view import LANE, BatchKey, KeyedDataset, SeededDataset, loader_name
 from pytorch_lightning.data.stream import StreamLoader
+from pytorch_lightning.data.worker_tuning import WorkerTuner, cores_for
 from pytorch_lightning.data.workers import OF_MEMORY, is_death, options_of, started, starts_workers, without_signal
-from pytorch_lightning.errors import MisconfigurationException, Notices, describe
+from pytorch_lightning.errors import FitError, MisconfigurationException, Notices, describe
 from pytorch_lightning.processes import EVERYTHING, Processes, Share
 
 MOST_DEATHS = 3
@@ -88,7 +89,29 @@ class IndexedLoader(ReplayableLoader):
         self._check_finished()
         if self._in_memory is not None:
             return self._in_memory.batches(self._plan.drawn())
-        return self._revived(epoch, start, limit) if self._loader.num_workers else iter(self._loader)
+        if self._tuner is not None and self._tuner.is_done:
+            self._tuner = None
+        if self._tuner is not None:
+            self._tuner.begin()
+        elif not self._loader.num_workers:
+            return iter(self._loader)
+        return self._revived(epoch, start, limit)
+
+    _tuner: WorkerTuner | None = None
+    """Chooses the number of workers, where it isn't the user's alone."""
+
+    def tune(self, nb_processes: int, watcher: OrderWatcher, notices: Notices) -> str | None:
+        """Let the number of workers be chosen while batches are made. Returns why not, where that can't be."""
+        if self._in_memory is not None:
+            return "the data are tensors in memory, and workers would only take time"
+        if not self.begins_anywhere:
+            return "the loader or its sampler has a state of its own"
+        if self._plan.looks_at_data:
+            return "the sampler isn't one of torch's: workers have it read ahead, and what it keeps would be ahead too"
+        data = {"dataset": self._dataset, "collate_fn": self._collate}
+        most = cores_for(nb_processes)
+        self._tuner = WorkerTuner(self._loader.num_workers, most, data, watcher.changed, notices)
+        return None
 
     @property
     def order(self) -> int:  # type: ignore[override]
@@ -112,32 +135,67 @@ class IndexedLoader(ReplayableLoader):
             pass
 
     def _revived(self, epoch: int, start: int, limit: int | None) -> Iterator[Any]:
-        """The batches, from new workers where one of those that make them dies."""
-        share, nb_given, dropped = self._plan.share, 0, 0
+        """The batches, from other workers where one of those that make them dies, or another number is chosen."""
+        share, nb_given, dropped, tuner = self._plan.share, 0, 0, self._tuner
         while True:
-            self._plan.begin_order(starts_workers(self._loader))
-            iterator = self._running = without_signal(started(self._loader))
-            self._plan.end_order()
+            nb_workers, iterator, has_workers = None, None, bool(self._loader.num_workers)
             try:
-                for batch in islice(iterator, dropped, None):
+                if has_workers:  # without any the plan itself tells its watcher
+                    self._plan.begin_order(starts_workers(self._loader))
+                iterator = self._running = without_signal(started(self._loader))
+                if has_workers:
+                    self._plan.end_order()
+                batches = islice(iterator, dropped, None)
+                for batch in batches if tuner is None else tuner.timed(batches):
                     yield batch
                     nb_given += 1
-                return
-            except (RuntimeError, OSError, EOFError) as error:
-                if not is_death(error, iterator):
+                    if tuner is not None and self._has_more(start, nb_given, limit):
+                        nb_workers = tuner.wanted()
+                        if nb_workers is not None:
+                            break
+            except Exception as error:
+                nb_workers = self._after(error, iterator)
+                if nb_workers is None:
                     raise
-                text = f"a worker of {loader_name(self._plan.loader_id)} is dead: {error}. {OF_MEMORY}"
+            if nb_workers is None:
+                break
+            workers.end_workers(self._loader, iterator)
             del iterator
             self._running = None
-            self.nb_deaths += 1
-            workers = self._loader.num_workers
-            if self.nb_deaths > MOST_DEATHS:
-                workers //= 2
-            Notices().report(f"{text} Training continues bit-for-bit, with {workers} workers.")
-            self._loader = self._build(workers)
+            self._use(nb_workers)
             nb_rounds, dropped = divmod(nb_given, len(share.mine))
             self._plan.rewind()
             self._plan.begin_epoch(epoch, start + nb_rounds * share.nb, limit)
+
+    def _has_more(self, start: int, nb_given: int, limit: int | None) -> bool:
+        share, nb = self._plan.share, length_of(self._plan)
+        place = start + nb_given // len(share.mine) * share.nb
+        return all(end is None or place < end for end in (nb, limit))
+
+    def _use(self, nb_workers: int) -> None:
+        self._loader, self.nb_workers = self._build(nb_workers), nb_workers
+        self._plan.is_read_ahead = bool(nb_workers)
+
+    def _after(self, error: Exception, iterator: Any) -> int | None:
+        """How many workers go on where ``error`` came while they made a batch; None where it isn't theirs."""
+        nb, tuner = self._loader.num_workers, self._tuner
+        is_chosen = tuner is not None and nb != tuner.begun
+        if isinstance(error, (RuntimeError, OSError, EOFError)) and is_death(error, iterator):
+            self.nb_deaths += 1
+            if tuner is not None:
+                tuner.stop("a worker died")
+                nb = tuner.begun
+            elif self.nb_deaths > MOST_DEATHS:
+                nb //= 2
+            text = f"a worker of {loader_name(self._plan.loader_id)} is dead: {error}. {OF_MEMORY}"
+            Notices().report(f"{text} Training continues bit-for-bit, with {nb} workers.")
+            return nb
+        if tuner is not None and is_chosen and not isinstance(error, FitError):
+            name = type(error).__name__
+            said = next((line for line in str(error).splitlines()[::-1] if line.startswith(f"{name}:")), f"{name}")
+            tuner.stop(f"with {nb} workers there was {said}")
+            return tuner.begun
+        return None
 
     _running: Any = None
     """What gives the batches that workers make."""
@@ -148,6 +206,8 @@ class IndexedLoader(ReplayableLoader):
         self._waiting = finished, on_other_order
 
     def finish(self, epoch: int, nb_batches: int, is_whole: bool) -> None:
+        if self._tuner is not None:
+            self._tuner.finish()
         self._plan.finish(is_whole)
         nb_batches = min(nb_batches, self._plan.nb_drawn or nb_batches)  # the last round may be a short one
         crc = self._plan.crc_at(nb_batches)

@@ -301,6 +301,11 @@ class Config:
     data_is_sharded: bool = option(
         DEVICES, "true: the loaders of each process are its own share of the data; nothing is dealt out or replaced"
     )
+    auto_nb_workers: bool = option(
+        DEVICES,
+        "true: the number of the training loader's workers is chosen while training runs, by what is waited for data; "
+        "the batches stay the same bits",
+    )
     uneven_batches: str = option(
         DEVICES,
         "what a process without a batch does in a last short round: 'wait', 'repeat' (run its last batch again, with "

@@ -11,12 +11,7 @@ from torch.optim import Optimizer
 from pytorch_lightning.precision.direct_step import direct_step
 from pytorch_lightning.precision.precision import Precision
 
-DTYPES: dict[str, torch.dtype | None] = {
-    "32": None,
-    "64": torch.float64,
-    "bf16-true": torch.bfloat16,
-    "16-true": torch.float16,
-}
+DTYPES = {"32": None, "64": torch.float64, "bf16-true": torch.bfloat16, "16-true": torch.float16}
 
 
 class Full(Precision):

@@ -13,7 +13,7 @@ from pytorch_lightning.processes import Processes
 from pytorch_lightning.run.progress import Progress
 
 POSITION = ("global_step", "epoch", "batch_nb")
-KINDS: dict[str, type] = {
+KINDS = {
     **dict.fromkeys((*POSITION, "since", "seed", "virtual_ranks", "processes"), int),
     **dict.fromkeys(("code", "data", "options", "versions", "batches", "sha256"), dict),
     "callbacks": list,

@@ -3,7 +3,7 @@
 An iterator that is made again must see what the first one saw, and so must workers that stand for others.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -138,15 +138,21 @@ class DataAttributes:
 
     def has_changed(self) -> bool:
         """Whether the training data changed since the epoch began, so perhaps while the batch was made."""
+        return next(self._changed(), None) is not None
+
+    def changed(self) -> list[str]:
+        """The names of what of the data changed since the epoch began."""
+        return list(self._changed())
+
+    def _changed(self) -> Iterator[str]:
         for path, held in owners_of(self.owners):
             before, there = self._at_iter.get(path), attributes_of(held)
             if before is None or _is_of_sampler(path):
                 continue
-            if before.keys() != there.keys():
-                return True
-            if any(copy.mark not in (UNKNOWN, self._mark(there[name])) for name, copy in before.items()):
-                return True
-        return False
+            yield from (f"{path}.{name}" for name in before.keys() ^ there.keys())
+            for name, copy in before.items():
+                if name in there and copy.mark not in (UNKNOWN, self._mark(there[name])):
+                    yield f"{path}.{name}"
 
     def values_now(self, path: str, held: Any) -> dict[str, Any]:
         """The attributes of an owner, whatever is being done again."""

@@ -50,10 +50,7 @@ class SettingsPart:
         self._kinds = [_kind(schedule.scheduler) for schedule in schedules]
         self._configured = _values_of(optimizers, [schedule.scheduler for schedule in schedules])
         states = [_plain(schedule.scheduler.state_dict()) for schedule in schedules]
-        self.fresh: dict[str, list[Any]] = {
-            "groups": [_groups_of(optimizer) for optimizer in optimizers],
-            "schedules": states,
-        }
+        self.fresh = {"groups": [_groups_of(optimizer) for optimizer in optimizers], "schedules": states}
         """What ``configure_optimizers`` gave at this start."""
         self._options = {name: repr(getattr(config, name)) for name in COMPARED}
         for n, schedule in enumerate(schedules):

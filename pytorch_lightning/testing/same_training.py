@@ -20,7 +20,7 @@ UPDATE = "UPDATE_SAME_TRAINING"
 """The environment variable by which pytest's option reaches the processes that run tests."""
 
 SAID = ("first-save", "no-validation", "never-validated")
-QUIET: dict[str, Any] = {
+QUIET = {
     "progress_bar": False,
     "print_weights_summary": False,
     "nb_sanity_val_steps": 0,

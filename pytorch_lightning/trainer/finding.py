@@ -1,11 +1,9 @@
 """The methods of the Trainer that look at a model before it is trained."""
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytorch_lightning.options.config import Config
-    from pytorch_lightning.root_module.root_module import LightningModule
     from pytorch_lightning.trainer.explanation import Explanation
     from pytorch_lightning.trainer.finders import BatchSizes, LrRange, Maker
 
@@ -20,8 +18,8 @@ class Finding:
 
     def find_lr(
         self,
-        model: "LightningModule",
-        tng_dataloader: Iterable[Any] | None = None,
+        model: Any,
+        tng_dataloader: Any = None,
         *,
         min_lr: float = 1e-7,
         max_lr: float = 1.0,
@@ -47,7 +45,7 @@ class Finding:
 
     def find_batch_size(
         self,
-        model: "LightningModule",
+        model: Any,
         attribute: str = "batch_size",
         *,
         start: int = 2,
@@ -72,12 +70,7 @@ class Finding:
             memory=memory_gb,
         )  # fmt: skip
 
-    def explain(
-        self,
-        model: "LightningModule",
-        tng_dataloader: Iterable[Any] | None = None,
-        val_dataloader: Iterable[Any] | None = None,
-    ) -> "Explanation":
+    def explain(self, model: Any, tng_dataloader: Any = None, val_dataloader: Any = None) -> "Explanation":
         """Print what ``fit(model)`` would do, and return it: batches, optimizer steps and samples; when validations,
         rows, saves and schedules fall due; learning rates; what options mean, and which have no effect; the sizes of
         checkpoints; and who wrote which hook. ``tng_dataloader``, ``val_dataloader``: with these loaders.

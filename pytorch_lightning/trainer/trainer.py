@@ -5,7 +5,7 @@ import functools
 import inspect
 import os
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -25,7 +25,6 @@ from pytorch_lightning.trainer.given_loaders import given_loaders, loader_and_ck
 from pytorch_lightning.trainer.nesting import given_back, in_one_thread, is_running, refuse_at_import
 
 if TYPE_CHECKING:
-    from pytorch_lightning.loggers import Logger
     from pytorch_lightning.run.run import FitRun
     from pytorch_lightning.strategies import Strategy
     from pytorch_lightning.trainer.fit_result import FitResult
@@ -42,9 +41,9 @@ class Trainer(ReadAttributes, Finding):
 
     def __init__(
         self,
-        experiment: "Logger | Sequence[Logger] | Any" = None,
-        early_stop_callback: Callback | Any = None,
-        checkpoint_callback: Callback | Any = None,
+        experiment: Any = None,
+        early_stop_callback: Any = None,
+        checkpoint_callback: Any = None,
         *,
         callbacks: Sequence[Callback] = (),
         gradient_clip: float = 0,
@@ -56,12 +55,13 @@ class Trainer(ReadAttributes, Finding):
         nb_gpu_nodes: int = 1,
         gpus: int | str | list[int] | None = None,
         nb_processes: int = 1,
-        distributed_backend: "str | Strategy | None" = None,
+        distributed_backend: Any = None,
         virtual_ranks: int | None = None,
         exact_elastic: bool = False,
         gather_validation: bool = True,
         data_is_sharded: bool = False,
         uneven_batches: str = "wait",
+        auto_nb_workers: bool = False,
         process_timeout_minutes: float = 10,
         progress_bar: bool = True,
         overfit_pct: float = 0.0,
@@ -133,8 +133,7 @@ class Trainer(ReadAttributes, Finding):
         self.options = options
         self._notices = Notices(self.config.silence)
         self._callbacks = all_callbacks(self.config)
-        place = read_environment(os.environ)
-        if place is not None and place.rank > 0:
+        if (place := read_environment(os.environ)) is not None and place.rank > 0:
             from pytorch_lightning.run import files
 
             files.leave_to_the_first(self.config)
@@ -153,8 +152,8 @@ class Trainer(ReadAttributes, Finding):
     def fit(
         self,
         model: LightningModule = None,  # type: ignore[assignment]
-        tng_dataloader: Iterable[Any] | None = None,
-        val_dataloader: Iterable[Any] | None = None,
+        tng_dataloader: Any = None,
+        val_dataloader: Any = None,
         **others: Any,
     ) -> int:
         """Train ``model``, on its own loaders or ``tng_dataloader`` and ``val_dataloader`` (also under Lightning 2's
@@ -243,7 +242,7 @@ class Trainer(ReadAttributes, Finding):
     def validate(
         self,
         model: LightningModule | None = None,
-        dataloader: Iterable[Any] | None = None,
+        dataloader: Any = None,
         ckpt: str | Path | None = None,
         weights: str | None = None,
         **others: Any,
@@ -256,7 +255,7 @@ class Trainer(ReadAttributes, Finding):
     def test(
         self,
         model: LightningModule | None = None,
-        dataloader: Iterable[Any] | None = None,
+        dataloader: Any = None,
         ckpt: str | Path | None = None,
         weights: str | None = None,
         **others: Any,
@@ -269,7 +268,7 @@ class Trainer(ReadAttributes, Finding):
     def predict(
         self,
         model: LightningModule | None = None,
-        dataloader: Iterable[Any] | None = None,
+        dataloader: Any = None,
         ckpt: str | Path | None = None,
         write_to: str | Path | None = None,
         overwrite: bool = False,

@@ -93,6 +93,7 @@ GIVEN: dict[str, tuple[tuple[str, ...], Any]] = {
     "exact_elastic": ((), True),
     "gather_validation": (("false",), False),
     "data_is_sharded": (("true",), True),
+    "auto_nb_workers": ((), True),
     "uneven_batches": (("repeat",), "repeat"),
     "process_timeout_minutes": (("2.5",), 2.5),
     "compile": ((), True),

@@ -20,7 +20,6 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.lightning2 import table
 from pytorch_lightning.loggers import Logger
-from tests.commands.browser import PROGRAM, Browser
 from tests.docs.test_docs import DOCS, ROOT, generate, without_blocks
 
 pytestmark = [pytest.mark.slow, pytest.mark.docs]
@@ -117,34 +116,6 @@ def test_a_broken_link_is_found(tmp_path: Path) -> None:
     (tmp_path / "b.html").write_text('<a href="a.html#nowhere"></a><a href="https://arxiv.org"></a><i id="there"></i>')
     wanted = ["a.html links to b.html#here", "a.html links to c.svg", "b.html links to a.html#nowhere"]
     assert sorted(broken_links(tmp_path)) == wanted
-
-
-# ------------------------------------------------------------------ as a browser shows them
-WIDE = ("concepts", "genindex", "coming_from_lightning", "architecture", "Trainer/index", "Trainer/hooks")
-"""Pages with long names, large tables, drawings, and code."""
-TOO_WIDE = """
-[...document.querySelectorAll('html, .content pre, .content .table-wrapper')]
-    .filter(element => element.scrollWidth > element.clientWidth + MORE && KINDS.includes(element.tagName))
-    .map(element => element.tagName + ': ' + element.textContent.slice(0, 200))
-"""
-
-
-def too_wide(browser: Any, page: Path, width: int, kinds: list[str], more: int = 1) -> Any:
-    browser.open(page, width)
-    return browser.run(TOO_WIDE.replace("MORE", str(more)).replace("KINDS", json.dumps(kinds)))
-
-
-def test_pages_and_tables_fit_into_a_telephone_and_code_into_a_window(html: Path) -> None:
-    if PROGRAM is None:
-        pytest.skip("there is no Chromium")
-    browser = Browser()
-    try:
-        for name in WIDE:
-            page = html / f"{name}.html"
-            assert not too_wide(browser, page, 400, ["HTML", "DIV"]), name
-            assert not too_wide(browser, page, 1400, ["HTML", "DIV", "PRE"], 20), name
-    finally:
-        browser.close()
 
 
 # ------------------------------------------------------------------ the reference

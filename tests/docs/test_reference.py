@@ -101,13 +101,6 @@ def test_every_method_of_a_public_class_has_a_sentence() -> None:
     assert [name for name, method in methods.items() if not has_sentence(method)] == []
 
 
-def test_every_option_of_the_trainer_has_a_type() -> None:
-    parameters = inspect.signature(Trainer).parameters.values()
-    of_any = {p.name for p in parameters if p.annotation is Any and p.kind is not p.VAR_KEYWORD}
-    # test-tube says nothing of its types; a GPU's name is shown as it is
-    assert of_any == {"cluster", "current_gpu_name"}
-
-
 def planted(size: int, step: int = 1) -> int:
     """Grows by ``step``"""
     if size < 0:

@@ -24,7 +24,7 @@ from pytorch_lightning.lightning2 import table
 AVERAGES = ("WeightAveraging", "EMAWeightAveraging", "StochasticWeightAveraging")
 TUNING = {**dict.fromkeys(AVERAGES, "WeightAveraging"), "BackboneFinetuning": "Unfreeze", "BaseFinetuning": "Unfreeze"}
 """What the callbacks of Lightning are called here."""
-PLACES: dict[str, tuple[str, ...]] = {
+PLACES = {
     "WeightAveraging": ("device", "use_buffers"),
     "EMAWeightAveraging": (
         *("device", "use_buffers", "decay"),

@@ -1,0 +1,425 @@
+"""``auto_nb_workers``: workers are added where batches are waited for, and the bits stay what they are without."""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, TensorDataset, get_worker_info
+
+from pytorch_lightning import LightningModule
+from pytorch_lightning.data import worker_tuning
+from pytorch_lightning.data.watched_objects import WatchedObjects
+from pytorch_lightning.data.worker_tuning import WorkerTuner
+from pytorch_lightning.errors import FitError, Notices
+from tests.recorder import quiet_trainer
+
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
+NB, SIZE = 160, 4
+NB_BATCHES = NB // SIZE
+
+
+class Points(Dataset[Any]):
+    """Each sample takes some time; where it was made is in it."""
+
+    def __init__(self, seconds: float = 0.004) -> None:
+        self.x, self.seconds, self.level = torch.randn(NB, 3, generator=torch.Generator().manual_seed(2)), seconds, 1.0
+        self.inner = Inner()
+        self.draws = np.random.default_rng(0)
+
+    def __len__(self) -> int:
+        return NB
+
+    def __getitem__(self, i: int) -> Any:
+        time.sleep(self.seconds)
+        info = get_worker_info()
+        x = self.x[i] * self.level * self.inner.scale + 0.1 * torch.rand(3) + self.draws.normal()
+        return i, x.float(), -1 if info is None else info.id
+
+
+class Inner:
+    scale = 1.0
+
+
+class Net(LightningModule):
+    def __init__(self, data: Any = None, nb_workers: int = 0, before: Callable[[Any, int], None] | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.layer = nn.Linear(3, 1)
+        self._data = [Points() if data is None else data]  # not a part of the module
+        self._nb_workers, self._before = nb_workers, before
+        SEEN.pop(id(self), None)
+
+    @property
+    def seen(self) -> list[tuple[list[int], int]]:
+        """Of each batch: the samples, and the worker that made it, or -1."""
+        return SEEN.setdefault(id(self), [])
+
+    def training_step(self, data_batch: Any, batch_nb: int) -> Tensor:
+        i, x, worker = data_batch
+        self.seen.append((i.tolist(), int(worker[0])))
+        if self._before is not None:
+            self._before(self, batch_nb)
+        return F.mse_loss(self.layer(x), torch.ones(len(x), 1))
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adam(self.parameters(), lr=0.01)
+
+    @property
+    def tng_dataloader(self) -> Any:
+        return DataLoader(self._data[0], SIZE, shuffle=True, num_workers=self._nb_workers)
+
+
+SEEN: dict[int, list[Any]] = {}
+
+
+def trained(folder: Path, model: Net, auto: bool = True, nb_epochs: int = 1, **options: Any) -> list[Tensor]:
+    quiet_trainer(folder, **{"auto_nb_workers": auto, "max_nb_epochs": nb_epochs, "silence": (), **options}).fit(model)
+    return [p.detach().clone() for p in model.parameters()]
+
+
+def assert_same(one: list[Tensor], other: list[Tensor]) -> None:
+    assert all(map(torch.equal, one, other))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processors, few batches for each measurement, and a close look between any two of them."""
+    monkeypatch.setattr("pytorch_lightning.data.replayable.cores_for", lambda nb: 2)
+    monkeypatch.setattr(worker_tuning, "MEASURED", 4)
+    monkeypatch.setattr(worker_tuning, "CHECK_SHARE", 1e9)
+
+
+@pytest.fixture
+def climbs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would be measured, on a busy machine too: more are better than none, and few better than many."""
+    monkeypatch.setattr(WorkerTuner, "_next", lambda tuner: {0: 1, 1: 2, 2: 2, 4: 2}[tuner.nb])
+
+
+def test_workers_are_added_and_the_bits_stay(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    model, plain = Net(Points(0.02)), Net(Points(0.0))
+    bits = trained(tmp_path / "auto", model, nb_epochs=2)
+    assert_same(bits, trained(tmp_path / "plain", plain, auto=False, nb_epochs=2))
+    workers = [worker for _, worker in model.seen]
+    assert workers[0] == -1
+    assert max(workers[-10:]) == 1, "two make the last batches"
+    assert {worker for _, worker in plain.seen} == {-1}
+    for epoch in range(2):  # each sample once
+        batches = model.seen[epoch * NB_BATCHES : (epoch + 1) * NB_BATCHES]
+        assert sorted(i for batch, _ in batches for i in batch) == list(range(NB))
+    said = capfd.readouterr().err
+    assert "2 workers make the training batches" in said
+    assert said.count("[auto-workers]") == 1
+
+
+def test_no_worker_is_started_where_little_is_waited_for(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_tuning, "WAITS", 0.3)  # on a busy machine, too
+    model = Net(Points(0.0), before=lambda module, batch_nb: time.sleep(0.1))
+    trained(tmp_path, model, max_nb_steps=20)
+    assert {worker for _, worker in model.seen} == {-1}
+    assert "auto-workers" not in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("climbs")
+def test_there_may_be_fewer_but_never_none_where_the_user_asked_for_some(tmp_path: Path) -> None:
+    model, plain = Net(nb_workers=4), Net(nb_workers=4)
+    assert_same(trained(tmp_path / "auto", model), trained(tmp_path / "plain", plain, auto=False))
+    assert {worker for _, worker in plain.seen} == {0, 1, 2, 3}
+    assert {worker for _, worker in model.seen[-10:]} == {0, 1}
+    assert min(worker for _, worker in model.seen) == 0
+
+
+def set_level(module: Any, batch_nb: int) -> None:
+    if batch_nb == 33:
+        module._data[0].level = 3.0
+
+
+def set_inside(module: Any, batch_nb: int) -> None:
+    if batch_nb == 33:
+        module._data[0].inner.scale = 3.0
+
+
+def write_to_a_tensor(module: Any, batch_nb: int) -> None:
+    if batch_nb == 33:
+        module._data[0].x.mul_(2)
+
+
+def write_past_torch(module: Any, batch_nb: int) -> None:
+    if batch_nb == 33:
+        module._data[0].x.numpy()[:] *= 2
+
+
+@pytest.mark.usefixtures("climbs")
+@pytest.mark.parametrize("change", [set_level, set_inside, write_to_a_tensor, write_past_torch])
+def test_what_changes_in_the_middle_is_in_the_next_batch(
+    tmp_path: Path, change: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Without workers it would be."""
+    plain = trained(tmp_path / "plain", Net(before=change), auto=False)
+    untouched = trained(tmp_path / "untouched", Net(), auto=False)
+    assert not torch.equal(plain[0], untouched[0])
+    model = Net(before=change)
+    assert_same(trained(tmp_path / "auto", model), plain)
+    assert max(worker for _, worker in model.seen[28:34]) >= 0, "workers made those before"
+    assert {worker for _, worker in model.seen[34:]} == {-1}
+    assert capfd.readouterr().err.count("changed inside an epoch, which workers wouldn't see") == 1
+
+
+class Caching(Points):
+    """What it read once it has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cache: dict[int, Tensor] = {}
+
+    def __getitem__(self, i: int) -> Any:
+        if i not in self.cache:
+            self.cache[i] = super().__getitem__(i)
+        return self.cache[i]
+
+
+class AsksTheModel(Points):
+    """Gives what the weights of now make of a sample."""
+
+    model: Any = None
+
+    def __getitem__(self, i: int) -> Any:
+        i, x, worker = super().__getitem__(i)
+        with torch.no_grad():
+            return i, x + self.model.layer(x).detach(), worker
+
+
+@pytest.mark.usefixtures("climbs")
+@pytest.mark.parametrize("kind", [Caching, AsksTheModel])
+def test_data_that_change_by_being_read_or_trained_get_no_workers(
+    tmp_path: Path, kind: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def made() -> Net:
+        model = Net(kind())
+        model._data[0].model = model
+        return model
+
+    model = made()
+    assert_same(trained(tmp_path / "auto", model), trained(tmp_path / "plain", made(), auto=False))
+    assert {worker for _, worker in model.seen} == {-1}
+    assert "auto_nb_workers has no effect: " in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("climbs")
+@pytest.mark.parametrize("looks", [5, 1000], ids=["now and then", "at the end of the epoch"])
+def test_what_is_seen_too_late_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: int) -> None:
+    """Attributes of some megabytes aren't looked at between any two batches."""
+    looked = WorkerTuner._changed_between
+
+    def rarely(tuner: WorkerTuner) -> list[str]:
+        period = tuner._found[0].period
+        monkeypatch.setattr(worker_tuning, "CHECK_SHARE", tuner._seconds_of_look / period / looks)
+        return looked(tuner)
+
+    monkeypatch.setattr(WorkerTuner, "_changed_between", rarely)
+    model = Net(before=write_past_torch)
+    with pytest.raises(
+        FitError, match=r"training dataset.x changed after batch \d+ of this epoch.*auto_nb_workers=False"
+    ):
+        trained(tmp_path, model)
+    assert len(model.seen) == NB_BATCHES if looks == 1000 else 34 <= len(model.seen) < NB_BATCHES
+
+
+@pytest.mark.usefixtures("climbs")
+@pytest.mark.parametrize("looks", [0.5, 1000])
+def test_what_changes_after_the_last_batch_is_in_the_next_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: float
+) -> None:
+    def change(module: Any, batch_nb: int) -> None:
+        if batch_nb == NB_BATCHES - 1:
+            module._data[0].level += 1.0
+
+    monkeypatch.setattr(worker_tuning, "CHECK_SHARE", 1e9 if looks < 1 else 1e-9)
+    model = Net(before=change)
+    bits = trained(tmp_path / "auto", model, nb_epochs=3)
+    assert_same(bits, trained(tmp_path / "plain", Net(before=change), auto=False, nb_epochs=3))
+    assert max(worker for _, worker in model.seen[-10:]) == 1
+
+
+class NotInWorkers(Points):
+    def __getitem__(self, i: int) -> Any:
+        if get_worker_info() is not None:
+            raise ConnectionError("opened by another process")
+        return super().__getitem__(i)
+
+
+class Dies(Points):
+    def __getitem__(self, i: int) -> Any:
+        if get_worker_info() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(i)
+
+
+@pytest.mark.usefixtures("climbs")
+@pytest.mark.parametrize(
+    ("kind", "said"), [(NotInWorkers, "ConnectionError: .*opened by another process"), (Dies, "a worker died")]
+)
+def test_where_workers_fail_this_process_goes_on(
+    tmp_path: Path, kind: Any, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = Net(kind())
+    assert_same(trained(tmp_path / "auto", model), trained(tmp_path / "plain", Net(), auto=False))
+    assert {worker for _, worker in model.seen} == {-1}
+    assert re.search(f"auto_nb_workers has no effect: .*{said}", capfd.readouterr().err, re.DOTALL)
+
+
+@pytest.mark.usefixtures("climbs")
+def test_an_error_of_the_dataset_is_raised_as_it_is(tmp_path: Path) -> None:
+    class Fails(Points):
+        def __getitem__(self, i: int) -> Any:
+            if i == 17:
+                raise ValueError("sample 17 is broken")
+            return super().__getitem__(i)
+
+    with pytest.raises(ValueError, match="sample 17 is broken") as raised:
+        trained(tmp_path, Net(Fails()))
+    assert any("sample 17" in note for note in getattr(raised.value, "__notes__", ()))
+
+
+@pytest.mark.usefixtures("climbs")
+@pytest.mark.parametrize("cut", [9, 20, 47])
+def test_a_run_that_is_cut_goes_on_with_the_same_bits(tmp_path: Path, cut: int) -> None:
+    whole = trained(tmp_path / "whole", Net(), auto=False, nb_epochs=2)
+    options: dict[str, Any] = {"save_every_nb_batches": 1, "resume": "auto", "nb_epochs": 2}
+    trained(tmp_path / "cut", Net(), max_nb_steps=cut, **options)
+    assert_same(trained(tmp_path / "cut", Net(), **options), whole)
+
+
+@pytest.mark.usefixtures("climbs")
+@pytest.mark.slow
+def test_several_processes(tmp_path: Path) -> None:
+    one = trained(tmp_path / "one", Net(), auto=False, virtual_ranks=2, exact_elastic=True)
+    two = trained(tmp_path / "two", Net(), nb_processes=2, exact_elastic=True)
+    assert_same(one, two)
+
+
+class Streamed(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        return iter([Points(0.0)[i] for i in range(8)])
+
+
+class Counting(Sampler[int]):
+    nb = 0
+
+    def __iter__(self) -> Iterator[int]:
+        for i in range(NB):
+            self.nb += 1
+            yield i
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [
+        DataLoader(Streamed(), SIZE),
+        DataLoader(Points(0.0), SIZE, sampler=Counting()),
+        [[torch.zeros(2), torch.zeros(2, 3), torch.zeros(2)]],
+        DataLoader(TensorDataset(torch.zeros(8), torch.zeros(8, 3), torch.zeros(8)), SIZE),
+    ],
+    ids=["stream", "own sampler", "list", "in memory"],
+)
+def test_where_it_can_have_no_effect_it_says_so(tmp_path: Path, loader: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    class Given(Net):
+        @property
+        def tng_dataloader(self) -> Any:
+            return loader
+
+    trained(tmp_path, Given())
+    assert "auto_nb_workers has no effect: " in capfd.readouterr().err
+
+
+# ------------------------------------------------------------------ the choice alone
+def tuned(
+    periods: dict[int, tuple[float, float]],
+    begun: int,
+    most: int,
+    monkeypatch: pytest.MonkeyPatch,
+    memory: Callable[[int], tuple[float, float]] = lambda nb: (8e9, 16e9),
+) -> tuple[WorkerTuner, int, list[int]]:
+    """A tuner on a clock of its own; ``periods``: seconds of waiting and computing by the number of workers. Gives
+    how many batches it took, and what it tried."""
+    clock = [0.0]
+    monkeypatch.setattr(worker_tuning, "_clock", lambda: clock[0])
+    numbers = [begun]
+    tuner = WorkerTuner(begun, most, {}, list, Notices(("auto-workers",)), lambda: memory(numbers[-1]))
+
+    def made() -> Iterator[int]:
+        while True:
+            clock[0] += periods[numbers[-1]][0]
+            yield 0
+
+    for nb, _ in enumerate(tuner.timed(made())):
+        clock[0] += periods[numbers[-1]][1]
+        wanted = tuner.wanted()
+        if wanted is not None:
+            numbers.append(wanted)
+        if tuner.settled:
+            return tuner, nb, numbers
+    raise AssertionError
+
+
+ALONE = 0.004
+
+
+@pytest.mark.parametrize(
+    ("waiting", "begun", "most", "chosen"),
+    [
+        ({0: 0.016, 2: 0.006, 4: 0.0001}, 0, 16, 4),  # enough
+        ({0: 0.016, 2: 0.010, 4: 0.009, 8: 0.009, 16: 0.009}, 0, 16, 4),  # the disk gives no more
+        ({0: 0.016, 2: 0.020}, 0, 16, 0),  # they are slower
+        ({0: 0.016, 1: 0.012, 2: 0.004}, 0, 2, 2),  # a small machine
+        ({0: 0.016, 2: 0.017, 1: 0.009}, 0, 2, 1),
+        ({0: 0.016, 2: 0.009, 1: 0.009}, 0, 2, 1),
+        ({0: 0.016, 1: 0.001}, 0, 1, 1),
+        ({0: 0.016, 2: 0.009, 3: 0.005, 1: 0.014}, 0, 3, 3),
+        ({8: 0.0, 4: 0.0}, 8, 16, 4),  # too many
+        ({8: 0.0, 4: 0.008}, 8, 16, 8),
+        ({0: 0.0001}, 0, 16, 0),
+        ({0: 0.1, 2: 0.05, 4: 0.025, 8: 0.012, 16: 0.006, 32: 0.003, 64: 0.001}, 0, 64, 16),  # no more batches
+    ],
+)
+def test_the_number_is_that_of_the_least_time(
+    waiting: dict[int, float], begun: int, most: int, chosen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    periods = {nb: (seconds, ALONE) for nb, seconds in waiting.items()}
+    monkeypatch.setattr(worker_tuning, "MEASURED", 12)
+    tuner, nb_batches, numbers = tuned(periods, begun, most, monkeypatch)
+    assert tuner.nb == chosen, numbers
+    assert nb_batches <= 200 + 12
+    assert set(numbers) <= set(waiting)
+
+
+def test_no_more_than_the_memory_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    periods = {0: (0.1, ALONE), 2: (0.05, ALONE), 4: (0.02, ALONE)}
+    tuner, _, numbers = tuned(periods, 0, 16, monkeypatch, lambda nb: (10e9 - 1.5e9 * nb, 16e9))
+    assert numbers == [0, 2, 4]
+    tuner, _, numbers = tuned(periods, 0, 16, monkeypatch, lambda nb: (6e9 - 1.5e9 * nb, 16e9))
+    assert numbers == [0, 2], "four would leave nothing"
+    assert tuner.nb == 2
+
+
+def test_what_objects_are_made_of_is_watched() -> None:
+    data = Points()
+    data.list, data.nest = [1, 2], {"a": [torch.zeros(2)]}  # type: ignore[attr-defined]
+    watched = WatchedObjects({"dataset": data})
+    assert watched.changed() == []
+    data.nest["a"][0] += 1  # type: ignore[attr-defined]
+    assert watched.changed() == ["dataset.nest['a'][0]"]
+    data.list.append(3)  # type: ignore[attr-defined]
+    data.inner.scale = 2.0
+    data.new = 1  # type: ignore[attr-defined]
+    assert {*watched.changed()} == {"dataset.nest['a'][0]", "dataset.list", "dataset.inner.scale", "dataset.new"}
