@@ -294,13 +294,38 @@ class Retrace(Callback):
         if digest(trained) != self._end.line["sha256"].get("weights"):
             what = _list([*islice(differences(before, trained), 100)])
             raise Differs(f"weights: {what}. {self.hint}".rstrip())
+        state, was = state_in(found), state_in(self._saved)
+        if digest(state) != digest(was):
+            raise Differs(f"state: {_list([*islice(differences(was, state), 100)])}. {self.hint}".rstrip())
         self.nb_tensors = sum(1 for _ in tensors_of(trained))
         raise Reached
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}  # its attributes aren't the run's
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 def place_of(saved: Mapping[str, Any]) -> dict[str, Any]:
     """Where in a fit a save was made."""
     return {name: value for name, value in saved["parts"]["progress"].items() if name not in NOT_PLACE}
+
+
+def state_in(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """What training goes on with, beside what was trained: attributes that changed, losses that schedules look at,
+    gradients that wait for a step, the loss scale, what is trained, the seed, and batches that are left out."""
+    parts = saved["parts"]
+    attributes, data = parts.get("attributes", {}), parts["data"]
+    # on several processes each has its own, and what is kept says so
+    alone = attributes.get("nb", 1) == 1
+    return {
+        "attributes": {name: attributes.get(name) for name in ("nodes", "values")} if alone else {},
+        "losses": parts.get("metrics", {}).get("losses") if alone else [],
+        "gradients": parts.get("gradients", {}).get("waiting"),
+        **{name: parts.get(name) for name in ("precision", "epoch_schedules", "fork", "rewound")},
+        "modes": parts.get("modes", {}).get("now"),
+        **{name: data.get(name) for name in ("seed", "virtual_ranks", "order")},
+    }
 
 
 def _list(found: Sequence[str]) -> str:
