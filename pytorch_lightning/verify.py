@@ -250,7 +250,7 @@ class Retrace(Callback):
     def on_fit_start(self, run: Any) -> None:
         self._certificate = run.module.trainer._plan.rolling.certificate
         self._certificate.begin(self._begin.line)
-        absent = [name for name in self._end.line["callbacks"] if name not in self._names(run)]
+        absent = [name for name in self._end.line["callbacks"] if name not in (*self._names(run), "Watchdog")]
         if absent:
             names = one_line(", ".join(map(str, absent)))
             self.hint = f"The run had callbacks that aren't here: {names}; pass --callbacks NAME"
@@ -294,7 +294,9 @@ class Retrace(Callback):
         if digest(trained) != self._end.line["sha256"].get("weights"):
             what = _list([*islice(differences(before, trained), 100)])
             raise Differs(f"weights: {what}. {self.hint}".rstrip())
-        state, was = state_in(found), state_in(self._saved)
+        # on several processes each has attributes of its own, and what is kept says so
+        alone = self._end.line["processes"] == self._begin.line["processes"] == 1
+        state, was = state_in(found, alone), state_in(self._saved, alone)
         if digest(state) != digest(was):
             raise Differs(f"state: {_list([*islice(differences(was, state), 100)])}. {self.hint}".rstrip())
         self.nb_tensors = sum(1 for _ in tensors_of(trained))
@@ -311,13 +313,11 @@ def place_of(saved: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in saved["parts"]["progress"].items() if name not in NOT_PLACE}
 
 
-def state_in(saved: Mapping[str, Any]) -> dict[str, Any]:
+def state_in(saved: Mapping[str, Any], alone: bool) -> dict[str, Any]:
     """What training goes on with, beside what was trained: attributes that changed, losses that schedules look at,
     gradients that wait for a step, the loss scale, what is trained, the seed, and batches that are left out."""
     parts = saved["parts"]
     attributes, data = parts.get("attributes", {}), parts["data"]
-    # on several processes each has its own, and what is kept says so
-    alone = attributes.get("nb", 1) == 1
     return {
         "attributes": {name: attributes.get(name) for name in ("nodes", "values")} if alone else {},
         "losses": parts.get("metrics", {}).get("losses") if alone else [],
