@@ -19,6 +19,7 @@ import gc
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -173,15 +174,40 @@ NIGHTLY = frozenset(
 """Files that try once more, in other programs or by more cases, what others test: ``nightly``, all of them."""
 
 
+EVERY = {
+    "callbacks/test_averages_of_several.py": 2,
+    "callbacks/test_tuning_of_several.py": 3,
+    "command_line/test_template_commands.py": 2,
+    "commands/test_wheel.py": 3,
+    "data/test_large_order.py": 2,
+    "equality/test_loader_grid.py": 2,
+    "examples/test_own_steps.py": 2,
+    "faults/test_kills_of_several.py": 2,
+    "hosts/test_two_hosts.py": 2,
+    "launchers/test_signals_to_several.py": 3,
+    "launchers/test_where_processes_listen.py": 2,
+    "options/test_run_options.py": 2,
+    "steps/test_manual_kills.py": 2,
+    "testing/test_same_training.py": 3,
+}
+"""Of the slow tests of these files that have many cases, one in so many is run by day: the others are ``nightly``."""
+
+
 @pytest.hookimpl(tryfirst=True)  # before those are chosen that -m names
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave long tests out, unless they or their file are selected."""
+    cases = Counter[tuple[str, str]]()
     for item in items:
         name = item.path.as_posix().removeprefix(f"{Path(__file__).parent.as_posix()}/")
         if name in NIGHTLY:
             item.add_marker("nightly")
         elif name in LONG:
             item.add_marker("slow")
+        if name in EVERY and item.get_closest_marker("slow") is not None:
+            test = name, getattr(item, "originalname", item.name)
+            if cases[test] % EVERY[name]:
+                item.add_marker("nightly")
+            cases[test] += 1
     named = {Path(argument.split("::")[0]).name for argument in config.args if argument.split("::")[0].endswith(".py")}
     too_long = {"nightly", "slow"}
     if config.getoption("--all") or "slow" in (config.getoption("-m") or ""):

@@ -134,16 +134,19 @@ def test_the_warning_before_the_time_limit_does_the_same(submit: Submit, tmp_pat
     assert_continued(job, tmp_path, undisturbed)
 
 
+@pytest.mark.nightly
 def test_a_plain_script_resumes_too(submit: Submit, tmp_path: Path, undisturbed: Any) -> None:
     job = submit(f"exec {line_of(tmp_path, send=['step', 5, 'batch', ['SIGUSR2']])}")
     assert_continued(job, tmp_path, undisturbed)
 
 
+@pytest.mark.nightly
 def test_a_signal_before_fit_loses_nothing(submit: Submit, tmp_path: Path, undisturbed: Any) -> None:
     job = submit(f"srun {line_of(tmp_path, send=['constructed', 0, 'job', ['SIGUSR1']], nb_sanity_val_steps=0)}")
     assert_continued(job, tmp_path, undisturbed)
 
 
+@pytest.mark.nightly
 def test_a_job_that_is_pushed_out_resumes_later(submit: Submit, tmp_path: Path, undisturbed: Any) -> None:
     job = submit(f"srun {line_of(tmp_path, waits_at=5)}", "--partition=low", "--exclusive", "--nodes=2", "--ntasks=1")
     command("bash", "-c", f"until [ -e {tmp_path}/waits ]; do sleep 0.05; done")
@@ -162,6 +165,7 @@ def test_a_job_that_is_cancelled_is_saved_and_not_requeued(submit: Submit, tmp_p
     assert len(list(tmp_path.glob("lightning_logs/*/*/checkpoints/step-*.ckpt"))) == 1, said(tmp_path)
 
 
+@pytest.mark.nightly
 def test_of_an_array_only_the_task_that_was_warned_is_requeued(
     submit: Submit, tmp_path: Path, undisturbed: Any
 ) -> None:
@@ -198,6 +202,7 @@ def test_tasks_of_one_node_meet_at_loopback_alone(submit: Submit, tmp_path: Path
     assert all(address.is_loopback for address in found), found
 
 
+@pytest.mark.nightly
 def test_a_search_by_slurm_cluster_resumes_trial_by_trial(slurm: None, tmp_path: Path, undisturbed: Any) -> None:
     # `python search.py` submits the jobs, each of which runs the same script
     launch = command(sys.executable, Path(__file__).parent / "search.py", "--folder", tmp_path)
