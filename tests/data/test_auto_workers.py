@@ -130,6 +130,7 @@ def test_no_worker_is_started_where_little_is_waited_for(
     assert "auto-workers" not in capfd.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("climbs")
 def test_there_may_be_fewer_but_never_none_where_the_user_asked_for_some(tmp_path: Path) -> None:
     model, plain = Net(nb_workers=4), Net(nb_workers=4)
@@ -199,6 +200,7 @@ class AsksTheModel(Points):
             return i, x + self.model.layer(x).detach(), worker
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("climbs")
 @pytest.mark.parametrize("kind", [Caching, AsksTheModel])
 def test_data_that_change_by_being_read_or_trained_get_no_workers(
@@ -235,6 +237,7 @@ def test_what_is_seen_too_late_is_an_error(tmp_path: Path, monkeypatch: pytest.M
     assert len(model.seen) == NB_BATCHES if looks == 1000 else 34 <= len(model.seen) < NB_BATCHES
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("climbs")
 @pytest.mark.parametrize("looks", [0.5, 1000])
 def test_what_changes_after_the_last_batch_is_in_the_next_epoch(
@@ -265,6 +268,7 @@ class Dies(Points):
         return super().__getitem__(i)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("climbs")
 @pytest.mark.parametrize(
     ("kind", "said"), [(NotInWorkers, "ConnectionError: .*opened by another process"), (Dies, "a worker died")]
@@ -291,6 +295,7 @@ def test_an_error_of_the_dataset_is_raised_as_it_is(tmp_path: Path) -> None:
     assert any("sample 17" in note for note in getattr(raised.value, "__notes__", ()))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("climbs")
 @pytest.mark.parametrize("cut", [9, 20, 47])
 def test_a_run_that_is_cut_goes_on_with_the_same_bits(tmp_path: Path, cut: int) -> None:
