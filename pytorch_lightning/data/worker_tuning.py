@@ -25,6 +25,8 @@ BETTER = 0.95
 """Times the time of a batch: with more workers it must be less than this."""
 LEAST_SHARE_FREE = 0.1
 """Of the memory: what must stay free once more workers have started."""
+MUCH = 0.25
+"""Of a batch's time: where more than this is waiting, fewer workers would make it longer."""
 FEW = 4
 """Of processors: with fewer all numbers of workers are tried."""
 CHECK_SHARE = 0.02
@@ -136,6 +138,8 @@ class WorkerTuner:
         more = next((nb for nb in self._numbers() if nb not in self._found), None)
         is_enough = now.waiting < WAITS * now.period and (self._most >= FEW or first)
         helps = first or best == self.nb or self._most < FEW
+        if more is not None and more < self.nb == best and now.waiting > MUCH * now.period:
+            return best
         return best if is_enough or not helps or more is None or not self._has_memory(more) else more
 
     def _cost(self, nb: int) -> tuple[float, int]:
