@@ -52,6 +52,8 @@ def saves_are_written(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+STANDS_STILL = 900
+"""Seconds after which a test fails, instead of keeping all that come after it from being run."""
 NO_TIME = "no time is left"
 LONG_TEST = 20.0
 """Seconds after which CI names a test and its time, so that one that stands still is seen."""
@@ -198,6 +200,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave long tests out, unless they or their file are selected."""
     cases = Counter[tuple[str, str]]()
     for item in items:
+        if config.pluginmanager.hasplugin("timeout"):  # scripts/gpu_check does without
+            item.add_marker(pytest.mark.timeout(STANDS_STILL))
         name = item.path.as_posix().removeprefix(f"{Path(__file__).parent.as_posix()}/")
         if name in NIGHTLY:
             item.add_marker("nightly")

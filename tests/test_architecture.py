@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from pathlib import Path
 from types import FrameType
@@ -301,3 +302,9 @@ def test_every_test_folder_mirrors_a_part() -> None:
     others |= {"docs", "security", "gpu"}
     there = {p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith((".", "_"))}
     assert there - others <= {p.stem for p in PACKAGE.iterdir()}
+
+
+def test_pytest_alone_knows_its_options() -> None:
+    """``scripts/gpu_check`` installs no plugin, and there an option of one would be an error."""
+    options = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    assert options.keys() <= {"testpaths", "addopts", "markers", "filterwarnings"}

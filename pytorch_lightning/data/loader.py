@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+from pytorch_lightning.errors import Notices
 from pytorch_lightning.processes import EVERYTHING, Processes, Share
 
 TORCHS, KEYED = 1, 2
@@ -109,6 +110,11 @@ class ReplayableLoader(ABC):
     def watch(self, watcher: "OrderWatcher") -> None:
         """Tell ``watcher`` of each order that is drawn."""
         del watcher
+
+    def tune(self, nb_processes: int, watcher: "OrderWatcher", notices: Notices) -> str | None:
+        """Let the number of workers be chosen while batches are made. Returns why not, where that can't be."""
+        del nb_processes, watcher, notices
+        return "only a DataLoader over a map-style dataset can be made again with other workers"
 
     def sampler_state(self, begun: bool) -> dict[str, Any] | None:
         """The state of a sampler that has one: before this epoch if that has ``begun``, otherwise as it is."""

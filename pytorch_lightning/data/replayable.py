@@ -8,7 +8,7 @@ or from where its own state says.
 
 from collections.abc import Callable, Iterator, Sequence, Sized
 from itertools import islice
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from torch.utils.data import (
     BatchSampler,
@@ -27,10 +27,12 @@ from pytorch_lightning.data.loader import OrderWatcher, ReplayableLoader, keeps_
 from pytorch_lightning.data.same_batches import FirstUse
 from pytorch_lightning.data.seeded_view import LANE, BatchKey, KeyedDataset, SeededDataset, loader_name
 from pytorch_lightning.data.stream import StreamLoader
-from pytorch_lightning.data.worker_tuning import WorkerTuner, cores_for
 from pytorch_lightning.data.workers import OF_MEMORY, is_death, options_of, started, starts_workers, without_signal
 from pytorch_lightning.errors import FitError, MisconfigurationException, Notices, describe
 from pytorch_lightning.processes import EVERYTHING, Processes, Share
+
+if TYPE_CHECKING:
+    from pytorch_lightning.data.worker_tuning import WorkerTuner
 
 MOST_DEATHS = 3
 """After so many deaths of workers there are fewer of them."""
@@ -97,17 +99,18 @@ class IndexedLoader(ReplayableLoader):
             return iter(self._loader)
         return self._revived(epoch, start, limit)
 
-    _tuner: WorkerTuner | None = None
+    _tuner: "WorkerTuner | None" = None
     """Chooses the number of workers, where it isn't the user's alone."""
 
     def tune(self, nb_processes: int, watcher: OrderWatcher, notices: Notices) -> str | None:
-        """Let the number of workers be chosen while batches are made. Returns why not, where that can't be."""
         if self._in_memory is not None:
             return "the data are tensors in memory, and workers would only take time"
         if not self.begins_anywhere:
             return "the loader or its sampler has a state of its own"
         if self._plan.looks_at_data:
             return "the sampler isn't one of torch's: workers have it read ahead, and what it keeps would be ahead too"
+        from pytorch_lightning.data.worker_tuning import WorkerTuner, cores_for
+
         data = {"dataset": self._dataset, "collate_fn": self._collate}
         most = cores_for(nb_processes)
         self._tuner = WorkerTuner(self._loader.num_workers, most, data, watcher.changed, notices)

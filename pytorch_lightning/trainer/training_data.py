@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.data.combined import MODES, combine, is_several, named, parts_of
 from pytorch_lightning.data.loader import KEYED, OrderWatcher, ReplayableLoader, keeps_state, length_of
-from pytorch_lightning.data.replayable import IndexedLoader, samples_of, shared_out
+from pytorch_lightning.data.replayable import samples_of, shared_out
 from pytorch_lightning.data.same_batches import sharding_problems, whole
 from pytorch_lightning.data.sharing import OwnShares, RoundsLoader
 from pytorch_lightning.data.stream import StreamLoader
@@ -186,11 +186,7 @@ def plan_loader(request: FitRequest, loader: Any, seed: int, share: Share, watch
     )
     replay.watch(watcher)
     if request.config.auto_nb_workers:
-        why_not = (
-            replay.tune(processes.nb, watcher, notices)
-            if isinstance(replay, IndexedLoader)
-            else "only a DataLoader over a map-style dataset can be made again with other workers"
-        )
+        why_not = replay.tune(processes.nb, watcher, notices)
         if why_not is not None:
             notices.say("no-auto-workers", f"auto_nb_workers has no effect: {why_not}")
     for bar in request.callbacks:

@@ -93,7 +93,7 @@ def assert_same(one: list[Tensor], other: list[Tensor]) -> None:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processors, few batches for each measurement, and a close look between any two of them."""
-    monkeypatch.setattr("pytorch_lightning.data.replayable.cores_for", lambda nb: 2)
+    monkeypatch.setattr("pytorch_lightning.data.worker_tuning.cores_for", lambda nb: 2)
     monkeypatch.setattr(worker_tuning, "MEASURED", 4)
     monkeypatch.setattr(worker_tuning, "CHECK_SHARE", 1e9)
 
