@@ -18,12 +18,16 @@ CROWDED = 1.15
 """Wall time for each second of CPU time, from which on the machine was busy with other things."""
 
 
+BASES = {"lean": ("_ratio", "_over"), "direct": ("_to_direct", "_over_direct")}
+"""What contestants are compared with, and how those figures end."""
+
+
 def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "low": min(values), "high": max(values)}
 
 
 def summarize(measured: Measured) -> dict[str, dict[str, dict[str, Any]]]:
-    """Medians with their spread, and the median of each round's ratio to the lean loop."""
+    """Medians with their spread, and those of each round's ratio to the lean loop and of the difference from it."""
     summary: dict[str, dict[str, dict[str, Any]]] = {}
     for workload, contestants in measured.items():
         summary[workload] = {}
@@ -34,17 +38,17 @@ def summarize(measured: Measured) -> dict[str, dict[str, dict[str, Any]]]:
                 if reason:
                     summary[workload][name] = {"skipped": reason}
                 continue
-            entry: dict[str, Any] = {key: spread([r[key] for r in kept]) for key in kept[0]}
-            lean = contestants.get("lean", [])
-            for key in ("cpu", "wall", "whole_cpu", "whole_wall", "value"):
-                pairs = [(r.get(key, 0.0), base.get(key, 0.0)) for r, base in zip(rounds, lean, strict=False)]
-                ratios = [own / of_lean for own, of_lean in pairs if own > 0 and of_lean > 0]
-                if ratios:
-                    entry[f"{key}_ratio"] = spread(ratios)
-            for key in ("cpu", "import", "value"):
-                if key in entry and any(key in base for base in lean):
-                    both = [(r, base) for r, base in zip(rounds, lean, strict=False) if key in r and key in base]
-                    entry[f"{key}_over"] = spread([r[key] - base[key] for r, base in both])
+            keys = [key for key in kept[0] if all(key in r for r in kept)]
+            entry: dict[str, Any] = {key: spread([r[key] for r in kept]) for key in keys}
+            for base, (ratio, over) in BASES.items():
+                pairs = [*zip(rounds, contestants.get(base, []), strict=False)]
+                for key in keys:
+                    both = [(own[key], its[key]) for own, its in pairs if key in own and key in its]
+                    ratios = [own / its for own, its in both if own > 0 and its > 0]
+                    if ratios:
+                        entry[key + ratio] = spread(ratios)
+                    if both:
+                        entry[key + over] = spread([own - its for own, its in both])
             summary[workload][name] = entry
     return summary
 
@@ -72,9 +76,11 @@ def markdown(about: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     text += targets_table(summary) if clock == "cpu" else []
     text.append("Medians (lowest to highest). A ratio is the median of each round's ratio to the lean raw loop.")
     for workload, contestants in summary.items():
-        text += ["", f"## {workload}: {WORKLOADS[workload].what}", ""]
+        spec = WORKLOADS[workload]
+        unit = spec.unit if 0 < spec.small < spec.full else "us a step"
+        text += ["", f"## {workload}: {spec.what}", ""]
         text += [
-            f"| | CPU, us a step | wall, us a step | ratio, {NAMES[clock]} | ratio, whole run | other |",
+            f"| | CPU, {unit} | wall, {unit} | ratio, {NAMES[clock]} | ratio, whole run | other |",
             "|---|--:|--:|--:|--:|--|",
         ]
         for name, entry in contestants.items():
@@ -85,11 +91,11 @@ def markdown(about: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
                 f"{key} {_short(value['median'])} ({_short(value['low'])} to {_short(value['high'])})"
                 for key, value in entry.items()
                 if key not in ("cpu", "wall", "whole_cpu", "whole_wall", "instructions")
-                and not key.endswith(("_ratio", "_over"))
+                and not key.endswith(tuple(ending for endings in BASES.values() for ending in endings))
             ]
             if "instructions" in entry:
                 other.append(f"{entry['instructions']['median']:,.0f} instructions a step")
-            unit = f" {WORKLOADS[workload].unit}" if "value" in entry and workload != "GROWTH" else ""
+            unit = f" {spec.unit}" if "value" in entry and workload != "GROWTH" else ""
             cells = [_cell(entry.get(key)) for key in ("cpu", "wall")]
             ratios = [_cell(entry.get(key), 2) for key in (f"{clock}_ratio", f"whole_{clock}_ratio")]
             text.append(f"| {name} | {' | '.join(cells + ratios)} | {', '.join(other)}{unit} |")

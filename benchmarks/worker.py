@@ -10,7 +10,8 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from typing import Any
+from importlib.util import find_spec
+from typing import Any, cast
 
 from benchmarks.workloads import DEVICE, ON_DEVICE, wait
 
@@ -49,6 +50,20 @@ def measure(function: Callable[[int], Any], small: int, full: int) -> dict[str, 
     }
 
 
+MORE = ("fits", "processes")
+"""Other files of a contestant: ``lean_fits.py``. They are imported when one of their workloads is run."""
+
+
+def function_of(contestant: str, workload: str) -> Callable[[int], Any] | None:
+    """What runs a workload; None where this contestant doesn't."""
+    for name in (contestant, *(f"{contestant}_{more}" for more in MORE)):
+        if find_spec(f"benchmarks.contestants.{name}") is not None:
+            module = importlib.import_module(f"benchmarks.contestants.{name}")
+            if hasattr(module, workload):
+                return cast("Callable[[int], Any]", getattr(module, workload))
+    return None
+
+
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     # what contestants print isn't shown; it's written somewhere all the same
@@ -57,17 +72,11 @@ def main() -> None:
     os.dup2(sink, 2)
     warnings.simplefilter("ignore")
     with contextlib.suppress(BrokenPipeError):
-        try:
-            contestant: Any = importlib.import_module(f"benchmarks.contestants.{sys.argv[1]}")
-        except ImportError as error:
-            contestant = error
         for line in sys.stdin:
             name, small, full = line.split()
             try:
-                if isinstance(contestant, ImportError):
-                    raise contestant
                 there = DEVICE.type == "cpu" or (name in ON_DEVICE and sys.argv[1] in CONTESTANTS_ON_DEVICE)
-                function = getattr(contestant, name, None) if there else None
+                function = function_of(sys.argv[1], name) if there else None
                 answer = {"skipped": ""} if function is None else measure(function, int(small), int(full))
             except Exception as error:
                 answer = {"skipped": f"{type(error).__name__}: {error}"}

@@ -25,6 +25,8 @@ class Workload:
     """Slow ones that vary little are run in fewer rounds."""
 
 
+PICTURES = "ResNet18, 16 wide, 32 x 32 images augmented by PIL, 3 epochs, whole fit"
+
 WORKLOADS = {
     "W1": Workload("MLP 32-64-1, batch 32, DataLoader over tensors in memory, SGD", 200, 2000),
     "W1list": Workload("the same, the loader is a list of ready batches", 200, 2000),
@@ -37,6 +39,17 @@ WORKLOADS = {
     "PROG": Workload("W1list with 0, 1, 11 and 50 logged values, taking turns", 1000, 1000),
     "CK": Workload("25 M parameters, Adam: how long the loop stands still for a save", 50, 50, "ms a save"),
     "DDP2": Workload("W2 on 2 processes; lean is a DDP script under torchrun; without start-up", 300, 300),
+    "DDPS": Workload("MLP 784-512-512-10, batch 32 a process, 2 processes; lean as in DDP2", 800, 800),
+    "REAL": Workload(f"{PICTURES}, no workers", 40, 40, "ms a step", most_rounds=3),
+    "REALworkers": Workload(f"{PICTURES}, 2 workers", 40, 40, "ms a step", most_rounds=3),
+    "REALpersistent": Workload(f"{PICTURES}, 2 persistent workers", 40, 40, "ms a step", most_rounds=3),
+    "EPOCHS": Workload(
+        "W1, epochs of 10 batches, each with a validation, early stopping and a durable checkpoint",
+        200,
+        2000,
+        "us an epoch",
+        most_rounds=3,
+    ),
     "GROWTH": Workload("W1list for 50,000 steps", 0, 50_000, most_rounds=3),
     "START": Workload("import, and process start to the first step of W1", 0, 1, "s"),
 }
@@ -107,6 +120,11 @@ def stall(starts: list[float]) -> dict[str, float]:
     return {"value": (statistics.median(waits[9::10]) - usual) * 1000}
 
 
+def import_optimizers() -> None:
+    """What torch imports with the first optimizer takes seconds, which aren't those of a fit."""
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+
+
 torch.set_num_threads(int(os.environ.get("BENCHMARK_THREADS", "1")))
 
 
@@ -145,6 +163,24 @@ def w2_data(nb: int) -> TensorDataset:
 
 def w2_loader(nb: int, shuffle: bool = True) -> DataLoader[Any]:
     return DataLoader(w2_data(nb), batch_size=256, shuffle=shuffle)
+
+
+DDPS_EPOCHS = 4
+
+
+def ddps_network() -> nn.Module:
+    torch.manual_seed(0)
+    layers = nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10)
+    return nn.Sequential(*layers)
+
+
+def ddps_data(nb: int) -> TensorDataset:
+    """What two processes train on in an epoch: ``nb`` batches of 32 for each."""
+    draws = torch.Generator().manual_seed(1)
+    return TensorDataset(torch.randn(64 * nb, 784, generator=draws), torch.randint(10, (64 * nb,), generator=draws))
+
+
+EPOCHS_BATCHES, EPOCHS_VALIDATION = 10, 4
 
 
 VOCABULARY, BLOCK = 65, 64

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from benchmarks import workloads as w
+from benchmarks.contestants import lean_processes
 
 
 def W1(nb: int) -> None:
@@ -23,3 +24,7 @@ def W4(nb: int) -> None:
         for inputs, targets in zip(x.split(32), y.split(32), strict=True):
             losses.append(criterion(net(inputs), targets))
     torch.stack(losses).mean().item()
+
+
+def DDPS(nb: int) -> dict[str, float]:
+    return lean_processes.DDP2(nb, "DDPSdirect")

@@ -1,8 +1,6 @@
 """The shortest correct torch loops: what every ratio is to."""
 
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -50,15 +48,6 @@ def W2(nb: int) -> None:
                 losses = [nn.functional.cross_entropy(net(x), y) for x, y in w.on_device(validation)]
                 torch.stack(losses).mean().item()
             torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict()}, Path(folder, f"{epoch}.pt"))
-
-
-def DDP2(nb: int) -> dict[str, float]:
-    """Microseconds a step, from a tenth of the batches to the end of training."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    script = str(Path(w.__file__).with_name("ddp_lean.py"))
-    done = subprocess.run([*torchrun, script, str(nb)], check=True, capture_output=True, env=environment, text=True)
-    return {"value": float(done.stdout.split()[-1])}
 
 
 def W3(nb: int, large: bool = False, compiled: bool = False) -> dict[str, float]:

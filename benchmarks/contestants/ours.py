@@ -5,7 +5,6 @@ import resource
 import statistics
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -120,36 +119,6 @@ def W2(nb: int, model: Classifier | None = None, **options: Any) -> None:
             nb_sanity_val_steps=0,
             **options,
         )
-
-
-class Stopwatch(Classifier):
-    """Writes down how long a step took, from a tenth of the batches to the end of training."""
-
-    def __init__(self, nb: int, path: str) -> None:
-        super().__init__(nb)
-        self.path, self.start = path, 0.0
-
-    def training_step(self, data_batch: Any, batch_nb: int) -> Any:
-        if self.global_step == self.first:
-            self.start = time.perf_counter()
-        return super().training_step(data_batch, batch_nb)
-
-    def on_fit_end(self) -> None:
-        seconds = time.perf_counter() - self.start
-        if self.trainer.proc_rank == 0:
-            Path(self.path).write_text(str(seconds * 1e6 / (self.global_step - self.first)))
-
-    @property
-    def first(self) -> int:
-        return self.nb * w.W2_EPOCHS // 10
-
-
-def DDP2(nb: int) -> dict[str, float]:
-    """Microseconds a step, from a tenth of the batches to the end of training."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "us")
-        W2(nb, Stopwatch(max(1, nb // w.W2_EPOCHS), str(path)), nb_processes=2)
-        return {"value": float(path.read_text())}
 
 
 class Writer(LightningModule):
