@@ -1,6 +1,7 @@
 """Processes that a Trainer in a plain script or in a notebook starts itself, on this machine."""
 
 import ast
+import atexit
 import multiprocessing
 import os
 import pickle
@@ -116,11 +117,24 @@ def _run_child(
             torch.save(result, os.path.join(folder, "result"))
         leave()
         Path(folder, f"done_{local_rank}").touch()
+        atexit.register(_end_at_once)
     except BaseException as error:  # whatever it is, the parent raises it
         sys.stdout.flush()
         write_failure(error, Path(folder, f"failure_{local_rank}"))
         sys.stderr.flush()
         os._exit(1)  # at once: a clean end could wait for the others
+
+
+def _end_at_once() -> None:
+    """Of what a process does at its end, all that anybody asked for, and then nothing more: for a second or longer the
+    interpreter would take torch apart, and whoever called ``fit`` waits for that."""
+    atexit.unregister(_end_at_once)
+    try:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(0)
 
 
 def keep_one_thread(notices: Notices | None) -> None:

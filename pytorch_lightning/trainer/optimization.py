@@ -1,5 +1,6 @@
 """The optimizers of a fit and the functions that run its windows; both may be made again while training runs."""
 
+import importlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -43,6 +44,9 @@ def plan_optimizers(
         return [], []
     # it may read a loader; where weights are sharded all must take part in what it computes with them
     processes = ALONE if request.strategy.runs_together else request.strategy.processes
+    if processes.nb > 1 and processes.local_rank:
+        # torch's first optimizer imports this for a second or two: meanwhile the first process does too
+        importlib.import_module("torch._dynamo")
     returned = checks.reading(module, "configure_optimizers", module.configure_optimizers, processes)
     found = attempt(problems, lambda: read_optimizers(returned, request.config.lr_scheduler_milestones))
     if found is None or attempt(problems, lambda: tell_callbacks(request.callbacks, module, *found)) is None:
