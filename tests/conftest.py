@@ -34,6 +34,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # also for the programs that test
 import torch
 
 from pytorch_lightning.errors import SHOWN
+from tests.data.forced.sitecustomize import force
 from tests.saves import every_save_written
 
 torch.set_num_threads(1)
@@ -69,6 +70,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--auto-workers"):
+        force()
     reporter = config.pluginmanager.getplugin("terminalreporter")
     if "CI_NO_SKIPS" in os.environ and reporter is not None:
         config.pluginmanager.register(NamesLongTests(reporter))
@@ -124,6 +127,7 @@ LONG = frozenset(
         "equality/test_own_state.py",
         "equality/test_resume.py",
         "equality/test_resume_cases.py",
+        "equality/test_worker_changes.py",
         "examples/test_search.py",
         "forks/test_fork_cases.py",
         "forks/test_more_forks.py",
@@ -291,6 +295,11 @@ def pytest_addoption(parser: Any) -> None:
     )
     parser.addoption(
         "--forks", type=int, default=6, help="how many runs tests/forks draws, trains and forks (default: 6)"
+    )
+    parser.addoption(
+        "--auto-workers",
+        action="store_true",
+        help="give every Trainer auto_nb_workers=True, and change the number of workers every two batches",
     )
     parser.addoption("--first-seed", type=int, default=0, help="the first of their seeds (default: 0)")
     parser.addoption(

@@ -148,8 +148,11 @@ class IndexedLoader(ReplayableLoader):
                 iterator = self._running = without_signal(started(self._loader))
                 if has_workers:
                     self._plan.end_order()
-                batches = islice(iterator, dropped, None)
-                for batch in batches if tuner is None else tuner.timed(batches):
+                batches: Iterator[Any] = islice(iterator, dropped, None)
+                if tuner is not None:
+                    nb_workers = tuner.compared(batches)
+                    batches = iter(()) if nb_workers is not None else tuner.timed(batches)
+                for batch in batches:
                     yield batch
                     nb_given += 1
                     if tuner is not None and self._has_more(start, nb_given, limit):
@@ -166,7 +169,7 @@ class IndexedLoader(ReplayableLoader):
             del iterator
             self._running = None
             self._use(nb_workers)
-            nb_rounds, dropped = divmod(nb_given, len(share.mine))
+            nb_rounds, dropped = divmod(nb_given - (0 if tuner is None else tuner.nb_again), len(share.mine))
             self._plan.rewind()
             self._plan.begin_epoch(epoch, start + nb_rounds * share.nb, limit)
 

@@ -2,17 +2,20 @@
 
 The batches don't depend on that number, so it may change between any two of them. For each number the time of a batch
 is measured, what is waited for it and what is computed; more workers are tried while waiting takes a noticeable part
-of it and more of them help.
+of it and more of them help. Each new worker first makes one of the last batches again: where that has other bits, the
+number stays.
 """
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 from pytorch_lightning.data.watched_objects import WatchedObjects
+from pytorch_lightning.data.witness import checksum
 from pytorch_lightning.errors import FitError, Notices
 
 MEASURED = 12
@@ -71,6 +74,9 @@ class WorkerTuner:
         self._found: dict[int, Measured] = {}
         self._waits: list[float] = []
         self._computes: list[float] = []
+        self._sums: deque[int] = deque(maxlen=self._most)
+        """Checksums of the last batches of this epoch."""
+        self._again: list[int] = []
         self._nb_seen, self._to_skip = 0, 2
         self._free_before = self._memory()[0]
         self._watched: WatchedObjects | None = None
@@ -101,6 +107,8 @@ class WorkerTuner:
                 if given is not None:
                     self._computes.append(asked - given)
             self._nb_seen += 1
+            if not self.settled:
+                self._sums.append(checksum(batch))
             given = _clock()
             yield batch
 
@@ -108,24 +116,46 @@ class WorkerTuner:
         """An epoch's batches are about to be made, from the data as they are."""
         self._watched = None if self.begun else WatchedObjects(self._data)
         self._nb_given = self._last_look = 0
+        self._sums.clear()
+        self._again = []
+
+    @property
+    def nb_again(self) -> int:
+        """How many of the last batches are made once more, to be compared, before any that is new."""
+        return len(self._again)
+
+    def compared(self, batches: Iterator[Any]) -> int | None:
+        """Takes those from ``batches``. Where one isn't as it was: the user's own number again; otherwise None."""
+        again, self._again = self._again, []
+        for crc in again:
+            if checksum(next(batches, None)) != crc:
+                return self.stop("workers make other batches of the same samples than were made without them")
+        return None
 
     def wanted(self) -> int | None:
         """The number of workers from the next batch on; None where it stays."""
         self._nb_given += 1
         if self.nb and not self.begun and (names := self._changed_between()):
             return self._give_up(names)
+        nb = self._choice()
+        if nb is None:
+            return None
+        if names := self._changed():
+            return self._give_up(names)
+        return self._try(nb)
+
+    def _choice(self) -> int | None:
+        """Another number than now, once this one has been measured."""
         if self.settled or len(self._waits) < max(MEASURED, 3 * self.nb):
             return None
         # what isn't computing, a save or a validation say, comes now and then and is long
         compute, waiting = median(self._computes or [0.0]), sum(self._waits) / len(self._waits)
         self._found[self.nb] = Measured(compute + waiting, waiting)
         nb = self._next()
-        if nb is None or nb == self.nb:
-            self._settle()
-            return None
-        if names := self._changed():
-            return self._give_up(names)
-        return self._try(nb)
+        if nb is not None and nb != self.nb:
+            return nb
+        self._settle()
+        return None
 
     def _next(self) -> int | None:
         """The number that is tried now, or taken for good."""
@@ -158,6 +188,7 @@ class WorkerTuner:
 
     def _try(self, nb: int) -> int:
         self.nb, self._to_skip = nb, 3 * nb + 2  # what they have made ahead says nothing
+        self._again = [] if nb == self.begun else [*self._sums][-nb:]
         self._waits.clear()
         self._computes.clear()
         if nb in self._found:
@@ -218,7 +249,7 @@ class WorkerTuner:
 
     def stop(self, why: str) -> int | None:
         """The user's own number again, from the next batch on."""
-        self.settled = True
+        self.settled, self._again = True, []
         self._notices.say("no-auto-workers", f"auto_nb_workers has no effect: {why}")
         back, self.nb = (None if self.nb == self.begun else self.begun), self.begun
         return back

@@ -1,5 +1,6 @@
 """``auto_nb_workers``: workers are added where batches are waited for, and the bits stay what they are without."""
 
+import mmap
 import os
 import re
 import signal
@@ -27,8 +28,12 @@ NB, SIZE = 160, 4
 NB_BATCHES = NB // SIZE
 
 
+MADE_BY = mmap.mmap(-1, NB)
+"""Of each sample who made it last: 0 is this process, and others are workers. Memory that they share."""
+
+
 class Points(Dataset[Any]):
-    """Each sample takes some time; where it was made is in it."""
+    """Each sample takes some time."""
 
     def __init__(self, seconds: float = 0.004) -> None:
         self.x, self.seconds, self.level = torch.randn(NB, 3, generator=torch.Generator().manual_seed(2)), seconds, 1.0
@@ -41,8 +46,9 @@ class Points(Dataset[Any]):
     def __getitem__(self, i: int) -> Any:
         time.sleep(self.seconds)
         info = get_worker_info()
+        MADE_BY[i] = 0 if info is None else 1 + info.id
         x = self.x[i] * self.level * self.inner.scale + 0.1 * torch.rand(3) + self.draws.normal()
-        return i, x.float(), -1 if info is None else info.id
+        return i, x.float()
 
 
 class Inner:
@@ -64,8 +70,8 @@ class Net(LightningModule):
         return SEEN.setdefault(id(self), [])
 
     def training_step(self, data_batch: Any, batch_nb: int) -> Tensor:
-        i, x, worker = data_batch
-        self.seen.append((i.tolist(), int(worker[0])))
+        i, x = data_batch
+        self.seen.append((i.tolist(), MADE_BY[int(i[0])] - 1))
         if self._before is not None:
             self._before(self, batch_nb)
         return F.mse_loss(self.layer(x), torch.ones(len(x), 1))
@@ -195,9 +201,9 @@ class AsksTheModel(Points):
     model: Any = None
 
     def __getitem__(self, i: int) -> Any:
-        i, x, worker = super().__getitem__(i)
+        i, x = super().__getitem__(i)
         with torch.no_grad():
-            return i, x + self.model.layer(x).detach(), worker
+            return i, x + self.model.layer(x).detach()
 
 
 @pytest.mark.slow
@@ -252,6 +258,45 @@ def test_what_changes_after_the_last_batch_is_in_the_next_epoch(
     bits = trained(tmp_path / "auto", model, nb_epochs=3)
     assert_same(bits, trained(tmp_path / "plain", Net(before=change), auto=False, nb_epochs=3))
     assert max(worker for _, worker in model.seen[-10:]) == 1
+
+
+class KnowsWorkers(Points):
+    """Another shift in every worker, and the first one's is that without any, or isn't."""
+
+    def __init__(self, of_first: float) -> None:
+        super().__init__()
+        self.of_first = of_first
+
+    def __getitem__(self, i: int) -> Any:
+        info = get_worker_info()
+        i, x = super().__getitem__(i)
+        return i, x + (0 if info is None else info.id + self.of_first)
+
+
+def shift_dataset(worker_id: int) -> None:
+    info = get_worker_info()
+    assert info is not None
+    info.dataset.level = 2.0
+
+
+@pytest.mark.usefixtures("climbs")
+@pytest.mark.parametrize("of_first", [0.0, 1.0, None], ids=["second worker", "each worker", "worker_init_fn"])
+def test_workers_that_make_other_batches_are_not_taken(
+    tmp_path: Path, of_first: float | None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Their first batches are made once more, and looked at."""
+
+    class Given(Net):
+        @property
+        def tng_dataloader(self) -> Any:
+            return DataLoader(self._data[0], SIZE, shuffle=True, worker_init_fn=None if is_known else shift_dataset)
+
+    is_known = of_first is not None
+    data = [KnowsWorkers(of_first) if is_known else Points() for _ in range(2)]
+    model = Given(data[0])
+    assert_same(trained(tmp_path / "auto", model), trained(tmp_path / "plain", Given(data[1]), auto=False))
+    assert {worker for _, worker in model.seen} == ({-1, 0} if of_first == 0 else {-1})
+    assert "workers make other batches of the same samples" in capfd.readouterr().err
 
 
 class NotInWorkers(Points):
@@ -332,8 +377,8 @@ class Counting(Sampler[int]):
     [
         DataLoader(Streamed(), SIZE),
         DataLoader(Points(0.0), SIZE, sampler=Counting()),
-        [[torch.zeros(2), torch.zeros(2, 3), torch.zeros(2)]],
-        DataLoader(TensorDataset(torch.zeros(8), torch.zeros(8, 3), torch.zeros(8)), SIZE),
+        [[torch.zeros(2).long(), torch.zeros(2, 3)]],
+        DataLoader(TensorDataset(torch.zeros(8).long(), torch.zeros(8, 3)), SIZE),
     ],
     ids=["stream", "own sampler", "list", "in memory"],
 )

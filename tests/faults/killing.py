@@ -113,6 +113,16 @@ def train_manual(folder: str, configuration: dict[str, Any], name: str) -> None:
     train(folder, configuration, getattr(manual_models, name)())
 
 
+def train_with_worker_changes(folder: str, *how: Any) -> None:
+    """Another number of workers every two batches; see ``equality/test_worker_changes``."""
+    from tests.data.forced.sitecustomize import force
+
+    force()
+    from tests.equality.test_worker_changes import train_and_kill
+
+    train_and_kill(Path(folder), *how)
+
+
 def train_counted(folder: str, configuration: dict[str, Any]) -> None:
     """A model whose windows are so many samples; see ``equality/test_sample_windows``."""
     from tests.equality.test_sample_windows import Uneven
