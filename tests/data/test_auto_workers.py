@@ -6,6 +6,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,80 @@ def test_what_changes_in_the_middle_is_in_the_next_batch(
     assert max(worker for _, worker in model.seen[28:34]) >= 0, "workers made those before"
     assert {worker for _, worker in model.seen[34:]} == {-1}
     assert capfd.readouterr().err.count("changed inside an epoch, which workers wouldn't see") == 1
+
+
+SETTINGS: dict[str, Any] = {"level": 1.0}
+SHIFT = np.zeros(3)
+
+
+class Shared:
+    level = 1.0
+
+
+class ReadsElsewhere(Points):
+    """Its level is another one's."""
+
+    def __init__(self, level: Callable[[], float]) -> None:
+        super().__init__()
+        self.read = level
+
+    def __getitem__(self, i: int) -> Any:
+        i, x = super().__getitem__(i)
+        return i, x * self.read()
+
+
+class Collates(Net):
+    """Reads its own level where a batch is made."""
+
+    level, unread = 1.0, 0
+
+    def collate(self, samples: list[Any]) -> Any:
+        i, x = torch.utils.data.default_collate(samples)
+        return i, self.scaled(x)
+
+    def scaled(self, x: Tensor) -> Tensor:
+        return x * self.level
+
+    def training_step(self, data_batch: Any, batch_nb: int) -> Tensor:
+        self.unread += 1  # what isn't read there may change
+        return super().training_step(data_batch, batch_nb)
+
+    @property
+    def tng_dataloader(self) -> Any:
+        return DataLoader(self._data[0], SIZE, shuffle=True, collate_fn=self.collate)
+
+
+def elsewhere(place: str) -> tuple[Any, Callable[[Any], None]]:
+    """A dataset that reads its level in some place, and what changes it there."""
+    inside, shared = [1.0], Shared()
+    found: dict[str, tuple[Any, Callable[[Any], None]]] = {
+        "global": (lambda: SETTINGS["level"], lambda module: SETTINGS.update(level=3.0)),
+        "class": (lambda: Shared.level, lambda module: setattr(Shared, "level", 3.0)),
+        "array": (lambda: 1.0 + SHIFT[0], lambda module: SHIFT.__setitem__(0, 2.0)),
+        "closure": (lambda: inside[0], lambda module: inside.__setitem__(0, 3.0)),
+        "partial": (partial(getattr, shared, "level"), lambda module: setattr(shared, "level", 3.0)),
+        "module": (lambda: 1.0, lambda module: setattr(module, "level", 3.0)),
+    }
+    SETTINGS["level"] = Shared.level = 1.0
+    SHIFT[0] = 0.0
+    return ReadsElsewhere(found[place][0]), found[place][1]
+
+
+@pytest.mark.usefixtures("climbs")
+@pytest.mark.parametrize("place", ["global", "class", "array", "closure", "partial", "module"])
+def test_what_is_read_elsewhere_is_watched(tmp_path: Path, place: str) -> None:
+    def fitted(auto: bool, is_changed: bool = True) -> tuple[list[Tensor], Net]:
+        data, change = elsewhere(place)
+        kind = Collates if place == "module" else Net
+        model = kind(data, before=lambda module, nb: change(module) if nb == 33 and is_changed else None)
+        return trained(tmp_path / f"{auto}", model, auto), model
+
+    (plain, _), (untouched, _) = fitted(False), fitted(False, is_changed=False)
+    assert not torch.equal(plain[0], untouched[0])
+    bits, model = fitted(True)
+    assert_same(bits, plain)
+    assert max(worker for _, worker in model.seen[28:34]) >= 0, "workers made those before"
+    assert {worker for _, worker in model.seen[34:]} == {-1}
 
 
 class Caching(Points):
