@@ -1,6 +1,8 @@
-"""Pictures that are augmented by PIL when they are asked for, and a network for them: for REAL."""
+"""Pictures that are augmented by PIL when they are asked for, and networks for them: of REAL and W5."""
 
+import os
 import random
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -70,3 +72,44 @@ def network(width: int = 16) -> nn.Module:
 
 def optimizer_of(net: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+
+
+DIGITS_BATCH = 32
+
+
+class Digits(Dataset[Any]):
+    """``nb`` digits, turned, scaled and made noisy anew whenever they are asked for."""
+
+    def __init__(self, nb: int) -> None:
+        from pytorch_lightning.data.digits import Digits as Shipped
+
+        digits = Shipped(str(files("pytorch_lightning.data.digits")))
+        self.pictures = [(digits.data[i].numpy(), int(digits.targets[i])) for i in range(1000)]
+        self.nb = nb
+
+    def __len__(self) -> int:
+        return self.nb
+
+    def __getitem__(self, i: int) -> Any:
+        pixels, y = self.pictures[i % 1000]
+        angle, zoom = torch.rand(2).tolist()
+        picture = Image.fromarray(pixels).resize((56, 56), Image.Resampling.BICUBIC)
+        picture = picture.rotate(30 * angle - 15, Image.Resampling.BICUBIC)
+        side = int(44 + 12 * zoom)
+        picture = picture.crop((0, 0, side, side)).resize((28, 28), Image.Resampling.LANCZOS)
+        return torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255) + 0.05 * torch.randn(28, 28), y
+
+
+def digits_loader(data: Digits, nb_workers: int = 0) -> DataLoader[Any]:
+    return DataLoader(data, DIGITS_BATCH, shuffle=True, num_workers=nb_workers)
+
+
+def digits_network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
+
+
+def numbers_of_workers() -> list[int]:
+    """Those that are tried by hand: 1, 2, 4, ... up to the number of processors."""
+    nb = len(os.sched_getaffinity(0))
+    return sorted({*(2**n for n in range(nb.bit_length()) if 2**n <= nb), nb})

@@ -37,6 +37,14 @@ def _ours(workload: str, key: str) -> Callable[[Summary], float]:
     return lambda summary: float(summary[workload]["ours"][key]["median"])
 
 
+BIG_KINDS = {
+    "more": "from the start",
+    "resume_more": "from the middle",
+    "two_more": "from the start, two processes",
+    "two_resume_more": "from the middle, two processes",
+}
+
+
 TARGETS = [
     Target("W1list", "over lean", "us a step", 9, _ours("W1list", "cpu_over"), SEEDING),
     Target("W1list", "instructions, ratio to lean", "", 1.00, _ours("W1list", "instructions_ratio")),
@@ -51,6 +59,16 @@ TARGETS = [
     Target("W3largecompiled", "ratio to lean", "", 1.00, _ours("W3largecompiled", "value_ratio")),
     Target("W4", "ratio to lean", "", 0.80, _ours("W4", "cpu_ratio")),
     Target("CK", "stall, ratio to a durable save", "", 0.15, _ours("CK", "value_ratio")),
+    Target("CK", "peak memory, for each byte of the state", "", 1.05, _ours("CK", "peak")),
+    Target("RESTORE", "ratio to torch.load(mmap=True)", "", 1.20, _ours("RESTORE", "value_ratio")),
+    Target("RESTORE", "private memory, for each byte of the state", "", 1.02, _ours("RESTORE", "memory")),
+    Target("W5", "whole fit, ratio to no workers", "", 0.60, _ours("W5", "value_ratio")),
+    Target("W5", "whole fit, ratio to the best number of workers", "", 1.05, _ours("W5", "best_ratio")),
+    *(
+        Target("BIG", f"10^9 samples over 10^6, {what}", unit, most, _ours("BIG", f"{kind}_{key}"))
+        for kind, what in BIG_KINDS.items()
+        for key, unit, most in (("seconds", "s", 0.5), ("mb", "MB", 20))
+    ),
     Target("DDP2", "time of a step, ratio to torchrun", "", 1.00, _ours("DDP2", "value_ratio")),
     Target("DDPS", "time of a step, ratio to torchrun", "", 1.03, _ours("DDPS", "value_ratio")),
     Target("DDPS", "the same, tensors indexed directly", "", 1.03, _ours("DDPS", "value_to_direct")),
@@ -59,8 +77,14 @@ TARGETS = [
         for name in ("REAL", "REALworkers", "REALpersistent")
     ),
     Target("EPOCHS", "whole fit, ratio to lean", "", 1.10, _ours("EPOCHS", "whole_wall_ratio")),
+    Target("FSDP2R", "bytes read, for each of own shards", "", 1.20, _ours("FSDP2R", "value")),
+    Target("FSDP2R", "the same with resume='auto'", "", 1.20, _ours("FSDP2R", "auto")),
+    Target("COLL", "over raw DDP", "a step", 1, _ours("COLL", "value_over")),
+    Target("REPORT", "the command", "s", 3, _ours("REPORT", "value")),
+    Target("REPORT", "the page", "MB", 10, _ours("REPORT", "mb")),
     Target("START", "import, over torch", "s", 0.04, _ours("START", "import_over"), IMPORT),
     Target("START", "first step, over lean", "s", 0.25, _ours("START", "value_over")),
+    Target("START2", "first step, over torchrun", "s", 1, _ours("START2", "value_over")),
     Target("GROWTH", "a late step, ratio to an early one", "", 1.02, _ours("GROWTH", "value")),
     Target("GROWTH", "memory added in between", "MB", 2, _ours("GROWTH", "mb")),
 ]

@@ -27,6 +27,9 @@ class Workload:
 
 PICTURES = "ResNet18, 16 wide, 32 x 32 images augmented by PIL, 3 epochs, whole fit"
 
+MORE = "figures with more_ are what the largest takes over 10^6"
+BIG = 10**9
+
 WORKLOADS = {
     "W1": Workload("MLP 32-64-1, batch 32, DataLoader over tensors in memory, SGD", 200, 2000),
     "W1list": Workload("the same, the loader is a list of ready batches", 200, 2000),
@@ -37,7 +40,12 @@ WORKLOADS = {
     "W3largecompiled": Workload("W3large compiled, without the time that takes", 26, 26),
     "W4": Workload("evaluation of W1's network", 200, 2000),
     "PROG": Workload("W1list with 0, 1, 11 and 50 logged values, taking turns", 1000, 1000),
-    "CK": Workload("25 M parameters, Adam: how long the loop stands still for a save", 50, 50, "ms a save"),
+    "CK": Workload(
+        "25 M parameters, Adam: how long the loop stands still for a save; peak: memory for each byte of the state",
+        50,
+        50,
+        "ms a save",
+    ),
     "DDP2": Workload("W2 on 2 processes; lean is a DDP script under torchrun; without start-up", 300, 300),
     "DDPS": Workload("MLP 784-512-512-10, batch 32 a process, 2 processes; lean as in DDP2", 800, 800),
     "REAL": Workload(f"{PICTURES}, no workers", 40, 40, "ms a step", most_rounds=3),
@@ -50,8 +58,15 @@ WORKLOADS = {
         "us an epoch",
         most_rounds=3,
     ),
+    "W5": Workload("digits augmented by PIL, a small network, num_workers=0: a whole fit", 1500, 1500, "s", 2),
+    "BIG": Workload(f"shuffled samples that cost nothing, up to 10^9: to the fifth step; {MORE}", BIG, BIG, "s", 2),
+    "RESTORE": Workload("84 M parameters, Adam: a resume from a checkpoint of 1 GB", 0, 1, "s", 3),
+    "FSDP2R": Workload("25 MB of weights, Adam, fsdp on 2 processes: bytes read by a resume", 0, 1, "of own shards", 1),
+    "COLL": Workload("W1's network on 2 processes: collectives in a training step", 0, 1, "a step", 1),
     "GROWTH": Workload("W1list for 50,000 steps", 0, 50_000, most_rounds=3),
     "START": Workload("import, and process start to the first step of W1", 0, 1, "s"),
+    "START2": Workload("process start to the first step of W1 on 2 processes; lean is under torchrun", 0, 1, "s", 3),
+    "REPORT": Workload("the report of a run with 50,000 rows of 8 values", 0, 50_000, "s", 3),
 }
 
 

@@ -90,7 +90,7 @@ def W4(nb: int) -> None:
     torch.stack(losses).mean().item()
 
 
-def CK(nb: int) -> dict[str, float]:
+def stalled(nb: int) -> dict[str, float]:
     """Milliseconds that the loop stands still for a durable save."""
     net, starts = w.ck_network(), []
     optimizer = torch.optim.Adam(net.parameters())

@@ -36,6 +36,23 @@ def REALpersistent(nb: int) -> dict[str, float]:
     return REAL(nb, 2, persistent=True)
 
 
+def W5(nb: int) -> dict[str, float]:
+    """Seconds of an epoch with no workers, and with that number of workers which takes least."""
+    w.import_optimizers()
+    data = pictures.Digits(nb * pictures.DIGITS_BATCH)
+
+    def seconds(nb_workers: int) -> float:
+        start, net = time.perf_counter(), pictures.digits_network()
+        optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+        for x, y in pictures.digits_loader(data, nb_workers):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            optimizer.step()
+        return time.perf_counter() - start
+
+    return {"value": seconds(0), "best": min(map(seconds, pictures.numbers_of_workers()))}
+
+
 STATE_BYTES = 16_000
 """Of one of the Trainer's checkpoints in EPOCHS at the start of the fit, where 8,700 bytes are weights. What is missing
 is filled up, so that both write as much."""

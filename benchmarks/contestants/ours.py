@@ -182,7 +182,7 @@ class Large(LightningModule):
         return w.ck_batches(self.nb)
 
 
-def CK(nb: int) -> dict[str, float]:
+def stalled(nb: int) -> dict[str, float]:
     """Milliseconds that the loop stands still for a save, which is durable a while later."""
     model = Large(nb)
     fit(model, save_every_nb_batches=10)

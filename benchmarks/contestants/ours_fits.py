@@ -4,6 +4,7 @@ import tempfile
 import time
 from typing import Any
 
+import torch
 from torch import nn
 
 from benchmarks import pictures
@@ -47,6 +48,36 @@ def REALworkers(nb: int) -> dict[str, float]:
 
 def REALpersistent(nb: int) -> dict[str, float]:
     return REAL(nb, 2, persistent=True)
+
+
+class Reader(LightningModule):
+    """W5's network with its data."""
+
+    def __init__(self, data: pictures.Digits) -> None:
+        super().__init__()
+        self.net, self.loader = pictures.digits_network(), pictures.digits_loader(data)
+
+    def training_step(self, data_batch: Any, batch_nb: int) -> Any:
+        x, y = data_batch
+        return nn.functional.cross_entropy(self.net(x), y)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adam(self.parameters(), 1e-3)
+
+    @property
+    def tng_dataloader(self) -> Any:
+        return self.loader
+
+
+def W5(nb: int) -> dict[str, float]:
+    """Seconds of a whole fit with ``auto_nb_workers=True``: once beside no workers, once beside the best number."""
+    w.import_optimizers()
+    fit(Regression(w.w1_batches(2)))
+    data = pictures.Digits(nb * pictures.DIGITS_BATCH)
+    start = time.perf_counter()
+    fit(Reader(data), auto_nb_workers=True)
+    seconds = time.perf_counter() - start
+    return {"value": seconds, "best": seconds}
 
 
 class Validated(Evaluated):

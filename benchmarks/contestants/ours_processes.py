@@ -1,5 +1,7 @@
 """This library in processes of its own."""
 
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -10,7 +12,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from benchmarks import workloads as w
-from benchmarks.contestants.ours import W2, Classifier, fit
+from benchmarks.contestants import lean_processes
+from benchmarks.contestants.ours import W2, Classifier, fit, stalled
+from benchmarks.programs import tell
 from pytorch_lightning import LightningModule
 
 
@@ -77,3 +81,64 @@ def DDPS(nb: int) -> dict[str, float]:
         model.time_from(model.nb * w.DDPS_EPOCHS, str(path))
         fit(model, max_nb_epochs=w.DDPS_EPOCHS, nb_processes=2)
         return {"value": float(path.read_text())}
+
+
+def BIG(nb: int) -> dict[str, float]:
+    """As for lean, and ``nb`` samples, from the start and from the middle, with one process and with two."""
+    found = lean_processes.BIG(nb, "ours")
+    for prefix, words in (("", ()), ("two_", ("two",))):
+        told = {}
+        for size in (max(nb // 1000, 20_000), nb):
+            with tempfile.TemporaryDirectory() as folder:
+                told["more", size] = tell("big", "ours", size, folder, *words)
+                told["resume_more", size] = tell("big", "ours", size, folder, *words, "middle")
+        for kind in ("more", "resume_more"):
+            few, many = (found_at for (its, _), found_at in told.items() if its == kind)
+            found |= {f"{prefix}{kind}_{key}": many[key] - few[key] for key in many}
+    return found
+
+
+def CK(nb: int) -> dict[str, float]:
+    """Milliseconds that the loop stands still for a save, and the memory that it takes."""
+    standing = stalled(max(nb, lean_processes.LEAST))
+    with tempfile.TemporaryDirectory() as folder:
+        return {**standing, **tell("save_memory", "ours", folder)}
+
+
+def RESTORE(nb: int) -> dict[str, float]:
+    return lean_processes.RESTORE(nb, "ours")
+
+
+def FSDP2R(nb: int) -> dict[str, float]:
+    """Bytes that a resume reads, for each of a process's own shards; ``auto``: where it looks for the checkpoint."""
+    with tempfile.TemporaryDirectory() as folder:
+        new, *resumed = (tell("shards", "ours", folder, how) for how in ("new", "resumed", "auto"))
+    value, auto = ((told["read"] - new["read"]) / new["own"] for told in resumed)
+    return {"value": value, "auto": auto}
+
+
+def COLL(nb: int) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        return tell("collectives", "ours", folder)
+
+
+def START2(nb: int) -> dict[str, float]:
+    """Seconds from the start of a script to the end of the first step in the processes that it starts."""
+    return lean_processes.until_written([sys.executable], "ours")
+
+
+COLUMNS = ["global_step", "tng_loss", "lr_0", "acc", "grad_2_norm_total", "gpu_0", "other", "another", "more"]
+
+
+def REPORT(nb: int) -> dict[str, float]:
+    """Seconds of the command, from start to end, and the MB that it writes for ``nb`` rows."""
+    draws = torch.randn(nb, len(COLUMNS), generator=torch.Generator().manual_seed(1)).tolist()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [",".join(map(str, [10 * n, *row[1:]])) for n, row in enumerate(draws)]
+        Path(folder, "metrics.csv").write_text("\n".join([",".join(COLUMNS), *rows]) + "\n")
+        Path(folder, "meta_tags.csv").write_text("key,value\n")
+        page = Path(folder, "report.html")
+        start = time.perf_counter()
+        command = [sys.executable, "-m", "pytorch_lightning", "report", folder, "-o", str(page)]
+        subprocess.run(command, check=True, capture_output=True)
+        return {"value": time.perf_counter() - start, "mb": page.stat().st_size / 1e6}

@@ -11,6 +11,9 @@ import pytest
 
 from benchmarks import __main__ as main
 from benchmarks import instructions, report
+from benchmarks.targets import TARGETS
+from benchmarks.worker import function_of
+from benchmarks.workloads import WORKLOADS
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,29 +44,54 @@ def test_a_quick_run_writes_a_table_json_and_a_chart(tmp_path: Path) -> None:
     xml.etree.ElementTree.parse(tmp_path / "results.svg")
 
 
-def test_two_processes_are_measured_with_all_that_they_start(tmp_path: Path) -> None:
-    chosen = ("--only", "DDP2,DDPS", "--contestants", "lean,direct,ours", "--out", str(tmp_path))
+def quick(folder: Path, workloads: str, contestants: str = "lean,ours") -> Any:
+    """What one round gives, by workload and contestant."""
+    chosen = ("--only", workloads, "--contestants", contestants, "--out", str(folder))
     done = run("--quick", "--rounds", "1", *chosen)
     assert done.returncode == 0, done.stderr
-    results = json.loads((tmp_path / "results.json").read_text())
-    for workload, name in (("DDP2", "lean"), ("DDP2", "ours"), ("DDPS", "lean"), ("DDPS", "direct"), ("DDPS", "ours")):
-        entry = results["summary"][workload][name]
+    results = json.loads((folder / "results.json").read_text())
+    skipped = [e for entries in results["summary"].values() for e in entries.values() if "skipped" in e]
+    assert not skipped
+    xml.etree.ElementTree.parse(folder / "results.svg")
+    return results
+
+
+def test_two_processes_are_measured_with_all_that_they_start(tmp_path: Path) -> None:
+    results = quick(tmp_path, "DDP2")
+    for name in ("lean", "ours"):
+        entry = results["summary"]["DDP2"][name]
         # starting them takes seconds, which this process alone wouldn't show; a step takes milliseconds
         assert entry["whole_cpu"]["median"] > 1, entry
         assert 1e3 < entry["value"]["median"] < 1e7, entry
-    whats = ["time of a step, ratio to torchrun"] * 2 + ["the same, tensors indexed directly"]
-    assert [target["what"] for target in results["targets"]] == whats
+    assert results["targets"][0]["what"] == "time of a step, ratio to torchrun"
 
 
 def test_whole_fits_are_measured(tmp_path: Path) -> None:
-    chosen = ("--only", "REAL,REALpersistent,EPOCHS", "--contestants", "lean,ours", "--out", str(tmp_path))
-    done = run("--quick", "--rounds", "1", *chosen)
-    assert done.returncode == 0, done.stderr
-    summary = json.loads((tmp_path / "results.json").read_text())["summary"]
+    results = quick(tmp_path, "REAL,EPOCHS,W5,REPORT,COLL")
     for name in ("lean", "ours"):
-        assert 1 < summary["REAL"][name]["value"]["median"] < 1e5
-        assert 1 < summary["REALpersistent"][name]["value"]["median"] < 1e5
-        assert summary["EPOCHS"][name]["wall"]["median"] > 1e3  # ten steps, validation and checkpoint
+        found = {workload: results["summary"][workload].get(name, {}) for workload in results["summary"]}
+        assert 1 < found["REAL"]["value"]["median"] < 1e5
+        assert 0 < found["W5"]["best"]["median"] < 1e3
+        assert found["EPOCHS"]["wall"]["median"] > 1e3  # ten steps, validation and checkpoint
+    assert results["summary"]["COLL"]["lean"]["value"]["median"] == 1.0
+    assert {"value", "mb"} <= results["summary"]["REPORT"]["ours"].keys()
+    assert {target["workload"] for target in results["targets"]} >= {"REAL", "EPOCHS", "W5", "REPORT", "COLL"}
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("workload", ["BIG", "CK", "DDPS", "FSDP2R", "RESTORE", "START2", "REALpersistent"])
+def test_programs_with_processes_of_their_own_are_measured(tmp_path: Path, workload: str) -> None:
+    results = quick(tmp_path, workload, "lean,direct,ours" if workload == "DDPS" else "lean,ours")
+    assert set(results["summary"][workload]) >= {"lean", "ours"}
+    assert len(results["targets"]) == len([target for target in TARGETS if target.workload == workload])
+
+
+def test_each_workload_has_a_lean_loop_beside_ours() -> None:
+    alone = {"PROG", "GROWTH", "REPORT"}  # what no loop by hand has
+    for workload in WORKLOADS.keys() - {"START"}:
+        assert function_of("ours", workload) is not None, workload
+        assert (function_of("lean", workload) is None) == (workload in alone), workload
+    assert all(function_of("direct", workload) for workload in ("W1", "W4", "DDPS"))
 
 
 def test_an_unknown_workload_is_named() -> None:
@@ -78,6 +106,14 @@ def test_ratios_are_medians_of_ratios_within_a_round() -> None:
     summary = report.summarize({"W1": {"lean": lean, "ours": ours}})
     assert summary["W1"]["ours"]["cpu_ratio"] == pytest.approx({"median": 1.1, "low": 0.9, "high": 2.0})
     assert [line.split(":")[0] for line in report.warnings_of(summary)] == ["W1, ours"]
+
+
+def test_ratios_are_to_the_loop_that_indexes_its_tensors_too() -> None:
+    measured: Any = {"DDPS": {"lean": [{"value": 4.0}], "direct": [{"value": 2.0}], "ours": [{"value": 3.0}]}}
+    summary = report.summarize(measured)
+    assert summary["DDPS"]["ours"]["value_ratio"]["median"] == 0.75
+    assert summary["DDPS"]["ours"]["value_to_direct"]["median"] == 1.5
+    assert "value_to_direct" not in report.markdown({"date": "today"}, summary)
 
 
 def test_what_was_skipped_says_why() -> None:
