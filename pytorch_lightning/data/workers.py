@@ -1,6 +1,7 @@
 """Processes that make batches: signals are their parent's business."""
 
 import contextlib
+import multiprocessing
 import os
 import re
 import signal
@@ -39,6 +40,9 @@ class Shielded:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)
         else:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
+        if multiprocessing.get_start_method(allow_none=True) != "fork":
+            # torch looks whether its parent is another than at first: one that died while this began isn't
+            threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
         if self.then is not None:
             self.then(worker_id)
 
@@ -46,6 +50,11 @@ class Shielded:
 def _end_with_parent(parent: int) -> None:
     while signal.sigwaitinfo((signal.SIGTERM,)).si_pid != parent:
         pass
+    os._exit(0)
+
+
+def _end_with(parent: Any) -> None:
+    connection.wait([parent.sentinel])
     os._exit(0)
 
 
