@@ -32,7 +32,7 @@ MUCH = 0.25
 """Of a batch's time: where more than this is waiting, fewer workers would make it longer."""
 FEW = 4
 """Of processors: with fewer all numbers of workers are tried."""
-CHECK_SHARE = 0.02
+CHECK_SHARE = 0.005
 """Of the time: closer looks at the dataset's attributes may take so much of it."""
 UNSEEN = (
     "{names} changed after batch {nb} of this epoch at the earliest, in a way that wasn't seen at once, and the workers"
@@ -140,9 +140,10 @@ class WorkerTuner:
         nb = self._choice()
         if nb is None:
             return None
-        if names := self._changed():
-            return self._give_up(names)
-        return self._try(nb)
+        is_first, names = not self._seconds_of_look, self._changed()
+        if is_first and not names:
+            names = self._changed()  # takes what all later ones take
+        return self._give_up(names) if names else self._try(nb)
 
     def _choice(self) -> int | None:
         """Another number than now, once this one has been measured."""

@@ -10,6 +10,7 @@ import torch
 
 from pytorch_lightning.data.combined import parts_of
 from pytorch_lightning.errors import Notices
+from pytorch_lightning.resume.glance import NOT_SEEN, Seen
 from pytorch_lightning.resume.plain_values import (
     Decoder,
     Encoder,
@@ -59,12 +60,14 @@ class DataAttributes:
         """What the data were when the epoch's iterator was made."""
         self._for_workers: Copies | None = None
         """The same of the first epoch, where workers live on from there."""
+        self._seen: dict[tuple[str, str], tuple[str, Seen]] = {}
         self._now: Copies | None = None
         """What they are, while they are as they were."""
 
     def note_loader(self, loader: Any) -> None:
         """The training loader was made: what it is made of is state from here on, and nothing else."""
         self.owners.clear()
+        self._seen.clear()
         self._at_iter, self._for_workers, self._now = {}, None, None
         self._nb_workers = self._workers_before = getattr(loader, "num_workers", 0)
         self._is_persistent = bool(getattr(loader, "persistent_workers", False))
@@ -151,8 +154,21 @@ class DataAttributes:
                 continue
             yield from (f"{path}.{name}" for name in before.keys() ^ there.keys())
             for name, copy in before.items():
-                if name in there and copy.mark not in (UNKNOWN, self._mark(there[name])):
+                if name in there and copy.mark != UNKNOWN and not self._is_still((path, name), there[name], copy.mark):
                     yield f"{path}.{name}"
+
+    def _is_still(self, place: tuple[str, str], value: Any, mark: str) -> bool:
+        """Whether ``value`` has this mark. Where it had when it was looked at last, that's seen sooner."""
+        before, seen = self._seen.pop(place, (None, None))
+        if before != mark or seen is None or seen.value is not value or not seen.fits():
+            if self._mark(value) != mark:
+                return False
+            try:
+                seen = Seen(value)
+            except NOT_SEEN:
+                return True
+        self._seen[place] = mark, seen
+        return True
 
     def values_now(self, path: str, held: Any) -> dict[str, Any]:
         """The attributes of an owner, whatever is being done again."""

@@ -1,16 +1,19 @@
 """Many tensors at a glance, where reading their values again would take ten times as long, and their mark made
 without a table of nodes."""
 
+import operator
 import zlib
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from pytorch_lightning.checkpoints.snapshot import checksum_of_kind
-from pytorch_lightning.resume.plain_values import FRAME, digest
+from pytorch_lightning.resume.plain_values import FRAME, LEAVES, digest
 
 MANY = 64
 """Lists of so many entries are worth it."""
+NOT_SEEN = (TypeError, RuntimeError, ValueError, BufferError)
 
 
 class Glance(NamedTuple):
@@ -67,3 +70,53 @@ def glance(value: Any) -> Glance | None:
     if not all(type(tensor) is Tensor and not tensor.is_inference() for tensor in tensors):
         return None
     return Glance(tensors, [len(parts) for parts in nested], [tensor._version for tensor in tensors])
+
+
+class Seen:
+    """A value of lists, tuples, dicts, arrays, tensors, numbers and texts, to be looked at again and again: which
+    objects it holds, and the checksums of their memory. ``fits()`` takes a twentieth of a mark."""
+
+    def __init__(self, value: Any) -> None:
+        """Raises one of ``NOT_SEEN`` where the value holds anything else, or memory that isn't in one piece."""
+        self.value = value
+        self._lists: list[tuple[list[Any], list[Any]]] = []
+        self._dicts: list[tuple[dict[Any, Any], list[Any], list[Any]]] = []
+        self._arrays: list[tuple[Any, Any, int]] = []
+        waiting, known = [value], set[int]()
+        while waiting:
+            held = waiting.pop()
+            if type(held) in LEAVES or id(held) in known:
+                continue
+            known.add(id(held))
+            if type(held) is list:
+                self._lists.append((held, [*held]))
+                waiting += held
+            elif type(held) is tuple:  # whoever holds it still holds the same
+                waiting += held
+            elif type(held) is dict:
+                self._dicts.append((held, [*held], [*held.values()]))
+                waiting += [*held, *held.values()]
+            else:
+                self._arrays.append((held, *_memory_of(held)))
+
+    def fits(self) -> bool:
+        """Whether the value is what it was."""
+        lists = [*self._lists, *(([*now], names) for now, names, _ in self._dicts)]
+        lists += [([*now.values()], values) for now, _, values in self._dicts]
+        if not all(len(now) == len(was) and all(map(operator.is_, now, was)) for now, was in lists):
+            return False
+        try:
+            return all(_memory_of(held) == (kind, crc) for held, kind, crc in self._arrays)
+        except NOT_SEEN:
+            return False
+
+
+def _memory_of(held: Any) -> tuple[Any, int]:
+    """What kind of memory an array or a tensor has, and its checksum."""
+    if type(held) is np.ndarray and not held.dtype.hasobject and held.flags.c_contiguous:
+        array: Any = held
+        return (held.dtype, held.shape), zlib.crc32(array)
+    if type(held) is Tensor and not held.requires_grad and held.is_contiguous():
+        content: Any = held.numpy()
+        return (held.dtype, held.shape), zlib.crc32(content)
+    raise TypeError

@@ -1,13 +1,15 @@
 """The mark of many tensors, made the short way, is the one that the table of nodes gives."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from pytorch_lightning.resume.glance import glance
+from pytorch_lightning.resume.glance import NOT_SEEN, Seen, glance
 from pytorch_lightning.resume.plain_values import Encoder, fingerprint
 
 
@@ -82,3 +84,40 @@ def test_aliases_take_the_long_way() -> None:
         seen = glance(again)
         assert seen is not None
         assert seen.mark(again, math.inf) is None
+
+
+def pictures() -> dict[str, Any]:
+    return {
+        "pairs": [(np.full((4, 4), i, dtype=np.uint8), i) for i in range(70)],
+        "tensors": [torch.zeros(3), {"scale": torch.ones(2)}],
+        "names": {"a": [1, 2], "b": "text"},
+    }
+
+
+CHANGES: dict[str, Callable[[Any], Any]] = {
+    "a pixel": lambda held: held["pairs"][60][0].__setitem__((1, 2), 7),
+    "a pair": lambda held: held["pairs"].__setitem__(60, (held["pairs"][60][0], 9)),
+    "the order": lambda held: held["pairs"].reverse(),
+    "one less": lambda held: held["pairs"].pop(),
+    "a tensor": lambda held: held["tensors"][0].add_(1),
+    "past torch": lambda held: held["tensors"][1]["scale"].numpy().__setitem__(0, 4),
+    "a shape": lambda held: setattr(held["tensors"][0], "data", torch.zeros(1, 3)),
+    "a value": lambda held: held["names"].update(b="other"),
+    "a name": lambda held: held["names"].update(c=held["names"].pop("a")),
+    "inside": lambda held: held["names"]["a"].append(3),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_value_that_was_seen_is_what_it_was_until_it_changes(change: str) -> None:
+    held = pictures()
+    seen = Seen(held)
+    assert seen.fits()
+    CHANGES[change](held)
+    assert not seen.fits()
+
+
+@pytest.mark.parametrize("other", [object(), {1}, np.zeros((4, 4)).T[1:], np.array([object()]), torch.zeros(4)[::2]])
+def test_what_can_not_be_seen_is_said(other: Any) -> None:
+    with pytest.raises(NOT_SEEN):
+        Seen([other])
