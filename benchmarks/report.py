@@ -89,16 +89,16 @@ def markdown(about: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
                 continue
             other = [
                 f"{key} {_short(value['median'])} ({_short(value['low'])} to {_short(value['high'])})"
+                + (f" {spec.unit}" if key == "value" and workload != "GROWTH" else "")
                 for key, value in entry.items()
                 if key not in ("cpu", "wall", "whole_cpu", "whole_wall", "instructions")
                 and not key.endswith(tuple(ending for endings in BASES.values() for ending in endings))
             ]
             if "instructions" in entry:
                 other.append(f"{entry['instructions']['median']:,.0f} instructions a step")
-            unit = f" {spec.unit}" if "value" in entry and workload != "GROWTH" else ""
             cells = [_cell(entry.get(key)) for key in ("cpu", "wall")]
             ratios = [_cell(entry.get(key), 2) for key in (f"{clock}_ratio", f"whole_{clock}_ratio")]
-            text.append(f"| {name} | {' | '.join(cells + ratios)} | {', '.join(other)}{unit} |")
+            text.append(f"| {name} | {' | '.join(cells + ratios)} | {', '.join(other)} |")
     notes = warnings_of(summary) if clock == "cpu" else []
     return "\n".join(text + (["", "**Read with care:**", "", *(f"- {line}" for line in notes)] if notes else [])) + "\n"
 

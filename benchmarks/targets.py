@@ -21,8 +21,8 @@ class Target:
 
 
 SEEDING = (
-    "about 20 us of it seed the random streams of torch, numpy and python before each step, which is why any step can"
-    " be done again by itself; 5 us are a tenth of the row that is written each ten steps"
+    "most of it seeds the random streams of torch, numpy and python before each step, which is why any step can be done"
+    " again by itself"
 )
 
 

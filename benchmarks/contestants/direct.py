@@ -17,6 +17,16 @@ def W1(nb: int) -> None:
         optimizer.step()
 
 
+def W1list(nb: int) -> None:
+    net, criterion = w.w1_network().to(w.DEVICE), nn.MSELoss()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    x, y = (tensor.to(w.DEVICE) for tensor in w.w1_data(nb).tensors)
+    for start in range(0, len(x), 32):
+        optimizer.zero_grad()
+        criterion(net(x[start : start + 32]), y[start : start + 32]).backward()
+        optimizer.step()
+
+
 def W4(nb: int) -> None:
     net, criterion, losses = w.w1_network().to(w.DEVICE).eval(), nn.MSELoss(), []
     x, y = (tensor.to(w.DEVICE) for tensor in w.w1_data(nb).tensors)
