@@ -1,6 +1,7 @@
 """Whether objects are as they were, looked at between two batches: so quick, and not into every value."""
 
 import functools
+import io
 import logging
 import random
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
@@ -36,6 +37,8 @@ class WatchedObjects:
         self._seen: list[Seen] = []
         self._known: set[int] = set()
         self._code: dict[int, Any] = {}
+        self.open_files: list[str] = []
+        """Their paths: workers that are forked share the position in them."""
         for name, root in roots.items():
             self._note(name, root, 0)
 
@@ -59,6 +62,8 @@ class WatchedObjects:
             return
         if not isinstance(held, Holder):
             self._note_code(path, type(held), depth)
+        if isinstance(held, io.IOBase) and not isinstance(held, (io.BytesIO, io.StringIO)):
+            self.open_files.append(path)
         content = _content(held)
         if content is None or (isinstance(held, Holder) and not content):
             return

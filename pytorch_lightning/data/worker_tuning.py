@@ -140,6 +140,8 @@ class WorkerTuner:
         nb = self._choice()
         if nb is None:
             return None
+        if self._watched is not None and self._watched.open_files:
+            return self.stop(f"{self._watched.open_files[0]} is an open file, whose position all workers would share")
         is_first, names = not self._seconds_of_look, self._changed()
         if is_first and not names:
             names = self._changed()  # takes what all later ones take

@@ -374,6 +374,35 @@ def test_workers_that_make_other_batches_are_not_taken(
     assert "workers make other batches of the same samples" in capfd.readouterr().err
 
 
+class FromFile(Points):
+    """Seeks, then reads, in a file that it opened."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        path.write_bytes(bytes(range(NB)))
+        self.file = path.open("rb", buffering=0)
+
+    def __getitem__(self, i: int) -> Any:
+        self.file.seek(i)
+        time.sleep(0.001)
+        (value,) = self.file.read(1)
+        i, x = super().__getitem__(i)
+        return i, x + value
+
+
+@pytest.mark.usefixtures("climbs")
+def test_a_file_that_the_dataset_opened_is_not_shared(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    models = []
+    for auto in (True, False):
+        data = FromFile(tmp_path / "values")
+        models.append(Net(data))
+        with data.file:
+            trained(tmp_path / f"{auto}", models[-1], auto, silence=("no-validation",))
+    assert_same(*([*model.parameters()] for model in models))
+    assert {worker for _, worker in models[0].seen} == {-1}
+    assert "is an open file, whose position all workers would share" in capfd.readouterr().err
+
+
 class NotInWorkers(Points):
     def __getitem__(self, i: int) -> Any:
         if get_worker_info() is not None:
