@@ -8,7 +8,7 @@ from typing import Any
 
 from pytorch_lightning.options.config import OBJECT_OPTIONS, options
 from pytorch_lightning.options.meaning import ALIASES
-from pytorch_lightning.options.words import Words, boolean, optional, switch
+from pytorch_lightning.options.words import Words, boolean, gathering, optional, switch
 from pytorch_lightning.trainer.trainer import option_defaults
 
 RUN_OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
@@ -193,7 +193,7 @@ def _add(parser: ArgumentParser, name: str, default: Any, kind: Any, *, text: st
     flag = name if name.startswith("-") else f"--{name}"
     if flag in parser._option_string_actions:
         return
-    if kind in (boolean, switch):
+    if kind in (boolean, switch, gathering):
         more.update(nargs="?", const=True)
     elif default == "" or name == "-td":
         more.update(nargs="?", const="")  # an empty value may be no word at all

@@ -71,8 +71,8 @@ class Processes:
             return [value]
         from pytorch_lightning.messages import transport
 
-        messages = transport.gather(self.group, self._encoded(value, subject))
-        return [self._decoded(message, rank, subject) for rank, message in enumerate(messages)]
+        messages = transport.gather(self.group, self.encoded(value, subject))
+        return [self.decoded(message, rank, subject) for rank, message in enumerate(messages)]
 
     def from_first(self, value: Any) -> Any:
         """The ``value`` of rank 0."""
@@ -84,10 +84,18 @@ class Processes:
             return value
         from pytorch_lightning.messages import transport
 
-        own = self._encoded(value, subject) if self.rank == rank else None
-        return self._decoded(transport.broadcast(self.group, own, rank), rank, subject)
+        own = self.encoded(value, subject) if self.rank == rank else None
+        return self.decoded(transport.broadcast(self.group, own, rank), rank, subject)
 
-    def _encoded(self, value: Any, subject: Subject) -> Any:
+    def to_first(self, message: Any, take: Callable[[int, Any], object]) -> None:
+        """Send everybody's ``message``, which is ``encoded``, to rank 0 and nowhere else. That calls ``take(rank,
+        message)`` with those of the others, one after the other."""
+        from pytorch_lightning.messages import transport
+
+        transport.to_first(self.group, message, take)
+
+    def encoded(self, value: Any, subject: Subject) -> Any:
+        """``value`` as bytes, or what says why it can't be sent."""
         from pytorch_lightning.messages.encoding import NotPlain, encode
 
         try:
@@ -102,7 +110,8 @@ class Processes:
                 )
             )
 
-    def _decoded(self, message: Any, rank: int, subject: Subject) -> Any:
+    def decoded(self, message: Any, rank: int, subject: Subject) -> Any:
+        """What ``rank`` has ``encoded``. Raises ``FitError`` where it says why it couldn't."""
         from pytorch_lightning.messages.decoding import NotOurs, decode
 
         try:

@@ -162,6 +162,7 @@ LONG = frozenset(
         "resume/test_resume_auto.py",
         "trainer/test_epoch_metrics.py",
         "trainer/test_epoch_metrics_of_several.py",
+        "trainer/test_rank0.py",
         "trainer/test_reloading.py",
     ]
 )

@@ -35,7 +35,7 @@ def write_failure(error: BaseException, path: Path) -> None:
     kind, arguments = _pickled(type(error)), _pickled(error.args) or pickle.dumps((str(error),))
     sent = {name: data for name, value in vars(error).items() if (data := _pickled(value)) is not None}
     failure = Failure(
-        is_loss_of_another(error),
+        is_loss_of_another(error) or getattr(error, "is_of_another", False),
         time.time(),
         _pickled(error),
         None if kind is None else (kind, arguments, sent),

@@ -7,6 +7,7 @@ prove to each other that they know a secret, which they were told where they met
 import hmac
 import os
 import secrets
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -82,6 +83,25 @@ def broadcast(group: Any, message: Tensor | None, rank: int) -> Tensor:
     whole = torch.empty(size, dtype=torch.uint8) if message is None else message
     dist.broadcast(whole, src=rank, group=group)
     return whole
+
+
+def to_first(group: Any, message: Tensor, take: Callable[[int, Tensor], object]) -> None:
+    """Everybody's ``message`` at rank 0, which calls ``take(rank, message)`` with those of the others, one after the
+    other: so it holds one at a time."""
+    if dist.get_rank(group):
+        dist.send(_frame(message), 0, group=group)
+        if message.numel() > FRAME - 8:
+            dist.send(message, 0, group=group)
+        return
+    for rank in range(1, dist.get_world_size(group)):
+        frame = torch.empty(FRAME, dtype=torch.uint8)
+        dist.recv(frame, rank, group=group)
+        size = _size_in(frame)
+        whole = frame[8 : 8 + size]
+        if size > FRAME - 8:
+            whole = torch.empty(size, dtype=torch.uint8)
+            dist.recv(whole, rank, group=group)
+        take(rank, whole)
 
 
 def _frame(message: Tensor) -> Tensor:

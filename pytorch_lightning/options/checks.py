@@ -61,6 +61,13 @@ def flag(name: str, options: Mapping[str, Any]) -> Problem | None:
     return Problem(f"{name} must be True or False", describe(value), f"Pass {name}=True or {name}=False")
 
 
+def gathering(name: str, options: Mapping[str, Any]) -> Problem | None:
+    """The option is true, false or 'rank0'."""
+    if options[name] == "rank0" or flag(name, options) is None:
+        return None
+    return Problem(f"{name} must be True, False or 'rank0'", describe(options[name]), f"Pass {name}='rank0'")
+
+
 def val_check_interval(name: str, options: Mapping[str, Any]) -> Problem | None:
     """A fraction of the epoch, or a number of batches."""
     value = options["val_check_interval"]

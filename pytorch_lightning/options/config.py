@@ -295,8 +295,12 @@ class Config:
     exact_elastic: bool = option(
         DEVICES, "true makes any number of processes give bit-identical results, at the cost of a slower exchange"
     )
-    gather_validation: bool = option(
-        DEVICES, "false leaves the outputs of validation steps on their own ranks and averages their numbers"
+    gather_validation: bool | str = option(
+        DEVICES,
+        "true gives the outputs of validation steps to every process, 'rank0' to the first one alone, which then runs "
+        "validation_end for all; false leaves them on their own ranks and averages their numbers",
+        checks.gathering,
+        word=words.gathering,
     )
     data_is_sharded: bool = option(
         DEVICES, "true: the loaders of each process are its own share of the data; nothing is dealt out or replaced"

@@ -55,7 +55,7 @@ def build_config(options: Mapping[str, Any], default_save_path: str, problems: l
     """The config of the Trainer's arguments ``options``. Raises one ``MisconfigurationException`` for all of them and
     for ``problems``."""
     options = {name: _from_numpy(value) for name, value in options.items()}
-    options.update({name: _from_text(options[name]) for name in (*flags(), "compile")})
+    options.update({name: _from_text(options[name]) for name in (*flags(), "compile", "gather_validation")})
     if options["default_save_path"] is None:
         options["default_save_path"] = default_save_path
     each = ((check, name) for name, known in declared().items() for check in known.checks or ())
@@ -75,6 +75,7 @@ def build_config(options: Mapping[str, Any], default_save_path: str, problems: l
     taken.update(
         percents,
         **{name: bool(options[name]) for name in flags()},
+        gather_validation="rank0" if options["gather_validation"] == "rank0" else bool(options["gather_validation"]),
         callbacks=callbacks,
         early_stop_callback=early if options["enable_early_stop"] else None,
         checkpoint_callback=checkpoint,

@@ -74,6 +74,11 @@ def switch(text: str) -> bool | Off:
     return boolean(text) or Off()
 
 
+def gathering(text: str) -> bool | Off | str:
+    """The same as ``switch``, or 'rank0'."""
+    return text if text == "rank0" else switch(text)
+
+
 def words(text: str) -> Words:
     """Words between commas; 'none' for no word.
 

@@ -32,6 +32,7 @@ from pytorch_lightning.strategies.devices import note_full_memory
 from pytorch_lightning.strategies.strategy import Strategy
 from pytorch_lightning.trainer.checks import loader_problems
 from pytorch_lightning.trainer.explaining import explain
+from pytorch_lightning.trainer.to_first import ToFirst
 
 LOADERS = {"sanity": "validation loader", "predict": "predict loader", "test": "test loader"}
 """The names of a stage's loaders; a stage that isn't listed uses validation's."""
@@ -61,6 +62,8 @@ class EvaluationPlan:
     """Which batches of each loader are this process's."""
     together: Processes | None
     """Where all processes must take part in each step: those."""
+    to_first: ToFirst | None
+    """What takes the outputs of all processes to the first one, where they go there alone."""
     around: Callable[[str], AbstractContextManager[Any]]
     """The scope of all steps and of ``end``, for a stage."""
 
@@ -99,7 +102,7 @@ def plan_evaluation(
     percent: float = 1.0,
     outputs_to: Callable[[Any, int], None] | None = None,
     to_cpu: bool = False,
-    gather: bool = True,
+    gather: bool | str = True,
     compiled: Compile = as_it_is,
     own: bool = False,
     repeats: bool = False,
@@ -109,9 +112,9 @@ def plan_evaluation(
 
     ``limit`` is the number of batches of each loader and process, ``most`` that of each loader over all processes,
     ``percent`` the share of them. ``to_cpu`` brings the outputs to the CPU; ``outputs_to`` takes each instead of a
-    list. ``gather``: where there are several processes, give every one all outputs. ``own``: the loaders are this
-    process's own share. ``repeats``: who has no batch runs along with those who have. Raises
-    ``MisconfigurationException`` for loaders that don't fit.
+    list. ``gather``: where there are several processes, give every one all outputs, or ('rank0') the first one.
+    ``own``: the loaders are this process's own share. ``repeats``: who has no batch runs along with those who have.
+    Raises ``MisconfigurationException`` for loaders that don't fit.
     """
     step_name, end_name = names_of(module, stage)
     hook = {"test": "test_dataloader", "predict": "predict"}.get(stage, "val_dataloader")
@@ -137,17 +140,19 @@ def plan_evaluation(
         loader_id = LOADER_IDS[LOADERS.get(stage, "validation loader")] + i
         planned.append((shared_out(loader, seed, loader_id, share, processes), nb, (place,) if takes_number else ()))
     counts = [nb for _, nb, _ in planned]
+    summarize = _build_summary(module, end_name, several and takes_number, keys)
+    gathered = _outputs_of(module, step_name) if gather and outputs_to is None else None
+    calls = (end_name, notices) if end_name is not None else None
+    end, to_first = build_end(summarize, processes, gathered, own, calls), None
+    if gathered is not None and gather == "rank0" and processes.nb > 1:
+        to_first = ToFirst(processes, gathered)
+        end = to_first.build_end(summarize, own, module, calls)
     return EvaluationPlan(
         stage=stage,
         module=module,
         step=precision.forward(compiled(strategy.step_function(module, step_name))),
-        end=build_end(
-            _build_summary(module, end_name, several and takes_number, keys),
-            processes,
-            _outputs_of(module, step_name) if gather and outputs_to is None else None,
-            own,
-            (end_name, notices) if end_name is not None else None,
-        ),
+        end=end,
+        to_first=to_first,
         keep=_to_cpu(outputs_to) if to_cpu or (processes.nb > 1 and gather) else keep_detached,
         loaders=planned,
         nb_batches=None if None in counts else sum(nb for nb in counts if nb is not None),

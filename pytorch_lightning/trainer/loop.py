@@ -162,6 +162,8 @@ def run_evaluation(plan: EvaluationPlan, counter: int) -> Any:
                 batches = numbered(loader, plan.share, counter, limit)
                 if plan.together is not None:
                     batches = in_step(batches, plan.together, plan.module)
+                if plan.to_first is not None:
+                    batches = plan.to_first.along(batches, outputs)
                 for batch_nb, batch in batches:
                     if batch is None:
                         continue

@@ -241,7 +241,7 @@ def _run_placed(
         percent=percent,
         outputs_to=_writer(Path(write_to)) if write_to is not None else None,
         to_cpu=stage == "predict",
-        gather=stage == "predict" or config.gather_validation,
+        gather=config.gather_validation or stage == "predict",
         compiled=build_compiler(config.compile, strategy.device, run.notices),
         own=config.data_is_sharded,
         repeats=config.uneven_batches != "wait",

@@ -58,7 +58,7 @@ class Trainer(ReadAttributes, Finding):
         distributed_backend: Any = None,
         virtual_ranks: int | None = None,
         exact_elastic: bool = False,
-        gather_validation: bool = True,
+        gather_validation: bool | str = True,
         data_is_sharded: bool = False,
         uneven_batches: str = "wait",
         auto_nb_workers: bool = False,

@@ -91,7 +91,7 @@ GIVEN: dict[str, tuple[tuple[str, ...], Any]] = {
     "distributed_backend": (("ddp",), "ddp"),
     "virtual_ranks": (("4",), 4),
     "exact_elastic": ((), True),
-    "gather_validation": (("false",), False),
+    "gather_validation": (("rank0",), "rank0"),
     "data_is_sharded": (("true",), True),
     "auto_nb_workers": ((), True),
     "uneven_batches": (("repeat",), "repeat"),
