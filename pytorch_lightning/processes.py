@@ -94,7 +94,7 @@ class Processes:
 
         transport.to_first(self.group, message, take)
 
-    def encoded(self, value: Any, subject: Subject) -> Any:
+    def encoded(self, value: Any, subject: Subject = SOMETHING) -> Any:
         """``value`` as bytes, or what says why it can't be sent."""
         from pytorch_lightning.messages.encoding import NotPlain, encode
 
@@ -110,7 +110,7 @@ class Processes:
                 )
             )
 
-    def decoded(self, message: Any, rank: int, subject: Subject) -> Any:
+    def decoded(self, message: Any, rank: int, subject: Subject = SOMETHING) -> Any:
         """What ``rank`` has ``encoded``. Raises ``FitError`` where it says why it couldn't."""
         from pytorch_lightning.messages.decoding import NotOurs, decode
 

@@ -120,6 +120,8 @@ LONG = frozenset(
         "launchers/test_own_experiment.py",
         "launchers/test_what_is_raised.py",
         "launchers/test_what_processes_tell.py",
+        "strategies/test_collectives.py",
+        "strategies/test_reading.py",
         "strategies/test_replicas.py",
         "steps/test_manual_kills.py",
         "strategies/test_programs_of_several.py",

@@ -22,7 +22,7 @@ class Archive:
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        directory = _directory(file)
+        directory, self._file = _directory(file), file
         try:
             self._zip = zipfile.ZipFile(file)
         except Exception as error:  # many kinds, for a header that makes no sense
@@ -51,6 +51,15 @@ class Archive:
             return self._zip.read(self._top + name)
         except Exception as error:
             raise BadArchive(str(error) or type(error).__name__) from error
+
+    def start_of(self, name: str) -> int:
+        """Where in the file the bytes of an entry begin."""
+        start = self._zip.getinfo(self._top + name).header_offset
+        self._file.seek(start)
+        header = self._file.read(30)
+        if len(header) < 30 or header[:4] != b"PK\3\4":
+            raise BadArchive(f"{name!r} has no header")
+        return int(start + 30 + sum(struct.unpack("<HH", header[26:30])))
 
     def verify(self) -> None:
         """Compare every entry with its checksum. An error of the disk is raised as it is."""

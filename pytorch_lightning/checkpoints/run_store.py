@@ -5,7 +5,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -164,15 +164,16 @@ class RunStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def newest(self) -> Saved | None:
+    def newest(self, read: Callable[[str], dict[str, Any]] | None = None) -> Saved | None:
         """The contents of the newest save whose checksums are right, or None.
 
-        Damaged ones are renamed. Raises ``CheckpointError`` where all are: training never starts anew silently.
+        ``read`` reads one by its name, verified. Damaged ones are renamed. Raises ``CheckpointError`` where all are:
+        training never starts anew silently.
         """
         names, damaged, found = self._files.names(), [], None
         for name in saves_in(names):
             try:
-                checkpoint = upgrade(self._files.read(name), f"{self.folder}/{name}")
+                checkpoint = upgrade((read or self._files.read)(name), f"{self.folder}/{name}")
             except DamagedCheckpoint:
                 damaged.append(name)
                 with contextlib.suppress(OSError):
@@ -181,7 +182,7 @@ class RunStore:
             except CheckpointError:
                 if name in self._files.names():
                     raise
-                return self.newest()  # another run removed it meanwhile, where there are no locks
+                return self.newest(read)  # another run removed it meanwhile, where there are no locks
             found = Saved(name, position_of(checkpoint), checkpoint)
             self.newest_path = f"{self.folder}/{name}"
             self.run_id = found.position.run_id or self.run_id

@@ -1,72 +1,88 @@
-"""Tensors put together from the shards that processes wrote."""
+"""A sharded checkpoint, read by one process or by several together: its tensors, and whether its files are whole."""
 
-import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
-from pytorch_lightning.checkpoints.guard import look_at
-from pytorch_lightning.checkpoints.shard_index import Place, read_index
+from pytorch_lightning.checkpoints.own_shards import Part, Reading, Summed, joined
+from pytorch_lightning.checkpoints.shard_index import read_index
 from pytorch_lightning.checkpoints.store import DamagedCheckpoint
-from pytorch_lightning.errors import one_line
+from pytorch_lightning.errors import CheckpointError, one_line
+from pytorch_lightning.processes import Processes
+
+Notes = list[dict[str, Any]]
+"""Name, size and checksum of each file."""
 
 
-class Window(io.RawIOBase):
-    """A part of an open file, as a file."""
+class Found(NamedTuple):
+    """What a process has read."""
 
-    def __init__(self, file: BinaryIO, start: int, length: int) -> None:
-        super().__init__()
-        self._file, self._start, self._length, self._place = file, start, length, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._place
-
-    def seek(self, place: int, whence: int = 0) -> int:
-        self._place = max(0, place + {0: 0, 1: self._place, 2: self._length}[whence])
-        return self._place
-
-    def readinto(self, buffer: Any) -> int:
-        self._file.seek(self._start + self._place)
-        view = memoryview(buffer).cast("B")[: max(0, self._length - self._place)]
-        number = self._file.readinto(view)  # type: ignore[attr-defined]
-        self._place += number
-        return int(number)
+    manifest: dict[str, Any]
+    notes: Notes
+    parts: dict[str, Part]
+    sums: list[Summed]
 
 
-def read_shards(folder: Path, files: Mapping[str, int], shapes: Mapping[str, Tensor], device: Any) -> dict[str, Tensor]:
-    """The tensors of ``shapes``, which are on 'meta', whole and on ``device``, from their shards in ``files``, whose
-    sizes are given. Raises ``DamagedCheckpoint``."""
+def read_parts(folder: Path, notes: Notes, shapes: Mapping[str, Tensor], processes: Processes) -> Any:
+    """This process's part of each of ``shapes``, which are on 'meta', and the checksums of what it read."""
+    files = {note["name"]: note["size"] for note in notes}
+    for name, size in files.items():
+        file = folder / name
+        # the size first: what is no file of that size, a device say, isn't read
+        if not file.is_file() or file.stat().st_size != size:
+            raise DamagedCheckpoint(f"{file} is missing or damaged. Use an older checkpoint.")
+    reading = Reading(folder, files, processes.rank, processes.nb)
+    return reading.parts(read_index(folder, files, shapes)), reading.sums
+
+
+def read_together(
+    read: Callable[[], Found], verify: Callable[[Notes | None], object], folder: Path, processes: Processes
+) -> Found:
+    """What ``read`` gives in each process. Raises the same in all of them where one can't, or where the files aren't
+    those that were written: ``DamagedCheckpoint``, or ``CheckpointError`` where process 0 finds them whole.
+
+    ``verify`` compares those files, of some notes, that aren't read in parts; and all of them where something is wrong.
+    """
+    found, text = None, ""
     try:
-        index = read_index(folder, files, shapes)  # before any memory is taken
-        tensors = {key: torch.empty(t.shape, dtype=t.dtype, device=device) for key, t in shapes.items()}
-        for key, entry in index.items():
-            for place in entry.places:
-                with open(folder / place.file, "rb") as file:
-                    shard = _read_shard(file, place, tensors[key].dtype)
-                slices = tuple(slice(o, o + n) for o, n in zip(place.offset, place.shape, strict=True))
-                tensors[key][slices] = shard
+        found = read()
+    except CheckpointError as error:
+        text = str(error)
     except Exception as error:  # whatever a stranger's bytes make of the reader
-        why = one_line(f"{type(error).__name__}: {error}")
-        raise DamagedCheckpoint(f"{folder} is damaged ({why}). Use an older checkpoint.") from error
-    return tensors
+        text = f"{folder} is damaged ({one_line(f'{type(error).__name__}: {error}')}). Use an older checkpoint."
+    told = [(text, [] if found is None else [tuple(s) for s in found.sums])]
+    if processes.nb > 1:
+        processes.to_first(
+            processes.encoded(told[0]), lambda rank, message: told.append(processes.decoded(message, rank))
+        )
+    is_damaged, text = processes.from_first(_judged(told, found, verify) if processes.is_first else None)
+    if text:
+        raise DamagedCheckpoint(text) if is_damaged else CheckpointError(text)
+    assert found is not None
+    return found
 
 
-def _read_shard(file: BinaryIO, place: Place, dtype: torch.dtype) -> Tensor:
-    found = look_at(io.BufferedReader(Window(file, place.start, place.length)))
-    if str(found) != "a tensor":
-        raise ValueError(f"a shard is {found}")
-    shard = torch.load(
-        io.BufferedReader(Window(file, place.start, place.length)), map_location="cpu", weights_only=True
+def _judged(told: list[Any], found: Found | None, verify: Callable[[Notes | None], object]) -> tuple[bool, str]:
+    """Whether the files are damaged, and what is wrong. ``told``: the problem of each process, and its checksums."""
+    texts = [text for text, _ in told]
+    try:
+        if found is not None and not any(texts):
+            sums = [Summed(*each) for _, own in told for each in own]
+            read = {each.file for each in sums}
+            whole = [n for n in found.notes if n["name"] in read and joined(sums, n["name"], n["size"]) == n["crc"]]
+            verify([note for note in found.notes if note not in whole])
+            return False, ""
+        verify(None)
+    except DamagedCheckpoint as error:
+        return True, str(error)
+    except (CheckpointError, OSError) as error:
+        return False, str(error)
+    if texts[0]:
+        return "damaged" in texts[0], texts[0]
+    rank = next(rank for rank, text in enumerate(texts) if text)
+    return (
+        False,
+        f"process {rank} can't read {texts[rank].partition(' is ')[0]}: all processes must see the same folder",
     )
-    if not isinstance(shard, Tensor) or (shard.dtype, tuple(shard.shape)) != (dtype, place.shape):
-        raise ValueError("a shard isn't what the index says")
-    return shard

@@ -21,7 +21,7 @@ from pytorch_lightning.checkpoints.store import DamagedCheckpoint, read_checkpoi
 from pytorch_lightning.errors import CheckpointError
 from pytorch_lightning.faults import fault
 from pytorch_lightning.nested import like_mapping
-from pytorch_lightning.processes import Processes, own_piece
+from pytorch_lightning.processes import ALONE, Processes, own_piece
 
 if TYPE_CHECKING:
     from pytorch_lightning.checkpoints.shard_files import Shard
@@ -166,16 +166,23 @@ def is_sharded(path: str | Path) -> bool:
 
 def verify_sharded(path: str | Path) -> dict[str, Any]:
     """The manifest of the folder ``path``. Raises ``DamagedCheckpoint`` where a file isn't what was written."""
-    folder = Path(path)
+    manifest = _manifest(Path(path))
+    _verify(Path(path), _notes(manifest, Path(path)))
+    return manifest
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
     if not is_sharded(folder):
         raise DamagedCheckpoint(f"{folder} is damaged (it has no {MANIFEST}). Use an older checkpoint.")
-    manifest = read_checkpoint(folder / MANIFEST, ours=True)
-    for note in _notes(manifest, folder):
+    return read_checkpoint(folder / MANIFEST, ours=True)
+
+
+def _verify(folder: Path, notes: list[dict[str, Any]]) -> None:
+    for note in notes:
         file = folder / note["name"]
         # the size first: what is no file of that size, a device say, isn't read
         if not file.is_file() or file.stat().st_size != note["size"] or _noted(file) != note:
             raise DamagedCheckpoint(f"{file} is missing or damaged. Use an older checkpoint.")
-    return manifest
 
 
 def _notes(manifest: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
@@ -205,15 +212,46 @@ def is_file_name(name: Any) -> bool:
     return is_name and len(name.encode(errors="replace")) <= 255
 
 
-def read_sharded(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+def read_sharded(
+    path: str | Path,
+    map_location: Any = "cpu",
+    processes: Processes = ALONE,
+    shard: Callable[[Tensor, int, torch.Size], Tensor] | None = None,
+) -> dict[str, Any]:
     """The checkpoint in the folder ``path``, its tensors whole, whatever the number of processes that wrote it.
 
-    Raises ``DamagedCheckpoint`` where a file is missing, damaged, or of another save.
+    Several ``processes``, which all call it, read a part each: ``shard(part, dim, shape)`` is what stands in the place
+    of a tensor of that shape, whose dimension ``dim`` is shared out. Each byte is read once, and verified. Raises
+    ``DamagedCheckpoint``, in all of them, where a file is missing, damaged, or of another save.
     """
-    from pytorch_lightning.checkpoints.shard_reader import read_shards
+    from pytorch_lightning.checkpoints.shard_reader import Found, read_parts, read_together
 
-    manifest = verify_sharded(path)
-    files = {note["name"]: note["size"] for note in manifest.pop(KEY)["files"]}
+    folder = Path(path)
+
+    def read() -> Found:
+        manifest = _manifest(folder)
+        notes = _notes(manifest, folder)
+        return Found(manifest, notes, *read_parts(folder, notes, _meta_tensors(manifest), processes))
+
+    def verify(notes: list[dict[str, Any]] | None) -> None:
+        verify_sharded(folder) if notes is None else _verify(folder, notes)
+
+    found = read_together(read, verify, folder, processes)
+
+    def whole(key: str, tensor: Tensor) -> Tensor:
+        if tensor.device.type != "meta":
+            return tensor.to(map_location)
+        if key not in found.parts:
+            return torch.empty(tensor.shape, dtype=tensor.dtype, device=map_location)
+        part = found.parts[key]
+        return part.values.to(map_location) if shard is None else shard(*part, tensor.shape)
+
+    del found.manifest[KEY]
+    checkpoint: dict[str, Any] = _replaced(found.manifest, whole)
+    return checkpoint
+
+
+def _meta_tensors(manifest: dict[str, Any]) -> dict[str, Tensor]:
     shapes: dict[str, Tensor] = {}
 
     def look(key: str, tensor: Tensor) -> Tensor:
@@ -221,16 +259,8 @@ def read_sharded(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
             shapes[key] = tensor
         return tensor
 
-    _replaced(manifest, look)
-    tensors = read_shards(Path(path), files, shapes, map_location)
-
-    def whole(key: str, tensor: Tensor) -> Tensor:
-        if tensor.device.type != "meta":
-            return tensor.to(map_location)
-        return tensors[key] if key in tensors else torch.empty(tensor.shape, dtype=tensor.dtype, device=map_location)
-
-    checkpoint: dict[str, Any] = _replaced(manifest, whole)
-    return checkpoint
+    _replaced({key: value for key, value in manifest.items() if key != KEY}, look)
+    return shapes
 
 
 def read_any(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:

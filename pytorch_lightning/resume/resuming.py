@@ -4,21 +4,24 @@ import contextlib
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.checkpoints.checkpoint import restore_module, upgrade
 from pytorch_lightning.checkpoints.folders import is_remote, open_folder
 from pytorch_lightning.checkpoints.run_store import FoundRun, RunStore, find_runs, saves_in
-from pytorch_lightning.checkpoints.sharded import read_any
+from pytorch_lightning.checkpoints.sharded import is_sharded, read_any, read_sharded
 from pytorch_lightning.checkpoints.snapshot import changed_tensors
-from pytorch_lightning.errors import CheckpointError, LightningError, Notices
+from pytorch_lightning.errors import CheckpointError, LightningError, Notices, Problem, attempt
 from pytorch_lightning.launchers.slurm import is_batch_job
 from pytorch_lightning.options.config import Config
+from pytorch_lightning.processes import Processes
 from pytorch_lightning.root_module.root_module import LightningModule
 from pytorch_lightning.run import files
+from pytorch_lightning.run.hooks import is_overridden
 from pytorch_lightning.strategies import Strategy
 
 
@@ -33,6 +36,9 @@ class ResumedSave:
     version: int | None = None
     store: RunStore | None = None
     """That run's saves, locked; in the first process."""
+
+    in_parts: bool = False
+    """Whether each process has read its own part of sharded tensors: it goes into a module that is sharded already."""
 
     def forget_state(self) -> None:
         """Everything has its state: give back the memory of the file."""
@@ -108,8 +114,12 @@ def find_save_to_resume(
     # a machine that was lost and came back starts for the first time
     restarted = config.resume is None and any(processes.gather(job is not None and was_restarted(os.environ)))
     named = None if config.resume in (None, "auto") else str(config.resume)
+    parts = Parts(strategy) if strategy.reads_shards and not _restores_itself(module) else None
     if named is not None and not saves_in(open_folder(f"{named}/checkpoints").names()):
-        return ResumedSave(upgrade(read_any(named), named), named)
+        in_parts = parts is not None and processes.any(is_sharded(named))
+        return ResumedSave(
+            upgrade(parts.read(named) if parts and in_parts else read_any(named), named), named, in_parts=in_parts
+        )
     if config.fast_dev_run:
         return None
     if config.resume is None and not restarted:
@@ -117,13 +127,79 @@ def find_save_to_resume(
             _hint(config, module, notices)
         return None
     own = job if restarted or (named is None and has_id(os.environ)) else None
-    found = _open_newest(config, module, notices, own, named) if processes.is_first else None
-    place = processes.from_first(None if found is None else (found.path, found.folder, found.version))
-    if found is not None or place is None:
+    if processes.is_first:
+        found = _found_by_first(processes, parts, partial(_open_newest, config, module, notices, own, named, parts))
+        if found is not None:
+            found.in_parts = parts is not None and found.path in parts.read_last
         return found
+    last = parts.follow() if parts is not None else {}
+    place, problem = processes.from_first(None)
+    if problem:
+        raise CheckpointError(problem)
+    if place is None:
+        return None
     path, folder, version = place
     parent, name = path.rsplit("/", 1)
-    return ResumedSave(upgrade(open_folder(parent).read(name), path), path, folder, version)
+    checkpoint = last[path] if path in last else open_folder(parent).read(name)
+    return ResumedSave(upgrade(checkpoint, path), path, folder, version, in_parts=path in last)
+
+
+def _found_by_first(
+    processes: Processes, parts: "Parts | None", find: Callable[[], ResumedSave | None]
+) -> ResumedSave | None:
+    """What ``find`` finds; the others are told the place of it, or why there is none."""
+    found, problem = None, None
+    try:
+        found = find()
+    except LightningError as error:
+        problem = error
+    if parts is not None:
+        parts.end()
+    place = None if found is None else (found.path, found.folder, found.version)
+    processes.from_first((place, "" if problem is None else str(problem)))
+    if problem is not None:
+        raise problem
+    return found
+
+
+def _restores_itself(module: LightningModule) -> bool:
+    """Whether hooks of the user's see the checkpoint, and so all of its tensors."""
+    return is_overridden(module, "load_model_specific") or is_overridden(module, "on_load_checkpoint")
+
+
+class Parts:
+    """Reads folders of shards, of which every process takes its own part: the first one chooses, the others follow."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        self._strategy = strategy
+        self.read_last: dict[str, dict[str, Any]] = {}
+        """What was read last, by its path."""
+
+    def read(self, path: str) -> dict[str, Any]:
+        """The save in the folder ``path``. All processes call it."""
+        checkpoint = read_sharded(path, processes=self._strategy.processes, shard=self._strategy.shard_of)
+        self.read_last = {path: checkpoint}
+        return checkpoint
+
+    def choose(self, folder: str, name: str) -> dict[str, Any]:
+        """The same of a save of any kind; the first process calls it."""
+        path = f"{folder}/{name}"
+        if is_remote(folder) or not is_sharded(path):
+            return open_folder(folder).read(name)
+        self._strategy.processes.from_first(path)
+        return self.read(path)
+
+    def end(self) -> None:
+        """The first process has chosen."""
+        self._strategy.processes.from_first(None)
+
+    def follow(self) -> dict[str, dict[str, Any]]:
+        """Take part until the first process has chosen. Returns what was read last, by its path."""
+        while (path := self._strategy.processes.from_first(None)) is not None:
+            self.read_last = {}
+            with contextlib.suppress(CheckpointError):  # the first process has the same, and says so
+                self.read(path)
+        return self.read_last
 
 
 def _runs(config: Config, module: LightningModule) -> Iterator[FoundRun]:
@@ -131,7 +207,12 @@ def _runs(config: Config, module: LightningModule) -> Iterator[FoundRun]:
 
 
 def _open_newest(
-    config: Config, module: LightningModule, notices: Notices, job: str | None, named: str | None
+    config: Config,
+    module: LightningModule,
+    notices: Notices,
+    job: str | None,
+    named: str | None,
+    parts: "Parts | None" = None,
 ) -> ResumedSave | None:
     """The newest run that has saves: of ``job``, or in the folder ``named``, where these are given."""
     for run in _runs(config, module):
@@ -141,7 +222,7 @@ def _open_newest(
             continue
         store = RunStore(f"{run.folder}/checkpoints", config.saves_kept, notices, job_of(os.environ)).open()
         try:
-            saved = store.newest()
+            saved = store.newest(None if parts is None else partial(parts.choose, store.folder))
         except BaseException:
             store.close()
             raise
@@ -203,6 +284,8 @@ def _is_in_use(folder: str) -> bool:
 def restore_checked(module: LightningModule, resumed: ResumedSave) -> None:
     """Restore ``module`` through its own hooks. Raises ``CheckpointError`` where they don't bring back all of it."""
     restore_module(module, resumed.checkpoint, resumed.path)
+    if resumed.in_parts:
+        return  # by torch alone, which refuses other names and shapes
     checksums = resumed.checkpoint["parts"].get("checksums")
     changed = [] if checksums is None else changed_tensors(checksums, module.state_dict())
     if changed:
@@ -212,3 +295,15 @@ def restore_checked(module: LightningModule, resumed: ResumedSave) -> None:
             " Save and load them in get_save_dict and load_model_specific, with the model and the precision that"
             " wrote the file"
         )
+
+
+def place_weights(
+    module: LightningModule, resumed: ResumedSave | None, strategy: Strategy, problems: list[Problem]
+) -> None:
+    """Load the weights that are resumed, and shard them. Hooks load whole weights: they may put new parameters in the
+    place of old ones, so optimizers are made later."""
+    if resumed is not None and not resumed.in_parts:
+        attempt(problems, lambda: restore_checked(module, resumed), keep_type=True)
+    attempt(problems, lambda: strategy.shard(module))
+    if resumed is not None and resumed.in_parts:
+        attempt(problems, lambda: restore_checked(module, resumed), keep_type=True)

@@ -29,6 +29,8 @@ def sharded_again(state: Any, places: Any, strategy: Strategy, module: nn.Module
     weights = {name: p for name, p in module.named_parameters() if is_sharded(p)}
 
     def piece(path: Path, tensor: Tensor) -> Any:
+        if is_sharded(tensor):  # each process has read its own part
+            return tensor
         if path in dimensions:
             return strategy.shard_tensor(tensor, dimensions[path])
         like: Any = weights.get(str(path[-1]).removeprefix("module.")) if path and nb_saved == 1 else None

@@ -63,8 +63,8 @@ class FullySharded(Strategy):
 
     def attach(self, device: torch.device, processes: Processes, devices: Sequence[torch.device] = ()) -> None:
         super().attach(device, processes, devices)
-        self._entry = None
-        self.runs_together = self.saves_together = processes.nb > 1
+        self._entry = self._mesh = None
+        self.runs_together = self.saves_together = self.reads_shards = processes.nb > 1
         self.saves_shards = self._save_shards and self.saves_together
 
     def place(self, module: nn.Module, dtype: torch.dtype | None) -> None:
@@ -75,7 +75,6 @@ class FullySharded(Strategy):
         if self.processes.nb == 1:
             return
         self.refuse_lazy(module)
-        from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
         from pytorch_lightning.strategies.same_use import SameUse
@@ -86,7 +85,7 @@ class FullySharded(Strategy):
                 f"distributed_backend='fsdp' can't shard the parameters {scalars}, which have no dimension. Give them"
                 " one: nn.Parameter(torch.zeros(1))."
             )
-        mesh = self._mesh = init_device_mesh(self.device.type, (self.processes.nb,))
+        mesh = self._mesh_of_all()
         self._before = [(m, m.__class__, set(vars(m))) for m in module.modules()]
         self._originals = [
             (owner, name, parameter)
@@ -103,6 +102,13 @@ class FullySharded(Strategy):
         for _, _, parameter in self._originals:
             parameter.data = parameter.data.new_empty(0)
         self._before = [(m, kind, set(vars(m)) - names) for m, kind, names in self._before]
+
+    def _mesh_of_all(self) -> Any:
+        from torch.distributed.device_mesh import init_device_mesh
+
+        if self._mesh is None:
+            self._mesh = init_device_mesh(self.device.type, (self.processes.nb,))
+        return self._mesh
 
     def _groups(self, module: nn.Module) -> list[nn.Module]:
         """The modules that are a group of their own, innermost first."""
@@ -267,6 +273,14 @@ class FullySharded(Strategy):
 
         return distribute_tensor(tensor.to(self.device), self._mesh, [Shard(dim)], src_data_rank=None)
 
+    def shard_of(self, own: Tensor, dim: int, shape: torch.Size) -> Tensor:
+        from torch.distributed.tensor import DTensor, Shard
+
+        strides, local = torch.empty(shape, device="meta").stride(), own.to(self.device)
+        return DTensor.from_local(
+            local, self._mesh_of_all(), [Shard(dim)], run_check=False, shape=shape, stride=strides
+        )
+
     def shard_optimizer_state(self, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
         from torch.distributed.tensor import distribute_tensor
 
@@ -277,6 +291,9 @@ class FullySharded(Strategy):
         def piece(value: Any, parameter: Any) -> Any:
             if not is_sharded(parameter) or not isinstance(value, Tensor) or value.shape != parameter.shape:
                 return value
+            if is_sharded(value):  # by this process alone, when it read the save
+                piece_of_it: Any = value
+                return piece_of_it.redistribute(parameter.device_mesh, parameter.placements)
             value = value.to(self.device)
             return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
 

@@ -45,6 +45,9 @@ class Strategy(ABC):
     saves_shards = False
     """Whether every process then writes its own shard, if all processes see the same folder."""
 
+    reads_shards = False
+    """Whether every process may read its own part of such a save, which ``shard_of`` takes."""
+
     def attach(self, device: torch.device, processes: Processes, devices: Sequence[torch.device] = ()) -> None:
         """Note where this process runs: on ``device``, one of the machine's ``devices`` that the run uses."""
         self.device, self.processes = device, processes
@@ -88,6 +91,10 @@ class Strategy(ABC):
     def shard_tensor(self, tensor: Tensor, dim: int) -> Tensor:
         """This process's shard of ``tensor``, shared out along ``dim``; the tensor where weights aren't sharded."""
         return tensor
+
+    def shard_of(self, own: Tensor, dim: int, shape: torch.Size) -> Tensor:
+        """The tensor of that ``shape`` of which this process has read its ``own`` part, shared out along ``dim``."""
+        return own
 
     @property
     def resumes_otherwise(self) -> str:

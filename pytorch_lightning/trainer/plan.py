@@ -29,7 +29,7 @@ from pytorch_lightning.resume.groups import GroupsPart
 from pytorch_lightning.resume.modes import ModesPart
 from pytorch_lightning.resume.own_generators import generators_of_data, generators_of_model
 from pytorch_lightning.resume.parts import CallbacksPart, DataPart, GradientsPart, RandomPart, VersionsPart, load_part
-from pytorch_lightning.resume.resuming import find_save_to_resume, job_of, restore_checked
+from pytorch_lightning.resume.resuming import find_save_to_resume, job_of, place_weights
 from pytorch_lightning.resume.rolling import RollingSaves
 from pytorch_lightning.resume.save_points import SavePoints
 from pytorch_lightning.resume.saver import Saver
@@ -239,9 +239,7 @@ def plan_basis(request: FitRequest, problems: list[Problem]) -> Basis:
     strategy.place(module, precision.dtype)
     modes, attributes = ModesPart(module, notices), AttributesPart(module, callbacks, notices, strategy)
     compiled = build_compiler(config.compile, strategy.device, notices)
-    if resumed is not None:  # before the optimizers are made: a hook may put new parameters in the place of old ones
-        attempt(problems, lambda: restore_checked(module, resumed), keep_type=True)
-    attempt(problems, lambda: strategy.shard(module))
+    place_weights(module, resumed, strategy, problems)
     optimizers, schedules, tng_loader = _plan_training(request, precision, seed, share, attributes, problems)
     problems += checks.saving_problems(module) + checks.problems_of_several(module, config, strategy)
     hooks = hook_table(module, callbacks, run)
