@@ -134,7 +134,7 @@ def _build_alone(
         if changed:
             shown = ", ".join(changed[:5]) + (", ..." if changed[5:] else "")
             notices.say(
-                "changed-in-rank0",
+                "changed-in-one-process",
                 f"{name} changed {shown} in process 0 alone: with gather_validation='rank0' the others don't run it,"
                 " and keep what they had. Return numbers, which every process gets: in on_validation_end(run, metrics)"
                 " of a callback, say",

@@ -52,7 +52,7 @@ def test_everybody_has_the_numbers_that_process_0_makes_of_all_outputs(tmp_path:
         assert 3 < len(losses) < 30, "it was stopped early"
         assert fit["lr"] < 0.1
         assert fit["best"] == f"_ckpt_epoch_{1 + losses.index(min(losses))}.ckpt"
-    assert "changed-in-rank0" not in said
+    assert "changed-in-one-process" not in said
 
 
 def test_what_goes_wrong_in_process_0_ends_all_and_nobody_waits(tmp_path: Path) -> None:
