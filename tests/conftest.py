@@ -118,6 +118,7 @@ LONG = frozenset(
         "launchers/test_restarts.py",
         "launchers/test_where_processes_listen.py",
         "launchers/test_own_experiment.py",
+        "launchers/test_sixteen.py",
         "launchers/test_what_is_raised.py",
         "launchers/test_what_processes_tell.py",
         "strategies/test_collectives.py",
