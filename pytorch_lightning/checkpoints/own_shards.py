@@ -22,6 +22,12 @@ from pytorch_lightning.checkpoints.shard_index import Entry, Place
 SMALL = 2**16
 """Bytes of a shard that isn't worth dividing."""
 BLOCK = 2**22
+DTYPES = {
+    "Double": torch.float64, "Float": torch.float32, "Half": torch.float16, "BFloat16": torch.bfloat16,
+    "Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8,
+    "Bool": torch.bool, "ComplexDouble": torch.complex128, "ComplexFloat": torch.complex64,
+}  # fmt: skip
+"""By the name of the storage's class without ``Storage``; shards of other types are read whole."""
 
 
 class Part(NamedTuple):
@@ -178,8 +184,10 @@ def _raw(file: BinaryIO, place: Place, dtype: torch.dtype) -> int | None:
     if shape != place.shape or offset or strides != torch.empty(place.shape, device="meta").stride():
         return None
     storage = of_storage.arguments[0]
-    is_plain = getattr(getattr(torch, of_storage.name, None), "dtype", None) == dtype
-    if not is_plain or storage.size != math.prod(place.shape) * dtype.itemsize:
+    if (
+        DTYPES.get(of_storage.name.removesuffix("Storage")) != dtype
+        or storage.size != math.prod(place.shape) * dtype.itemsize
+    ):
         return None
     return place.start + Archive(window).start_of(f"data/{storage.key}")
 

@@ -148,7 +148,8 @@ class _Encoder:
         if value.device.type == "meta":
             return ["shape", dtype, shape]
         if layout == torch.strided:
-            flat = value.cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+            whole = value.cpu().resolve_conj().resolve_neg().contiguous()
+            flat = whole.as_strided((whole.numel(),), (1,))  # that of one number may have any stride
             self.buffers.append(flat.view(torch.uint8).numpy())
             return ["dense", dtype, shape]
         if layout == torch.sparse_coo:

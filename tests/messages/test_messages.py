@@ -117,6 +117,13 @@ def test_a_tensor_comes_back_with_its_bits(value: Tensor) -> None:
     assert torch.equal(*(t.resolve_conj().contiguous().reshape(-1).view(torch.uint8) for t in (value, back)))
 
 
+def test_one_number_of_a_row_comes_back() -> None:
+    """A column of a batch of one sample: contiguous for torch, and yet with a stride that isn't 1."""
+    value = torch.arange(3.0).view(1, 3)[:, 1]
+    assert value.stride() == (3,)
+    assert torch.equal(decode(encode(value)), value)
+
+
 @pytest.mark.filterwarnings("ignore:Sparse")  # torch's own, of the first one
 def test_a_sparse_tensor_comes_back_sparse() -> None:
     ones = torch.eye(4)

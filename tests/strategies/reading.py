@@ -5,6 +5,7 @@
 
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +78,18 @@ def trainer(folder: str, **options: Any) -> Trainer:
 
 
 def main(folder: str, what: str, whole: bool = False) -> None:
+    warnings.filterwarnings("error", ".*TypedStorage")
     rank, kind = os.environ["RANK"], Whole if whole else Net
     if what == "train":
         there = trainer(folder, max_nb_steps=2, save_every_nb_batches=2, resume="auto")
         there.fit(kind())
+        return
+    if what.startswith("again"):
+        there = trainer(folder, max_nb_steps=4, save_every_nb_batches=2, keep_saves="spaced", resume="auto")
+        net = kind()
+        there.fit(net)
+        found = {"weights": {k: v.tolist() for k, v in sums(net).items()}, "steps": there.global_step}
+        Path(folder, f"{what}_{rank}.json").write_text(json.dumps(found))
         return
     (save,) = Path(folder).glob("Net/**/step-*.ckpt")
     trainer(f"{folder}/warm", max_nb_steps=1).fit(kind())  # imports what a fit does

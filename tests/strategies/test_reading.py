@@ -64,3 +64,15 @@ def test_what_one_process_reads_is_verified_for_all(tmp_path: Path, place: str) 
     with pytest.raises(AssertionError) as failed:
         run(tmp_path, "on 4", 4)
     assert str(failed.value).count("__1_0.distcp is missing or damaged. Use an older checkpoint.") >= 4
+
+
+def test_where_the_newest_save_is_damaged_all_take_the_one_before_it(tmp_path: Path) -> None:
+    run(tmp_path, "again", 2)
+    newest = max(tmp_path.glob("Net/**/step-*.ckpt"))
+    content = bytearray((newest / "__1_0.distcp").read_bytes())
+    content[len(content) // 2] ^= 1
+    (newest / "__1_0.distcp").write_bytes(content)
+    for found in run(tmp_path, "again on 4", 4):
+        assert found["steps"] == 4
+        torch.testing.assert_close(torch.tensor(found["weights"]["odd.bias"]).double(), by_hand()["odd.bias"])
+    assert not newest.exists() or (newest / "__1_0.distcp").read_bytes() != content, "it was put aside, then removed"
