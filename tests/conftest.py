@@ -198,7 +198,9 @@ EVERY = {
     "launchers/test_where_processes_listen.py": 2,
     "options/test_run_options.py": 2,
     "steps/test_manual_kills.py": 2,
+    "strategies/test_reading.py": 3,
     "testing/test_same_training.py": 3,
+    "trainer/test_rank0.py": 2,
 }
 """Of the slow tests of these files that have many cases, one in so many is run by day: the others are ``nightly``."""
 
