@@ -1,7 +1,7 @@
 """What everybody knows of a round: the loss and the weight of each virtual rank's batch."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,8 @@ from pytorch_lightning.strategies.strategy import Strategy
 LOSS, PRESENT, WEIGHT, COUNTED, ENDED = range(5)
 """The columns of a table with a row for each virtual rank. A batch whose ``loss_count`` is 0 is present, and weighs
 nothing; one without a loss isn't counted either."""
+UNCOUNTED = [1.0, 1.0, 0.0, 0.0]
+"""All but the loss, of a batch whose gradients are the same whatever the others weigh."""
 CHANGED = 2.0
 """In the last column: the process sees that other parameters are to be trained. See ``replicas``."""
 
@@ -39,14 +41,16 @@ class RoundTable:
     """Collects the rows of this process's virtual ranks, then adds those of all others.
 
     They are exchanged before the last backward pass of a round, so that everybody knows by then what the batches weigh,
-    and whether a loss isn't finite.
+    and whether a loss isn't finite. Where this process's batches have no ``loss_count``, that pass doesn't depend on
+    it: then the exchange goes on beside it.
     """
 
     def __init__(self, inputs: StepInputs, strategy: Strategy, share: Share) -> None:
-        self._inputs, self._strategy, self._nb = inputs, strategy, share.nb
+        self._inputs, self._strategy, self._nb, self._mine = inputs, strategy, share.nb, share.mine
         self._rows: list[list[float]] = []
         self._losses: dict[int, Tensor] = {}
         self._mean: Tensor | float | None = None
+        self._begun: tuple[RoundWeights, Callable[[], Tensor]] | None = None
         self.any_present = True
         """Whether any virtual rank had a batch; on an accelerator only known where a hook may end the epoch."""
         self.weighted: tuple[Any, Any] = 0.0, 0.0
@@ -73,15 +77,28 @@ class RoundTable:
 
     def exchange(self, weight: RoundWeights) -> None:
         """Add everybody's rows, and see what the batches weigh. Raises where a loss isn't finite."""
-        inputs, nb_processes = self._inputs, self._strategy.processes.nb
-        if inputs.on_device:
+        nb_processes = self._strategy.processes.nb
+        if self._inputs.on_device:
             self._exchange_on_device(weight, nb_processes)
+        elif nb_processes == 1:
+            self._settle(weight, self._rows)
+        else:
+            self._begun = weight, self._strategy.begin_add_up(torch.tensor(self._rows, dtype=torch.float64))
+            if any(self._rows[virtual_rank][1:] != UNCOUNTED for virtual_rank in self._mine):
+                self.end_exchange()
+
+    def end_exchange(self) -> None:
+        """What was begun before a backward pass is needed now."""
+        if self._begun is None:
             return
-        rows = self._rows
-        if nb_processes > 1:
-            rows = self._strategy.add_up(torch.tensor(rows, dtype=torch.float64)).tolist()
-            for virtual_rank, row in enumerate(rows):
-                self._check(virtual_rank, row)
+        (weight, finish), self._begun = self._begun, None
+        rows = finish().tolist()
+        for virtual_rank, row in enumerate(rows):
+            self._check(virtual_rank, row)
+        self._settle(weight, rows)
+
+    def _settle(self, weight: RoundWeights, rows: list[list[float]]) -> None:
+        inputs = self._inputs
         if any(row[ENDED] for row in rows):
             if any(row[ENDED] == CHANGED for row in rows):
                 raise changed_alone(f"not in process {self._strategy.processes.rank}")
@@ -99,6 +116,7 @@ class RoundTable:
 
     def record(self, prog: Any, joins: bool) -> None:
         """Record the round's mean loss, once it has its gradients. ``joins``: of another optimizer than the first."""
+        self.end_exchange()
         if self._mean is not None:
             summed, weight = self.weighted
             counted = any(row[COUNTED] for row in self._rows)
@@ -137,6 +155,10 @@ class RoundTable:
             weight.settle(max(own), sum(own), any(row[COUNTED] for row in self._rows))
         self._mean = table[:, LOSS].sum() / (weights > 0).sum().clamp(min=1)
         self.weighted = (weights * table[:, LOSS]).sum(), weights.sum()
+
+
+def do_nothing() -> None:
+    """Between two passes after which nobody has to agree on anything."""
 
 
 def changed_alone(what: str) -> FitError:

@@ -34,16 +34,12 @@ from pytorch_lightning.steps.exact_sum import ExactSum
 from pytorch_lightning.steps.gradients import HeldGradients
 from pytorch_lightning.steps.optimizers import gradients_of, needs_closure, parameters_of, without_gradients
 from pytorch_lightning.steps.replicas import Replicas
-from pytorch_lightning.steps.round_table import Round, RoundTable
+from pytorch_lightning.steps.round_table import Round, RoundTable, do_nothing
 from pytorch_lightning.steps.step_inputs import StepInputs, TrainWindow, build_backward
 from pytorch_lightning.steps.traces import without_trace
 from pytorch_lightning.steps.update import build_update
 from pytorch_lightning.steps.weights import RoundWeights, WindowWeights
 from pytorch_lightning.strategies.strategy import Strategy
-
-
-def do_nothing() -> None:
-    """Between two passes after which nobody has to agree on anything."""
 
 
 class Rounds:
@@ -62,8 +58,9 @@ class Rounds:
         self.inputs, self.strategy, self.share = inputs, strategy, share
         each = range(len(inputs.optimizers))
         self.groups = [(i,) for i in each] if inputs.takes_optimizer else [tuple(each)]
+        nb = 1 if in_order or inputs.precision.scales else strategy.processes.nb
         self.weights = [
-            RoundWeights(inputs.gradients.references, i, partial(self._scale, group))
+            RoundWeights(inputs.gradients.references, i, partial(self._scale, group), later=nb & -nb)
             for i, group in enumerate(self.groups)
         ]
         self.stepped = [False for _ in each]
@@ -167,7 +164,11 @@ class Rounds:
         weights.note(count)
         between()
         together = self.strategy.processes.nb > 1 and (exchanges or self.spare is not None)
-        (self._backward_all if together else self._backward)(weights.weigh(loss, count))
+        try:
+            (self._backward_all if together else self._backward)(weights.weigh(loss, count))
+        except RuntimeError:
+            self.table.end_exchange()  # where another process stopped, it says why
+            raise
         return prog or {}
 
     def _run_empty(self, loss: Tensor, between: Callable[[], None], exchanges: bool) -> None:

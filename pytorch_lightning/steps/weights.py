@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -100,15 +100,17 @@ class WindowWeights:
 class RoundWeights:
     """The same where a window's batches belong to several virtual ranks, in this process or in others.
 
-    A loss is divided by a power of two, at least the number of batches of the window, and multiplied by ``count /
-    reference``. The gradients are divided by the rest at the window's end: so their bits don't depend on how many
-    processes there are, and scaled losses stay in the range of 16 bits. A window begins with the reference that the
-    window before came to, which is the same in every process and is saved. A larger count raises it, and divides the
-    gradients of the batches before: only those may have lost bits below the range of 16 bits.
+    A loss is divided by a power of two, and multiplied by ``count / reference``. The gradients are divided by the
+    rest at the window's end: so their bits don't depend on how many processes there are. The power of two is at
+    least the number of batches of the window, so that scaled losses stay in the range of 16 bits; or less, by
+    ``later``, a power of two by which the exchange divides all the same, where nothing has that range. A window
+    begins with the reference that the window before came to, which is the same in every process and is saved. A
+    larger count raises it, and divides the gradients of the batches before: only those may have lost bits below the
+    range of 16 bits.
     """
 
-    def __init__(self, references: list[Any], i: int, scale: Callable[[Any], None]) -> None:
-        self._references, self._i, self._scale = references, i, scale
+    def __init__(self, references: list[Any], i: int, scale: Callable[[Any], None], later: int = 1) -> None:
+        self._references, self._i, self._scale, self._later = references, i, scale, later
         self.counted = False
         self.reference: Any = 0.0
         self.divisor = 1.0
@@ -121,7 +123,8 @@ class RoundWeights:
     def open(self, nb_batches: int, nb_samples: int | None = None) -> None:
         """Begin a window of at most ``nb_batches`` batches of all virtual ranks, or one that closes at
         ``nb_samples``."""
-        self.divisor, self.total, self._largest, self._own = power_above(nb_batches - 1), 0.0, 0.0, 0.0
+        self.divisor = power_above(nb_batches - 1) / self._later
+        self.total, self._largest, self._own = 0.0, 0.0, 0.0
         self.reference, self._so_far = self._references[self._i], None
         if nb_samples is not None:
             self.divisor, self.reference = 1.0, power_above(nb_samples)
@@ -168,14 +171,27 @@ class RoundWeights:
         on_device = isinstance(self.reference, Tensor)
         factor = averaged_over * self.divisor * (self.reference if self.counted or on_device else 1.0) / self.total
         if on_device or factor != 1.0:
-            for parameter in parameters:
-                assert parameter.grad is not None
-                parameter.grad.mul_(factor.to(parameter.grad.dtype) if on_device else factor)
+            multiply([cast("Tensor", parameter.grad) for parameter in parameters], factor)
         if on_device:
             self._references[self._i] = torch.maximum(_tensor_above(self._largest), self.reference / 2)
         elif self.counted:
             self._references[self._i] = max(power_above(self._largest), self.reference / 2)
         return True
+
+
+@torch.no_grad()
+def multiply(gradients: Sequence[Tensor], factor: Any) -> None:
+    """Multiply each gradient by ``factor``, a number or a tensor on their device: those of a kind at once."""
+    kinds: dict[tuple[Any, ...], list[Tensor]] = {}
+    for gradient in gradients:
+        kinds.setdefault((type(gradient), gradient.layout, gradient.dtype, gradient.device), []).append(gradient)
+    for (kind, layout, dtype, _), alike in kinds.items():
+        number = factor.to(dtype) if isinstance(factor, Tensor) else factor
+        if kind is Tensor and layout is torch.strided:
+            torch._foreach_mul_(alike, number)
+        else:
+            for gradient in alike:
+                gradient.mul_(number)
 
 
 def _tensor_above(count: Tensor) -> Tensor:

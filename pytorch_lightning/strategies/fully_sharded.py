@@ -246,6 +246,10 @@ class FullySharded(Strategy):
             self._use.compare_groups()
         return super().add_up(table)
 
+    def begin_add_up(self, table: Tensor) -> Callable[[], Tensor]:
+        self.add_up(table)
+        return lambda: table
+
     def not_exchanged(self) -> tuple[list[str], list[str]]:
         if self._entry is not None:
             self._use.compare_gradients()

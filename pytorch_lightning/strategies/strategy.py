@@ -140,6 +140,16 @@ class Strategy(ABC):
             dist.all_reduce(table)
         return table
 
+    def begin_add_up(self, table: Tensor) -> Callable[[], Tensor]:
+        """The same while something else is done: call what is returned for the sum."""
+        work = dist.all_reduce(table, async_op=True)
+
+        def finish() -> Tensor:
+            work.wait()
+            return table
+
+        return finish
+
     @torch.no_grad()
     def share_buffers(self, module: nn.Module) -> None:
         """Give every process the buffers of rank 0."""
