@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.callbacks.progress_bar import ProgressBar
     from pytorch_lightning.callbacks.rewind import Rewind
     from pytorch_lightning.callbacks.schedule_free import ScheduleFree
+    from pytorch_lightning.callbacks.throughput import ThroughputMonitor
     from pytorch_lightning.callbacks.unfreeze import Unfreeze
     from pytorch_lightning.callbacks.weight_averaging import WeightAveraging
 
@@ -26,6 +27,7 @@ __all__ = [
     "Rewind",
     "Run",
     "ScheduleFree",
+    "ThroughputMonitor",
     "Unfreeze",
     "WeightAveraging",
 ]
@@ -38,6 +40,7 @@ LATER = {
     "ProgressBar": "progress_bar",
     "Rewind": "rewind",
     "ScheduleFree": "schedule_free",
+    "ThroughputMonitor": "throughput",
     "Unfreeze": "unfreeze",
     "WeightAveraging": "weight_averaging",
 }
