@@ -186,7 +186,8 @@ def is_loss_of_another(error: BaseException) -> bool:
     """Whether ``error`` says that another process is gone or doesn't answer."""
     if not isinstance(error, (RuntimeError, ConnectionError)):
         return False
-    return isinstance(error, dist.DistError) or re.search("gloo|NCCL|onnection (closed|reset)", str(error)) is not None
+    says_so = re.search("gloo|NCCL|onnection (closed|reset)|pair closure", str(error)) is not None
+    return says_so or isinstance(error, dist.DistError)
 
 
 class Prefixed:
