@@ -77,15 +77,17 @@ def seed_streams(seed: int, purpose: int, a: int = 0, b: int = 0, c: int = 0) ->
     Takes about 7 us, most of it in ``random.seed`` and ``np.random.seed``, and three times that between training
     steps, where nothing of it is in the processor's caches.
     """
-    words = for_torch, for_python, for_numpy = _unpack(
-        blake2b(_pack(seed & _WORD, purpose, a, b, c), digest_size=24).digest()
-    )
+    words = for_torch, for_python, for_numpy = _words_of(seed, purpose, a, b, c)
     _newest[purpose] = [words]
     # torch.manual_seed would also walk over every device type: 130 us
     _seed_torch(for_torch >> 1)
     random.seed(for_python)
     np.random.seed(for_numpy)
     return int(for_torch >> 1)
+
+
+def _words_of(seed: int, purpose: int, a: int = 0, b: int = 0, c: int = 0) -> tuple[int, int, int]:
+    return _unpack(blake2b(_pack(seed & _WORD, purpose, a, b, c), digest_size=24).digest())
 
 
 def build_seeder(seed: int, purpose: int, *counters: int | None) -> Callable[[int], int]:
@@ -154,10 +156,9 @@ def get_generator_states() -> dict[str, Any]:
     Keys: ``python`` (what ``random.getstate`` gives), ``numpy`` (its MT19937 words as a tensor), ``torch``, and, where
     an accelerator is in use, its kind: ``cuda``, say (a list, one tensor per device).
     """
-    kind, words, position, has_gauss, gauss = cast("tuple[Any, ...]", np.random.get_state(legacy=True))
     states: dict[str, Any] = {
         "python": random.getstate(),
-        "numpy": [str(kind), torch.from_numpy(words.astype(np.int64)), int(position), int(has_gauss), float(gauss)],
+        "numpy": _plain_numpy(np.random.get_state(legacy=True)),
         "torch": torch.default_generator.get_state(),
     }
     accelerator = _accelerator()
@@ -170,16 +171,33 @@ def get_generator_states() -> dict[str, Any]:
 
 def get_short_states() -> dict[str, Any]:
     """The same, but a stream that nothing was drawn from since it was seeded is the number that it was seeded with."""
-    states = get_generator_states()
-    word = torch.default_generator.initial_seed()
+    states, word = get_generator_states(), torch.default_generator.initial_seed()
     seeds = {"torch": word}
     for words in (words for newest in _newest.values() for words in newest):
         if words[0] >> 1 == word:
             seeds |= {"python": words[1], "numpy": words[2]}
-    set_generator_states({**states, **seeds})
-    fresh = get_generator_states()
-    set_generator_states(states)
-    return states | {name: word for name, word in seeds.items() if _is_same(states[name], fresh[name])}
+    return states | {name: seed for name, seed in seeds.items() if _is_same(states[name], _seeded(name, seed))}
+
+
+def _seeded(name: str, seed: int) -> Any:
+    """The state of a stream that was just seeded. The stream itself, which takes longer to set, is left alone."""
+    if name == "torch":
+        return torch.Generator().manual_seed(seed).get_state()
+    if name == "python":
+        return random.Random(seed).getstate()
+    spare = _spare_numpy()
+    spare.seed(seed)
+    return _plain_numpy(spare.get_state(legacy=True))
+
+
+@functools.cache
+def _spare_numpy() -> Any:
+    return np.random.RandomState(0)  # to make one takes fifty times as long as to seed it
+
+
+def _plain_numpy(state: Any) -> list[Any]:
+    kind, words, position, has_gauss, gauss = state
+    return [str(kind), torch.from_numpy(words.astype(np.int64)), int(position), int(has_gauss), float(gauss)]
 
 
 def _is_same(state: Any, other: Any) -> bool:
@@ -228,6 +246,21 @@ def preserved() -> Iterator[None]:
 def order_word(seed: int, epoch: int, loader_id: int, chosen: Sequence[int]) -> int:
     """What decides the order of one epoch of a loader, as one number; see ``seed_order``."""
     return derive(seed, ORDER, epoch, loader_id, *chosen)
+
+
+@contextlib.contextmanager
+def torch_order_scope(
+    seed: int, epoch: int, loader_id: int, generators: Sequence[Any], chosen: Sequence[int]
+) -> Iterator[None]:
+    """A scope in which what draws from torch's stream and from ``generators`` alone gives the order that it gives after
+    ``seed_order``. Leaves the streams as it found them, ``generators`` not."""
+    word, state = order_word(seed, epoch, loader_id, chosen), torch.default_generator.get_state()
+    _seed_torch(_words_of(word, ORDER)[0] >> 1)
+    reseed_generators(generators, word)
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(state)
 
 
 def seed_order(seed: int, epoch: int, loader_id: int, generators: Sequence[Any], chosen: Sequence[int]) -> None:

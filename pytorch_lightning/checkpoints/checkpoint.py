@@ -35,6 +35,9 @@ AVERAGING = "WeightAveraging "
 
 LEAVES = (str, bytes, int, float, complex, bool, type(None), torch.Tensor, torch.Size, torch.dtype, torch.device)
 
+QUICK = frozenset((str, float, bool, type(None), torch.Tensor))
+"""Those that are plain whatever their value is, so that nothing has to be looked at."""
+
 
 class _NoBytes(bytes):
     """``b""``, which torch writes and can't read, written as bytes that aren't empty are."""
@@ -79,7 +82,12 @@ def to_plain(value: Any, path: str = "", depth: int = 0) -> Any:
         return str(value)
     value = without_omegaconf(value)
     if isinstance(value, Mapping):
-        plain = {_key(key, path): to_plain(item, f"{path}[{key!r}]", depth + 1) for key, item in value.items()}
+        plain = {
+            key if type(key) is str else _key(key, path): item
+            if type(item) in QUICK
+            else to_plain(item, f"{path}[{key!r}]", depth + 1)
+            for key, item in value.items()
+        }
         metadata = getattr(value, "_metadata", None)  # what nn.Module.state_dict() adds, for upgrades of old layers
         if metadata is None:
             return plain
@@ -89,7 +97,9 @@ def to_plain(value: Any, path: str = "", depth: int = 0) -> Any:
         kept._metadata = to_plain(metadata, path, depth + 1)  # type: ignore[attr-defined]
         return kept
     if isinstance(value, (list, tuple, set, frozenset)):
-        plain_items = [to_plain(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value)]
+        plain_items = [
+            item if type(item) in QUICK else to_plain(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value)
+        ]
         return tuple(plain_items) if isinstance(value, tuple) else plain_items
     if isinstance(value, Namespace):
         return to_plain(vars(value), path, depth)

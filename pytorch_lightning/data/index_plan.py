@@ -275,6 +275,8 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
     def _drawn(self) -> Iterator[Any]:
         """What the user's sampler gives in this epoch, drawn inside streams of its own."""
         order_epoch = 0 if self.same_each_epoch else self.epoch
+        if self._draws_once and self._stateful is None:
+            return self._drawn_by_torch(order_epoch)
         outer = seeding.get_generator_states()
         seeding.seed_order(self.seed, order_epoch, self.loader_id, self._generators, self._chosen)
         # iter(DataLoader) draws a base seed before its sampler draws: so the order is that of list(loader)
@@ -290,6 +292,16 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
         seeding.set_generator_states(outer)
         self._compare_first(first)
         return chain(first, iterator if self._draws_once else _in_streams(iterator, inner))
+
+    def _drawn_by_torch(self, order_epoch: int) -> Iterator[Any]:
+        """The same of a sampler of torch's, which draws by torch alone: numpy's and python's streams can stay."""
+        with seeding.torch_order_scope(self.seed, order_epoch, self.loader_id, self._generators, self._chosen):
+            torch.empty((), dtype=torch.int64).random_(generator=self.generator)
+            set_epoch(self.sampler, order_epoch)
+            iterator = iter(self.sampler)
+            first = list(islice(iterator, 1))
+        self._compare_first(first)
+        return chain(first, iterator)
 
 
 def _in_streams(iterator: Iterator[Any], inner: dict[str, Any]) -> Iterator[Any]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,10 @@ from pytorch_lightning.strategies.devices import note_full_memory
 CHANGED_BY_VALIDATION = ("attributes", "callbacks", "random", "loggers")
 """Parts that a validation may change, though none of its state is to be kept where it is left before its end."""
 
+SHORT, MANY = 0.1, 10
+"""Seconds, and validations: after so many in a row that took no longer, the next one is completed where a signal comes.
+Leaving it would save no time, and what it takes to be able to is as long as a short validation itself."""
+
 
 class SavePoints:
     """Writes what was asked for, decides whether a limit is reached, and saves what can be saved of a fit that fails.
@@ -59,6 +64,7 @@ class SavePoints:
         self._before: dict[str, Any] = {}
         self._nb_failures: Counter[Path] = Counter()
         self._buffers: Snapshot | None = None
+        self._began, self._nb_short = 0.0, 0
 
     def begin(self) -> None:
         """Before the first batch: what is saved from now on follows the save that was resumed, if one was."""
@@ -145,14 +151,17 @@ class SavePoints:
                 rolling.save()
         can_leave = run.wishes.alone and (rolling.begun_here or self._window_start.is_whole_in_validation)
         can_leave = can_leave and self._keep_for_leaving()
+        self._began = time.monotonic()
         self._say_later("leaves the validation" if can_leave else "completes the validation", can_leave)
 
     def _keep_for_leaving(self) -> bool:
-        """Copy what a validation may change, unless it is being saved; False where that can't be copied."""
+        """Copy what a validation may change, unless it is being saved; False where that can't be copied, or isn't worth it."""
         rolling, notices = self._rolling, self._run.notices
         self._before, self._buffers = {}, None
         if rolling.folder is None or rolling.begun_here:
             return True
+        if self._nb_short >= MANY:
+            return False
         parts, quiet = rolling.saver.parts, notices.quiet
         notices.quiet = True  # what a checkpoint can't hold is said where one is written
         try:
@@ -184,6 +193,7 @@ class SavePoints:
 
     def after_validation(self) -> None:
         """A validation has ended, and its numbers are there."""
+        self._nb_short = self._nb_short + 1 if time.monotonic() - self._began < SHORT else 0
         self._say_later("completes this step", False)
         self.reach()
 

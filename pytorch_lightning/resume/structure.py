@@ -49,7 +49,8 @@ def _kind_of(layer: nn.Module) -> str:
 
 
 def _hooks_of(held: Any) -> dict[str, list[str]]:
-    found = {kind: [_name_of(hook) for hook in (getattr(held, kind, None) or {}).values()] for kind in KINDS}
+    hooks = {kind: getattr(held, kind, None) for kind in KINDS}
+    found = {kind: [_name_of(hook) for hook in each.values()] for kind, each in hooks.items() if each}
     return {kind: users for kind, names in found.items() if (users := [name for name in names if name])}
 
 

@@ -14,6 +14,7 @@ import torch
 
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.errors import CheckpointError
+from pytorch_lightning.resume import save_points
 from tests.launchers import program
 from tests.launchers.signalled import result_of, run, run_script, saves_of
 from tests.recorder import Recorder, quiet_trainer
@@ -167,6 +168,25 @@ def test_what_a_validation_that_was_left_had_changed_is_not_saved(
         ends[stop_at] = (model.weight.item(), model.nb_validated, float(model.seen_by_validation), model.drawn, rows)
     assert ends[5] == ends[None]
     assert ends[5][1:3] == (9, 9.0), "three validations of three batches, none twice"
+
+
+@pytest.mark.parametrize(("longest", "word"), [(3600.0, "completes"), (0.0, "leaves")])
+def test_after_many_short_validations_one_is_completed(
+    tmp_path: Path, longest: float, word: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(save_points, "SHORT", longest)
+    Averaging.swaps, options = False, {"max_nb_epochs": save_points.MANY + 2, "save_every_minutes": 0}
+    ends = []
+    for stop_at in (3 * save_points.MANY + 2, None):
+        Averaging.stop_at, model, folder = stop_at, Counting(), tmp_path / ("whole" if stop_at is None else "cut")
+        if stop_at is not None:
+            assert quiet_trainer(folder, **options).fit(model) == 0
+            assert f"Ctrl-C: the fit {word} the validation and saves the state" in capsys.readouterr().out
+            Averaging.stop_at, model = None, Counting()
+        assert quiet_trainer(folder, resume="auto", **options).fit(model) == 1
+        rows = next(folder.rglob("metrics.csv")).read_text().count("\n")
+        ends.append((model.weight.item(), model.nb_validated, float(model.seen_by_validation), model.drawn, rows))
+    assert ends[0] == ends[1]
 
 
 class Locked(Callback):
