@@ -39,6 +39,7 @@ AHEAD = 64
 _newest: dict[int, list[tuple[int, int, int]]] = {}
 """By purpose, the hashes of its last seedings: what a stream was seeded with is among them."""
 
+_spare: tuple[Any, ...] = ()
 _pack = struct.Struct("<5Q").pack
 _unpack = struct.Struct("<QQI").unpack_from
 _WORD = 2**64 - 1
@@ -185,14 +186,11 @@ def _seeded(name: str, seed: int) -> Any:
         return torch.Generator().manual_seed(seed).get_state()
     if name == "python":
         return random.Random(seed).getstate()
-    spare = _spare_numpy()
-    spare.seed(seed)
-    return _plain_numpy(spare.get_state(legacy=True))
-
-
-@functools.cache
-def _spare_numpy() -> Any:
-    return np.random.RandomState(0)  # to make one takes fifty times as long as to seed it
+    global _spare
+    if not _spare:  # to make one takes fifty times as long as to seed it
+        _spare = (np.random.RandomState(0),)
+    _spare[0].seed(seed)
+    return _plain_numpy(_spare[0].get_state(legacy=True))
 
 
 def _plain_numpy(state: Any) -> list[Any]:

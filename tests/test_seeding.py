@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pytorch_lightning import seed_everything, seeding
+from pytorch_lightning.data.generators import is_global_stream
 
 
 def draw() -> tuple[float, float, float]:
@@ -60,6 +61,24 @@ def test_hashing_ahead_changes_no_number(counters: tuple[int | None, ...]) -> No
         drawn = torch.rand(()), random.gauss(0, 1), np.random.rand()
         assert word == seeding.seed_streams(-7, seeding.MODEL, *(n if c is None else c for c in counters))
         assert drawn == (torch.rand(()), random.gauss(0, 1), np.random.rand())
+
+
+@pytest.mark.parametrize("drawn", [(), ("python",), ("numpy",), ("torch",), ("python", "numpy", "torch")])
+def test_a_stream_that_was_drawn_from_is_no_number(drawn: tuple[str, ...]) -> None:
+    seeding.seed_streams(3, seeding.MODEL, 4)
+    draw = {"python": random.random, "numpy": np.random.rand, "torch": lambda: float(torch.rand(()))}
+    for name in drawn:
+        draw[name]()
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    states = seeding.get_short_states()
+    assert {name for name, state in states.items() if not isinstance(state, int)} == set(drawn)
+    assert random.getstate() == before[0]
+    assert (np.random.get_state()[1] == before[1][1]).all()
+    assert torch.equal(torch.get_rng_state(), before[2])
+    expected = {name: [one() for _ in range(3)] for name, one in draw.items()}
+    seeding.set_generator_states(states)
+    assert {name: [one() for _ in range(3)] for name, one in draw.items()} == expected
+    assert all(map(is_global_stream, seeding._spare)), "or it would be reported as one that escapes"
 
 
 def test_the_streams_are_those_of_the_public_seeding_functions() -> None:

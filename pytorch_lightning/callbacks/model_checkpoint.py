@@ -4,6 +4,7 @@ import re
 import time
 from datetime import timedelta
 from inspect import signature
+from itertools import islice
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from pytorch_lightning.printing import tell
 
 VERSION = re.compile(r"(?<=version_)\d+")
 NEVER = 2**62
+NEWEST = 5
+"""So many of the files are named in a checkpoint where all are kept, and the best."""
 
 
 class ModelCheckpoint(Callback):
@@ -128,7 +131,7 @@ class ModelCheckpoint(Callback):
         self.best_path: str | None = None
         """The kept file with the best value, which is ``best``; the newest where ``monitor`` isn't known."""
         self.kept: dict[str, float | None] = {}
-        """The files that this callback keeps, with their values."""
+        """The files that this callback keeps, with their values; of all, a resumed run knows the best and newest."""
         self._written: set[str] = set()
         self._last_epoch: int | None = None
         self._last_step = 0
@@ -271,8 +274,7 @@ class ModelCheckpoint(Callback):
         self.kept.pop(path, None)
         self.kept[path] = value
         surplus = self._forget_surplus()
-        self.best = self._worth(self._best_kept())
-        self.best_path = path if self.best == worst(self.mode) else self._best_kept()
+        self._note_best(path)
 
         def saved() -> None:
             self._written.add(path)
@@ -286,6 +288,15 @@ class ModelCheckpoint(Callback):
             self.best, self.best_path, self.kept, self._last_epoch = before
 
         run.save(path, on_saved=saved, weights_only=self.save_weights_only, on_refused=refused)
+
+    def _note_best(self, path: str) -> None:
+        """A file was added. Where another one was the best and is still there, only these two compete."""
+        if self.best_path in self.kept and self.best_path != path and self.best != worst(self.mode):
+            if path in self.kept and is_better(self._worth(path), self.best, self.mode):
+                self.best, self.best_path = self._worth(path), path
+            return
+        self.best = self._worth(self._best_kept())
+        self.best_path = path if self.best == worst(self.mode) else self._best_kept()
 
     def remove(self, path: str) -> None:
         """Delete a file that is no longer kept."""
@@ -309,8 +320,10 @@ class ModelCheckpoint(Callback):
         return worst(self.mode) if value is None or value != value else value
 
     def _forget_surplus(self) -> set[str]:
+        if self.save_top_k is None:
+            return set()
         ranked = sorted(self.kept, key=self._worth, reverse=self.mode == "max")
-        surplus = set() if self.save_top_k is None else set(ranked[self.save_top_k :])
+        surplus = set(ranked[self.save_top_k :])
         for path in surplus:
             del self.kept[path]
         return surplus
@@ -332,10 +345,17 @@ class ModelCheckpoint(Callback):
             **({"last_step": self._last_step} if self.is_timed else {}),
             "best": self.best,
             "best_path": self.best_path,
-            "kept": dict(self.kept),
+            "kept": self._kept_to_save(),
             "last_epoch": self._last_epoch,
             "filepath": self.filepath,
         }
+
+    def _kept_to_save(self) -> dict[str, float | None]:
+        """What decides which files are deleted. Where none is, the best and a few, or files would grow with the run."""
+        if self.save_top_k is not None:
+            return dict(self.kept)
+        names = {self.best_path, *islice(reversed(self.kept), NEWEST)}
+        return {path: value for path, value in self.kept.items() if path in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take what an earlier fit has kept, as names of files in this callback's folder: a checkpoint that names

@@ -49,8 +49,9 @@ def _is_of_the_library(value: Any) -> bool:
 
 
 def is_global_stream(generator: Any) -> bool:
-    """Whether a generator is python's, numpy's or torch's own, which are seeded anyway."""
-    return generator is torch.default_generator or generator in (seeding._python, np.random.mtrand._rand)
+    """Whether a generator is python's, numpy's or torch's own, which are seeded anyway, or that of ``seeding``."""
+    own = (seeding._python, np.random.mtrand._rand, *seeding._spare)
+    return generator is torch.default_generator or generator in own
 
 
 def _attributes_of(value: Any) -> Iterable[Any]:

@@ -18,7 +18,7 @@ from pytorch_lightning.errors import CheckpointError, Notices
 from pytorch_lightning.processes import is_sharded
 from pytorch_lightning.resume.data_attributes import GONE, DataAttributes, shown
 from pytorch_lightning.resume.each_process import State, join, merged_metrics, own_of
-from pytorch_lightning.resume.glance import Glance, glance
+from pytorch_lightning.resume.glance import NUMBERS, Glance, glance, mark_of_leaf
 from pytorch_lightning.resume.plain_values import (
     Decoder,
     Encoder,
@@ -133,6 +133,8 @@ class AttributesPart:
         return self._first[id(held)][name] if is_same else self._mark(value)
 
     def _mark(self, value: Any, seen: Glance | None = None) -> str:
+        if type(value) in NUMBERS:
+            return mark_of_leaf(value)
         quick = None if seen is None else seen.mark(value, self._limit)
         if quick is not None:
             return quick
@@ -183,7 +185,8 @@ class AttributesPart:
             return self._joined
         if not self._begun:  # a save before training
             return self._saved or {"nodes": [], "values": {}, "first": HEAD}
-        changed, lost = self._find_changed()
+        owners = owners_of([*self.data.owners, *self._roots])
+        changed, lost = self._find_changed(owners)
         encoder, values = self._encoder(self._limit), Kept({})
         for size, path, name, first, value, is_gone in sorted(changed, key=lambda entry: entry[0]):
             try:
@@ -194,23 +197,23 @@ class AttributesPart:
             values.setdefault(path, {})[name] = entry
         self._say(values, lost)
         nb = self._processes.nb
-        state: State = {"nodes": encoder.nodes, "values": values, "first": self._first_marks(), "nb": nb}
+        state: State = {"nodes": encoder.nodes, "values": values, "first": self._first_marks(owners), "nb": nb}
         return {**state, **self.data.state_dict(lambda held: self._first.get(id(held), {}))}
 
-    def _first_marks(self) -> str:
+    def _first_marks(self, owners: Sequence[Owner]) -> str:
         """What the first start found, a line each."""
         lines = [HEAD]
-        for path, held in owners_of([*self.data.owners, *self._roots]):
+        for path, held in owners:
             marks = sorted(self._first.get(id(held), {}).items())
             lines += [f"{path}\t{name}\t{mark}" for name, mark in marks if not mark.startswith(HERE)]
         return "\n".join(lines)
 
-    def _find_changed(self) -> tuple[list[tuple[int, str, str, str, Any, bool]], list[str]]:
+    def _find_changed(self, owners: Sequence[Owner]) -> tuple[list[tuple[int, str, str, str, Any, bool]], list[str]]:
         from pytorch_lightning.resume.stateful import keeps_state
         from pytorch_lightning.resume.structure import changes, structure_of
 
         changed, lost = [], changes(self._structure, structure_of(self._module)) if self._begun else []
-        for path, held in owners_of([*self.data.owners, *self._roots]):
+        for path, held in owners:
             if id(held) not in self._first:
                 continue  # who holds it has changed, and that is noticed
             first, now = self._first[id(held)], self.data.values_now(path, held)
@@ -235,7 +238,7 @@ class AttributesPart:
 
     def has_changed(self) -> bool:
         """Whether anything changed since training began, so perhaps in the step that failed just now."""
-        changed, lost = self._find_changed()
+        changed, lost = self._find_changed(owners_of([*self.data.owners, *self._roots]))
         return bool(changed or lost)
 
     def _say(self, values: Kept, lost: list[str]) -> None:

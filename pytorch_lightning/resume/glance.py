@@ -1,6 +1,7 @@
 """Many tensors at a glance, where reading their values again would take ten times as long, and their mark made
 without a table of nodes."""
 
+import functools
 import operator
 import zlib
 from typing import Any, NamedTuple
@@ -13,7 +14,18 @@ from pytorch_lightning.resume.plain_values import FRAME, LEAVES, digest
 
 MANY = 64
 """Lists of so many entries are worth it."""
+NUMBERS = frozenset((type(None), bool, int, float))
 NOT_SEEN = (TypeError, RuntimeError, ValueError, BufferError)
+
+
+def mark_of_leaf(value: Any) -> str:
+    """The fingerprint of a number or None."""
+    return _digest(f"{type(value).__name__} {value!r}")
+
+
+@functools.lru_cache(maxsize=1024)
+def _digest(text: str) -> str:
+    return digest(text)
 
 
 class Glance(NamedTuple):

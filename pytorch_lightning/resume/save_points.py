@@ -155,7 +155,8 @@ class SavePoints:
         self._say_later("leaves the validation" if can_leave else "completes the validation", can_leave)
 
     def _keep_for_leaving(self) -> bool:
-        """Copy what a validation may change, unless it is being saved; False where that can't be copied, or isn't worth it."""
+        """Copy what a validation may change, unless it is being saved; False where that can't be copied or
+        isn't worth it."""
         rolling, notices = self._rolling, self._run.notices
         self._before, self._buffers = {}, None
         if rolling.folder is None or rolling.begun_here:

@@ -32,6 +32,7 @@ OF_OURS = (
 )
 OF_TORCH = ("_is_fsdp_managed_module", "_fsdp_use_orig_params", "_initialize_hook", "_load_hook")
 """What torch adds to modules while they are sharded, and to lazy ones until their first batch."""
+LEFT_OUT = {*OF_MODULES, *OF_OURS, *OF_TORCH}
 FOREIGN = (Optimizer, LRScheduler, DataLoader, torch.Tensor, ModuleType, type, BaseException)
 KNOWN = ("torch.utils.data", "torchvision", "torchmetrics")
 """Libraries whose objects are datasets, samplers, transforms and metrics."""
@@ -68,8 +69,7 @@ def owners_of(roots: Iterable[Owner]) -> list[Owner]:
 def attributes_of(held: Any) -> dict[str, Any]:
     """The attributes of an owner that may be state, buffers that ``state_dict`` leaves out among them."""
     if isinstance(held, nn.Module):
-        left_out = {*OF_MODULES, *OF_OURS, *OF_TORCH}
-        found = {n: v for n, v in vars(held).items() if n not in left_out and not n.startswith("_lazy_")}
+        found = {n: v for n, v in vars(held).items() if n not in LEFT_OUT and not n.startswith("_lazy_")}
         # hidden entries of a module's own are there too: hooks' counters, say
         buffers = cast("Any", held)._non_persistent_buffers_set
         return {**found, **{name: held._buffers[name] for name in buffers if held._buffers.get(name) is not None}}
@@ -82,7 +82,7 @@ def may_be_set(held: Any, name: Any) -> bool:
     own = name.startswith("__")
     if isinstance(held, nn.Module):
         kept = held._non_persistent_buffers_set
-        own |= name in {*OF_MODULES, *OF_OURS, *OF_TORCH, *held._parameters, *held._modules, *held._buffers} - kept
+        own |= name in {*LEFT_OUT, *held._parameters, *held._modules, *held._buffers} - kept
         own |= name.startswith("_lazy_")
     return not own and not callable(getattr(type(held), name, None))
 
@@ -136,7 +136,7 @@ def _is_owner(value: Any) -> bool:
     kind = type(value)
     if isinstance(value, nn.Module):
         return True
-    if isinstance(value, FOREIGN) or inspect.isroutine(value) or kind.__module__ == "builtins":
+    if kind.__module__ == "builtins" or isinstance(value, FOREIGN) or inspect.isroutine(value):
         return False
     if not hasattr(value, "__dict__") and not cast("Any", copyreg)._slotnames(kind):
         return False

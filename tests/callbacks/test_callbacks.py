@@ -374,6 +374,30 @@ def test_save_top_k(tmp_path: Path, options: Any, values: Any, kept: list[int], 
     assert keep.best_path == str(tmp_path / f"w/_ckpt_epoch_{best}.ckpt")
 
 
+@pytest.mark.parametrize("options", [{}, {"save_top_k": 1}], ids=["all", "top 1"])
+def test_the_file_of_a_late_epoch_is_no_larger_than_that_of_an_early_one(tmp_path: Path, options: Any) -> None:
+    sizes = []
+    for nb in (60, 180):  # more batches than the last losses that are kept
+        keep = ModelCheckpoint(tmp_path / f"{nb:03d}/w", **options)
+        trainer = quiet_trainer(tmp_path / f"{nb:03d}", checkpoint_callback=keep, max_nb_epochs=nb)
+        trainer.fit(Recorder(val_values=tuple(1 / n for n in range(1, 181))))
+        sizes.append((tmp_path / f"{nb:03d}/w/_ckpt_epoch_{nb}.ckpt").stat().st_size)
+    assert sizes[1] <= sizes[0] + 128, "the names of files have a digit more"
+
+
+def test_where_all_are_kept_a_resumed_run_knows_the_best(tmp_path: Path) -> None:
+    values = (5.0, 1.0, *range(10, 2, -1), 2.0)
+    run(tmp_path, values)
+    save = torch.load(tmp_path / f"w/_ckpt_epoch_{len(values)}.ckpt")
+    named = [Path(path).name for path in save["parts"]["callbacks"]["ModelCheckpoint val_loss 0"]["kept"]]
+    assert named == [f"_ckpt_epoch_{n}.ckpt" for n in (2, 7, 8, 9, 10, 11)]
+    again = ModelCheckpoint(tmp_path / "w")
+    last = tmp_path / f"w/_ckpt_epoch_{len(values)}.ckpt"
+    trainer = quiet_trainer(tmp_path, checkpoint_callback=again, max_nb_epochs=len(values) + 1, resume=last)
+    trainer.fit(Recorder(val_values=(*values, 3.0)))
+    assert (again.best, again.best_path) == (1.0, str(tmp_path / "w/_ckpt_epoch_2.ckpt"))
+
+
 @pytest.mark.parametrize("options", [{"save_best_only": True}, {"save_top_k": 1}], ids=["best", "top 1"])
 def test_a_worse_check_of_the_same_epoch_does_not_replace_the_best_weights(tmp_path: Path, options: Any) -> None:
     keep = ModelCheckpoint(tmp_path / "w", **options)
