@@ -166,7 +166,7 @@ class LocalFolder:
         """A save, verified. Raises ``DamagedCheckpoint`` where its bytes changed."""
         if (self._path / name).is_dir():
             return read_sharded(self._path / name)
-        return read_checkpoint(self._path / name, ours=True)
+        return read_checkpoint(self._path / name, ours=True, maps_weights=True)
 
     def peek(self, name: str) -> dict[str, Any]:
         """A save, unverified, without reading what is large in it."""

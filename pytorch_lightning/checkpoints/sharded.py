@@ -263,9 +263,11 @@ def _meta_tensors(manifest: dict[str, Any]) -> dict[str, Tensor]:
     return shapes
 
 
-def read_any(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """The checkpoint at ``path``: one file, or a folder of shards."""
-    return read_sharded(path, map_location) if is_sharded(path) else read_checkpoint(path, map_location)
+def read_any(path: str | Path, map_location: Any = "cpu", maps_weights: bool = False) -> dict[str, Any]:
+    """The checkpoint at ``path``: one file, or a folder of shards. ``maps_weights``: see ``read_checkpoint``."""
+    if is_sharded(path):
+        return read_sharded(path, map_location)
+    return read_checkpoint(path, map_location, maps_weights=maps_weights)
 
 
 def _replaced(data: Any, function: Callable[[str, Tensor], Tensor]) -> Any:

@@ -1,11 +1,13 @@
 """Checkpoint files: written whole or not at all, and verified before they are trusted."""
 
 import contextlib
+import copy
 import errno
 import io
 import os
 import pickle
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -154,16 +156,24 @@ def sync_names(folder: Path) -> None:
         _synced.add((found.st_dev, found.st_ino))
 
 
-def read_checkpoint(path: str | Path, map_location: Any = "cpu", ours: bool = False) -> dict[str, Any]:
+def read_checkpoint(
+    path: str | Path, map_location: Any = "cpu", ours: bool = False, maps_weights: bool = False
+) -> dict[str, Any]:
     """The dict in the file at ``path``, with tensors on ``map_location``.
 
     Raises ``CheckpointError`` where the file is missing, damaged (its checksums are compared), holds code, would take
     much more memory than it has bytes, or isn't a dict. Code in a file is never run. ``ours``: it is a file of this
-    library, not one of an old torch, say; such files have checksums.
+    library, not one of an old torch, say; such files have checksums. ``maps_weights``: the tensors of ``state_dict``
+    aren't copied but mapped from the file, so that a module that takes them over needs its own memory only.
     """
     _find(path)
     _look_at(path, contents=True, ours=ours)
-    return _load(path, map_location)
+    if not maps_weights or not (ours or zipfile.is_zipfile(path)):
+        return _load(path, map_location)
+    mapped = _load(path, "cpu", mmap=True)
+    weights = {key: mapped.pop(key) for key in ("state_dict",) if key in mapped}
+    # what was verified is read once more, and nothing of it stays in the file, whatever becomes of that
+    return weights | copy.deepcopy(mapped)
 
 
 def _find(path: str | Path) -> None:

@@ -117,9 +117,8 @@ def find_save_to_resume(
     parts = Parts(strategy) if strategy.reads_shards and not _restores_itself(module) else None
     if named is not None and not saves_in(open_folder(f"{named}/checkpoints").names()):
         in_parts = parts is not None and processes.any(is_sharded(named))
-        return ResumedSave(
-            upgrade(parts.read(named) if parts and in_parts else read_any(named), named), named, in_parts=in_parts
-        )
+        saved = parts.read(named) if parts and in_parts else read_any(named, maps_weights=True)
+        return ResumedSave(upgrade(saved, named), named, in_parts=in_parts)
     if config.fast_dev_run:
         return None
     if config.resume is None and not restarted:
