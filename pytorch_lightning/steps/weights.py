@@ -181,13 +181,14 @@ class RoundWeights:
 
 @torch.no_grad()
 def multiply(gradients: Sequence[Tensor], factor: Any) -> None:
-    """Multiply each gradient by ``factor``, a number or a tensor on their device: those of a kind at once."""
+    """Multiply each gradient by ``factor``, a number or a tensor on their device: those of a kind at once, but for 16
+    bits, where torch would round the factor first."""
     kinds: dict[tuple[Any, ...], list[Tensor]] = {}
     for gradient in gradients:
         kinds.setdefault((type(gradient), gradient.layout, gradient.dtype, gradient.device), []).append(gradient)
     for (kind, layout, dtype, _), alike in kinds.items():
         number = factor.to(dtype) if isinstance(factor, Tensor) else factor
-        if kind is Tensor and layout is torch.strided:
+        if kind is Tensor and layout is torch.strided and dtype in (torch.float32, torch.float64):
             torch._foreach_mul_(alike, number)
         else:
             for gradient in alike:
