@@ -59,6 +59,9 @@ class FitError(LightningError):
     ...         return f"{type(model).__name__}: {error}"
     """
 
+    is_of_another = False
+    """Whether another process raised what it tells of, so that this isn't where it began."""
+
 
 class CheckpointError(LightningError):
     """A checkpoint that can't be written or read, or isn't safe to load.

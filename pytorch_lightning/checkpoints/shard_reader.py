@@ -45,31 +45,34 @@ def read_together(
 
     ``verify`` compares those files, of some notes, that aren't read in parts; and all of them where something is wrong.
     """
-    found, text = None, ""
+    found, text, is_damaged = None, "", True
     try:
         found = read()
     except CheckpointError as error:
-        text = str(error)
+        text, is_damaged = str(error), isinstance(error, DamagedCheckpoint)
     except Exception as error:  # whatever a stranger's bytes make of the reader
         text = f"{folder} is damaged ({one_line(f'{type(error).__name__}: {error}')}). Use an older checkpoint."
-    told = [(text, [] if found is None else [tuple(s) for s in found.sums])]
+    told = [(text, is_damaged, [] if found is None else [tuple(s) for s in found.sums])]
     if processes.nb > 1:
         processes.to_first(
             processes.encoded(told[0]), lambda rank, message: told.append(processes.decoded(message, rank))
         )
-    is_damaged, text = processes.from_first(_judged(told, found, verify) if processes.is_first else None)
+    is_damaged, text = processes.from_first(_judged(told, found, verify, folder) if processes.is_first else None)
     if text:
         raise DamagedCheckpoint(text) if is_damaged else CheckpointError(text)
     assert found is not None
     return found
 
 
-def _judged(told: list[Any], found: Found | None, verify: Callable[[Notes | None], object]) -> tuple[bool, str]:
-    """Whether the files are damaged, and what is wrong. ``told``: the problem of each process, and its checksums."""
-    texts = [text for text, _ in told]
+def _judged(
+    told: list[Any], found: Found | None, verify: Callable[[Notes | None], object], folder: Path
+) -> tuple[bool, str]:
+    """Whether the files are damaged, and what is wrong. ``told``: the problem of each process, whether that is damage,
+    and its checksums."""
+    texts = [text for text, _, _ in told]
     try:
         if found is not None and not any(texts):
-            sums = [Summed(*each) for _, own in told for each in own]
+            sums = [Summed(*each) for _, _, own in told for each in own]
             read = {each.file for each in sums}
             whole = [n for n in found.notes if n["name"] in read and joined(sums, n["name"], n["size"]) == n["crc"]]
             verify([note for note in found.notes if note not in whole])
@@ -80,9 +83,9 @@ def _judged(told: list[Any], found: Found | None, verify: Callable[[Notes | None
     except (CheckpointError, OSError) as error:
         return False, str(error)
     if texts[0]:
-        return "damaged" in texts[0], texts[0]
+        return told[0][1], texts[0]
     rank = next(rank for rank, text in enumerate(texts) if text)
     return (
         False,
-        f"process {rank} can't read {texts[rank].partition(' is ')[0]}: all processes must see the same folder",
+        f"process {rank} can't read {folder} as process 0 does: {texts[rank]} All processes must see the same.",
     )

@@ -65,9 +65,9 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
         self._generators = find_generators([generator, sampler])
         self._chosen = seeding.initial_seeds(self._generators)
         inner = sampler.sampler if type(sampler) is BatchSampler else sampler
-        self._draws_once = type(inner) in DRAW_ONCE
         each = [sampler, getattr(sampler, "sampler", None)]
         self._stateful = next((s for s in each if hasattr(s, "state_dict") and hasattr(s, "load_state_dict")), None)
+        self._draws_once = type(inner) in DRAW_ONCE and self._stateful is None
         self.watcher: OrderWatcher | None = None
         """Told of each order that is drawn."""
         self.is_read_ahead = False
@@ -275,7 +275,7 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
     def _drawn(self) -> Iterator[Any]:
         """What the user's sampler gives in this epoch, drawn inside streams of its own."""
         order_epoch = 0 if self.same_each_epoch else self.epoch
-        if self._draws_once and self._stateful is None:
+        if self._draws_once:
             return self._drawn_by_torch(order_epoch)
         outer = seeding.get_generator_states()
         seeding.seed_order(self.seed, order_epoch, self.loader_id, self._generators, self._chosen)
@@ -291,7 +291,7 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
         inner = seeding.get_generator_states()
         seeding.set_generator_states(outer)
         self._compare_first(first)
-        return chain(first, iterator if self._draws_once else _in_streams(iterator, inner))
+        return chain(first, _in_streams(iterator, inner))
 
     def _drawn_by_torch(self, order_epoch: int) -> Iterator[Any]:
         """The same of a sampler of torch's, which draws by torch alone: numpy's and python's streams can stay."""

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pytorch_lightning.errors import ProcessError
+from pytorch_lightning.errors import FitError, ProcessError
 from pytorch_lightning.launchers.environment import is_loss_of_another
 
 
@@ -35,7 +35,7 @@ def write_failure(error: BaseException, path: Path) -> None:
     kind, arguments = _pickled(type(error)), _pickled(error.args) or pickle.dumps((str(error),))
     sent = {name: data for name, value in vars(error).items() if (data := _pickled(value)) is not None}
     failure = Failure(
-        is_loss_of_another(error) or getattr(error, "is_of_another", False),
+        is_loss_of_another(error) or (isinstance(error, FitError) and error.is_of_another),
         time.time(),
         _pickled(error),
         None if kind is None else (kind, arguments, sent),

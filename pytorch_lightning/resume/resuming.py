@@ -1,6 +1,7 @@
 """Which run is resumed, and from which of its saves."""
 
 import contextlib
+import copy
 import os
 import re
 import socket
@@ -282,6 +283,9 @@ def _is_in_use(folder: str) -> bool:
 
 def restore_checked(module: LightningModule, resumed: ResumedSave) -> None:
     """Restore ``module`` through its own hooks. Raises ``CheckpointError`` where they don't bring back all of it."""
+    if _restores_itself(module) and "state_dict" in resumed.checkpoint:
+        # it may keep these tensors, and the file may be written over by others
+        resumed.checkpoint["state_dict"] = copy.deepcopy(resumed.checkpoint["state_dict"])
     restore_module(module, resumed.checkpoint, resumed.path)
     if resumed.in_parts:
         return  # by torch alone, which refuses other names and shapes

@@ -167,7 +167,8 @@ class Rounds:
         try:
             (self._backward_all if together else self._backward)(weights.weigh(loss, count))
         except RuntimeError:
-            self.table.end_exchange()  # where another process stopped, it says why
+            with suppress(RuntimeError):
+                self.table.end_exchange()  # where the others stopped for a reason that all can see, that is raised
             raise
         return prog or {}
 

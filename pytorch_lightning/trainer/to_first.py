@@ -109,7 +109,7 @@ class ToFirst:
             raise error
         if text:
             failure = FitError(text)
-            failure.is_of_another = not processes.is_first  # type: ignore[attr-defined]
+            failure.is_of_another = not processes.is_first
             raise failure
         return result if processes.is_first else numbers
 

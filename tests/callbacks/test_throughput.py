@@ -146,17 +146,33 @@ def test_without_operations_no_hook_is_called_in_a_step() -> None:
 
 
 def test_a_fit_that_resumes_within_an_epoch_measures_its_rest(tmp_path: Path) -> None:
-    class Cut(Callback):
-        def on_batch_end(self, run: Run) -> None:
-            if run.progress.global_step == NB // 2:
-                run.stop("cut")
+    class Rest(Callback):
+        """What the monitor says of the epoch that was begun before, and what a clock does."""
 
-    monitor, clock = ThroughputMonitor(flops=True), Clock()
-    fit(tmp_path, Net(), Cut(), ThroughputMonitor(flops=True), clock)
-    trainer = fit(tmp_path, Net(), monitor, resume="auto")
-    assert trainer.global_step > NB
+        def on_fit_start(self, run: Run) -> None:
+            self.began, self.rates = time.perf_counter(), dict[str, float]()
+            self.first = run.progress.batch_nb
+
+        def on_evaluation_start(self, run: Run, stage: str, nb_batches: int | None) -> None:
+            self.paused = time.perf_counter()
+
+        def on_evaluation_end(self, run: Run, stage: str) -> None:
+            self.began += time.perf_counter() - self.paused
+
+        def on_epoch_end(self, run: Run) -> None:
+            if not self.rates:
+                self.seconds, self.rates = time.perf_counter() - self.began, dict(monitor.rates)
+
+    monitor, rest = ThroughputMonitor(flops=True), Rest()
+    fit(tmp_path, Net(counts=True), ThroughputMonitor(), max_nb_steps=NB // 3, save_every_nb_batches=4)
+    trainer = fit(tmp_path, Net(counts=True), monitor, rest, resume="auto")
+    assert trainer.global_step == 2 * NB
+    assert rest.first == NB // 3, "it began anew"
+    nb = NB - NB // 3
+    assert rest.rates["batches_per_second"] == pytest.approx(nb / rest.seconds, rel=0.05)
+    assert rest.rates["samples_per_second"] == pytest.approx((nb * SIZE - 1) / rest.seconds, rel=0.05)
+    assert rest.rates["items_per_second"] == pytest.approx(7 * nb / rest.seconds, rel=0.05)
     assert monitor.flops_per_batch
-    assert 0 < monitor.rates["batches_per_second"] < 1 / SECONDS
 
 
 def of_two(folder: str) -> None:

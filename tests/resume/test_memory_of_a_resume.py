@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,29 +41,48 @@ class Wide(LightningModule):
     def tng_dataloader(self):
         return [torch.ones(1, SIZE)] * 4
 
+class Keeping(Wide):  # takes over the very tensors of the file
+    def get_save_dict(self):
+        return {"state_dict": self.state_dict()}
+
+    def load_model_specific(self, checkpoint):
+        self.load_state_dict(checkpoint["state_dict"], assign=True)
+
 how, path, FOUND = sys.argv[1], Path("state.ckpt").absolute(), {}
+kind = Keeping if sys.argv[2:] == ["keeps"] else Wide
 torch.optim.Adam([torch.nn.Parameter(torch.ones(1))])  # its imports
 options = {"resume": path, "max_nb_steps": 4} if how == "resumed" else {"max_nb_steps": 2}
 before = megabytes("RssAnon")
 watch = Watch()
 trainer = Trainer(False, max_nb_epochs=1, progress_bar=False, silence=["no-validation"], **options)
-trainer.fit(Wide())
+trainer.fit(kind())
 if how == "new":
     trainer.save_checkpoint(path)
 print(json.dumps({**FOUND, "steps": trainer.global_step}))
 """
 
 
-@pytest.mark.slow
-def test_a_resume_holds_its_state_once_and_nothing_of_the_file(tmp_path: Path) -> None:
+def resumed(folder: Path, *arguments: str) -> dict[str, Any]:
+    """What a program says of its resume."""
     environment = {**os.environ, "PYTHONPATH": str(Path(pytorch_lightning.__file__).parent.parent)}
-    (tmp_path / "script.py").write_text(SCRIPT)
-    said = {}
+    (folder / "script.py").write_text(SCRIPT)
+    said: dict[str, Any] = {}
     for how in ("new", "resumed"):
-        command = [sys.executable, "script.py", how]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
+        command = [sys.executable, "script.py", how, *arguments]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, (done.returncode, done.stderr)
         said = json.loads(done.stdout.splitlines()[-1])
     assert said["steps"] == 4
+    return said
+
+
+@pytest.mark.slow
+def test_a_resume_holds_its_state_once_and_nothing_of_the_file(tmp_path: Path) -> None:
+    said = resumed(tmp_path)
     assert said["mapped"] == []
     assert said["state"] < 1.2, "something of it was there twice"
+
+
+@pytest.mark.slow
+def test_a_module_that_keeps_the_tensors_of_the_file_does_not_need_the_file_any_more(tmp_path: Path) -> None:
+    assert resumed(tmp_path, "keeps")["mapped"] == []

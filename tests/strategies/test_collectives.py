@@ -61,3 +61,54 @@ def test_more_processes_exchange_as_often_and_need_as_much_memory(tmp_path: Path
             assert more(told["fit ddp"], told["raw ddp"]) == {("gloo:all_reduce", nb * COLUMNS): TO - FROM}
         memory[nb] = max(told["memory"] for told in each)
     assert memory[16] < memory[2] + 40_000, memory
+
+
+BESIDE = """
+import json, os, time
+import torch
+from pytorch_lightning import LightningModule, Trainer
+
+RANK, SLOW, SECONDS = int(os.environ["RANK"]), 2, 2.0
+
+class Net(LightningModule):
+    def __init__(self, counts):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.counts, self.waited = torch.nn.Linear(3, 1), counts, 0.0
+
+    def training_step(self, data_batch, batch_nb):
+        if RANK == 1 and batch_nb == SLOW:
+            time.sleep(SECONDS)
+        loss, end = self.layer(data_batch).pow(2).mean(), time.perf_counter()
+
+        def note(gradient):
+            if batch_nb == SLOW:
+                self.waited = time.perf_counter() - end
+
+        loss.register_hook(note)  # called when the backward pass begins
+        return {"loss": loss, "loss_count": 2} if self.counts else {"loss": loss}
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    @property
+    def tng_dataloader(self):
+        return [torch.full((2, 3), float(i)) for i in range(8)]
+
+waited = {}
+for counts in (False, True):
+    model = Net(counts)
+    Trainer(False, distributed_backend="ddp", max_nb_epochs=1, progress_bar=False, silence=["no-validation"]).fit(model)
+    waited[str(counts)] = model.waited
+if RANK == 0:
+    with open("waited.json", "w") as file:
+        json.dump(waited, file)
+"""
+
+
+def test_a_backward_pass_waits_for_the_table_only_where_it_needs_it(tmp_path: Path) -> None:
+    ran = in_ranks(tmp_path, BESIDE)
+    assert ran.returncode == 0, ran.stderr
+    waited = json.loads((tmp_path / "waited.json").read_text())
+    assert waited["False"] < 1.0, "nothing that the slow process tells is needed to begin"
+    assert waited["True"] > 1.5, "what the batches of all weigh is needed first"
