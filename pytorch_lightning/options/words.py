@@ -76,7 +76,12 @@ def switch(text: str) -> bool | Off:
 
 def gathering(text: str) -> bool | Off | str:
     """The same as ``switch``, or 'rank0'."""
-    return text if text == "rank0" else switch(text)
+    if text == "rank0":
+        return text
+    try:
+        return switch(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"expected true, false or rank0, received {text!r}") from None
 
 
 def words(text: str) -> Words:

@@ -315,6 +315,9 @@ def test_a_word_that_is_no_bool_is_refused(capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit):
         parsed(argparse.ArgumentParser, "--use_amp", "perhaps")
     assert "expected true or false" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parsed(argparse.ArgumentParser, "--gather_validation", "rank1")
+    assert "expected true, false or rank0, received 'rank1'" in capsys.readouterr().err
 
 
 def test_a_fit_from_the_command_line_is_the_fit_from_python(tmp_path: Path) -> None:
