@@ -7,7 +7,7 @@ import enum
 import inspect
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePath
 from typing import Any, Protocol
 
@@ -33,7 +33,9 @@ TRAINER_KEYS = (
 AVERAGING = "WeightAveraging "
 """How the names of the states begins that hold averages of the weights."""
 
-LEAVES = (str, bytes, int, float, complex, bool, type(None), torch.Tensor, torch.Size, torch.dtype, torch.device)
+LEAVES = frozenset(
+    (str, bytes, int, float, complex, bool, type(None), torch.Tensor, torch.Size, torch.dtype, torch.device)
+)
 
 QUICK = frozenset((str, float, bool, type(None), torch.Tensor))
 """Those that are plain whatever their value is, so that nothing has to be looked at."""
@@ -70,24 +72,24 @@ def to_plain(value: Any, path: str = "", depth: int = 0) -> Any:
     ``CheckpointError``, naming the key path, for anything else, and for what couldn't be read again: whole numbers of
     more than 2,040 bits, and containers in more than 100 others. ``depth``: in so many it lies.
     """
-    if type(value) in (*LEAVES, _NoBytes) or isinstance(value, torch.Tensor):
-        if type(value) is int and value.bit_length() > 2039:
+    kind = type(value)
+    if kind in LEAVES or isinstance(value, (torch.Tensor, _NoBytes)):
+        if kind is int and value.bit_length() > 2039:
             raise CheckpointError(f"{path or 'the value'} can't be saved: it is a number of more than 2,040 bits.")
-        return NO_BYTES if type(value) is bytes and not value else value
+        return NO_BYTES if kind is bytes and not value else value
     if depth > MOST_DEPTH:
         raise CheckpointError(f"{path[:60]}... can't be saved: it lies in more than {MOST_DEPTH} others, or in itself.")
+    if kind is dict:
+        return _plain_dict(value, path, depth)
+    if kind is list or kind is tuple:
+        return kind(_plain_items(value, path, depth))
     if isinstance(value, enum.Enum):
         return to_plain(value.value, path, depth)
     if isinstance(value, PurePath):
         return str(value)
     value = without_omegaconf(value)
     if isinstance(value, Mapping):
-        plain = {
-            key if type(key) is str else _key(key, path): item
-            if type(item) in QUICK
-            else to_plain(item, f"{path}[{key!r}]", depth + 1)
-            for key, item in value.items()
-        }
+        plain = _plain_dict(value, path, depth)
         metadata = getattr(value, "_metadata", None)  # what nn.Module.state_dict() adds, for upgrades of old layers
         if metadata is None:
             return plain
@@ -97,9 +99,7 @@ def to_plain(value: Any, path: str = "", depth: int = 0) -> Any:
         kept._metadata = to_plain(metadata, path, depth + 1)  # type: ignore[attr-defined]
         return kept
     if isinstance(value, (list, tuple, set, frozenset)):
-        plain_items = [
-            item if type(item) in QUICK else to_plain(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value)
-        ]
+        plain_items = _plain_items(value, path, depth)
         return tuple(plain_items) if isinstance(value, tuple) else plain_items
     if isinstance(value, Namespace):
         return to_plain(vars(value), path, depth)
@@ -115,6 +115,19 @@ def to_plain(value: Any, path: str = "", depth: int = 0) -> Any:
         f"{path or 'the value'} can't be saved: {describe(value)} isn't plain data. Save its numbers, text or tensors"
         " (its state_dict(), say), or leave it out."
     )
+
+
+def _plain_dict(value: Mapping[Any, Any], path: str, depth: int) -> dict[Any, Any]:
+    return {
+        key if type(key) is str else _key(key, path): item
+        if type(item) in QUICK
+        else to_plain(item, f"{path}[{key!r}]", depth + 1)
+        for key, item in value.items()
+    }
+
+
+def _plain_items(value: Iterable[Any], path: str, depth: int) -> list[Any]:
+    return [item if type(item) in QUICK else to_plain(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value)]
 
 
 def _key(key: Any, path: str) -> Any:

@@ -220,6 +220,8 @@ CHANGES = {
     "group": partial(Net, change="group"),
 }
 
+VIEWS = partial(Distributed, gradient_as_bucket_view=True)
+
 Programs = dict[tuple[str, int], Callable[[Path, int], Any]]
 
 
@@ -238,6 +240,8 @@ def trained() -> Programs:
         ("layers, sharded", 2): program(CHANGES["layers"], shards=True),
         ("attends, sharded", 2): program(Attends, shards=True),
         ("static", 2): program(partial(Net, "not the second"), static=True, train_percent_check=0.91),
+        ("layers, views", 3): program(CHANGES["layers"], backend=VIEWS()),
+        ("epochs, accumulated, views", 2): program(CHANGES["epochs"], backend=VIEWS(), accumulate_grad_batches=3),
     }
 
 

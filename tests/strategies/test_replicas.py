@@ -65,6 +65,8 @@ HANDS: dict[str, Any] = {
     "layers, sharded": lambda nb: by_hand(CHANGES["layers"](), nb),
     "attends, sharded": lambda nb: by_hand(Attends(), nb),
     "static": lambda nb: by_hand(Net("not the second"), nb, nb_batches=10),
+    "layers, views": lambda nb: by_hand(CHANGES["layers"](), nb),
+    "epochs, accumulated, views": lambda nb: by_hand(CHANGES["epochs"](), nb, 3),
 }
 
 
