@@ -64,7 +64,9 @@ WORKLOADS = {
     "FSDP2R": Workload("25 MB of weights, Adam, fsdp on 2 processes: bytes read by a resume", 0, 1, "of own shards", 1),
     "COLL": Workload("W1's network on 2 processes: collectives in a training step", 0, 1, "a step", 1),
     "GROWTH": Workload("W1list for 50,000 steps", 0, 50_000, most_rounds=3),
-    "START": Workload("import, and process start to the first step of W1", 0, 1, "s"),
+    "START": Workload(
+        "import (of torch, or of the library after that), and process start to the first step of W1", 0, 1, "s"
+    ),
     "START2": Workload("process start to the first step of W1 on 2 processes; lean is under torchrun", 0, 1, "s", 3),
     "REPORT": Workload("the report of a run with 50,000 rows of 8 values", 0, 50_000, "s", 3),
 }
