@@ -111,8 +111,10 @@ def targets_table(summary: Mapping[str, Any]) -> list[str]:
     lines = ["| workload | what | at most | measured | met |", "|---|---|--:|--:|---|"]
     for v in found:
         numbers = f"{v['target']:.3g} {v['unit']}".strip(), f"{v['measured']:.3g} {v['unit']}".strip()
-        lines.append(f"| {v['workload']} | {v['what']} | {' | '.join(numbers)} | {'yes' if v['met'] else '**no**'} |")
-    missed = [f"- {v['workload']}, {v['what']}: {v['why']}." for v in found if v["why"] and not v["met"]]
+        spread = f" ({v['low']:.3g} to {v['high']:.3g})" if v["low"] < v["high"] else ""
+        met = "**no**" if v["verdict"] == "no" else v["verdict"]
+        lines.append(f"| {v['workload']} | {v['what']} | {' | '.join(numbers)}{spread} | {met} |")
+    missed = [f"- {v['workload']}, {v['what']}: {v['why']}." for v in found if v["why"] and v["verdict"] == "no"]
     return [*lines, "", *missed, *([""] if missed else [])]
 
 

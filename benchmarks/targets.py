@@ -9,15 +9,23 @@ Summary = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 @dataclass(frozen=True)
 class Target:
-    """``measured`` finds the figure in a summary, or raises ``KeyError`` where it isn't there."""
+    """``measured`` finds a figure and its spread in a summary, or raises ``KeyError`` where it isn't there."""
 
     workload: str
     what: str
     unit: str
     most: float
-    measured: Callable[[Summary], float]
+    measured: Callable[[Summary], Mapping[str, float]]
     why: str = ""
     """Why it isn't met, if that is known."""
+    within_noise: bool = False
+    """Asked is that no difference is seen: it is met where the rounds lie around it."""
+
+    def verdict_on(self, value: Mapping[str, float]) -> str:
+        """Whether the figure is met: 'yes', 'no', or 'within noise'."""
+        if value["median"] <= self.most:
+            return "yes"
+        return "within noise" if self.within_noise and value["low"] <= self.most else "no"
 
 
 SEEDING = (
@@ -30,11 +38,17 @@ MAPPED = (
     "the loop by hand maps the file, and reads most of it in its first step; here all of it is read and compared with"
     " its checksums before that. To the end of the first step (with_step) both take as long"
 )
+BEST = (
+    "no number of workers brings raw torch there either on two processors (`best` is its best one), and the figure is"
+    " that of a machine with more"
+)
+TABLE = "a step exchanges one table more than raw DDP, and its random streams are seeded"
+COPY = "the state is copied before training goes on, and a durable save is quick where the disk is"
 NOISE = "it is the difference of two runs of 240 us a step, whose spread is as large as the figure"
 
 
-def _ours(workload: str, key: str) -> Callable[[Summary], float]:
-    return lambda summary: float(summary[workload]["ours"][key]["median"])
+def _ours(workload: str, key: str) -> Callable[[Summary], Mapping[str, float]]:
+    return lambda summary: summary[workload]["ours"][key]  # type: ignore[no-any-return]
 
 
 BIG_KINDS = {
@@ -58,22 +72,24 @@ TARGETS = [
     Target("W3compiled", "ratio to lean", "", 1.00, _ours("W3compiled", "value_ratio")),
     Target("W3largecompiled", "ratio to lean", "", 1.00, _ours("W3largecompiled", "value_ratio")),
     Target("W4", "ratio to lean", "", 0.80, _ours("W4", "cpu_ratio")),
-    Target("CK", "stall, ratio to a durable save", "", 0.15, _ours("CK", "value_ratio")),
+    Target("CK", "stall, ratio to a durable save", "", 0.15, _ours("CK", "value_ratio"), COPY),
     Target("CK", "peak memory, for each byte of the state", "", 1.05, _ours("CK", "peak")),
     Target("RESTORE", "ratio to torch.load(mmap=True)", "", 1.20, _ours("RESTORE", "value_ratio"), MAPPED),
     Target("RESTORE", "private memory, for each byte of the state", "", 1.02, _ours("RESTORE", "memory")),
-    Target("W5", "whole fit, ratio to no workers", "", 0.60, _ours("W5", "value_ratio")),
+    Target("W5", "whole fit, ratio to no workers", "", 0.60, _ours("W5", "value_ratio"), BEST),
     Target("W5", "whole fit, ratio to the best number of workers", "", 1.05, _ours("W5", "best_ratio")),
     *(
         Target("BIG", f"10^9 samples over 10^6, {what}", unit, most, _ours("BIG", f"{kind}_{key}"))
         for kind, what in BIG_KINDS.items()
         for key, unit, most in (("seconds", "s", 0.5), ("mb", "MB", 20))
     ),
-    Target("DDP2", "time of a step, ratio to torchrun", "", 1.00, _ours("DDP2", "value_ratio")),
-    Target("DDPS", "time of a step, ratio to torchrun", "", 1.03, _ours("DDPS", "value_ratio")),
-    Target("DDPS", "the same, tensors indexed directly", "", 1.03, _ours("DDPS", "value_to_direct")),
+    Target(
+        "DDP2", "time of a step, ratio to torchrun", "", 1.00, _ours("DDP2", "value_ratio"), TABLE, within_noise=True
+    ),
+    Target("DDPS", "time of a step, ratio to torchrun", "", 1.03, _ours("DDPS", "value_ratio"), TABLE),
+    Target("DDPS", "the same, tensors indexed directly", "", 1.03, _ours("DDPS", "value_to_direct"), TABLE),
     *(
-        Target(name, "whole fit, ratio to lean", "", 1.00, _ours(name, "value_ratio"))
+        Target(name, "whole fit, ratio to lean", "", 1.00, _ours(name, "value_ratio"), within_noise=True)
         for name in ("REAL", "REALworkers", "REALpersistent")
     ),
     Target("EPOCHS", "whole fit, ratio to lean", "", 1.10, _ours("EPOCHS", "whole_wall_ratio")),
@@ -98,8 +114,7 @@ def verdicts(summary: Summary) -> list[dict[str, Any]]:
             value = target.measured(summary)
         except KeyError:
             continue
-        entry = {"workload": target.workload, "what": target.what, "unit": target.unit}
-        found.append(
-            {**entry, "target": target.most, "measured": value, "met": value <= target.most, "why": target.why}
-        )
+        entry = {"workload": target.workload, "what": target.what, "unit": target.unit, "target": target.most}
+        figure = {"measured": value["median"], "low": value["low"], "high": value["high"]}
+        found.append(entry | figure | {"verdict": target.verdict_on(value), "why": target.why})
     return found

@@ -129,19 +129,23 @@ def test_each_figure_is_compared_with_its_target() -> None:
         "W1list": {"lean": lean, "ours": [{"cpu": 215.0}, {"cpu": 217.0}]},
         "PROG": {"ours": [{"first_us": 10.0, "further_us": 1.0, "fifty_us": 60.0}] * 2},
         "START": {"lean": [{"import": 1.0, "value": 2.0}], "ours": [{"import": 0.01, "value": 2.5}]},
+        "DDP2": {"lean": [{"value": 2.0}] * 3, "ours": [{"value": 1.9}, {"value": 2.1}, {"value": 2.2}]},
+        "REAL": {"lean": [{"value": 2.0}] * 2, "ours": [{"value": 2.1}, {"value": 2.2}]},
     }
     summary = report.summarize(measured)
-    found = {(v["workload"], v["what"]): (round(v["measured"], 3), v["met"]) for v in report.verdicts(summary)}
+    found = {(v["workload"], v["what"]): (round(v["measured"], 3), v["verdict"]) for v in report.verdicts(summary)}
     assert found == {
-        ("W1list", "over lean"): (16.0, False),
-        ("PROG", "the first logged value"): (10.0, False),
-        ("PROG", "each further one"): (1.0, True),
-        ("PROG", "50 values over one"): (60.0, True),
-        ("START", "import, over torch"): (0.01, True),
-        ("START", "first step, over lean"): (0.5, False),
+        ("W1list", "over lean"): (16.0, "no"),
+        ("PROG", "the first logged value"): (10.0, "no"),
+        ("PROG", "each further one"): (1.0, "yes"),
+        ("PROG", "50 values over one"): (60.0, "yes"),
+        ("START", "import, over torch"): (0.01, "yes"),
+        ("DDP2", "time of a step, ratio to torchrun"): (1.05, "within noise"),
+        ("REAL", "whole fit, ratio to lean"): (1.075, "no"),
+        ("START", "first step, over lean"): (0.5, "no"),
     }
     table = report.markdown({"date": "today"}, summary)
-    assert "| W1list | over lean | 9 us a step | 16 us a step | **no** |" in table
+    assert "| W1list | over lean | 9 us a step | 16 us a step (15 to 17) | **no** |" in table
     assert "| PROG | the first logged value | 5 us | 10 us | **no** |" in table
 
 
