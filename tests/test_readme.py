@@ -69,7 +69,7 @@ def test_its_figures_are_those_that_were_measured() -> None:
 
 
 def test_it_gives_the_figures_of_a_loop_that_indexes_its_tensors() -> None:
-    results = Path(__file__).parent.parent / "benchmarks" / "results" / "direct" / "results.json"
+    results = Path(__file__).parent.parent / "benchmarks" / "results" / "results.json"
     summary = json.loads(results.read_text())["summary"]
     for workload in ("W1", "W4"):
         direct, ours = (summary[workload][name]["cpu"]["median"] for name in ("direct", "ours"))
