@@ -23,7 +23,8 @@ OURS = ("pytorch_lightning", "torch", "numpy", "builtins", "pytest", "_pytest")
 
 class EscapedGenerators:
     """Compares the generators of this process that nobody seeds when it begins to watch and at the saves after that.
-    To visit every object of the process takes 50 to 100 ms; a save soon after one that did so only compares."""
+    To visit every object of the process takes 50 to 100 ms; the save after the one where it began does so only where a
+    generator has drawn."""
 
     def __init__(self, known: Callable[[], list[Any]], notices: Notices) -> None:
         self._find_known, self._notices = known, notices
@@ -47,9 +48,11 @@ class EscapedGenerators:
     def _compare(self) -> None:
         self._nb_looks += 1
         objects = self._alive if self._visited else _seen()
-        self._visited = False
         moved = [g for g in self._unknown(objects) if self._before.get(id(g), "") not in ("", _mark(g))]
-        names = sorted({name for generator in moved if (name := _holder(generator))} | self._made_anew(objects))
+        if moved and self._visited:
+            objects = _seen()  # whose they are
+        self._visited = False
+        names = sorted({name for generator in moved if (name := _holder(generator))} | self._drawn_from(objects, moved))
         if names:
             self._nb_looks = MOST_LOOKS
             self._notices.say(
@@ -65,8 +68,10 @@ class EscapedGenerators:
         found = [value for value in objects if type(value) is not GeneratorType]
         return [g for g in found if id(g) not in self._known and not is_global_stream(g)]
 
-    def _made_anew(self, objects: list[Any]) -> set[str]:
-        """The installed code that is in the middle of a pass with a generator that it made for that."""
+    def _drawn_from(self, objects: list[Any], moved: list[Any]) -> set[str]:
+        """The installed code that is in the middle of a pass with a generator that has drawn, or that it made for
+        that."""
+        settled = {*self._known, *self._before} - {id(generator) for generator in moved}
         names = set()
         for value in objects:
             frame = value.gi_frame if type(value) is GeneratorType else None
@@ -76,7 +81,7 @@ class EscapedGenerators:
                 continue
             module = str(frame.f_globals.get("__name__"))
             made = [g for g in frame.f_locals.values() if issubclass(type(g), KINDS) and not is_global_stream(g)]
-            if any(id(g) not in self._known and id(g) not in self._before for g in made) and _is_foreign(module):
+            if any(id(g) not in settled for g in made) and _is_foreign(module):
                 names.add(f"{module}.{frame.f_code.co_name}")
         return names
 

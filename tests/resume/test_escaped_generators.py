@@ -120,12 +120,36 @@ def test_a_short_fit_that_nobody_wants_to_resume_is_not_searched(
     monkeypatch.setattr(gc, "get_objects", lambda: nb_looks.update(["look"]) or get_objects())
     trainer = quiet_trainer(tmp_path, max_nb_epochs=4, callbacks=[Slow()])
     trainer.fit(model_on(lambda: Noisy(in_c())))
-    assert nb_looks["look"] == (1 if seconds else 0)  # the second one compares what the first has found
+    assert nb_looks["look"] == (2 if seconds else 0)  # the second one finds it
     assert capsys.readouterr().err.count("[escaped-generator]") == (1 if seconds else 0)
 
 
+def test_of_three_saves_two_look_at_every_object_where_nothing_escapes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(Callback):
+        def on_fit_start(self, run: Any) -> None:
+            time.sleep(2.1)
+
+        def on_epoch_end(self, run: Any) -> None:
+            run.save(tmp_path / f"{run.progress.epoch}.ckpt")
+
+    nb_looks, get_objects = Counter[str](), gc.get_objects
+    monkeypatch.setattr(gc, "get_objects", lambda: nb_looks.update(["look"]) or get_objects())
+    quiet_trainer(tmp_path, max_nb_epochs=4, callbacks=[Slow()]).fit(model_on(lambda: Noisy(Held())))
+    assert nb_looks["look"] == 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"resume": "auto", "save_every_nb_batches": 3},
+        {"save_every_nb_batches": 3},  # the second save is in the next epoch
+        {"save_every_nb_batches": 1},  # and here in the same one
+    ],
+)
 def test_a_shuffle_of_an_installed_package_that_nobody_seeds_is_reported(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: dict[str, Any]
 ) -> None:
     source = """
 def shuffled(items):
@@ -141,8 +165,8 @@ def shuffled(items):
         def __iter__(self) -> Iterator[Any]:
             return package["shuffled"](torch.arange(40.0).reshape(10, 4).sin())  # type: ignore[no-any-return]
 
-    said = said_by(tmp_path, model_on(Stream), capsys)
-    assert "webshuffle.filters.shuffled" in said
+    quiet_trainer(tmp_path, max_nb_epochs=2, **options).fit(model_on(Stream))
+    assert "webshuffle.filters.shuffled" in capsys.readouterr().err
 
 
 def test_generators_that_are_found_or_seeded_are_not_reported(
