@@ -39,7 +39,6 @@ AHEAD = 64
 _newest: dict[int, list[tuple[int, int, int]]] = {}
 """By purpose, the hashes of its last seedings: what a stream was seeded with is among them."""
 
-_spare: tuple[Any, ...] = ()
 _pack = struct.Struct("<5Q").pack
 _unpack = struct.Struct("<QQI").unpack_from
 _WORD = 2**64 - 1
@@ -177,31 +176,26 @@ def get_short_states() -> dict[str, Any]:
     for words in (words for newest in _newest.values() for words in newest):
         if words[0] >> 1 == word:
             seeds |= {"python": words[1], "numpy": words[2]}
-    return states | {name: seed for name, seed in seeds.items() if _is_same(states[name], _seeded(name, seed))}
+    return states | {name: seed for name, seed in seeds.items() if _is_seeded(name, states[name], seed)}
 
 
-def _seeded(name: str, seed: int) -> Any:
-    """The state of a stream that was just seeded. The stream itself, which takes longer to set, is left alone."""
+def _is_seeded(name: str, state: Any, seed: int) -> bool:
+    """Whether a stream has the state that seeding it with ``seed`` gives."""
     if name == "torch":
-        return torch.Generator().manual_seed(seed).get_state()
+        return torch.equal(state, torch.Generator().manual_seed(seed).get_state())
     if name == "python":
-        return random.Random(seed).getstate()
-    global _spare
-    if not _spare:  # to make one takes fifty times as long as to seed it
-        _spare = (np.random.RandomState(0),)
-    _spare[0].seed(seed)
-    return _plain_numpy(_spare[0].get_state(legacy=True))
+        return bool(state == random.Random(seed).getstate())
+    # each word of MT19937 follows from the one before; to seed another stream and read it takes ten times as long
+    _, words, position, has_gauss, gauss = state
+    words = words.numpy()
+    following = (1812433253 * (words[:-1] ^ (words[:-1] >> 30)) + np.arange(1, len(words))) & 0xFFFFFFFF
+    is_at_start = (position, has_gauss, gauss, words[0]) == (len(words), 0, 0.0, seed)
+    return is_at_start and bool((words[1:] == following).all())
 
 
 def _plain_numpy(state: Any) -> list[Any]:
     kind, words, position, has_gauss, gauss = state
     return [str(kind), torch.from_numpy(words.astype(np.int64)), int(position), int(has_gauss), float(gauss)]
-
-
-def _is_same(state: Any, other: Any) -> bool:
-    if isinstance(state, list):
-        return all(map(_is_same, state, other))
-    return torch.equal(state, other) if isinstance(state, torch.Tensor) else bool(state == other)
 
 
 def set_generator_states(states: dict[str, Any]) -> None:

@@ -3,13 +3,14 @@
 import hashlib
 import random
 import struct
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from pytorch_lightning import seed_everything, seeding
-from pytorch_lightning.data.generators import is_global_stream
 
 
 def draw() -> tuple[float, float, float]:
@@ -78,7 +79,36 @@ def test_a_stream_that_was_drawn_from_is_no_number(drawn: tuple[str, ...]) -> No
     expected = {name: [one() for _ in range(3)] for name, one in draw.items()}
     seeding.set_generator_states(states)
     assert {name: [one() for _ in range(3)] for name, one in draw.items()} == expected
-    assert all(map(is_global_stream, seeding._spare)), "or it would be reported as one that escapes"
+
+
+def numpy_after(draw: Callable[[], Any]) -> Any:
+    """What a save says of numpy's stream after a draw."""
+    seeding.seed_streams(3, seeding.MODEL, 4)
+    draw()
+    return seeding.get_short_states()["numpy"]
+
+
+def test_only_a_stream_of_numpy_just_as_seeded_is_a_number() -> None:
+    """One that stands at the end of its words again, or has a second normal number ready, isn't."""
+    for n in range(300):
+        seeding.seed_streams(n, seeding.MODEL, n)
+        seed = seeding.get_short_states()["numpy"]
+        words, position = np.random.RandomState(seed).get_state()[1:3]
+        assert isinstance(seed, int)
+        assert (np.random.get_state()[1] == words).all()
+        assert np.random.get_state()[2] == position
+    as_seeded = numpy_after(lambda: None)
+    assert isinstance(as_seeded, int)
+    assert numpy_after(lambda: np.random.seed(as_seeded)) == as_seeded
+    assert isinstance(numpy_after(lambda: np.random.seed(as_seeded + 1)), list)
+    whole = numpy_after(lambda: np.random.bytes(4 * 624))
+    assert whole[2] == 624, "else it tells nothing"
+    kind, words, position, _, _ = np.random.RandomState(as_seeded).get_state()
+    assert isinstance(numpy_after(lambda: np.random.set_state((kind, words, position, 1, 0.5))), list)
+    for place in (0, 1, 300, 623):
+        other = words.copy()
+        other[place] ^= 1
+        assert isinstance(numpy_after(lambda other=other: np.random.set_state((kind, other, position))), list)
 
 
 def test_the_streams_are_those_of_the_public_seeding_functions() -> None:

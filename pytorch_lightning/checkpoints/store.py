@@ -32,12 +32,13 @@ def write_checkpoint(checkpoint: dict[str, Any], path: str | Path, private: bool
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if not os.path.isdir(target.parent):
+            target.parent.mkdir(parents=True, exist_ok=True)
         fault("write.begin")
-        with _held(temporary, 0o600 if private else 0o666):
+        with _held(temporary, 0o600 if private else 0o666) as handle:
             _save(checkpoint, temporary)
             fault("write.written")
-            sync(temporary)
+            os.fsync(handle)
             fault("write.synced")
             os.replace(temporary, target)
             fault("write.renamed")
@@ -59,8 +60,9 @@ def write_checkpoint(checkpoint: dict[str, Any], path: str | Path, private: bool
 
 
 @contextlib.contextmanager
-def _held(path: Path, mode: int) -> Iterator[None]:
-    """A scope in which others see that the writer of the file at ``path`` lives. It has ``mode`` at most."""
+def _held(path: Path, mode: int) -> Iterator[int]:
+    """A scope in which others see that the writer of the file at ``path`` lives, with a handle of that file. It has
+    ``mode`` at most."""
     import fcntl
 
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
@@ -69,7 +71,7 @@ def _held(path: Path, mode: int) -> Iterator[None]:
             os.fchmod(handle, os.fstat(handle).st_mode & mode)
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not lockf: that ends when torch closes the file
-        yield
+        yield handle
     finally:
         os.close(handle)
 

@@ -1,6 +1,7 @@
 """metrics.csv: rows appended at a flat cost, in the layout that pandas reads."""
 
 import csv
+import itertools
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,6 +39,17 @@ def whole_rows(path: Path) -> list[dict[str, str]]:
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
     return rows[:-1] if is_torn(path) else rows
+
+
+def whole_columns(path: Path) -> dict[str, Sequence[str]]:
+    """The same by column, '' where a row is too short."""
+    with open(path, newline="") as file:
+        reader = csv.reader(file)
+        header = next(reader, [])
+        rows = [row for row in reader if row]
+    del rows[len(rows) - is_torn(path) :]
+    columns = itertools.zip_longest(*rows, fillvalue="")
+    return {name: next(columns, ()) for name in header}
 
 
 def is_torn(path: Path) -> bool:

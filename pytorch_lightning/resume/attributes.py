@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.checkpoints.checkpoint import fitting
 from pytorch_lightning.errors import CheckpointError, Notices
 from pytorch_lightning.processes import is_sharded
-from pytorch_lightning.resume.data_attributes import GONE, DataAttributes, shown
+from pytorch_lightning.resume.data_attributes import GONE, DataAttributes, Marks, shown
 from pytorch_lightning.resume.each_process import State, join, merged_metrics, own_of
 from pytorch_lightning.resume.glance import NUMBERS, Glance, glance, mark_of_leaf
 from pytorch_lightning.resume.plain_values import (
@@ -46,7 +46,6 @@ HERE = "~"
 HEAD = "attributes 1"
 """How the list of first marks begins."""
 
-Marks = dict[str, str]
 Kept = dict[str, dict[str, list[Any]]]
 """By owner and attribute: the first mark, and the value; without a value where the attribute was taken away."""
 
@@ -71,6 +70,8 @@ class AttributesPart:
         self._alive: list[Any] = []
         self._loader: Any = None
         self._of_the_fit: tuple[Sequence[Any], Sequence[Any]] = (), ()
+        self._head: tuple[list[tuple[str, int]], str] | None = None
+        """The list of first marks that was made last, and of which owners."""
         self._saved: State | None = None
         self._joined: State | None = None
         self.data = DataAttributes(self._limit, self._mark, notices, strategy.device)
@@ -80,7 +81,7 @@ class AttributesPart:
         """The training loader was made: what it is made of is state from here on. What is new where there was another
         one before is as it is found."""
         before = dict(owners_of(self.data.owners))
-        self._loader = loader
+        self._loader, self._head = loader, None
         self.data.note_loader(loader)
         for path in before:
             self._at.pop(path, None)
@@ -103,6 +104,7 @@ class AttributesPart:
 
     # ------------------------------------------------------------------------------------------ marks
     def _note_first(self, roots: Iterable[Owner]) -> None:
+        self._head = None
         for path, held in owners_of(roots):
             if id(held) not in self._first:
                 self._alive.append(held)
@@ -185,8 +187,9 @@ class AttributesPart:
             return self._joined
         if not self._begun:  # a save before training
             return self._saved or {"nodes": [], "values": {}, "first": HEAD}
-        owners = owners_of([*self.data.owners, *self._roots])
-        changed, lost = self._find_changed(owners)
+        of_data = owners_of(self.data.owners)
+        owners = owners_of(self._roots, of_data)
+        changed, lost, marks = self._find_changed(owners)
         encoder, values = self._encoder(self._limit), Kept({})
         for size, path, name, first, value, is_gone in sorted(changed, key=lambda entry: entry[0]):
             try:
@@ -198,21 +201,29 @@ class AttributesPart:
         self._say(values, lost)
         nb = self._processes.nb
         state: State = {"nodes": encoder.nodes, "values": values, "first": self._first_marks(owners), "nb": nb}
-        return {**state, **self.data.state_dict(lambda held: self._first.get(id(held), {}))}
+        return {**state, **self.data.state_dict(of_data, lambda held: self._first.get(id(held), {}), marks)}
 
     def _first_marks(self, owners: Sequence[Owner]) -> str:
         """What the first start found, a line each."""
+        of = [(path, id(held)) for path, held in owners]
+        if self._head is not None and self._head[0] == of:
+            return self._head[1]
         lines = [HEAD]
         for path, held in owners:
             marks = sorted(self._first.get(id(held), {}).items())
             lines += [f"{path}\t{name}\t{mark}" for name, mark in marks if not mark.startswith(HERE)]
-        return "\n".join(lines)
+        self._head = of, "\n".join(lines)
+        return self._head[1]
 
-    def _find_changed(self, owners: Sequence[Owner]) -> tuple[list[tuple[int, str, str, str, Any, bool]], list[str]]:
+    def _find_changed(
+        self, owners: Sequence[Owner]
+    ) -> tuple[list[tuple[int, str, str, str, Any, bool]], list[str], dict[str, Marks]]:
+        """What changed, what of it can't be kept, and the marks of everything now."""
         from pytorch_lightning.resume.stateful import keeps_state
         from pytorch_lightning.resume.structure import changes, structure_of
 
         changed, lost = [], changes(self._structure, structure_of(self._module)) if self._begun else []
+        marks: dict[str, Marks] = {}
         for path, held in owners:
             if id(held) not in self._first:
                 continue  # who holds it has changed, and that is noticed
@@ -221,7 +232,7 @@ class AttributesPart:
                 if name not in now:
                     changed.append((0, path, name, first[name], None, True))
                     continue
-                mark = self._mark(now[name], glance(now[name]))
+                mark = marks.setdefault(path, {})[name] = self._mark(now[name], glance(now[name]))
                 if mark.startswith(HERE) and keeps_state(now[name]):  # whether it changed can't be told
                     lost.append(f"{path}.{name} (its state_dict() isn't plain data)")
                 elif not self._has_changed(held, name, mark):
@@ -234,11 +245,11 @@ class AttributesPart:
                     encoder = self._encoder(float("inf"))
                     encoder.add(now[name])
                     changed.append((encoder.size, path, name, first.get(name, GONE), now[name], False))
-        return changed, lost
+        return changed, lost, marks
 
     def has_changed(self) -> bool:
         """Whether anything changed since training began, so perhaps in the step that failed just now."""
-        changed, lost = self._find_changed(owners_of([*self.data.owners, *self._roots]))
+        changed, lost, _ = self._find_changed(owners_of([*self.data.owners, *self._roots]))
         return bool(changed or lost)
 
     def _say(self, values: Kept, lost: list[str]) -> None:

@@ -3,7 +3,7 @@
 An iterator that is made again must see what the first one saw, and so must workers that stand for others.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -29,6 +29,8 @@ from pytorch_lightning.run.owners import (
     set_attribute,
 )
 
+Marks = dict[str, str]
+"""By attribute."""
 GONE = "gone"
 """The mark of an attribute that isn't there."""
 UNKNOWN = "~"
@@ -58,6 +60,8 @@ class DataAttributes:
         self._epoch: int | None = None
         self._at_iter: Copies = {}
         """What the data were when the epoch's iterator was made."""
+        self._is_apart = True
+        """Whether nothing in the data is a part of that."""
         self._for_workers: Copies | None = None
         """The same of the first epoch, where workers live on from there."""
         self._seen: dict[tuple[str, str], tuple[str, Seen]] = {}
@@ -102,7 +106,8 @@ class DataAttributes:
             self.apply(self._at_iter)
         elif like_others:  # samplers begin this epoch for the first time, and move on
             self._now = _without_samplers(self.copied())
-        self._epoch, self._at_iter = epoch, self.copied()
+        self._epoch, self._at_iter = epoch, self.copied(self._at_iter if self._is_apart else {})
+        self._is_apart = True
         if not (self._is_persistent and self._nb_workers):
             return
         if self._for_workers is None:
@@ -182,22 +187,32 @@ class DataAttributes:
         }
 
     # ------------------------------------------------------------------------------------------ saving
-    def state_dict(self, first_marks: Callable[[Any], Mapping[str, str]]) -> dict[str, Any]:
-        """What isn't as the first start found it (``first_marks`` of an owner), or as it is now."""
+    def state_dict(
+        self, owners: Sequence[Owner], first_marks: Callable[[Any], Mapping[str, str]], marks: Mapping[str, Marks]
+    ) -> dict[str, Any]:
+        """What isn't as the first start found it (``first_marks`` of an owner), or as it is now (``marks``, by owner).
+        ``owners``: those of the data now."""
         state: dict[str, Any] = {}
-        at_iter = self._different(self._at_iter, first_marks)
+        at_iter = self._different(self._at_iter, owners, first_marks, marks)
         if at_iter:
             state |= {"epoch": self._epoch, "workers": self._nb_workers, "at_iter": at_iter}
         if self._for_workers is not None:
-            state["for_workers"] = self._different(self._for_workers, first_marks)
+            state["for_workers"] = self._different(self._for_workers, owners, first_marks, marks)
         return state
 
-    def _different(self, copies: Copies, first_marks: Callable[[Any], Mapping[str, str]]) -> dict[str, Any]:
+    def _different(
+        self,
+        copies: Copies,
+        owners: Sequence[Owner],
+        first_marks: Callable[[Any], Mapping[str, str]],
+        marks: Mapping[str, Marks],
+    ) -> dict[str, Any]:
         found: dict[str, dict[str, Any]] = {}
-        for path, held in owners_of(self.owners):
-            first, now = first_marks(held), self.values_now(path, held)
+        for path, held in owners:
+            first, now = first_marks(held), marks.get(path)
+            now = dict.fromkeys(self.values_now(path, held), "") if now is None else now
             for name, copy in copies.get(path, {}).items():
-                is_same = copy.mark == first.get(name) and name in now and self._mark(now[name]) == copy.mark
+                is_same = copy.mark == first.get(name) == now.get(name)
                 if not is_same and copy.mark != UNKNOWN:
                     found.setdefault(path, {})[name] = list(copy)
             # what came later is taken away
@@ -222,11 +237,16 @@ class DataAttributes:
         return {path: {n: c for n, c in found.items() if c.mark != GONE} for path, found in copies.items()}
 
     # ------------------------------------------------------------------------------------------ copies
-    def copied(self) -> Copies:
-        return {
-            path: {name: self._copy(value) for name, value in attributes_of(held).items()}
-            for path, held in owners_of(self.owners)
-        }
+    def copied(self, before: Copies | None = None) -> Copies:
+        """What the data are; what is still as in ``before`` isn't copied again."""
+        copies: Copies = {}
+        for path, held in owners_of(self.owners):
+            was, of_path = (before or {}).get(path, {}), copies.setdefault(path, {})
+            for name, value in attributes_of(held).items():
+                copy = was.get(name)
+                is_still = copy and copy.mark != UNKNOWN and self._is_still((path, name), value, copy.mark)
+                of_path[name] = copy if copy and is_still else self._copy(value)
+        return copies
 
     def _copy(self, value: Any) -> Copy:
         encoder = Encoder(self._limit, copies=True)
@@ -237,6 +257,7 @@ class DataAttributes:
         return Copy(fingerprint(encoder.nodes, encoded), encoder.nodes, encoded)
 
     def apply(self, copies: Copies) -> None:
+        self._is_apart = False
         for path, held in owners_of(self.owners):
             if path not in copies:
                 continue

@@ -12,6 +12,8 @@ KINDS = {
     "_backward_hooks": "backward hook",
     "_post_accumulate_grad_hooks": "hook for gradients",
 }
+OF_MODULES = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+OF_TENSORS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 Structure = Mapping[str, tuple[str, Mapping[str, list[str]]]]
 """By name: the kind of a layer, or of a parameter, and the hooks that it has."""
 
@@ -49,8 +51,11 @@ def _kind_of(layer: nn.Module) -> str:
 
 
 def _hooks_of(held: Any) -> dict[str, list[str]]:
-    hooks = {kind: getattr(held, kind, None) for kind in KINDS}
-    found = {kind: [_name_of(hook) for hook in each.values()] for kind, each in hooks.items() if each}
+    kinds = OF_MODULES if isinstance(held, nn.Module) else OF_TENSORS
+    hooks = {kind: each for kind in kinds if (each := getattr(held, kind, None))}
+    if not hooks:
+        return hooks
+    found = {kind: [_name_of(hook) for hook in each.values()] for kind, each in hooks.items()}
     return {kind: users for kind, names in found.items() if (users := [name for name in names if name])}
 
 

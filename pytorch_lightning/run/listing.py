@@ -5,7 +5,7 @@ import csv
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -165,17 +165,23 @@ def _hparams(folder: Path) -> dict[str, Any]:
 
 def columns_in(folder: Path) -> Columns:
     """The numbers of the run's rows by column, NaN where there is none; empty without a metrics.csv."""
-    from pytorch_lightning.loggers.metrics_file import whole_rows
+    from pytorch_lightning.loggers.metrics_file import whole_columns
 
-    rows: list[dict[str, str]] = []
+    columns: dict[str, Sequence[str]] = {}
     with contextlib.suppress(OSError, ValueError, csv.Error):
-        rows = whole_rows(folder / "metrics.csv") if (folder / "metrics.csv").is_file() else []
-    names = dict.fromkeys(name for row in rows[:1] for name in row if name is not None)
-    found = {name: numpy.array([_number(row.get(name)) for row in rows]) for name in names}
+        columns = whole_columns(folder / "metrics.csv") if (folder / "metrics.csv").is_file() else {}
+    found = {name: _numbers(texts) for name, texts in columns.items() if texts}
     return {name: values for name, values in found.items() if not numpy.isnan(values).all()}
 
 
-def _number(text: str | None) -> float:
+def _numbers(texts: Sequence[str]) -> "NDArray[numpy.float64]":
+    try:
+        return numpy.array([float(text) if text else math.nan for text in texts])
+    except ValueError:  # there are words among them
+        return numpy.array([_number(text) for text in texts])
+
+
+def _number(text: str) -> float:
     try:
         return float(text) if text else math.nan
     except ValueError:

@@ -1,6 +1,7 @@
 """Whose attributes are state: the module and what it is made of, the training data, callbacks."""
 
 import copyreg
+import functools
 import inspect
 import sys
 import sysconfig
@@ -38,6 +39,10 @@ KNOWN = ("torch.utils.data", "torchvision", "torchmetrics")
 """Libraries whose objects are datasets, samplers, transforms and metrics."""
 
 
+OF_NOTHING = frozenset((type(None), bool, int, float, complex, str, bytes, torch.Tensor))
+"""Types of values that hold no objects, and are most attributes."""
+
+
 class Owner(NamedTuple):
     """An object whose attributes are kept."""
 
@@ -46,10 +51,11 @@ class Owner(NamedTuple):
     held: Any
 
 
-def owners_of(roots: Iterable[Owner]) -> list[Owner]:
-    """``roots`` and the objects of the user's own classes that they hold, each once, by the first way to it."""
-    found: list[Owner] = []
-    seen: set[int] = set()
+def owners_of(roots: Iterable[Owner], before: Sequence[Owner] = ()) -> list[Owner]:
+    """``roots`` and the objects of the user's own classes that they hold, each once, by the first way to it.
+    ``before``: those of other roots, which come first."""
+    found = [*before]
+    seen = {id(owner.held) for owner in before}
     waiting = [*reversed(list(roots))]
     while waiting:
         path, held = waiting.pop()
@@ -60,6 +66,7 @@ def owners_of(roots: Iterable[Owner]) -> list[Owner]:
         children = [
             Owner(f"{path}.{name}" if name else path, child)
             for name, value in _held_by(held).items()
+            if type(value) not in OF_NOTHING
             for name, child in _objects_in(name, value, 0)
         ]
         waiting += reversed(children)
@@ -148,6 +155,7 @@ def has_state(value: Any) -> bool:
     return callable(getattr(value, "state_dict", None)) and callable(getattr(value, "load_state_dict", None))
 
 
+@functools.lru_cache(maxsize=1024)
 def is_of_the_program(module: str) -> bool:
     """Whether a module is the user's own code, or a library's of datasets, transforms and metrics: of other libraries'
     objects nobody knows what their attributes stand for."""

@@ -1,6 +1,9 @@
 """``python -m pytorch_lightning runs``: runs that ended in every way, seen from another process."""
 
+import contextlib
+import csv
 import json
+import math
 import os
 import signal
 import subprocess
@@ -225,6 +228,29 @@ def test_other_things_in_the_folder_do_no_harm(tmp_path: Path, capsys: pytest.Ca
     said = capsys.readouterr().out
     assert f"{good}: complete" in said
     assert "\x1b" not in said
+
+
+@pytest.mark.parametrize("end", ["\n", "", "\n7,7,7"])
+def test_numbers_are_those_that_python_reads_in_the_rows(tmp_path: Path, end: str) -> None:
+    """Rows may be short, long or empty, cells empty or words, names there twice; a last line without its end was cut
+    off."""
+    text = "global_step,loss,acc,loss,name\n1,9,0.5,3,a\n\n2,8,,2.5,b,c\n3\n4,1,nan,word,x" + end
+    (tmp_path / "version_0").mkdir()
+    path = tmp_path / "version_0" / "metrics.csv"
+    path.write_text(text)
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))[: None if end == "\n" else -1]
+    expected: dict[str, list[float]] = {"loss": [], "acc": [], "global_step": []}
+    for row in rows:
+        for name, found in expected.items():
+            with contextlib.suppress(ValueError, TypeError):
+                found += [value] if math.isfinite(value := float(row[name])) else []
+    (listed,) = rows_of(tmp_path)
+    assert listed["global_step"] == expected["global_step"][-1]
+    for name in ("loss", "acc"):
+        assert listed[f"last.{name}"] == expected[name][-1]
+        assert listed[f"best.{name}"] == (max if name == "acc" else min)(expected[name])
+    assert "last.name" not in listed
 
 
 def test_a_process_of_another_machine_or_another_boot(tmp_path: Path) -> None:

@@ -833,3 +833,61 @@ def test_tensors_of_a_dataset_that_a_hook_changes_in_place(tmp_path: Path) -> No
     for cut in CUTS:
         whole, _, again = cut_and_resumed(tmp_path / str(cut), InPlace, cut)
         assert_same(whole, again)
+
+
+class Weighs(Sampler[int]):
+    """In the order of its weights, as they are when an epoch begins."""
+
+    def __init__(self) -> None:
+        self.weights: Any = None
+
+    def __len__(self) -> int:
+        return 10
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.weights.argsort(stable=True).tolist())
+
+
+def weights_of(epoch: int) -> Tensor:
+    return torch.arange(10.0).mul(epoch + 1).sin()
+
+
+@pytest.mark.parametrize("between", ["views", "in place", "others"])
+def test_what_an_epoch_began_with_stays_that_over_several_starts(tmp_path: Path, between: str) -> None:
+    """The weights change after the first batch: to a tensor that can't be written to, or in their own memory."""
+
+    class Weighed(Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sampler, self.order = Weighs(), list[Tensor]()
+
+        def on_epoch_start(self) -> None:
+            if between == "in place" and self.trainer.progress.epoch:
+                self.sampler.weights.copy_(weights_of(self.trainer.progress.epoch))
+            else:
+                self.sampler.weights = weights_of(self.trainer.progress.epoch)
+
+        def on_batch_start(self, data_batch: Any) -> None:
+            self.order.append(data_batch)
+
+        def on_batch_end(self) -> None:
+            if between == "views":
+                self.sampler.weights = torch.zeros(()).expand(10)
+            elif between == "in place":
+                self.sampler.weights.add_(1).mul_(-1)
+            else:
+                self.sampler.weights = torch.zeros(10)
+
+        @property
+        def tng_dataloader(self) -> Any:
+            return DataLoader(points(), batch_size=2, sampler=self.sampler)
+
+    save, resumed = tmp_path / "cut.ckpt", {}
+    for cut in (7, 8, 9, 13, 14, None):
+        model = Weighed()
+        trainer = quiet_trainer(tmp_path / str(cut), max_nb_epochs=NB_EPOCHS, max_nb_steps=cut, **resumed)
+        trainer.fit(model)
+        trainer.save_checkpoint(save)
+        resumed = {"resume": save}
+    by_hand = [points()[weights_of(epoch).argsort(stable=True)].reshape(5, 2, 4) for epoch in range(NB_EPOCHS)]
+    assert torch.stack(model.order).equal(torch.cat(by_hand))
