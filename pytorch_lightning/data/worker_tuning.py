@@ -78,6 +78,8 @@ class WorkerTuner:
         """Checksums of the last batches of this epoch."""
         self._again: list[int] = []
         self._nb_seen, self._to_skip = 0, 2
+        self._earlier: dict[int, Measured] = {}
+        """Of a number that is measured once more: what it was before."""
         self._free_before = self._memory()[0]
         self._watched: WatchedObjects | None = None
         self._seconds_of_look = 0.0
@@ -153,11 +155,14 @@ class WorkerTuner:
             return None
         # what isn't computing, a save or a validation say, comes now and then and is long
         compute, waiting = median(self._computes or [0.0]), sum(self._waits) / len(self._waits)
-        self._found[self.nb] = Measured(compute + waiting, waiting)
+        found = Measured(compute + waiting, waiting)
+        self._found[self.nb] = min(found, self._earlier.get(self.nb, found))
         nb = self._next()
         if nb is not None and nb != self.nb:
             return nb
-        self._settle()
+        if self.nb in self._found:
+            self._settle()
+        self._waits.clear()
         return None
 
     def _next(self) -> int | None:
@@ -173,7 +178,19 @@ class WorkerTuner:
         helps = first or best == self.nb or self._most < FEW
         if more is not None and more < self.nb == best and now.waiting > MUCH * now.period:
             return best
-        return best if is_enough or not helps or more is None or not self._has_memory(more) else more
+        if not is_enough and helps and more is not None and self._has_memory(more):
+            return more
+        return self._in_doubt() if best == self.begun else best
+
+    def _in_doubt(self) -> int:
+        """The user's own number, which was best; or, where much of the time is waiting, once more the largest of the
+        others: the machine may have been busy with something else while that was measured."""
+        begun, others = self._found[self.begun], {*self._found} - {self.begun}
+        if self._earlier or not others or begun.waiting < MUCH * begun.period:
+            return self.begun
+        nb = max(others)
+        self._earlier[nb] = self._found.pop(nb)
+        return nb
 
     def _cost(self, nb: int) -> tuple[float, int]:
         """Fewer workers are better where the time is about the same."""

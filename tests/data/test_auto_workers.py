@@ -127,6 +127,33 @@ def test_workers_are_added_and_the_bits_stay(tmp_path: Path, capfd: pytest.Captu
     assert said.count("[auto-workers]") == 1
 
 
+class Disturbed(Points):
+    """Workers take long for the first samples that they make, as on a machine that is busy with something else."""
+
+    def __init__(self) -> None:
+        super().__init__(0.02)
+        self.nb = mmap.mmap(-1, 8)
+
+    def __getitem__(self, i: int) -> Any:
+        if get_worker_info() is not None and (nb := int.from_bytes(self.nb[:8], "little")) < 100:
+            self.nb[:8] = (nb + 1).to_bytes(8, "little")
+            time.sleep(0.08)
+        return super().__getitem__(i)
+
+    def __getstate__(self) -> Any:
+        raise TypeError("workers are forked here")
+
+
+def test_workers_that_were_slow_while_something_else_ran_are_tried_again(tmp_path: Path) -> None:
+    model, plain = Net(Disturbed()), Net(Points(0.0))
+    bits = trained(tmp_path / "auto", model, nb_epochs=3)
+    assert_same(bits, trained(tmp_path / "plain", plain, auto=False, nb_epochs=3))
+    workers = [worker for _, worker in model.seen]
+    assert workers[0] == -1
+    assert {*workers[6:30]} >= {0, 1}, "they were slow then"
+    assert {*workers[-20:]} == {0, 1}
+
+
 def test_no_worker_is_started_where_little_is_waited_for(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
