@@ -174,7 +174,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--contestants", default=",".join(CONTESTANTS), help="with commas between")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="a fiftieth of the batches: to see that it works")
-    parser.add_argument("--instructions", action="store_true", help="count them for W1 and W1list too, by valgrind")
+    parser.add_argument(
+        "--instructions", action="store_true", help=f"of {', '.join(instructions.WORKLOADS)}, by valgrind"
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--setup-peers", nargs="*", metavar="NAME", help=f"environments of {', '.join(peers.PEERS)}")
     options = parser.parse_args(arguments)

@@ -1,9 +1,8 @@
-"""Instructions a step, counted by callgrind: they don't depend on how busy the machine is.
+"""Instructions a step, or an epoch, counted by callgrind: they don't depend on how busy the machine is.
 
 ``python -m benchmarks.instructions CONTESTANT WORKLOAD`` is what runs under it.
 """
 
-import importlib
 import os
 import re
 import shutil
@@ -13,14 +12,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.worker import function_of
+
 ROOT = Path(__file__).parent.parent
-FEW, MANY = 300, 400
-"""Batches. A list of fewer than 256 is looked through before a fit, which isn't of a step."""
-WORKLOADS = ("W1", "W1list")
+STEPS, EPOCHS = (300, 400), (10, 40)
+"""A few batches and more of them. A list of fewer than 256 is looked through before a fit, which isn't of a step."""
+WORKLOADS = {"W1": STEPS, "W1list": STEPS, "EPOCHS": EPOCHS}
 
 
 def per_step(name: str, workload: str, python: str) -> dict[str, Any]:
-    """Instructions of one step of a contestant: what more batches take, divided by how many more they are."""
+    """Instructions of a step, or an epoch, of a contestant: what more of them take, by how many more they are."""
     if shutil.which("valgrind") is None or shutil.which("callgrind_control") is None:
         return {"skipped": "valgrind isn't installed"}
     with tempfile.TemporaryDirectory() as folder:
@@ -35,8 +36,9 @@ def per_step(name: str, workload: str, python: str) -> dict[str, Any]:
         )
         if done.returncode:
             return {"skipped": "\n".join(done.stderr.strip().splitlines()[-1:])}
-        few, many = (total(Path(folder, f"out.{number}")) for number in (1, 2))
-    return {"instructions": (many - few) / (MANY - FEW)}
+        of_few, of_more = (total(Path(folder, f"out.{number}")) for number in (1, 2))
+    few, more = WORKLOADS[workload]
+    return {"instructions": (of_more - of_few) / (more - few)}
 
 
 def total(dump: Path) -> int:
@@ -52,9 +54,9 @@ def control(*options: str) -> None:
 
 
 if __name__ == "__main__":
-    run = getattr(importlib.import_module(f"benchmarks.contestants.{sys.argv[1]}"), sys.argv[2])
-    run(FEW)  # what is loaded and chosen once
-    for nb in (FEW, MANY):
+    run: Any = function_of(sys.argv[1], sys.argv[2])
+    run(WORKLOADS[sys.argv[2]][0])  # what is loaded and chosen once
+    for nb in WORKLOADS[sys.argv[2]]:
         control("-z")
         control("-i", "on")
         run(nb)

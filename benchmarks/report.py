@@ -95,7 +95,7 @@ def markdown(about: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
                 and not key.endswith(tuple(ending for endings in BASES.values() for ending in endings))
             ]
             if "instructions" in entry:
-                other.append(f"{entry['instructions']['median']:,.0f} instructions a step")
+                other.append(f"{entry['instructions']['median']:,.0f} instructions {unit.removeprefix('us ')}")
             cells = [_cell(entry.get(key)) for key in ("cpu", "wall")]
             ratios = [_cell(entry.get(key), 2) for key in (f"{clock}_ratio", f"whole_{clock}_ratio")]
             text.append(f"| {name} | {' | '.join(cells + ratios)} | {', '.join(other)} |")

@@ -102,6 +102,7 @@ TARGETS = [
         for name in ("REAL", "REALworkers", "REALpersistent")
     ),
     Target("EPOCHS", "whole fit, ratio to lean", "", 1.10, _ours("EPOCHS", "whole_wall_ratio"), ENTRIES),
+    Target("EPOCHS", "instructions, ratio to lean", "", 1.10, _ours("EPOCHS", "instructions_ratio")),
     Target("FSDP2R", "bytes read, for each of own shards", "", 1.20, _ours("FSDP2R", "value")),
     Target("FSDP2R", "the same with resume='auto'", "", 1.20, _ours("FSDP2R", "auto")),
     Target("COLL", "over raw DDP", "a step", 1, _ours("COLL", "value_over")),

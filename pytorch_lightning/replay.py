@@ -32,9 +32,9 @@ from pytorch_lightning.data.transfer import build_transfer
 from pytorch_lightning.errors import CheckpointError, FitError, MisconfigurationException, Notices, describe, one_line
 from pytorch_lightning.precision import build_precision
 from pytorch_lightning.precision.precision import Precision
-from pytorch_lightning.root_module.arguments import namespace_of
 from pytorch_lightning.root_module.loading import Call
 from pytorch_lightning.root_module.root_module import LightningModule
+from pytorch_lightning.root_module.tags import namespace_of
 from pytorch_lightning.run.metrics import read_output
 from pytorch_lightning.run.progress import Progress
 from pytorch_lightning.run.run import FitRun

@@ -10,9 +10,10 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 SAMPLE_EVERY, FIRST_SAMPLE = 50, 10
 """Windows. The first few also pay for what is loaded and chosen once."""
@@ -59,7 +60,7 @@ class Timings:
         self._spans: list[tuple[str, Any, Any]] = []
         """Of the last sampled window: the phase and two events. An accelerator may not have reached them yet."""
 
-    def begin(self, device: torch.device, nb_windows: Callable[[], int]) -> None:
+    def begin(self, device: "torch.device", nb_windows: Callable[[], int]) -> None:
         """Training is about to run on ``device``; ``nb_windows`` tells how many windows are done."""
         self.nb_windows = nb_windows
         self._device = None if device.type == "cpu" else device
@@ -129,6 +130,8 @@ class Timings:
         if self._device is None:
             now: Any = _clock()
         else:
+            import torch
+
             now = torch.Event(self._device, enable_timing=True)
             now.record()
         outer, since = self._phase, self._since

@@ -5,7 +5,6 @@ A value and its kinds are kept apart: a set is kept as a list, a Namespace as a 
 
 import dataclasses
 import inspect
-import re
 import weakref
 from argparse import Namespace
 from collections.abc import Callable, Mapping
@@ -15,17 +14,14 @@ from typing import Any
 import torch
 
 from pytorch_lightning.checkpoints.checkpoint import LEAVES, MOST_DEPTH, named_values, to_plain, without_omegaconf
-from pytorch_lightning.errors import CheckpointError, describe
 from pytorch_lightning.nested import map_tensors
+from pytorch_lightning.root_module.tags import SECRET, namespace_of
 
 Kinds = dict[tuple[Any, ...], str]
 """By path: what a list, dict, text or tensor is to be made."""
 
 MOST_BYTES = 2**20
 """Arguments that take more are data, and aren't kept."""
-SECRET = re.compile(r"(^|_)(password|passwd|passphrase|secret|credentials?|token|(api|access|secret|private)_?key)$")
-
-
 MISSING = object()
 
 
@@ -141,21 +137,6 @@ def made_of(value: Any, kinds: Kinds, path: tuple[Any, ...] = ()) -> Any:
         return value.numpy()
     wanted: Any = {"set": set, "frozenset": frozenset, "Path": Path}.get(str(kind))
     return value if wanted is None else wanted(value)
-
-
-def namespace_of(values: Any, source: object) -> Namespace:
-    """``values``, hparams that ``source`` holds, as a Namespace.
-
-    Raises ``CheckpointError`` for a key that isn't text or that names a part of Namespace, such as ``__class__``.
-    """
-    if not isinstance(values, Mapping):
-        raise CheckpointError(f"{source} has hyperparameters without names: {describe(values)}.")
-    for key in values:
-        if not isinstance(key, str) or hasattr(Namespace, key):
-            raise CheckpointError(f"{source} has the hyperparameter {key!r:.80}, which a Namespace can't have.")
-    made = Namespace()
-    vars(made).update(values)  # one of them may be called self
-    return made
 
 
 def arguments_part(module: Any) -> dict[str, Any]:

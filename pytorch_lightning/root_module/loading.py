@@ -1,13 +1,8 @@
 """A model from files."""
 
-import csv
 import inspect
-import math
-import stat
-from argparse import Namespace
 from collections.abc import Mapping
 from operator import itemgetter
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
@@ -16,65 +11,10 @@ from pytorch_lightning.checkpoints.checkpoint import restore_average, restore_mo
 from pytorch_lightning.checkpoints.sharded import read_any
 from pytorch_lightning.errors import CheckpointError, MisconfigurationException, describe, near, noting, one_line
 from pytorch_lightning.printing import warn
-from pytorch_lightning.root_module.arguments import made_of, namespace_of, parameters_of
+from pytorch_lightning.root_module.arguments import made_of, parameters_of
+from pytorch_lightning.root_module.tags import namespace_of, read_tags
 
 M = TypeVar("M")
-
-MOST_BYTES_OF_TAGS = 10_000_000
-MOST_TAGS = 10_000
-
-
-def parse_tag(text: str) -> bool | int | float | str | None:
-    """A value of meta_tags.csv: None, a bool, an int, a float, else the text.
-
-    >>> [parse_tag(t) for t in ("", "None", "true", "32", "1e-3", "adam", "007")]
-    [None, None, True, 32, 0.001, 'adam', '007']
-    """
-    if text in ("", "None", "nan"):
-        return None
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            value = kind(text)
-        except ValueError:
-            continue
-        # '007' is a name, not seven; and 5,000 digits aren't infinity
-        exact = str(value) == text.lstrip("+") if kind is int else math.isfinite(value) or "inf" in text.lower()
-        return value if exact else text
-    return text
-
-
-def read_tags(path: str | Path) -> Namespace:
-    """The rows of a meta_tags.csv (columns ``key`` and ``value``) as a Namespace.
-
-    Raises ``CheckpointError`` for another file, for one of more than ``MOST_BYTES_OF_TAGS`` bytes or ``MOST_TAGS``
-    rows, and for a key that a Namespace can't have.
-    """
-    values: dict[str, Any] = {}
-    try:
-        status = Path(path).stat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES_OF_TAGS:
-            kind = f"{status.st_size:,} bytes" if stat.S_ISREG(status.st_mode) else "not a file"
-            raise CheckpointError(
-                f"{path} isn't a meta_tags.csv: it is {kind}; expected a file of at most {MOST_BYTES_OF_TAGS:,} bytes."
-            )
-        with open(path, newline="") as file:
-            reader = csv.DictReader(file)
-            for number, row in enumerate(reader, 1):
-                if set(row) != {"key", "value"}:
-                    columns = [str(name) for name in row if name is not None]
-                    raise CheckpointError(
-                        f"{path} isn't a meta_tags.csv: the columns of row {number} are {columns}, not key and value."
-                    )
-                if number > MOST_TAGS:
-                    raise CheckpointError(f"{path} isn't a meta_tags.csv: it has more than {MOST_TAGS:,} rows.")
-                values[row["key"]] = parse_tag(row["value"] or "")
-    except OSError as error:
-        raise CheckpointError(f"tags_csv={str(path)!r} can't be read: {error.strerror}.") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise CheckpointError(f"{path} isn't a meta_tags.csv: {error}.") from error
-    return namespace_of(values, path)
 
 
 def load_from_metrics(

@@ -96,11 +96,10 @@ def is_run(folder: Path) -> bool:
 
 def row_of(folder: Path, columns: Columns | None = None) -> dict[str, Any]:
     """What is known of the run in ``folder``; ``columns`` are its metrics, if they were read already."""
-    from pytorch_lightning.checkpoints.run_store import look_into
-
-    about, (has_saves, position) = record.read(folder), look_into(f"{folder}/checkpoints")
+    about = record.read(folder)
     starts, fork = record.starts_of(about), record.fork_line(folder, about)
     last: Mapping[str, Any] = starts[-1] if starts else {}
+    has_saves, position = _look_into_saves(folder, last)
     state = _state(last, position)
     finished = position is not None and position.finished
     metrics, step = _metrics(columns_in(folder) if columns is None else columns)
@@ -125,6 +124,17 @@ def row_of(folder: Path, columns: Columns | None = None) -> dict[str, Any]:
         **_hparams(folder),
         **metrics,
     }
+
+
+def _look_into_saves(folder: Path, last: Mapping[str, Any]) -> "tuple[bool, Position | None]":
+    """Whether there are saves, and the position of the newest one; not where ``last``, the last start, says all. To
+    read a save imports torch, which takes seconds."""
+    is_known = last.get("state") == "complete" and {"epoch", "global_step"} <= last.keys()
+    if is_known or not (folder / "checkpoints").is_dir():
+        return False, None
+    from pytorch_lightning.checkpoints.run_store import look_into
+
+    return look_into(f"{folder}/checkpoints")
 
 
 def is_number(value: Any) -> TypeGuard[float]:
@@ -155,7 +165,7 @@ def _end(start: Mapping[str, Any], folder: Path, state: str, is_last: bool) -> f
 
 
 def _hparams(folder: Path) -> dict[str, Any]:
-    from pytorch_lightning.root_module.loading import read_tags
+    from pytorch_lightning.root_module.tags import read_tags
 
     try:
         return {f"hparams.{name}": value for name, value in vars(read_tags(folder / "meta_tags.csv")).items()}

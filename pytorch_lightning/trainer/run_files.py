@@ -11,8 +11,8 @@ from pytorch_lightning.checkpoints.checkpoint import plain_hparams
 from pytorch_lightning.errors import one_line
 from pytorch_lightning.loggers.metrics_file import replace_file
 from pytorch_lightning.options.option_files import NAME, given_in, lines_of
-from pytorch_lightning.root_module.arguments import SECRET
 from pytorch_lightning.root_module.summary import summarize
+from pytorch_lightning.root_module.tags import SECRET
 from pytorch_lightning.run import record
 from pytorch_lightning.trainer.fit_plan import FitPlan
 

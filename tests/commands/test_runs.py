@@ -280,3 +280,29 @@ def test_versions_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
         (tmp_path / f"version_{number}").mkdir()
         (tmp_path / f"version_{number}" / "metrics.csv").touch()
     assert [Path(row["folder"]).name for row in rows_of(tmp_path)] == ["version_2", "version_9", "version_10"]
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None  # an import of it fails
+from pytorch_lightning.commands import main
+main(sys.argv[1:])
+"""
+
+
+def test_a_list_and_a_report_of_complete_runs_do_not_wait_for_torch(tmp_path: Path) -> None:
+    """Its import takes longer than both of them."""
+    run_folder = fitted(tmp_path, save_every_nb_batches=1)
+    whole = rows_of(tmp_path)
+    said = {}
+    for words in (("runs", str(tmp_path)), ("report", str(run_folder), "-o", str(tmp_path / "report.html"))):
+        done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        said[words[0]] = done.stdout
+    assert "complete" in said["runs"]
+    assert f"{whole[0]['global_step']}" in said["runs"]
+    assert "loss" in (tmp_path / "report.html").read_text()
+    (run_folder / "run.json").unlink()  # then its saves have to be read
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, "runs", str(tmp_path)], capture_output=True, text=True)
+    assert "torch" in done.stderr
+    assert rows_of(tmp_path)[0]["state"] == "complete"

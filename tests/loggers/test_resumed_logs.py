@@ -13,7 +13,7 @@ from torch import nn
 
 from pytorch_lightning import LightningModule
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
-from pytorch_lightning.root_module.loading import read_tags
+from pytorch_lightning.root_module.tags import read_tags
 from tests.recorder import quiet_trainer, rows_of
 
 with warnings.catch_warnings():

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import pytorch_lightning as ptl
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.errors import CheckpointError, MisconfigurationException
-from pytorch_lightning.root_module.loading import parse_tag
+from pytorch_lightning.root_module.tags import parse_tag
 from tests.recorder import Recorder, quiet_trainer
 
 

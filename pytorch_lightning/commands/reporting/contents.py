@@ -11,7 +11,7 @@ from typing import Any
 import numpy
 
 from pytorch_lightning.errors import MisconfigurationException
-from pytorch_lightning.root_module.arguments import SECRET
+from pytorch_lightning.root_module.tags import SECRET
 from pytorch_lightning.run import record
 from pytorch_lightning.run.listing import FILES, Columns, columns_in, folders_in, is_number, is_run, row_of
 
