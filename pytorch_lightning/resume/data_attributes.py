@@ -60,8 +60,6 @@ class DataAttributes:
         self._epoch: int | None = None
         self._at_iter: Copies = {}
         """What the data were when the epoch's iterator was made."""
-        self._is_apart = True
-        """Whether nothing in the data is a part of that."""
         self._for_workers: Copies | None = None
         """The same of the first epoch, where workers live on from there."""
         self._seen: dict[tuple[str, str], tuple[str, Seen]] = {}
@@ -102,12 +100,11 @@ class DataAttributes:
         # they must see what those saw that they stand for, in whichever epoch they start
         like_others = starts_workers and self._is_persistent and self._for_workers is not None
         if is_again:
-            self._now = self.copied()
+            self._now = self.copied(self._at_iter)
             self.apply(self._at_iter)
         elif like_others:  # samplers begin this epoch for the first time, and move on
             self._now = _without_samplers(self.copied())
-        self._epoch, self._at_iter = epoch, self.copied(self._at_iter if self._is_apart else {})
-        self._is_apart = True
+        self._epoch, self._at_iter = epoch, self.copied(self._at_iter)
         if not (self._is_persistent and self._nb_workers):
             return
         if self._for_workers is None:
@@ -257,7 +254,6 @@ class DataAttributes:
         return Copy(fingerprint(encoder.nodes, encoded), encoder.nodes, encoded)
 
     def apply(self, copies: Copies) -> None:
-        self._is_apart = False
         for path, held in owners_of(self.owners):
             if path not in copies:
                 continue
@@ -265,14 +261,14 @@ class DataAttributes:
             for name in there.keys() - copies[path].keys():
                 delete_attribute(held, name)
             for name, copy in copies[path].items():
-                if copy.mark == UNKNOWN or (name in there and self._mark(there[name]) == copy.mark):
+                if copy.mark == UNKNOWN or (name in there and self._is_still((path, name), there[name], copy.mark)):
                     continue
                 made = self._decoded(copy, there.get(name))
                 if made is not there.get(name, GONE):
                     set_attribute(held, name, made)
 
     def _decoded(self, copy: Copy, like: Any = None) -> Any:
-        return Decoder(copy.nodes, self._device, writable_memory()).value(copy.value, like)
+        return Decoder(copy.nodes, self._device, writable_memory(), copies=True).value(copy.value, like)
 
 
 def _is_of_sampler(path: str) -> bool:

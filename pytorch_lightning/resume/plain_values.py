@@ -218,10 +218,12 @@ def digest(text: str) -> str:
 
 class Decoder:
     """Makes values of nodes. ``value(ref, like)`` writes into ``like`` where that can hold it, so that whoever else
-    knows that object sees the new value."""
+    knows that object sees the new value. Where it ``copies``, no value shares memory with the nodes."""
 
-    def __init__(self, nodes: Sequence[Any], device: torch.device, can_write: Callable[[int], bool]) -> None:
-        self._nodes, self._device, self._can_write = nodes, device, can_write
+    def __init__(
+        self, nodes: Sequence[Any], device: torch.device, can_write: Callable[[int], bool], copies: bool = False
+    ) -> None:
+        self._nodes, self._device, self._can_write, self._copies = nodes, device, can_write, copies
         self._made: dict[int, Any] = {}
         self._used: set[int] = set()
 
@@ -329,7 +331,7 @@ class Decoder:
             with torch.no_grad():
                 like.copy_(data)
             return like.requires_grad_(requires) if like.is_leaf else like
-        made = data.to(self._device if device != "cpu" else "cpu")
+        made = data.to(self._device if device != "cpu" else "cpu", copy=self._copies)
         return torch.nn.Parameter(made, requires) if is_parameter else made.requires_grad_(requires)
 
     def _is_writable(self, like: Tensor, device: str) -> bool:
@@ -348,6 +350,7 @@ class Decoder:
         if dtype.hasobject or (not content.numel() and 0 not in (*shape, dtype.itemsize)):
             raise NotPlainError
         made = content.numpy().view(dtype).reshape(shape) if content.numel() else np.empty(shape, dtype)
+        made = made.copy() if self._copies else made
         if kind == "scalar":
             return made.reshape(-1)[0]
         fits = type(like) is np.ndarray and like.shape == made.shape and like.dtype == dtype and like.flags.writeable
