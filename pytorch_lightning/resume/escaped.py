@@ -4,7 +4,7 @@ import gc
 import random
 import sys
 from collections.abc import Callable, Iterable
-from itertools import compress
+from itertools import chain, compress, starmap
 from types import GeneratorType, ModuleType
 from typing import Any
 
@@ -87,13 +87,22 @@ class EscapedGenerators:
 
 
 def _seen() -> list[Any]:
-    """All generators of random numbers, and all that are python's own. The pass itself runs no line of python."""
+    """All generators of random numbers, and all that are python's own. No other thread runs while all objects are held:
+    it couldn't complete a tuple that it is making."""
     kinds, waiting = set[type]({GeneratorType}), list[type](KINDS)
     while waiting:
         kinds.add(kind := waiting.pop())
         waiting += kind.__subclasses__()
-    objects = gc.get_objects()
-    return [*compress(objects, map(kinds.__contains__, map(type, objects)))]
+    objects, numbers, collects = list[Any](), {*map(id, kinds)}, gc.isenabled()
+    every = chain.from_iterable(starmap(gc.get_objects, [()]))
+    looked = compress(objects, map(numbers.__contains__, map(id, map(type, objects))))
+    gc.disable()  # a collection calls code of others
+    objects += every  # python changes threads after a call, and these three lines make none
+    found = [*looked]
+    del objects[:]
+    if collects:
+        gc.enable()
+    return found
 
 
 def _mark(generator: Any) -> str:

@@ -2,10 +2,12 @@
 
 import gc
 import random
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import GeneratorType
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.resume import escaped
 from tests.recorder import quiet_trainer
 from tests.resume.test_changes_in_training import Model, assert_same
 
@@ -199,3 +202,25 @@ def test_generators_that_are_found_or_seeded_are_not_reported(
             return DataLoader(Noisy(Held()), batch_size=2)
 
     assert "escaped" not in said_by(tmp_path, Trained(), capsys)
+
+
+def test_a_tuple_that_is_being_made_in_another_thread_is_completed() -> None:
+    """Whoever holds one that isn't complete keeps python from completing it."""
+    made, errors, is_over = [0], list[Exception](), threading.Event()
+
+    def make() -> None:
+        while not is_over.is_set():
+            try:
+                made[0] += len(tuple(n for n in range(3000))) == 3000
+            except SystemError as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=make) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    assert all(any(type(value) is GeneratorType for value in escaped._seen()) for _ in range(10))
+    is_over.set()
+    for thread in threads:
+        thread.join()
+    assert made[0]
+    assert not errors
