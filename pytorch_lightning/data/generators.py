@@ -49,7 +49,7 @@ def _is_of_the_library(value: Any) -> bool:
 
 
 def is_global_stream(generator: Any) -> bool:
-    """Whether a generator is python's, numpy's or torch's own, which are seeded anyway, or that of ``seeding``."""
+    """Whether a generator is python's, numpy's or torch's own, which are seeded anyway."""
     own = (seeding._python, np.random.mtrand._rand)
     return generator is torch.default_generator or generator in own
 

@@ -163,6 +163,7 @@ class WorkerTuner:
         if self.nb in self._found:
             self._settle()
         self._waits.clear()
+        self._computes.clear()
         return None
 
     def _next(self) -> int | None:

@@ -97,11 +97,13 @@ def _seen() -> list[Any]:
     every = chain.from_iterable(starmap(gc.get_objects, [()]))
     looked = compress(objects, map(numbers.__contains__, map(id, map(type, objects))))
     gc.disable()  # a collection calls code of others
-    objects += every  # python changes threads after a call, and these three lines make none
-    found = [*looked]
-    del objects[:]
-    if collects:
-        gc.enable()
+    try:
+        objects += every  # python changes threads after a call, and these three lines make none
+        found = [*looked]
+        del objects[:]
+    finally:
+        if collects:
+            gc.enable()
     return found
 
 

@@ -140,17 +140,15 @@ class Disturbed(Points):
             time.sleep(0.08)
         return super().__getitem__(i)
 
-    def __getstate__(self) -> Any:
-        raise TypeError("workers are forked here")
-
 
 def test_workers_that_were_slow_while_something_else_ran_are_tried_again(tmp_path: Path) -> None:
-    model, plain = Net(Disturbed()), Net(Points(0.0))
+    data = Disturbed()
+    model, plain = Net(data), Net(Points(0.0))
     bits = trained(tmp_path / "auto", model, nb_epochs=3)
     assert_same(bits, trained(tmp_path / "plain", plain, auto=False, nb_epochs=3))
     workers = [worker for _, worker in model.seen]
     assert workers[0] == -1
-    assert {*workers[6:30]} >= {0, 1}, "they were slow then"
+    assert int.from_bytes(data.nb[:8], "little") >= 100, "else they weren't slow for long"
     assert {*workers[-20:]} == {0, 1}
 
 
