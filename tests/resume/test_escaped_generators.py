@@ -207,6 +207,7 @@ def test_generators_that_are_found_or_seeded_are_not_reported(
 def test_a_tuple_that_is_being_made_in_another_thread_is_completed() -> None:
     """Whoever holds one that isn't complete keeps python from completing it."""
     made, errors, is_over = [0], list[Exception](), threading.Event()
+    others = [[n] for n in range(300_000)]  # so many take longer than a thread waits for its turn
 
     def make() -> None:
         while not is_over.is_set():
@@ -218,9 +219,12 @@ def test_a_tuple_that_is_being_made_in_another_thread_is_completed() -> None:
     threads = [threading.Thread(target=make) for _ in range(3)]
     for thread in threads:
         thread.start()
-    assert all(any(type(value) is GeneratorType for value in escaped._seen()) for _ in range(10))
+    for _ in range(10):
+        assert any(type(value) is GeneratorType for value in escaped._seen())
+        time.sleep(0.01)
     is_over.set()
     for thread in threads:
         thread.join()
     assert made[0]
     assert not errors
+    assert len(others) == 300_000
