@@ -382,20 +382,25 @@ def to_the_middle(folder: Path, nb: int, ranks: int, shuffle: bool) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"nb_processes": 2}, {"shuffle": False}], ids=["alone", "two", "in order"])
 def test_a_billion_start_like_a_million(tmp_path: Path, options: dict[str, Any]) -> None:
-    def compare(what: str, each: list[dict[str, Any]]) -> None:
-        million, billion = each
-        print(what, options, {name: (million[name], billion[name]) for name in ("seconds", "memory")})
-        assert billion["seconds"] < million["seconds"] + 0.5
-        assert billion["memory"] < million["memory"] + 20
+    def compare(what: str, more: dict[int, dict[str, Any]]) -> None:
+        # the least of up to three runs of each, in turn: what else runs on the machine only adds to the time
+        seconds: dict[int, float] = {}
+        for _ in range(3):
+            told = {nb: program(folder, nb, **options, **more[nb]) for nb, folder in folders.items()}
+            seconds = {nb: min(told[nb]["seconds"], seconds.get(nb, told[nb]["seconds"])) for nb in folders}
+            print(what, options, seconds, {nb: told[nb]["memory"] for nb in folders})
+            assert told[BILLION]["memory"] < told[10**6]["memory"] + 20
+            if seconds[BILLION] < seconds[10**6] + 0.5:
+                return
+        pytest.fail(f"{what}: {seconds}")
 
     folders = {nb: tmp_path / str(nb) for nb in (10**6, BILLION)}
-    compare("from the start", [program(folder, nb, **options) for nb, folder in folders.items()])
-    resumed = []
+    compare("from the start", dict.fromkeys(folders, {}))
+    more = {}
     for nb, folder in folders.items():
         middle = to_the_middle(folder, nb, options.get("nb_processes", 1), options.get("shuffle", True))
-        more = {"resume": str(folder / "middle.ckpt"), "max_nb_steps": middle + 8}
-        resumed.append(program(folder, nb, **options, **more))
-    compare("from the middle", resumed)
+        more[nb] = {"resume": str(folder / "middle.ckpt"), "max_nb_steps": middle + 8}
+    compare("from the middle", more)
 
 
 @pytest.mark.slow

@@ -88,14 +88,14 @@ def submit(slurm: None, tmp_path: Path) -> Iterator[Submit]:
         command("scancel", job, check=False)
 
 
-def ended(job: str, folder: Path) -> str:
+def ended(job: str, folder: Path, seconds: float = SECONDS) -> str:
     """The state in which a job ended, after its requeues; with what it said where that takes too long."""
     waited = subprocess.run(
         # in one process: polls the state until it is final
         ["bash", "-c", f"while squeue -h -j {job} | grep -q .; do sleep 0.2; done; scontrol show job -o {job}"],
         capture_output=True,
         text=True,
-        timeout=SECONDS,
+        timeout=seconds,
         check=False,
     )
     return waited.stdout
@@ -128,9 +128,11 @@ def test_a_job_that_gets_its_warning_is_saved_requeued_and_resumes(
 
 
 def test_the_warning_before_the_time_limit_does_the_same(submit: Submit, tmp_path: Path, undisturbed: Any) -> None:
-    # one minute is the shortest limit; the signal may come up to a minute before its time, so perhaps before fit
+    # Slurm looks every half minute, so the signal comes half a minute to a minute after the start: before python has
+    # imported the library nothing could handle it
     line = f"srun {line_of(tmp_path, waits_at=5)}"
-    job = submit(line, "--time=1", "--signal=USR1@55")
+    job = submit(line, "--time=2", "--signal=USR1@60")
+    ended(job, tmp_path, seconds=150)
     assert_continued(job, tmp_path, undisturbed)
 
 
