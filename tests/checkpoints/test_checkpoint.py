@@ -177,15 +177,22 @@ def test_nothing_can_be_saved_before_a_fit(tmp_path: Path) -> None:
         quiet_trainer(tmp_path).save_checkpoint(tmp_path / "x.ckpt")
 
 
-def test_weights_that_are_not_finite_never_replace_good_ones(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "kind", [torch.float32, torch.float16, torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64]
+)
+def test_weights_that_are_not_finite_never_replace_good_ones(tmp_path: Path, kind: torch.dtype) -> None:
     class Exploding(Recorder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.other = torch.nn.Parameter(torch.ones(3).to(kind), requires_grad=kind == torch.complex64)
+
         def on_batch_end(self) -> None:
             self.trainer.save_checkpoint(tmp_path / "x.ckpt")
             if self.global_step == 2:
-                self.weight.data.fill_(float("inf"))
+                self.other.data = torch.full((3,), torch.nan).to(kind)
 
         def training_step(self, data_batch: Any, batch_nb: int) -> Any:
-            return {"loss": (self.weight * 0).nan_to_num().sum()}
+            return {"loss": (self.weight * 0).sum()}
 
     with pytest.raises(FitError, match="a weight isn't finite"):
         quiet_trainer(tmp_path).fit(Exploding())
