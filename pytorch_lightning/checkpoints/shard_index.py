@@ -24,6 +24,7 @@ KINDS = "torch.distributed.checkpoint.metadata."
 CLASSES = {
     *(KINDS + name for name in ("Metadata", "TensorStorageMetadata", "TensorProperties", "ChunkStorageMetadata")),
     *(KINDS + name for name in ("MetadataIndex", "StorageMeta", "_MEM_FORMAT_ENCODING")),
+    "builtins.getattr",  # Python 3.11.0 to 3.11.3 write a member of an enum so
     "torch.distributed.checkpoint.filesystem._StorageInfo",
     *("pathlib." + name for name in ("PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")),
     *("pathlib._local." + name for name in ("PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")),

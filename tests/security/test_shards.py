@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.checkpoints.__main__ import main
@@ -84,6 +85,14 @@ def check_refused(
 @pytest.mark.parametrize("before", [False, True])
 def test_an_honest_one_is_read(tmp_path: Path, before: bool) -> None:
     folder = write_folder(tmp_path / "step-000000000007.ckpt", before)
+    assert read_any(folder)["state_dict"]["weight"].tolist() == [[7.0] * 10] * 40
+
+
+def test_one_that_an_early_python_wrote_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """3.11.0 to 3.11.3 write members of enums by name."""
+    monkeypatch.setattr(_MEM_FORMAT_ENCODING, "__reduce_ex__", lambda member, _: (getattr, (type(member), member.name)))
+    folder = write_folder(tmp_path / "step-000000000007.ckpt", True)
+    assert b"getattr" in (folder / ".metadata").read_bytes()
     assert read_any(folder)["state_dict"]["weight"].tolist() == [[7.0] * 10] * 40
 
 
