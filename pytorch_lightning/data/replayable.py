@@ -113,7 +113,8 @@ class IndexedLoader(ReplayableLoader):
 
         data = {"dataset": self._dataset, "collate_fn": self._collate}
         most = cores_for(nb_processes)
-        self._tuner = WorkerTuner(self._loader.num_workers, most, data, watcher.changed, notices)
+        forked = workers.are_forked(self._loader)
+        self._tuner = WorkerTuner(self._loader.num_workers, most, data, watcher.changed, notices, forked=forked)
         return None
 
     @property
@@ -149,6 +150,8 @@ class IndexedLoader(ReplayableLoader):
                 if has_workers:
                     self._plan.end_order()
                 batches: Iterator[Any] = islice(iterator, dropped, None)
+                if tuner is not None and has_workers and not tuner.begun:
+                    workers.with_patience(iterator, tuner.patience)
                 if tuner is not None:
                     nb_workers = tuner.compared(batches)
                     batches = iter(()) if nb_workers is not None else tuner.timed(batches)
@@ -199,7 +202,8 @@ class IndexedLoader(ReplayableLoader):
         if tuner is not None and is_chosen and not isinstance(error, FitError):
             name = type(error).__name__
             said = next((line for line in str(error).splitlines()[::-1] if line.startswith(f"{name}:")), f"{name}")
-            tuner.stop(f"with {nb} workers there was {said}")
+            is_silent = isinstance(error, workers.SilentWorkersError)
+            tuner.stop(f"workers {error}" if is_silent else f"with {nb} workers there was {said}")
             return tuner.begun
         return None
 

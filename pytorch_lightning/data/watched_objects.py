@@ -4,6 +4,7 @@ import functools
 import io
 import logging
 import random
+import socket
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -19,6 +20,7 @@ MOST_DEEP = 6
 CODE = (type, FunctionType, BuiltinFunctionType, MethodType, ModuleType, functools.partial)
 MOST_OF_CODE = 1000
 """Functions, methods and classes."""
+OPEN_FILE = "{} is an open file, whose position all workers would share"
 PLAIN = (int, float, str, bytes, bool)
 NOT_DATA = (logging.Logger, random.Random)
 """What is in them decides nothing, or is decided anew for each batch."""
@@ -37,8 +39,8 @@ class WatchedObjects:
         self._seen: list[Seen] = []
         self._known: set[int] = set()
         self._code: dict[int, Any] = {}
-        self.open_files: list[str] = []
-        """Their paths: workers that are forked share the position in them."""
+        self.shared: list[str] = []
+        """What workers that are forked would share, and how."""
         for name, root in roots.items():
             self._note(name, root, 0)
 
@@ -62,8 +64,7 @@ class WatchedObjects:
             return
         if not isinstance(held, Holder):
             self._note_code(path, type(held), depth)
-        if isinstance(held, io.IOBase) and not isinstance(held, (io.BytesIO, io.StringIO)):
-            self.open_files.append(path)
+        self._note_shared(path, held)
         content = _content(held)
         if content is None or (isinstance(held, Holder) and not content):
             return
@@ -79,6 +80,15 @@ class WatchedObjects:
         elif isinstance(content, tuple):
             for place, value in enumerate(content):
                 self._note(f"{path}[{place}]", value, depth + 1)
+
+    def _note_shared(self, path: str, held: Any) -> None:
+        if isinstance(held, (list, tuple, dict)) and len(held) > MOST_ENTRIES:  # which are of one kind, most likely
+            place, held = next(iter(held.items() if isinstance(held, dict) else enumerate(held)))
+            path = f"{path}[{place!r}]"
+        if isinstance(held, io.IOBase) and not isinstance(held, (io.BytesIO, io.StringIO)):
+            self.shared.append(OPEN_FILE.format(path))
+        elif isinstance(held, socket.socket):
+            self.shared.append(f"{path} is a connection, and each worker would read what was sent to others")
 
     def _note_code(self, path: str, code: Any, depth: int) -> None:
         """What it reads. Code itself isn't looked at: a method that is bound anew is the same one."""

@@ -14,7 +14,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from pytorch_lightning.data.watched_objects import WatchedObjects
+from pytorch_lightning.data.read_positions import moved, read_positions
+from pytorch_lightning.data.watched_objects import OPEN_FILE, WatchedObjects
 from pytorch_lightning.data.witness import checksum
 from pytorch_lightning.errors import FitError, Notices
 
@@ -32,6 +33,9 @@ MUCH = 0.25
 """Of a batch's time: where more than this is waiting, fewer workers would make it longer."""
 FEW = 4
 """Of processors: with fewer all numbers of workers are tried."""
+PATIENCE, LONGEST = 60.0, 20
+"""Seconds, and times the time of a batch: workers that make none for longer wait for what no fork has, say for a thread
+or for a lock that one held."""
 CHECK_SHARE = 0.005
 """Of the time: closer looks at the dataset's attributes may take so much of it."""
 UNSEEN = (
@@ -55,7 +59,7 @@ class WorkerTuner:
 
     ``begun`` is the user's own number: where there are workers, some stay; at most ``most`` are used. ``data`` are the
     dataset and what else makes batches, by name, and ``changed()`` names their attributes that changed since the epoch
-    began: workers that the user didn't ask for wouldn't see that.
+    began: workers that the user didn't ask for wouldn't see that. Workers that are ``forked`` share positions in files.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class WorkerTuner:
         changed: Callable[[], list[str]],
         notices: Notices,
         memory: Callable[[], tuple[float, float]] | None = None,
+        forked: bool = True,
     ) -> None:
         self.begun = self.nb = begun
         self.settled = most <= begun and begun < 2
@@ -82,6 +87,8 @@ class WorkerTuner:
         """Of a number that is measured once more: what it was before."""
         self._free_before = self._memory()[0]
         self._watched: WatchedObjects | None = None
+        self._forked, self._shared = forked, list[str]()
+        """What forbids workers: files in which the user's own loader reads on from where it was."""
         self._seconds_of_look = 0.0
         self._nb_given = self._last_look = 0
 
@@ -95,17 +102,23 @@ class WorkerTuner:
         """``batches``, their times measured."""
         given, nothing = None, object()
         while True:
-            asked = _clock()
+            asked = since = _clock()
+            before = None
+            if not self.settled and self._forked and self.nb == self.begun and not self._shared:
+                before, since = read_positions(), _clock()
             batch = next(batches, nothing)
             if batch is nothing:
                 return
             there = _clock()
+            if before is not None:
+                # of workers this process opens what they send
+                self._shared += map(OPEN_FILE.format, moved(before, with_opened=not self.nb))
             if self.settled:
                 pass
             elif self._to_skip:
                 self._to_skip -= 1
             else:
-                self._waits.append(there - asked)
+                self._waits.append(there - since)
                 if given is not None:
                     self._computes.append(asked - given)
             self._nb_seen += 1
@@ -142,8 +155,9 @@ class WorkerTuner:
         nb = self._choice()
         if nb is None:
             return None
-        if self._watched is not None and self._watched.open_files:
-            return self.stop(f"{self._watched.open_files[0]} is an open file, whose position all workers would share")
+        shared = [*(self._watched.shared if self._watched is not None else ()), *self._shared]
+        if shared:
+            return self.stop(shared[0])
         is_first, names = not self._seconds_of_look, self._changed()
         if is_first and not names:
             names = self._changed()  # takes what all later ones take
@@ -228,6 +242,11 @@ class WorkerTuner:
         )
 
     # ------------------------------------------------------------------------------------------ what forbids it
+    @property
+    def patience(self) -> float:
+        """Seconds that are waited for a batch of workers that the user didn't ask for."""
+        return max(PATIENCE, LONGEST * self._found[self.begun].period)
+
     def _has_memory(self, nb: int) -> bool:
         free, whole = self._memory()
         of_one = max(0.0, self._free_before - free) / self.nb if self.nb else 0.0

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import connection
@@ -47,6 +48,14 @@ class Shielded:
             self.then(worker_id)
 
 
+def are_forked(loader: Any) -> bool:
+    """Whether the workers of a ``DataLoader`` are, or would be, forked from this process."""
+    given = loader.multiprocessing_context
+    # to ask for the default's name would settle it for the rest of the program
+    name = given.get_start_method() if given is not None else multiprocessing.get_start_method(allow_none=True)
+    return bool((name or multiprocessing.get_all_start_methods()[0]) == "fork")
+
+
 def _end_with_parent(parent: int) -> None:
     while signal.sigwaitinfo((signal.SIGTERM,)).si_pid != parent:
         pass
@@ -60,6 +69,8 @@ def _end_with(parent: Any) -> None:
 
 SECONDS_TO_DIE = 5.0
 OF_MEMORY = "Was it killed for memory? Look at /dev/shm, and at num_workers times what one of them holds."
+
+OF_SILENCE = "a fork has none of this process's threads, and its locks stay as they were"
 
 
 def is_death(error: BaseException, iterator: Any) -> bool:
@@ -83,6 +94,32 @@ def without_signal(iterator: Any) -> Any:
         if iterator._worker_pids_set:
             _remove_worker_pids(id(iterator))
             _set_worker_pids(id(iterator), ())
+    return iterator
+
+
+class SilentWorkersError(Exception):
+    """Workers that live, and make no batch."""
+
+
+def with_patience(iterator: Any, seconds: float) -> Any:
+    """``iterator``, which raises ``SilentWorkersError`` once its workers have made no batch for ``seconds``.
+
+    torch's own ``timeout`` would find a worker that died no sooner than that.
+    """
+    ask, waits_since = getattr(iterator, "_try_get_data", None), list[float]()
+    if ask is None or "_try_get_data" in vars(iterator):  # those of an earlier epoch
+        return iterator
+
+    def try_get_data(*arguments: Any, **options: Any) -> Any:
+        waits_since[:] = waits_since or [time.monotonic()]
+        found = ask(*arguments, **options)
+        if found[0]:
+            waits_since.clear()
+        elif time.monotonic() - waits_since[0] > seconds:
+            raise SilentWorkersError(f"made no batch in {seconds:.0f} s: {OF_SILENCE}")
+        return found
+
+    iterator._try_get_data = try_get_data
     return iterator
 
 

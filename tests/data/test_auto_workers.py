@@ -1,11 +1,16 @@
 """``auto_nb_workers``: workers are added where batches are waited for, and the bits stay what they are without."""
 
+import contextlib
+import functools
+import io
 import mmap
 import os
 import re
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -428,6 +433,95 @@ def test_a_file_that_the_dataset_opened_is_not_shared(tmp_path: Path, capfd: pyt
     assert "is an open file, whose position all workers would share" in capfd.readouterr().err
 
 
+@functools.cache
+def opened(path: Path) -> io.FileIO:
+    return path.open("rb", buffering=0)
+
+
+class FromCached(Points):
+    """Asks a function for the file, or knows its descriptor's number: no attribute shows that it is open."""
+
+    def __init__(self, path: Path, has_number: bool) -> None:
+        super().__init__()
+        path.write_bytes(bytes(range(NB)))
+        self.path, self.number = path, os.open(path, os.O_RDONLY) if has_number else None
+
+    def __getitem__(self, i: int) -> Any:
+        number = opened(self.path).fileno() if self.number is None else self.number
+        os.lseek(number, i, os.SEEK_SET)
+        time.sleep(0.001)
+        value = os.read(number, 1)[0]
+        assert value == i, "another one moved the position"
+        return super().__getitem__(i)
+
+
+@pytest.mark.usefixtures("climbs")
+@pytest.mark.parametrize("nb_workers", [0, 1])
+@pytest.mark.parametrize("has_number", [False, True])
+def test_a_position_that_a_batch_moved_is_not_shared(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], has_number: bool, nb_workers: int
+) -> None:
+    data = FromCached(tmp_path / "values", has_number)
+    model = Net(data, nb_workers)
+    file = os.fdopen(data.number) if data.number is not None else opened(data.path)
+    with file:
+        trained(tmp_path / "auto", model)
+    assert {worker for _, worker in model.seen} == {nb_workers - 1}
+    assert f"{data.path} is an open file, whose position all workers would share" in capfd.readouterr().err
+
+
+class FromAnywhere(Points):
+    """Reads without a position of its own, as h5py and lmdb do; a file that is only written is none of it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        path.write_bytes(bytes(range(NB)))
+        self.folder = path.parent
+        self.number, self.log = os.open(path, os.O_RDONLY), os.open(path.with_name("log"), os.O_WRONLY | os.O_CREAT)
+        os.read(self.number, 3)
+
+    def __getitem__(self, i: int) -> Any:
+        os.write(self.log, b"read")
+        assert os.pread(self.number, 1, i)[0] == i
+        path = self.folder / f"{os.getpid()}-{i}"
+        path.write_bytes(b"one")
+        path.read_bytes()
+        path.unlink()
+        return super().__getitem__(i)
+
+
+@pytest.mark.usefixtures("climbs")
+def test_a_position_that_stays_forbids_nothing(tmp_path: Path) -> None:
+    data = FromAnywhere(tmp_path / "values")
+    model = Net(data)
+    with os.fdopen(data.number), os.fdopen(data.log, "w"):
+        trained(tmp_path / "auto", model)
+    assert {worker for _, worker in model.seen} == {-1, 0, 1}
+
+
+@functools.cache
+def threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1)
+
+
+class AsksThreads(Points):
+    def __getitem__(self, i: int) -> Any:
+        i, x = super().__getitem__(i)
+        return i, x + threads().submit(float, i).result()
+
+
+@pytest.mark.usefixtures("climbs")
+def test_workers_that_wait_for_a_thread_that_no_fork_has_are_given_up(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_tuning, "PATIENCE", 1.0)
+    model = Net(AsksThreads())
+    bits = trained(tmp_path / "auto", model)
+    assert_same(bits, trained(tmp_path / "plain", Net(AsksThreads()), auto=False))
+    assert {worker for _, worker in model.seen} == {-1}
+    assert "workers made no batch in 1 s: a fork has none of this process's threads" in capfd.readouterr().err
+
+
 class NotInWorkers(Points):
     def __getitem__(self, i: int) -> Any:
         if get_worker_info() is not None:
@@ -603,3 +697,17 @@ def test_what_objects_are_made_of_is_watched() -> None:
     data.inner.scale = 2.0
     data.new = 1  # type: ignore[attr-defined]
     assert {*watched.changed()} == {"dataset.nest['a'][0]", "dataset.list", "dataset.inner.scale", "dataset.new"}
+
+
+def test_what_a_fork_would_share_is_found(tmp_path: Path) -> None:
+    data: Any = Points()
+    (tmp_path / "values").write_bytes(b"x")
+    with contextlib.ExitStack() as stack:
+        data.files = [stack.enter_context((tmp_path / "values").open("rb")) for _ in range(100)]
+        data.texts, data.inside = ["x"] * 100, io.BytesIO(b"x")
+        data.client = {"connection": stack.enter_context(socket.socket())}
+        shared = WatchedObjects({"dataset": data}).shared
+    assert shared == [
+        "dataset.files[0] is an open file, whose position all workers would share",
+        "dataset.client['connection'] is a connection, and each worker would read what was sent to others",
+    ]
