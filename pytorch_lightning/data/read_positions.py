@@ -14,8 +14,10 @@ except ImportError:  # Windows, where no process is forked
 NUMBERS = ("/proc/self/fd", "/dev/fd")
 """Folders that list a process's descriptors."""
 
-Positions = dict[int, tuple[int, int, int]]
-"""By descriptor: the device and the number of its file, and the position."""
+File = tuple[int, int]
+"""Its device, and its number there."""
+Positions = dict[int, tuple[File, int]]
+"""By descriptor: its file, and the position."""
 
 
 def read_positions() -> Positions:
@@ -32,21 +34,27 @@ def read_positions() -> Positions:
     return found
 
 
-def moved(before: Positions, with_opened: bool) -> list[str]:
-    """The files whose position isn't as it was; ``with_opened``, those too that were opened and read since then."""
-    found = []
-    for number, (*file, position) in read_positions().items():
-        *earlier, was = before.get(number, (None, None, 0))
+def moved(before: Positions, with_opened: bool) -> dict[int, File]:
+    """By descriptor the files whose position isn't as it was, also ``with_opened`` those opened and read since then."""
+    found: dict[int, File] = {}
+    for number, (file, position) in read_positions().items():
+        earlier, was = before.get(number, (None, 0))
         if position != was if file == earlier else with_opened and position:
-            found.append(_path(number))
+            found[number] = file
     return found
+
+
+def still_open(files: dict[int, File]) -> list[str]:
+    """The paths of those that haven't been closed since: a fork would share them."""
+    now = read_positions()
+    return [_path(number) for number, file in files.items() if number in now and now[number][0] == file]
 
 
 def _position(number: int) -> Positions:
     status = os.fstat(number)
     if not stat.S_ISREG(status.st_mode) or fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
         return {}
-    return {number: (status.st_dev, status.st_ino, os.lseek(number, 0, os.SEEK_CUR))}
+    return {number: ((status.st_dev, status.st_ino), os.lseek(number, 0, os.SEEK_CUR))}
 
 
 def _path(number: int) -> str:

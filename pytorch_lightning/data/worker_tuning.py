@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from pytorch_lightning.data.read_positions import moved, read_positions
+from pytorch_lightning.data.read_positions import File, moved, read_positions, still_open
 from pytorch_lightning.data.watched_objects import OPEN_FILE, WatchedObjects
 from pytorch_lightning.data.witness import checksum
 from pytorch_lightning.errors import FitError, Notices
@@ -87,8 +87,8 @@ class WorkerTuner:
         """Of a number that is measured once more: what it was before."""
         self._free_before = self._memory()[0]
         self._watched: WatchedObjects | None = None
-        self._forked, self._shared = forked, list[str]()
-        """What forbids workers: files in which the user's own loader reads on from where it was."""
+        self._forked, self._read = forked, dict[int, File]()
+        """Files in which the user's own loader reads on from where it was, by descriptor."""
         self._seconds_of_look = 0.0
         self._nb_given = self._last_look = 0
 
@@ -104,7 +104,7 @@ class WorkerTuner:
         while True:
             asked = since = _clock()
             before = None
-            if not self.settled and self._forked and self.nb == self.begun and not self._shared:
+            if not self.settled and self._forked and self.nb == self.begun:
                 before, since = read_positions(), _clock()
             batch = next(batches, nothing)
             if batch is nothing:
@@ -112,7 +112,7 @@ class WorkerTuner:
             there = _clock()
             if before is not None:
                 # of workers this process opens what they send
-                self._shared += map(OPEN_FILE.format, moved(before, with_opened=not self.nb))
+                self._read |= moved(before, with_opened=not self.nb)
             if self.settled:
                 pass
             elif self._to_skip:
@@ -155,7 +155,8 @@ class WorkerTuner:
         nb = self._choice()
         if nb is None:
             return None
-        shared = [*(self._watched.shared if self._watched is not None else ()), *self._shared]
+        shared = [*(self._watched.shared if self._watched is not None else ())]
+        shared += map(OPEN_FILE.format, still_open(self._read) if self._read else ())
         if shared:
             return self.stop(shared[0])
         is_first, names = not self._seconds_of_look, self._changed()

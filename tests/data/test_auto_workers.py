@@ -499,6 +499,32 @@ def test_a_position_that_stays_forbids_nothing(tmp_path: Path) -> None:
     assert {worker for _, worker in model.seen} == {-1, 0, 1}
 
 
+class ReadsAtFirst(Points):
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        path.write_bytes(bytes(range(NB)))
+        self.path = path
+
+    def __getitem__(self, i: int) -> Any:
+        if not opened.cache_info().currsize:
+            opened(self.path).read(3)
+        return super().__getitem__(i)
+
+
+@pytest.mark.usefixtures("climbs")
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_a_file_that_was_closed_before_workers_start_forbids_nothing(tmp_path: Path, is_closed: bool) -> None:
+    def close(module: Any, batch_nb: int) -> None:
+        if batch_nb == 2 and is_closed:
+            opened(tmp_path / "values").close()
+
+    opened.cache_clear()
+    model = Net(ReadsAtFirst(tmp_path / "values"), before=close)
+    trained(tmp_path / "auto", model)
+    opened(tmp_path / "values").close()
+    assert {worker for _, worker in model.seen} == ({-1, 0, 1} if is_closed else {-1})
+
+
 @functools.cache
 def threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1)
