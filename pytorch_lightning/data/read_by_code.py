@@ -134,7 +134,9 @@ def _read_of(code: CodeType, name: str) -> frozenset[str] | None:
             continue
         if step.opname == "LOAD_CLOSURE":
             continue  # functions inside follow
-        if then is None or then.opname not in ATTRIBUTE or names[-1] != name or len(names) > 1:
+        *others, last = names  # from Python 3.13 on one instruction loads two variables
+        is_read = last == name and name not in others and not (others and step.opname.endswith("STORE_FAST"))
+        if then is None or then.opname not in ATTRIBUTE or not is_read:
             return None
         found.add(then.argval)
     for inner in _inner(code):

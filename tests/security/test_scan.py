@@ -20,6 +20,8 @@ ALLOWED = {
     "callbacks/__init__.py: __getattr__: importlib.import_module": "of a fixed table: callbacks that are seldom used",
     "data/digits/__init__.py: _Fetch._load: urllib.request.Request": "a file of MNIST, where it isn't there: checked",
     "data/digits/__init__.py: _Fetch._load: urllib.request.urlopen": "by its MD5, and of a limited size",
+    "data/watched_objects.py: WatchedObjects._note_shared: socket.socket": "whether data hold one",
+    "data/workers.py: are_forked: multiprocessing.get_start_method": "how workers would be started",
     "data/workers.py: Shielded.__call__: multiprocessing.get_start_method": "a worker asks how it was started",
     "launchers/environment.py: join: torch.distributed.PrefixStore": MEETING,
     "launchers/environment.py: join: torch.distributed.init_process_group": MEETING,
