@@ -63,6 +63,8 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
         self.on_other_order: Callable[[], None] = lambda: None
         self._crcs: dict[int, int] = {0: 0}
         self._generators = find_generators([generator, sampler])
+        self._states: list[Any] | None = None
+        """Of these generators, before what is drawn now."""
         self._chosen = seeding.initial_seeds(self._generators)
         inner = sampler.sampler if type(sampler) is BatchSampler else sampler
         each = [sampler, getattr(sampler, "sampler", None)]
@@ -83,6 +85,7 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
 
     def begin_epoch(self, epoch: int, start: int, limit: int | None) -> None:
         """The next iteration gives the batches ``start`` to ``limit`` of ``epoch``."""
+        self._put_back()
         if self._loaded is not None and epoch != self.epoch:
             self._catch_up()
         self.epoch, self.start, self.limit = epoch, start, limit
@@ -139,6 +142,7 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
     def apart(self, epoch: int, start: int, limit: int) -> "IndexPlan":
         """A plan of all batches from ``start`` to ``limit`` of ``epoch``. What is being drawn stays as it is."""
         other = copy.copy(self)
+        other._states = None
         other.share, other.watcher, other.is_read_ahead = EVERYTHING, None, False
         other.first_use = other.expected = None
         other.begin_epoch(epoch, start, limit)
@@ -199,7 +203,7 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
 
         The array is None where the sampler gave something else than whole numbers.
         """
-        states = [state_of(generator) for generator in self._generators]
+        states = self._states = [state_of(generator) for generator in self._generators]
         start, crcs, crc, batch_nb = self.start, self._crcs, 0, -1
         has, waiting = None if self.share.nb == 1 else self.share.has, list[Any]()
         watcher = None if self.is_read_ahead else self.watcher
@@ -240,8 +244,14 @@ class IndexPlan(Sampler[tuple[BatchKey, Any]]):
                 self._compare(crc)
                 crcs[batch_nb + 1] = crc
         finally:
-            for generator, state in zip(self._generators, states, strict=True):
-                set_state_of(generator, state)
+            if self._states is states:  # otherwise it was left, and is collected in the middle of something else
+                self._put_back()
+
+    def _put_back(self) -> None:
+        """What was drawn, perhaps not to its end, leaves the generators as they were: a dataset draws from them too."""
+        states, self._states = self._states, None
+        for generator, state in zip(self._generators, states or (), strict=False):
+            set_state_of(generator, state)
 
     def _compare(self, crc: int) -> None:
         expected, self.expected = self.expected, None

@@ -7,6 +7,7 @@ import re
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import connection
@@ -106,13 +107,14 @@ def with_patience(iterator: Any, seconds: float) -> Any:
 
     torch's own ``timeout`` would find a worker that died no sooner than that.
     """
-    ask, waits_since = getattr(iterator, "_try_get_data", None), list[float]()
+    ask, waits_since = getattr(type(iterator), "_try_get_data", None), list[float]()
     if ask is None or "_try_get_data" in vars(iterator):  # those of an earlier epoch
         return iterator
+    itself = weakref.ref(iterator)  # it ends where it is left, and not when garbage is collected, in a fork perhaps
 
     def try_get_data(*arguments: Any, **options: Any) -> Any:
         waits_since[:] = waits_since or [time.monotonic()]
-        found = ask(*arguments, **options)
+        found = ask(itself(), *arguments, **options)
         if found[0]:
             waits_since.clear()
         elif time.monotonic() - waits_since[0] > seconds:

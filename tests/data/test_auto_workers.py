@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import io
 import mmap
 import os
@@ -24,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, Tens
 
 from pytorch_lightning import LightningModule
 from pytorch_lightning.data import worker_tuning
+from pytorch_lightning.data.replayable import replayable
 from pytorch_lightning.data.watched_objects import WatchedObjects
 from pytorch_lightning.data.worker_tuning import WorkerTuner
 from pytorch_lightning.errors import FitError, Notices
@@ -404,6 +406,24 @@ def test_workers_that_make_other_batches_are_not_taken(
     assert "workers make other batches of the same samples" in capfd.readouterr().err
 
 
+class Collects(Points):
+    """Garbage is collected while a batch is made."""
+
+    def __getitem__(self, i: int) -> Any:
+        if not i % 16:
+            gc.collect()
+        return super().__getitem__(i)
+
+
+@pytest.mark.usefixtures("climbs")
+def test_what_is_left_of_earlier_workers_changes_no_batch(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    model = Net(Collects(0.0))
+    bits = trained(tmp_path / "auto", model, nb_epochs=2)
+    assert_same(bits, trained(tmp_path / "plain", Net(Points(0.0)), auto=False, nb_epochs=2))
+    assert {worker for _, worker in model.seen} == {-1, 0, 1}
+    assert "Exception ignored" not in capfd.readouterr().err
+
+
 class FromFile(Points):
     """Seeks, then reads, in a file that it opened."""
 
@@ -737,3 +757,19 @@ def test_what_a_fork_would_share_is_found(tmp_path: Path) -> None:
         "dataset.files[0] is an open file, whose position all workers would share",
         "dataset.client['connection'] is a connection, and each worker would read what was sent to others",
     ]
+
+
+def test_an_order_that_was_left_changes_no_generator_later() -> None:
+    """Where its iterator is in a cycle, it ends when garbage is collected: in the middle of a batch, perhaps."""
+    data = Points()
+    loader: Any = replayable(DataLoader(data, SIZE, shuffle=True), 1, 0)
+    before = data.draws.bit_generator.state
+    left = loader._plan.drawn()
+    next(left)
+    data.draws.normal()
+    loader.batches(1)
+    assert data.draws.bit_generator.state == before, "as at the end of an order"
+    data.draws.normal()
+    drawn = data.draws.bit_generator.state
+    left.close()
+    assert data.draws.bit_generator.state == drawn
