@@ -410,7 +410,7 @@ class Collects(Points):
     """Garbage is collected while a batch is made."""
 
     def __getitem__(self, i: int) -> Any:
-        if not i % 16:
+        if not i % 20:
             gc.collect()
         return super().__getitem__(i)
 
