@@ -71,7 +71,7 @@ def _end_with(parent: Any) -> None:
 SECONDS_TO_DIE = 5.0
 OF_MEMORY = "Was it killed for memory? Look at /dev/shm, and at num_workers times what one of them holds."
 
-OF_SILENCE = "a fork has none of this process's threads, and its locks stay as they were"
+OF_SILENCE = "a thread or a lock that they wait for may be that of this process, which a worker has no part in"
 
 
 def is_death(error: BaseException, iterator: Any) -> bool:
